@@ -1,0 +1,73 @@
+package domain
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// What the log and the read model may answer, beside their own failures.
+var (
+	// ErrNotFound is returned for a session that does not exist, or that the
+	// caller may not see.
+	ErrNotFound = errors.New("no such session")
+	// ErrUnavailable is returned when the log or the read model cannot be reached
+	// or trusted now. A write that returns it was not written.
+	ErrUnavailable = errors.New("unavailable")
+	// ErrOutcomeUnknown is returned when a write was sent to the log and it cannot
+	// be told whether it was written.
+	ErrOutcomeUnknown = errors.New("the change may or may not have been written")
+	// ErrKeyReused is returned when a request key was used before, with another body.
+	ErrKeyReused = errors.New("the request key was used with another body")
+	// ErrTooExpensive is returned for a list that would have to look at too much.
+	ErrTooExpensive = errors.New("the query would have to look at too many sessions")
+)
+
+// A FieldError says what is wrong with one member of a request's body.
+type FieldError struct {
+	Pointer string // JSON pointer (RFC 6901) to the member, such as "/participants/3"
+	Detail  string // what is wrong and what would be right
+}
+
+// An InvalidError lists everything that is wrong with the values of a command.
+type InvalidError struct{ Fields []FieldError }
+
+func (e *InvalidError) Error() string { return joinFields(e.Fields) }
+
+// A ForbiddenError lists the members that this caller may not set or change.
+type ForbiddenError struct{ Fields []FieldError }
+
+func (e *ForbiddenError) Error() string { return joinFields(e.Fields) }
+
+func joinFields(fields []FieldError) string {
+	details := make([]string, len(fields))
+	for i, f := range fields {
+		details[i] = f.Detail
+	}
+	return strings.Join(details, "; ")
+}
+
+// A PreconditionError is returned when the session is not at the version that
+// the caller made his command for.
+type PreconditionError struct{ Version uint64 }
+
+func (e *PreconditionError) Error() string {
+	return fmt.Sprintf("the session is at version %d", e.Version)
+}
+
+// An IllegalTransitionError is returned when the machine forbids a directive in
+// the session's state.
+type IllegalTransitionError struct {
+	Directive Transition
+	State     State // the state in which it is illegal
+	// Session is the session as it stands. Where several directives came at once,
+	// State may lie beyond its state.
+	Session Session
+}
+
+func (e *IllegalTransitionError) Error() string {
+	if e.State != e.Session.State {
+		return fmt.Sprintf("%s is not possible: the session would be %s by then", e.Directive, e.State)
+	}
+	return fmt.Sprintf("%s is not possible: the session is %s", e.Directive, e.State)
+}

@@ -1,0 +1,134 @@
+package domain
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/looplab/fsm"
+)
+
+// A State is where a session stands in its life.
+type State string
+
+// The states of a session. StateNone is that of a session that does not exist.
+const (
+	StateNone     State = ""
+	StateCreated  State = "created"
+	StateStarted  State = "started"
+	StateAccepted State = "accepted"
+	StateRejected State = "rejected"
+	StateFinished State = "finished"
+)
+
+// A Transition is a step in a session's life, named by the directive that asks
+// for it. Their order is the order in which the machine can take them.
+type Transition int
+
+// The transitions, in the order of the machine.
+const (
+	Start Transition = iota
+	Accept
+	Reject
+	Finish
+	transitionCount
+)
+
+// Transitions lists all transitions in the order of the machine.
+func Transitions() []Transition { return []Transition{Start, Accept, Reject, Finish} }
+
+// transitionNames are the words of each transition as clients and events use them.
+var transitionNames = [transitionCount]struct {
+	directive, at, by, reason string
+	event                     EventType
+}{
+	Start:  {"start", "startedAt", "startedBy", "", EventStarted},
+	Accept: {"accept", "acceptedAt", "acceptedBy", "", EventAccepted},
+	Reject: {"reject", "rejectedAt", "rejectedBy", "rejectReason", EventRejected},
+	Finish: {"finish", "finishedAt", "finishedBy", "finishReason", EventFinished},
+}
+
+// String returns the directive that asks for the transition: "start", "accept", …
+func (t Transition) String() string { return transitionNames[t].directive }
+
+// AtField names the member that holds when the transition happened.
+func (t Transition) AtField() string { return transitionNames[t].at }
+
+// ByField names the member that holds who made the transition.
+func (t Transition) ByField() string { return transitionNames[t].by }
+
+// ReasonField names the member that holds why, "" for a transition without reasons.
+func (t Transition) ReasonField() string { return transitionNames[t].reason }
+
+// newMachine is the transition table: the whole life of a session.
+func newMachine() *fsm.FSM {
+	return fsm.NewFSM(string(StateCreated), fsm.Events{
+		{Name: Start.String(), Src: []string{string(StateCreated)}, Dst: string(StateStarted)},
+		{Name: Accept.String(), Src: []string{string(StateStarted)}, Dst: string(StateAccepted)},
+		{Name: Reject.String(), Src: []string{string(StateStarted)}, Dst: string(StateRejected)},
+		{Name: Finish.String(), Src: []string{string(StateAccepted), string(StateRejected)}, Dst: string(StateFinished)},
+	}, nil)
+}
+
+// next holds, for every state, where each transition leads; StateNone where it
+// is illegal. It is read off the machine once, because an FSM builds its maps
+// anew at every call and is not safe to share.
+var next = tabulate()
+
+func tabulate() map[State][transitionCount]State {
+	table := map[State][transitionCount]State{}
+	for _, from := range []State{StateCreated, StateStarted, StateAccepted, StateRejected, StateFinished} {
+		var row [transitionCount]State
+		for _, t := range Transitions() {
+			machine := newMachine()
+			machine.SetState(string(from))
+			if machine.Can(t.String()) {
+				if err := machine.Event(context.Background(), t.String()); err != nil {
+					panic(fmt.Sprintf("transition table: %s in %s: %v", t, from, err))
+				}
+				row[t] = State(machine.Current())
+			}
+		}
+		table[from] = row
+	}
+	return table
+}
+
+// Allowed lists the transitions that are legal in the state.
+func (s State) Allowed() []Transition {
+	allowed := []Transition{}
+	for t, to := range next[s] {
+		if to != StateNone {
+			allowed = append(allowed, Transition(t))
+		}
+	}
+	return allowed
+}
+
+// Entered returns the transition by which the session came into its state;
+// false for one that was only created.
+func (s *Session) Entered() (Transition, bool) {
+	for t := Finish; t >= Start; t-- {
+		if s.Stamps[t] != nil {
+			return t, true
+		}
+	}
+	return 0, false
+}
+
+// EventType returns the type of the event that records the transition.
+func (t Transition) EventType() EventType { return transitionNames[t].event }
+
+// after returns where the transition leads, and whether it is legal.
+func (s State) after(t Transition) (State, bool) {
+	to := next[s][t]
+	return to, to != StateNone
+}
+
+// Diagram draws the machine as a Mermaid state diagram.
+func Diagram() string {
+	drawing, err := fsm.VisualizeWithType(newMachine(), fsm.MermaidStateDiagram)
+	if err != nil {
+		panic(err) // only an unknown drawing type is an error
+	}
+	return drawing
+}
