@@ -79,6 +79,18 @@ func (s *Session) FilterValues(field string) []string {
 	return []string{value}
 }
 
+// Readers lists the accounts that may see the session: its creator and its
+// participants, each once.
+func (s *Session) Readers() []string {
+	readers := []string{s.CreatedBy}
+	for _, uid := range s.Participants {
+		if uid != s.CreatedBy {
+			readers = append(readers, uid)
+		}
+	}
+	return readers
+}
+
 // MaxTime is the largest time that a stamp can hold: 8.64·10¹⁵ ms, the end of
 // ECMAScript's time (ECMA-262, section 21.4.1.1).
 const MaxTime int64 = 8_640_000_000_000_000

@@ -1,0 +1,337 @@
+package http
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"chatsessions/domain"
+)
+
+// A member is one name and value of a request's body.
+type member struct {
+	name  string
+	value jsontext.Value // stays as the client wrote it
+}
+
+// parseObject reads a body as one JSON object. Invalid UTF-8, lone surrogates
+// and duplicate names, at any depth, are refused (RFC 7493, section 2).
+func parseObject(body []byte) ([]member, error) {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return nil, badRequest("the body is empty; send a JSON object, {} at least")
+	}
+	decoder := jsontext.NewDecoder(bytes.NewReader(body))
+	if decoder.PeekKind() != '{' {
+		other, err := decoder.ReadValue()
+		if err != nil {
+			return nil, notJSON(err)
+		}
+		return nil, badRequest("the body is a JSON %s; send an object", kindName(other.Kind()))
+	}
+	if _, err := decoder.ReadToken(); err != nil {
+		return nil, notJSON(err)
+	}
+	var members []member
+	for decoder.PeekKind() != '}' {
+		name, err := decoder.ReadToken()
+		if err != nil {
+			return nil, notJSON(err)
+		}
+		m := member{name: name.String()} // a copy: the token is only valid until the next read
+		value, err := decoder.ReadValue()
+		if err != nil {
+			return nil, notJSON(err)
+		}
+		m.value = value.Clone()
+		members = append(members, m)
+	}
+	if _, err := decoder.ReadToken(); err != nil {
+		return nil, notJSON(err)
+	}
+	if _, err := decoder.ReadToken(); !errors.Is(err, io.EOF) {
+		return nil, badRequest("the body goes on after the JSON object")
+	}
+	return members, nil
+}
+
+func notJSON(err error) error {
+	var syntax *jsontext.SyntacticError
+	if errors.As(err, &syntax) {
+		return badRequest("the body is not valid JSON: %v at byte %d", syntax.Err, syntax.ByteOffset)
+	}
+	return badRequest("the body is not valid JSON: %v", err)
+}
+
+func kindName(k jsontext.Kind) string {
+	switch k {
+	case 'n':
+		return "null"
+	case 't', 'f':
+		return "boolean"
+	case '"':
+		return "string"
+	case '0':
+		return "number"
+	case '[':
+		return "array"
+	}
+	return "object"
+}
+
+// A bodyReader turns members into the values of a command, and collects what is
+// wrong with them.
+type bodyReader struct {
+	problems []domain.FieldError
+	// unknown are the members that no command knows; foreign those of a session
+	// that a client cannot set.
+	unknown []string
+	foreign []member
+}
+
+func (r *bodyReader) wrong(m member, format string, args ...any) {
+	r.problems = append(r.problems, domain.FieldError{Pointer: pointer(m.name), Detail: m.name + " " + fmt.Sprintf(format, args...)})
+}
+
+// pointer writes the JSON pointer (RFC 6901) to a member of the body.
+func pointer(name string) string {
+	return "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+}
+
+// readCreate reads the body of a POST.
+func readCreate(members []member, by domain.Caller) (domain.Values, *bodyReader) {
+	r := &bodyReader{}
+	var v domain.Values
+	for _, m := range members {
+		switch {
+		case m.name == "createdBy" && by.MayActForOthers():
+			v.CreatedBy = r.text(m, domain.CheckAccount)
+		case !r.value(&v, m):
+			r.unknown = append(r.unknown, m.name)
+		}
+	}
+	return v, r
+}
+
+// readChange reads the body of a PATCH.
+func readChange(members []member) (domain.Change, *bodyReader) {
+	r := &bodyReader{}
+	var c domain.Change
+	for _, m := range members {
+		switch {
+		case r.value(&c.Values, m) || r.directive(&c, m):
+		case slices.Contains(domain.FieldNames(), m.name):
+			r.foreign = append(r.foreign, m)
+		default:
+			r.unknown = append(r.unknown, m.name)
+		}
+	}
+	return c, r
+}
+
+// value reads a member that both a POST and a PATCH know.
+func (r *bodyReader) value(v *domain.Values, m member) bool {
+	switch m.name {
+	case "type":
+		v.Type = r.clearable(m, domain.CheckType)
+	case "room":
+		v.Room = r.clearable(m, domain.CheckRoom)
+	case "participants":
+		v.Participants = r.participants(m)
+	case "createdAt":
+		v.CreatedAt = r.time(m)
+	default:
+		return r.stamp(v, m)
+	}
+	return true
+}
+
+func (r *bodyReader) stamp(v *domain.Values, m member) bool {
+	for _, t := range domain.Transitions() {
+		switch m.name {
+		case t.AtField():
+			v.Stamps[t].At = r.time(m)
+			return true
+		case t.ByField():
+			v.Stamps[t].By = r.text(m, domain.CheckAccount)
+			return true
+		case "":
+			// A transition without reasons has no name for them either.
+		case t.ReasonField():
+			v.Stamps[t].Reason = r.clearable(m, domain.CheckReason)
+			return true
+		}
+	}
+	return false
+}
+
+// directive reads start, accept, reject or finish. false, null and "" mean that
+// it was not asked for.
+func (r *bodyReader) directive(c *domain.Change, m member) bool {
+	i := slices.IndexFunc(domain.Transitions(), func(t domain.Transition) bool { return t.String() == m.name })
+	if i < 0 {
+		return false
+	}
+	t := domain.Transitions()[i]
+	d := &c.Directives[t]
+	switch m.value.Kind() {
+	case 't':
+		d.Asked = true
+	case 'f':
+		d.Refused = true
+	case 'n':
+	case '"':
+		text := unquote(m.value)
+		if text == "" {
+			break
+		}
+		if t.ReasonField() == "" {
+			r.wrong(m, "is a string; it must be true or false")
+			break
+		}
+		if problem := domain.CheckReason(text); problem != "" {
+			r.wrong(m, "%s", problem)
+			break
+		}
+		d.Asked, d.Reason = true, text
+	default:
+		what := "true or false"
+		if t.ReasonField() != "" {
+			what += ", or a string which is the reason"
+		}
+		r.wrong(m, "is a JSON %s; it must be %s", kindName(m.value.Kind()), what)
+	}
+	return true
+}
+
+// text reads a string that must be there; nil where it is wrong.
+func (r *bodyReader) text(m member, check func(string) string) *string {
+	if m.value.Kind() == 'n' {
+		r.wrong(m, "is null; it cannot be cleared, give a string or leave it out")
+		return nil
+	}
+	if m.value.Kind() != '"' {
+		r.wrong(m, "is a JSON %s; it must be a string", kindName(m.value.Kind()))
+		return nil
+	}
+	text := unquote(m.value)
+	if problem := check(text); problem != "" {
+		r.wrong(m, "%s", problem)
+		return nil
+	}
+	return &text
+}
+
+// clearable reads a string that null clears.
+func (r *bodyReader) clearable(m member, check func(string) string) *string {
+	if m.value.Kind() == 'n' {
+		return new(string)
+	}
+	return r.text(m, check)
+}
+
+func (r *bodyReader) time(m member) *int64 {
+	if m.value.Kind() == 'n' {
+		r.wrong(m, "is null; a time cannot be cleared, give epoch milliseconds or leave it out")
+		return nil
+	}
+	if m.value.Kind() != '0' {
+		r.wrong(m, "is a JSON %s; it must be a number, epoch milliseconds", kindName(m.value.Kind()))
+		return nil
+	}
+	at, ok := parseWhole(string(m.value), 0, domain.MaxTime)
+	if !ok {
+		r.wrong(m, "must be a whole number of milliseconds from 0 to %d", domain.MaxTime)
+		return nil
+	}
+	return &at
+}
+
+func (r *bodyReader) participants(m member) *[]string {
+	uids := []string{}
+	switch m.value.Kind() {
+	case 'n':
+		return &uids
+	case '[':
+	default:
+		r.wrong(m, "is a JSON %s; it must be an array of account uids", kindName(m.value.Kind()))
+		return nil
+	}
+	before := len(r.problems)
+	decoder := jsontext.NewDecoder(bytes.NewReader(m.value))
+	_, _ = decoder.ReadToken() // the value is valid, parseObject has seen to that
+	for i := 0; decoder.PeekKind() != ']'; i++ {
+		value, _ := decoder.ReadValue()
+		if value.Kind() != '"' {
+			r.problems = append(r.problems, domain.FieldError{
+				Pointer: fmt.Sprintf("/participants/%d", i),
+				Detail:  fmt.Sprintf("participants[%d] is a JSON %s; it must be a string, an account uid", i, kindName(value.Kind())),
+			})
+			continue
+		}
+		uids = append(uids, unquote(value))
+	}
+	if len(r.problems) > before {
+		return nil
+	}
+	for _, problem := range domain.CheckParticipants(uids) {
+		problem.Pointer = "/participants" + problem.Pointer
+		problem.Detail = "participants: " + problem.Detail
+		r.problems = append(r.problems, problem)
+	}
+	if len(r.problems) > before {
+		return nil
+	}
+	return &uids
+}
+
+func unquote(v jsontext.Value) string {
+	text, _ := jsontext.AppendUnquote(nil, v) // the value is valid, parseObject has seen to that
+	return string(text)
+}
+
+// ignored lists the members that do nothing to the session: those that no
+// command knows, and those that a client cannot set, where they differ from what
+// the session has.
+func (r *bodyReader) ignored(s *domain.Session) []string {
+	names := slices.Clone(r.unknown)
+	if len(r.foreign) == 0 {
+		return names
+	}
+	has, _ := parseObject(s.AppendJSON(nil))
+	for _, m := range r.foreign {
+		same := func(other member) bool { return other.name == m.name && sameValue(other.value, m.value) }
+		if !slices.ContainsFunc(has, same) {
+			names = append(names, m.name)
+		}
+	}
+	return names
+}
+
+// sameValue says whether two JSON values are equal: both a string or both a
+// number, since a session has no other members that a client cannot set.
+func sameValue(a, b jsontext.Value) bool {
+	if a.Kind() != b.Kind() {
+		return false
+	}
+	if a.Kind() == '"' {
+		return unquote(a) == unquote(b)
+	}
+	x, okX := parseWhole(string(a), 0, domain.MaxTime)
+	y, okY := parseWhole(string(b), 0, domain.MaxTime)
+	return okX && okY && x == y
+}
+
+// refusals are the problems that strict handling makes of ignored members
+// (RFC 7240, section 4.4).
+func refusals(ignored []string) []domain.FieldError {
+	var problems []domain.FieldError
+	for _, name := range ignored {
+		problems = append(problems, domain.FieldError{Pointer: pointer(name), Detail: fmt.Sprintf("%q is not a field that can be set here", name)})
+	}
+	return problems
+}

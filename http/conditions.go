@@ -1,0 +1,168 @@
+package http
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/google/uuid"
+)
+
+const (
+	headerPosition    = "Chat-Sessions-Position"
+	headerKey         = "Idempotency-Key"
+	headerIgnored     = "Ignored-Fields"
+	headerTotal       = "X-Total-Count"
+	headerPrefer      = "Prefer"
+	headerPrefApplied = "Preference-Applied"
+	headerSource      = "Chat-Sessions-Source"
+)
+
+// A tagList is the value of If-Match or If-None-Match (RFC 9110, section 8.8.3).
+type tagList struct {
+	given bool
+	any   bool
+	tags  []tag
+}
+
+type tag struct {
+	value string // with its quotes
+	weak  bool
+}
+
+func (l tagList) holds(version uint64, weakly bool) bool {
+	return l.any || slices.ContainsFunc(l.tags, func(t tag) bool {
+		return t.value == etag(version) && (weakly || !t.weak)
+	})
+}
+
+// parseTags reads a list of entity tags.
+func parseTags(name, value string) (tagList, error) {
+	rest := strings.TrimSpace(value)
+	list := tagList{given: rest != "", any: rest == "*"}
+	if list.any || !list.given {
+		return list, nil
+	}
+	for rest != "" {
+		var t tag
+		rest, t.weak = strings.CutPrefix(rest, "W/")
+		end := strings.IndexByte(strings.TrimPrefix(rest, `"`), '"')
+		if !strings.HasPrefix(rest, `"`) || end < 0 {
+			return list, badRequest(`%s: %q is not an entity tag; send one as it came in ETag, such as "3" with its quotes`, name, value)
+		}
+		t.value = strings.Clone(rest[:end+2])
+		list.tags = append(list.tags, t)
+		rest = strings.TrimLeft(rest[end+2:], " \t")
+		if rest != "" && rest[0] != ',' {
+			return list, badRequest("%s: entity tags are separated by commas", name)
+		}
+		rest = strings.TrimLeft(rest, ", \t")
+	}
+	return list, nil
+}
+
+// conditions are those of a request on the version of a session.
+type conditions struct{ match, noneMatch tagList }
+
+func parseConditions(c *fiber.Ctx) (k conditions, err error) {
+	if k.match, err = parseTags(fiber.HeaderIfMatch, c.Get(fiber.HeaderIfMatch)); err != nil {
+		return k, err
+	}
+	k.noneMatch, err = parseTags(fiber.HeaderIfNoneMatch, c.Get(fiber.HeaderIfNoneMatch))
+	return k, err
+}
+
+// allow says whether a change of this version may be made
+// (RFC 9110, sections 13.1.1 and 13.1.2).
+func (k conditions) allow(version uint64) bool {
+	return (!k.match.given || k.match.holds(version, false)) &&
+		(!k.noneMatch.given || !k.noneMatch.holds(version, true))
+}
+
+// preferences are what a client would like (RFC 7240).
+type preferences struct{ strict, count bool }
+
+func parsePrefer(c *fiber.Ctx) preferences {
+	var p preferences
+	for _, header := range c.Request().Header.PeekAll(headerPrefer) {
+		for preference := range strings.SplitSeq(string(header), ",") {
+			preference, _, _ = strings.Cut(preference, ";")
+			name, value, _ := strings.Cut(preference, "=")
+			name, value = strings.ToLower(strings.TrimSpace(name)), strings.Trim(strings.TrimSpace(value), `"`)
+			p.strict = p.strict || name == "handling" && strings.EqualFold(value, "strict")
+			p.count = p.count || name == "count" && strings.EqualFold(value, "exact")
+		}
+	}
+	return p
+}
+
+// parsePosition reads Chat-Sessions-Position; 0 when there is none.
+func parsePosition(c *fiber.Ctx) (uint64, error) {
+	given := c.Get(headerPosition)
+	if given == "" {
+		return 0, nil
+	}
+	position, err := strconv.ParseUint(given, 10, 64)
+	if err != nil {
+		return 0, badRequest("%s: %q is not a position; send one as it came in that header", headerPosition, given)
+	}
+	return position, nil
+}
+
+// A requestKey is the identity of a repeatable request: the hash of caller,
+// method, path and Idempotency-Key. The zero value is a request without a key.
+type requestKey struct {
+	hash  [sha256.Size]byte
+	given bool
+}
+
+// maxKey bounds an Idempotency-Key, in bytes.
+const maxKey = 255
+
+func parseKey(c *fiber.Ctx, account, path string) (requestKey, error) {
+	keys := c.Request().Header.PeekAll(headerKey)
+	if len(keys) == 0 {
+		return requestKey{}, nil
+	}
+	if len(keys) > 1 {
+		return requestKey{}, badRequest("%s is given %d times; a request has one", headerKey, len(keys))
+	}
+	key := string(keys[0])
+	if len(key) == 0 || len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return requestKey{}, badRequest("%s: a key has 1 to %d printable ASCII characters", headerKey, maxKey)
+	}
+	h := sha256.New()
+	for _, part := range []string{account, c.Method(), path, key} {
+		// Length first, so that no two lists of parts run together to the same bytes.
+		_ = binary.Write(h, binary.BigEndian, uint32(len(part)))
+		h.Write([]byte(part))
+	}
+	return requestKey{[sha256.Size]byte(h.Sum(nil)), true}, nil
+}
+
+// String returns the key's hash in hex, "" where there is no key.
+func (k requestKey) String() string {
+	if !k.given {
+		return ""
+	}
+	return hex.EncodeToString(k.hash[:])
+}
+
+// sessionID returns the id of the session that a POST creates: with a key it
+// follows from the key (UUIDv8, RFC 9562), so that a repetition meets it.
+func (k requestKey) sessionID() string {
+	if !k.given {
+		return newID()
+	}
+	id := uuid.UUID(k.hash[:16])
+	id[6] = id[6]&0x0f | 0x80
+	id[8] = id[8]&0x3f | 0x80
+	return id.String()
+}
+
+func digest(body []byte) string { return fmt.Sprintf("%x", sha256.Sum256(body)) }

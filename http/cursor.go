@@ -1,0 +1,75 @@
+package http
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"math"
+
+	"github.com/google/uuid"
+
+	"chatsessions/domain"
+)
+
+// A cursor is base64url of: a byte that says how the query is kept, createdAt
+// and id of the place to go on after, and the query: itself where it is short,
+// otherwise the digest under which the read model keeps it. So a link to the next
+// page is short whatever the query was.
+const (
+	cursorWithQuery  = 'q'
+	cursorWithDigest = 'd'
+
+	cursorPlace    = 1 + 8 + 16 // bytes before the query
+	maxCursorQuery = 192        // bytes of a query that is kept in the cursor
+)
+
+func (s *Server) cursor(ctx context.Context, query string, after domain.Place) (string, error) {
+	kind := byte(cursorWithQuery)
+	if len(query) > maxCursorQuery {
+		digest, err := s.Reads.SaveQuery(ctx, query)
+		if err != nil {
+			return "", err
+		}
+		kind, query = cursorWithDigest, digest
+	}
+	id, err := uuid.Parse(after.ID)
+	if err != nil {
+		return "", err
+	}
+	raw := append(make([]byte, 0, cursorPlace+len(query)), kind)
+	raw = binary.BigEndian.AppendUint64(raw, uint64(after.CreatedAt))
+	raw = append(raw, id[:]...)
+	raw = append(raw, query...)
+	return base64.RawURLEncoding.EncodeToString(raw), nil
+}
+
+// openCursor returns the query that a cursor stands for, and the place to go on
+// after.
+func (s *Server) openCursor(ctx context.Context, cursor string) (query string, after domain.Place, err error) {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
+	if err != nil || len(raw) < cursorPlace {
+		return "", after, badCursor()
+	}
+	createdAt := binary.BigEndian.Uint64(raw[1:9])
+	if createdAt > math.MaxInt64 {
+		return "", after, badCursor()
+	}
+	after = domain.Place{CreatedAt: int64(createdAt), ID: uuid.UUID(raw[9:cursorPlace]).String()}
+	query = string(raw[cursorPlace:])
+	switch raw[0] {
+	case cursorWithQuery:
+		return query, after, nil
+	case cursorWithDigest:
+		query, err = s.Reads.LoadQuery(ctx, query)
+		if errors.Is(err, domain.ErrNotFound) {
+			return "", after, badRequest("$cursor is too old: its query is not kept any more; begin again with the first page")
+		}
+		return query, after, err
+	}
+	return "", after, badCursor()
+}
+
+func badCursor() error {
+	return badRequest("$cursor is not one that came in a Link header; follow that link as it is")
+}

@@ -1,0 +1,61 @@
+package http
+
+import (
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/maypok86/otter/v2"
+	"golang.org/x/time/rate"
+)
+
+// A rateLimiter allows each account so many requests a second, and as many at
+// once as it may make in two seconds.
+type rateLimiter struct {
+	perSecond rate.Limit
+	burst     int
+	now       func() time.Time
+	accounts  *otter.Cache[string, *rate.Limiter]
+}
+
+// rateLimitedAccounts bounds how many accounts are remembered; one that is
+// forgotten starts afresh.
+const rateLimitedAccounts = 100_000
+
+func newRateLimiter(perSecond float64, now func() time.Time) *rateLimiter {
+	if perSecond <= 0 {
+		return nil
+	}
+	return &rateLimiter{
+		perSecond: rate.Limit(perSecond),
+		burst:     int(math.Ceil(2 * perSecond)),
+		now:       now,
+		accounts:  otter.Must(&otter.Options[string, *rate.Limiter]{MaximumSize: rateLimitedAccounts}),
+	}
+}
+
+// wait returns how long the account has to wait before its next request; 0 when
+// it may go on now.
+func (l *rateLimiter) wait(account string) time.Duration {
+	if l == nil {
+		return 0
+	}
+	limiter, ok := l.accounts.GetIfPresent(account)
+	if !ok {
+		limiter, _ = l.accounts.SetIfAbsent(account, rate.NewLimiter(l.perSecond, l.burst))
+	}
+	now := l.now()
+	reservation := limiter.ReserveN(now, 1)
+	wait := reservation.DelayFrom(now)
+	if wait > 0 {
+		reservation.CancelAt(now)
+	}
+	return wait
+}
+
+func tooManyRequests(wait time.Duration) *problem {
+	seconds := strconv.Itoa(max(1, int(math.Ceil(wait.Seconds()))))
+	return newProblem(fiber.StatusTooManyRequests, "too many requests; try again in %s s", seconds).
+		with(fiber.HeaderRetryAfter, seconds)
+}

@@ -1,0 +1,136 @@
+// Package http is the REST interface of the service: it turns requests into
+// commands and queries, and what comes of them into answers.
+//
+// It is imported as chathttp. What a client sees is settled in docs/api.md.
+package http
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/gofiber/fiber/v2/middleware/recover"
+	"github.com/google/uuid"
+	"github.com/valyala/fasthttp"
+
+	"chatsessions/domain"
+)
+
+// A Log is where commands leave their events.
+type Log interface {
+	// Transact loads a session, lets decide say what is to happen to it, and
+	// appends the events that it returns, all or none; on a conflict it decides
+	// again. It returns the session after the newest event, and where there is
+	// nothing to append the session as it is, together with decide's error. A
+	// request whose key is in the log already gets the first answer again.
+	Transact(ctx context.Context, r domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Recorded, error)
+	// Load returns the newest state of a session, never an older one.
+	Load(ctx context.Context, id string) (domain.Recorded, error)
+}
+
+// A ReadModel answers queries. It returns domain.ErrUnavailable rather than an
+// answer that may be older than a write which was answered.
+type ReadModel interface {
+	Get(ctx context.Context, id string) (domain.Document, error)
+	List(ctx context.Context, q domain.Query) (domain.Page, error)
+	// WaitFor returns when the read model has reached the position.
+	WaitFor(ctx context.Context, position uint64) error
+	// Observe tells it a position that a client has been shown.
+	Observe(position uint64)
+	// SaveQuery and LoadQuery keep a long query behind a short paging cursor.
+	SaveQuery(ctx context.Context, text string) (digest string, err error)
+	LoadQuery(ctx context.Context, digest string) (text string, err error)
+}
+
+// Config is what a Server needs.
+type Config struct {
+	Log    Log
+	Reads  ReadModel
+	Tokens TokenVerifier
+	// WriteWait is how long a write's answer waits for the read model. What is not
+	// projected by then, readers know to be missing.
+	WriteWait time.Duration
+	// RateLimit is how many requests a second an account may make; 0 is no limit.
+	RateLimit float64
+	Now       func() time.Time
+	Logger    *slog.Logger
+}
+
+// Limits of a request, in bytes, and how long its parts may take.
+const (
+	maxBody   = 64 << 10
+	maxURI    = 8 << 10
+	maxHeader = 8 << 10 // of a single header
+	maxHead   = 16 << 10
+
+	writeDeadline    = 5 * time.Second
+	readDeadline     = 5 * time.Second
+	positionDeadline = 5 * time.Second
+)
+
+// A Server serves the REST interface.
+type Server struct {
+	Config
+	app    *fiber.App
+	limits *rateLimiter
+}
+
+// NewServer returns a server that is not listening yet.
+func NewServer(c Config) *Server {
+	s := &Server{Config: c, limits: newRateLimiter(c.RateLimit, c.Now)}
+	s.app = fiber.New(fiber.Config{
+		AppName:               "chatsessions",
+		CaseSensitive:         true,
+		DisableStartupMessage: true,
+		ErrorHandler:          s.fail,
+		// Bodies are streamed so that the right thing is said first: 401 to a
+		// stranger, not 413. readBody takes them in, up to maxBody.
+		StreamRequestBody: true,
+		BodyLimit:         maxBody,
+		ReadBufferSize:    maxHead + 1<<10, // checkHead draws the line
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+	})
+	s.app.Use(s.trace, recover.New(), checkHead, readBody)
+	s.app.Post("/chat-sessions", s.authenticate, s.create)
+	s.app.Get("/chat-sessions", s.authenticate, s.list)
+	s.app.Get("/chat-sessions/:id", s.authenticate, s.get)
+	s.app.Patch("/chat-sessions/:id", s.authenticate, s.change)
+
+	handle := s.app.Handler()
+	s.app.Server().Handler = func(ctx *fasthttp.RequestCtx) {
+		// Fiber answers methods that it has never heard of by itself, in plain text.
+		if c := s.app.AcquireCtx(ctx); !known(c) {
+			defer s.app.ReleaseCtx(c)
+			c.Set(fiber.HeaderAllow, "GET, HEAD, POST, PATCH")
+			_ = s.fail(c, fiber.ErrMethodNotAllowed)
+			return
+		} else {
+			s.app.ReleaseCtx(c)
+		}
+		handle(ctx)
+	}
+	return s
+}
+
+func known(c *fiber.Ctx) bool {
+	for _, method := range fiber.DefaultMethods {
+		if string(c.Request().Header.Method()) == method {
+			return true
+		}
+	}
+	return false
+}
+
+// Serve answers requests on the listener until Shutdown.
+func (s *Server) Serve(l net.Listener) error { return s.app.Listener(l) }
+
+// Shutdown stops listening and returns when the requests in flight have been
+// answered, or ctx ends.
+func (s *Server) Shutdown(ctx context.Context) error { return s.app.ShutdownWithContext(ctx) }
+
+// newID returns a UUIDv7 (RFC 9562): ids of one node grow with time.
+func newID() string { return uuid.Must(uuid.NewV7()).String() }

@@ -1,0 +1,329 @@
+package http
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/google/uuid"
+
+	"chatsessions/domain"
+)
+
+// create is POST /chat-sessions.
+func (s *Server) create(c *fiber.Ctx) error {
+	w, err := readWrite(c, "/chat-sessions")
+	if err != nil {
+		return err
+	}
+	values, reader := readCreate(w.members, w.caller)
+	id := w.key.sessionID()
+	recorded, err := s.transact(c, w, id, func(current domain.Session) domain.Command {
+		return domain.Create{ID: id, By: w.caller, Now: s.Now().UnixMilli(), Values: values, Problems: w.problems(reader, &current)}
+	})
+	if err != nil {
+		return err
+	}
+	c.Location("/chat-sessions/" + id)
+	w.answerPreferences(c, reader.unknown)
+	return sendSession(c, recorded.Session.AppendJSON(nil), recorded.Session.Version)
+}
+
+// change is PATCH /chat-sessions/:id.
+func (s *Server) change(c *fiber.Ctx) error {
+	id, known := sessionID(c)
+	w, err := readWrite(c, "/chat-sessions/"+id)
+	if err != nil {
+		return err
+	}
+	condition, err := parseConditions(c)
+	if err != nil {
+		return err
+	}
+	if !known {
+		return notFound()
+	}
+	command, reader := readChange(w.members)
+	command.By, command.Condition = w.caller, condition.allow
+	var ignored []string
+	decided := false
+	recorded, err := s.transact(c, w, id, func(current domain.Session) domain.Command {
+		ignored, decided = reader.ignored(&current), true
+		command.Now = s.Now().UnixMilli()
+		command.Problems = w.problems(reader, &current)
+		return command
+	})
+	if err != nil {
+		return err
+	}
+	if !decided { // the first answer again
+		ignored = reader.ignored(&recorded.Session)
+	}
+	w.answerPreferences(c, ignored)
+	return sendSession(c, recorded.Session.AppendJSON(nil), recorded.Session.Version)
+}
+
+// get is GET /chat-sessions/:id.
+func (s *Server) get(c *fiber.Ctx) error {
+	condition, err := parseConditions(c)
+	if err != nil {
+		return err
+	}
+	names, err := parseSelectOnly(queryString(c))
+	if err != nil {
+		return err
+	}
+	if err := s.awaitPosition(c); err != nil {
+		return err
+	}
+	id, known := sessionID(c)
+	if !known {
+		return notFound()
+	}
+	document, err := s.load(c, id)
+	if err != nil {
+		return err
+	}
+	caller := callerOf(c)
+	if !caller.SeesAll() && !slices.Contains(document.Readers, caller.Account) {
+		return notFound()
+	}
+	if condition.match.given && !condition.match.holds(document.Version, false) {
+		return &domain.PreconditionError{Version: document.Version}
+	}
+	if condition.noneMatch.given && condition.noneMatch.holds(document.Version, true) {
+		c.Set(fiber.HeaderETag, etag(document.Version))
+		return c.SendStatus(fiber.StatusNotModified)
+	}
+	return sendSession(c, names.project(document.JSON), document.Version)
+}
+
+// load gets a session from the read model, or from the log where the read model
+// cannot be trusted now, or does not have it: that there is none, only the log
+// can say.
+func (s *Server) load(c *fiber.Ctx, id string) (domain.Document, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), readDeadline)
+	defer cancel()
+	document, err := s.Reads.Get(ctx, id)
+	if !errors.Is(err, domain.ErrUnavailable) && !errors.Is(err, domain.ErrNotFound) {
+		return document, err
+	}
+	recorded, err := s.Log.Load(ctx, id)
+	if err != nil {
+		return domain.Document{}, err
+	}
+	s.Reads.Observe(recorded.Position)
+	c.Set(headerSource, "log")
+	return domain.Document{
+		JSON:    recorded.Session.AppendJSON(nil),
+		Version: recorded.Session.Version,
+		Readers: recorded.Session.Readers(),
+	}, nil
+}
+
+// list is GET /chat-sessions.
+func (s *Server) list(c *fiber.Ctx) error {
+	prefer := parsePrefer(c)
+	ctx, cancel := context.WithTimeout(context.Background(), readDeadline)
+	defer cancel()
+	query, err := s.parseList(ctx, queryString(c))
+	if err != nil {
+		return err
+	}
+	if err := s.awaitPosition(c); err != nil {
+		return err
+	}
+	if caller := callerOf(c); !caller.SeesAll() {
+		query.VisibleTo = caller.Account
+	}
+	query.Count = prefer.count
+	page, err := s.Reads.List(ctx, query.Query)
+	switch {
+	case errors.Is(err, domain.ErrTooExpensive), errors.Is(err, context.DeadlineExceeded):
+		return query.tooExpensive(err)
+	case err != nil:
+		return err
+	}
+	if page.Next != nil {
+		cursor, err := s.cursor(ctx, query.text, *page.Next)
+		if err != nil {
+			return err
+		}
+		c.Set(fiber.HeaderLink, `</chat-sessions?$cursor=`+cursor+`>; rel="next"`)
+	}
+	if page.Total != nil {
+		c.Set(headerTotal, strconv.FormatInt(*page.Total, 10))
+		c.Set(headerPrefApplied, "count=exact")
+	}
+	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
+	c.Set(fiber.HeaderCacheControl, "private, no-cache")
+	body := []byte{'['}
+	for i, document := range page.Documents {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = append(body, query.names.project(document)...)
+	}
+	return c.Send(append(body, ']'))
+}
+
+// A write is what a POST and a PATCH have in common.
+type write struct {
+	caller  domain.Caller
+	body    []byte
+	members []member
+	key     requestKey
+	prefer  preferences
+}
+
+// readWrite reads everything of a write that can be judged without the session.
+// The path is the resource's own, however the client spelt it.
+func readWrite(c *fiber.Ctx, path string) (w write, err error) {
+	if w.caller, err = writer(c); err != nil {
+		return w, err
+	}
+	if w.body, err = jsonBody(c); err != nil {
+		return w, err
+	}
+	if w.key, err = parseKey(c, w.caller.Account, path); err != nil {
+		return w, err
+	}
+	w.prefer = parsePrefer(c)
+	w.members, err = parseObject(w.body)
+	return w, err
+}
+
+// problems are what is wrong with the body, ignored members included where the
+// client wants strict handling.
+func (w *write) problems(r *bodyReader, current *domain.Session) []domain.FieldError {
+	if !w.prefer.strict {
+		return r.problems
+	}
+	return append(refusals(r.ignored(current)), r.problems...)
+}
+
+// answerPreferences names the members that did nothing.
+func (w *write) answerPreferences(c *fiber.Ctx, ignored []string) {
+	if len(ignored) > 0 {
+		c.Set(headerIgnored, headerList(ignored))
+	}
+	if w.prefer.strict {
+		c.Set(headerPrefApplied, "handling=strict")
+	}
+}
+
+// maxIgnored bounds the value of Ignored-Fields, in bytes.
+const maxIgnored = 1 << 10
+
+// headerList writes names as a header's value, percent-encoded where a header
+// cannot hold them, and cut with "..." where there are too many.
+func headerList(names []string) string {
+	var b strings.Builder
+	for i, name := range names {
+		encoded := url.PathEscape(name)
+		encoded = strings.ReplaceAll(encoded, ",", "%2C")
+		if b.Len()+len(encoded)+len(", ...") > maxIgnored {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			b.WriteString("...")
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(encoded)
+	}
+	return b.String()
+}
+
+// transact carries a command out and waits until the read model shows it.
+func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.Session) domain.Command) (domain.Recorded, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), writeDeadline)
+	defer cancel()
+	request := domain.Request{
+		SessionID:     id,
+		Actor:         w.caller.Account,
+		CorrelationID: correlationID(c),
+		TraceParent:   c.Locals(localTrace).(string),
+		Key:           w.key.String(),
+		Digest:        digest(w.body),
+	}
+	recorded, err := s.Log.Transact(ctx, request, func(current domain.Session) ([]domain.Event, error) {
+		return domain.Decide(current, command(current))
+	})
+	switch {
+	case errors.Is(err, domain.ErrOutcomeUnknown):
+		return recorded, unwritten(unavailable(err,
+			"the log did not say whether the change was written; send the same request with the same Idempotency-Key again, or read the session"), true)
+	case errors.Is(err, domain.ErrUnavailable):
+		return recorded, unwritten(unavailable(err, "the log cannot be reached now; the change was not written, try again"), false)
+	}
+	s.showPosition(c, recorded.Position, err == nil)
+	return recorded, err
+}
+
+func unwritten(p *problem, maybe bool) *problem {
+	p.MayHaveBeenWritten = &maybe
+	return p
+}
+
+// showPosition waits until the read model has reached what this answer tells,
+// refusals included, so that no later GET shows less. What is not there after
+// WriteWait, readers know to be missing.
+func (s *Server) showPosition(c *fiber.Ctx, position uint64, succeeded bool) {
+	if position == 0 {
+		return
+	}
+	s.Reads.Observe(position)
+	ctx, cancel := context.WithTimeout(context.Background(), s.WriteWait)
+	defer cancel()
+	_ = s.Reads.WaitFor(ctx, position)
+	if succeeded {
+		c.Set(headerPosition, strconv.FormatUint(position, 10))
+	}
+}
+
+// awaitPosition waits for the position that a GET asks for.
+func (s *Server) awaitPosition(c *fiber.Ctx) error {
+	position, err := parsePosition(c)
+	if err != nil || position == 0 {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), positionDeadline)
+	defer cancel()
+	if err := s.Reads.WaitFor(ctx, position); err != nil {
+		return newProblem(fiber.StatusGatewayTimeout,
+			"the read model has not reached position %d within %d s", position, positionDeadline/time.Second).because(err)
+	}
+	return nil
+}
+
+func sendSession(c *fiber.Ctx, json []byte, version uint64) error {
+	c.Set(fiber.HeaderETag, etag(version))
+	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
+	c.Set(fiber.HeaderCacheControl, "private, no-cache")
+	return c.Send(json)
+}
+
+// sessionID returns the id that the path names; false for what cannot be one.
+func sessionID(c *fiber.Ctx) (string, bool) {
+	id, err := url.PathUnescape(c.Params("id"))
+	if err != nil {
+		return "", false
+	}
+	parsed, err := uuid.Parse(id)
+	return strings.Clone(id), err == nil && parsed.String() == id
+}
+
+// queryString returns what follows the first ? of the request target, with what
+// a client sent after a #: tagged numbers ($limit=#10) come unescaped too.
+func queryString(c *fiber.Ctx) string {
+	_, query, _ := strings.Cut(string(c.Request().Header.RequestURI()), "?")
+	return query
+}

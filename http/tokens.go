@@ -1,0 +1,150 @@
+package http
+
+import (
+	"bufio"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"chatsessions/domain"
+)
+
+// NewToken makes an API token: 256 random bits behind a prefix by which a leaked
+// one can be found.
+func NewToken() string {
+	var secret [32]byte
+	_, _ = rand.Read(secret[:]) // never fails, crypto/rand says
+	return "cs_" + base64.RawURLEncoding.EncodeToString(secret[:])
+}
+
+// TokenLine is the line of the tokens file that makes a token valid: the
+// SHA-256 of the token, the role, and the account to the end of the line.
+func TokenLine(token string, caller domain.Caller) string {
+	hash := sha256.Sum256([]byte(token))
+	return fmt.Sprintf("%s %s %s", hex.EncodeToString(hash[:]), caller.Role, caller.Account)
+}
+
+// CheckCaller says what is wrong with an account and a role that a token is to
+// stand for; nil is nothing.
+func CheckCaller(caller domain.Caller) error {
+	if !slices.Contains(domain.Roles(), caller.Role) {
+		return fmt.Errorf("%q is not a role; the roles are %v", caller.Role, domain.Roles())
+	}
+	if !utf8.ValidString(caller.Account) {
+		return fmt.Errorf("the account %q is not valid UTF-8", caller.Account)
+	}
+	if problem := domain.CheckAccount(caller.Account); problem != "" {
+		return fmt.Errorf("the account %s", problem)
+	}
+	if strings.ContainsAny(caller.Account, "\r\n") || strings.TrimSpace(caller.Account) != caller.Account {
+		return fmt.Errorf("the account %q has a line break, or a space at an end", caller.Account)
+	}
+	return nil
+}
+
+// A TokenFile holds the callers of a tokens file: lines as TokenLine writes
+// them; empty lines and those that begin with # do not count.
+type TokenFile struct {
+	path    string
+	callers atomic.Pointer[map[[sha256.Size]byte]domain.Caller]
+}
+
+// OpenTokenFile reads a tokens file. The error names the first line that is wrong.
+func OpenTokenFile(path string) (*TokenFile, error) {
+	f := &TokenFile{path: path}
+	return f, f.Reload()
+}
+
+// Reload reads the file again. When it can't be read or a line is wrong, what
+// was valid before stays so.
+func (f *TokenFile) Reload() error {
+	file, err := os.Open(f.path)
+	if err != nil {
+		return fmt.Errorf("tokens file: %w", err)
+	}
+	defer file.Close()
+	callers, err := parseTokens(file)
+	if err != nil {
+		return fmt.Errorf("tokens file %s: %w", f.path, err)
+	}
+	f.callers.Store(&callers)
+	return nil
+}
+
+// Verify implements TokenVerifier. What is compared is the token's hash, so the
+// time that it takes says nothing about the tokens.
+func (f *TokenFile) Verify(token string) (domain.Caller, bool) {
+	caller, ok := (*f.callers.Load())[sha256.Sum256([]byte(token))]
+	return caller, ok
+}
+
+func parseTokens(r io.Reader) (map[[sha256.Size]byte]domain.Caller, error) {
+	callers := map[[sha256.Size]byte]domain.Caller{}
+	lines := bufio.NewScanner(r)
+	for n := 1; lines.Scan(); n++ {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		hash, caller, err := parseTokenLine(line)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		if _, twice := callers[hash]; twice {
+			return nil, fmt.Errorf("line %d: this token has a line already", n)
+		}
+		callers[hash] = caller
+	}
+	return callers, lines.Err()
+}
+
+func parseTokenLine(line string) (hash [sha256.Size]byte, caller domain.Caller, err error) {
+	digest, rest, _ := strings.Cut(line, " ")
+	role, account, ok := strings.Cut(strings.TrimLeft(rest, " "), " ")
+	if !ok {
+		return hash, caller, fmt.Errorf("want <SHA-256 of the token> <role> <account>; `chatsessions token` prints such lines")
+	}
+	if len(digest) != hex.EncodedLen(len(hash)) {
+		return hash, caller, fmt.Errorf("%q is not a SHA-256 in hex", digest)
+	}
+	if _, err := hex.Decode(hash[:], []byte(digest)); err != nil {
+		return hash, caller, fmt.Errorf("%q is not a SHA-256 in hex", digest)
+	}
+	caller = domain.Caller{Account: strings.TrimLeft(account, " "), Role: domain.Role(role)}
+	return hash, caller, CheckCaller(caller)
+}
+
+// DevTokens accepts any token dev-<role>-<account>, for trying the service out.
+type DevTokens struct{}
+
+// Verify implements TokenVerifier.
+func (DevTokens) Verify(token string) (domain.Caller, bool) {
+	rest, ok := strings.CutPrefix(token, "dev-")
+	if !ok {
+		return domain.Caller{}, false
+	}
+	role, account, _ := strings.Cut(rest, "-")
+	caller := domain.Caller{Account: account, Role: domain.Role(role)}
+	return caller, CheckCaller(caller) == nil
+}
+
+// AnyOf accepts a token that one of the verifiers accepts.
+type AnyOf []TokenVerifier
+
+// Verify implements TokenVerifier.
+func (a AnyOf) Verify(token string) (domain.Caller, bool) {
+	for _, v := range a {
+		if caller, ok := v.Verify(token); ok {
+			return caller, true
+		}
+	}
+	return domain.Caller{}, false
+}
