@@ -1,0 +1,106 @@
+# `make` alone lists the targets. Needed beforehand: Go 1.26, git, make and a C
+# compiler; `make deps` sees to the rest.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The flags of the caller's environment are replaced, so that every machine runs
+# the same commands. Version and commit come in by -ldflags (see `build`), so
+# Go's own stamping, which fails in a clone owned by somebody else, is off.
+export GOFLAGS := -buildvcs=false
+
+VERSION ?= $(shell git describe --tags --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+
+# The linter is a Go program like any other: built from its module, whose sums
+# the checksum database vouches for, once per linter and Go version. One built
+# by an older Go refuses newer code.
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI_DIR      = .cache/bin/golangci-lint-$(GOLANGCI_VERSION)-$(shell go env GOVERSION)
+GOLANGCI          = $(GOLANGCI_DIR)/golangci-lint
+
+GO_DIRS   := cmd domain eventstore projections http
+TESTFLAGS ?=
+FUZZTIME  ?= 60s
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Run the service for trying it out (embedded log and read model, dev tokens)
+	go run ./cmd/chatsessions serve --dev
+
+.PHONY: build
+build: ## Build bin/chatsessions with its version and commit
+	go build -trimpath -ldflags '-X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o bin/chatsessions ./cmd/chatsessions
+
+# What the tests run and `go test` cannot bring: redis-server (a real one),
+# strace (proves the order of fsync and answer) and a C compiler (the race
+# detector). Debian's redis-server package starts a service when it is installed
+# and at every boot; the tests start servers of their own, so that is prevented.
+.PHONY: deps
+deps: ## Install what the tests need and is missing (Debian packages; sudo when not root)
+	@missing=(); \
+	command -v redis-server >/dev/null || missing+=(redis-server); \
+	command -v strace >/dev/null || missing+=(strace); \
+	echo '#include <stdlib.h>' | $$(go env CC) -E -x c - >/dev/null 2>&1 || missing+=(gcc libc6-dev); \
+	if [ $${#missing[@]} -eq 0 ]; then \
+	  echo "deps: redis-server, strace and a C compiler are here, nothing to install"; exit 0; \
+	fi; \
+	if ! command -v apt-get >/dev/null; then \
+	  echo "deps: missing: $${missing[*]}; there is no apt-get here, please install them by hand" >&2; exit 1; \
+	fi; \
+	as_root=(); \
+	if [ "$$(id -u)" -ne 0 ]; then as_root=(sudo); fi; \
+	echo "deps: installing $${missing[*]} from the system's packages$${as_root:+ (with sudo)}"; \
+	policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$policy ]; then \
+	  echo "deps: $$policy is set for the time of the install, so that no package starts a service"; \
+	  trap '"$${as_root[@]}" rm -f '$$policy EXIT; \
+	  printf '#!/bin/sh\nexit 101\n' | "$${as_root[@]}" tee $$policy >/dev/null; \
+	  "$${as_root[@]}" chmod 755 $$policy; \
+	fi; \
+	"$${as_root[@]}" apt-get update -q; \
+	"$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$${missing[@]}"; \
+	if [[ " $${missing[*]} " == *" redis-server "* && -d /run/systemd/system ]]; then \
+	  echo "deps: disabling the system's redis-server service, the tests start their own"; \
+	  "$${as_root[@]}" systemctl disable redis-server; \
+	fi
+
+.PHONY: test
+test: deps ## Run all tests with the race detector
+	CGO_ENABLED=1 go test -race -timeout 20m $(TESTFLAGS) ./...
+
+.PHONY: lint
+lint: $(GOLANGCI) ## Check format, modules, vet and golangci-lint
+	@echo 'gofmt -l $(GO_DIRS)'; \
+	unformatted=$$(gofmt -l $(GO_DIRS)); \
+	if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w on:" >&2; echo "$$unformatted" >&2; exit 1; fi
+	go mod verify
+	go mod tidy -diff
+	go vet ./...
+	$(GOLANGCI) config verify
+	$(GOLANGCI) run
+
+$(GOLANGCI):
+	GOBIN=$(CURDIR)/$(GOLANGCI_DIR) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (60s), one after the other
+	@found=0; \
+	for package in $$(go list ./...); do \
+	  list=$$(go test -list '^Fuzz' $$package); \
+	  for target in $$(grep '^Fuzz' <<<"$$list" || true); do \
+	    found=$$((found + 1)); \
+	    echo "go test -run '^\$$' -fuzz '^$$target\$$' -fuzztime $(FUZZTIME) $$package"; \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+	  done; \
+	done; \
+	if [ $$found -eq 0 ]; then echo "fuzz: no fuzz target found" >&2; exit 1; fi; \
+	echo "fuzz: $$found targets, no finding"
+
+.PHONY: clean
+clean: ## Remove what was built (bin/, .cache/); data directories stay
+	rm -rf bin .cache coverage.out

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	chathttp "chatsessions/http"
+	"chatsessions/projections"
+)
+
+type serveCommand struct {
+	Listen string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address of the API. Port 0 takes a free one."`
+	Dev    bool   `help:"For trying it out: only on loopback, and any token dev-<role>-<account> is valid."`
+	Only   string `enum:"all,api,projector" default:"all" help:"Run one part alone, api or projector; needs --nats-url and --redis-url."`
+
+	DataDir  string    `default:"./chatsessions-data" placeholder:"DIR" type:"path" help:"Where the embedded log is kept."`
+	NATS     natsFlags `embed:"" prefix:"nats-"`
+	RedisURL string    `name:"redis-url" placeholder:"URL" help:"redis:// or rediss:// of the read model. Without it, one inside the process, filled from the log at every start."`
+
+	AuthTokens string  `placeholder:"FILE" type:"path" help:"Tokens that are valid: a file of the lines that chatsessions token prints. Read again on SIGHUP."`
+	RateLimit  float64 `default:"0" placeholder:"N" help:"Requests a second that an account may make; 0 is no limit."`
+
+	LogLevel  slog.Level `default:"info" help:"debug, info, warn or error."`
+	LogFormat string     `enum:"text,json" default:"text" help:"text or json, on standard error."`
+}
+
+type natsFlags struct {
+	URL      string `name:"url" placeholder:"URL" help:"NATS servers of the log, separated by commas. Without it, a server inside the process."`
+	Creds    string `placeholder:"FILE" type:"path" help:"NATS credentials file."`
+	CA       string `name:"ca" placeholder:"FILE" type:"path" help:"Authorities to trust for TLS to NATS."`
+	Cert     string `placeholder:"FILE" type:"path" help:"Client certificate for TLS to NATS."`
+	Key      string `placeholder:"FILE" type:"path" help:"Key of the client certificate."`
+	Replicas int    `default:"0" placeholder:"N" help:"Servers that keep the log, when it is created; 0 is three in a cluster, else one."`
+}
+
+// drainTimeout bounds how long the requests in flight may take to end.
+const drainTimeout = 10 * time.Second
+
+// Run serves until ctx ends, and drains.
+func (c serveCommand) Run(ctx context.Context, s streams) error {
+	if err := c.check(); err != nil {
+		return usageError{err}
+	}
+	tokens, reload, err := c.tokens()
+	if err != nil {
+		return err
+	}
+	logger := c.logger(s.err)
+
+	var listener net.Listener
+	if c.Only != "projector" {
+		if listener, err = net.Listen("tcp", c.Listen); err != nil {
+			return fmt.Errorf("listening on %s: %w", c.Listen, err)
+		}
+		defer listener.Close()
+	}
+	stores, err := openStores(ctx, c, logger)
+	if err != nil {
+		return err
+	}
+	defer stores.Close()
+
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	parts, running := errgroup.WithContext(running)
+	reads := projections.NewReadModel(stores.redis, stores.log, projections.ReadModelOptions{Logger: logger})
+	// The read model outlives ctx: requests that are being drained still read.
+	tracking, stopTracking := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopTracking()
+	parts.Go(func() error { return reads.Run(tracking) })
+	if c.Only != "api" {
+		projector := projections.NewProjector(stores.redis, stores.log, projections.ProjectorOptions{Logger: logger, Notify: reads.Projected})
+		parts.Go(func() error { return projector.Run(tracking) })
+	}
+	parts.Go(func() error { return reloadOnHangup(running, reload, logger) })
+	parts.Go(func() error {
+		defer stopTracking()
+		if err := awaitCaughtUp(running, reads, logger); err != nil {
+			return ignoreEnd(running, err)
+		}
+		if listener == nil {
+			fmt.Fprintln(s.out, "chatsessions projector is ready")
+			<-running.Done()
+			return nil
+		}
+		return c.serveHTTP(running, listener, chathttp.NewServer(chathttp.Config{
+			Log: stores.log, Reads: reads, Tokens: tokens,
+			WriteWait: projections.Bound, RateLimit: c.RateLimit,
+			Now: time.Now, Logger: logger,
+		}), s.out, logger)
+	})
+	return parts.Wait()
+}
+
+// serveHTTP answers requests until ctx ends, and then those that are in flight.
+func (c serveCommand) serveHTTP(ctx context.Context, l net.Listener, server *chathttp.Server, out io.Writer, logger *slog.Logger) error {
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	url := "http://" + l.Addr().String()
+	fmt.Fprintln(out, "chatsessions is ready on", url)
+	if c.Dev {
+		printExamples(out, url)
+	}
+	select {
+	case err := <-served:
+		return fmt.Errorf("serving HTTP: %w", err)
+	case <-ctx.Done():
+	}
+	logger.Info("draining", "at most", drainTimeout)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	if err := server.Shutdown(drain); err != nil {
+		return fmt.Errorf("draining: %w", err)
+	}
+	return <-served
+}
+
+// awaitCaughtUp returns when the read model has all that was in the log.
+func awaitCaughtUp(ctx context.Context, reads *projections.ReadModel, logger *slog.Logger) error {
+	const patience = 5 * time.Second
+	for {
+		attempt, cancel := context.WithTimeout(ctx, patience)
+		err := reads.CaughtUp(attempt)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		logger.Warn("the read model has not caught up with the log yet; is a projector running?", "error", err)
+	}
+}
+
+// ignoreEnd drops an error that only says that ctx has ended.
+func ignoreEnd(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
+
+// check finds flags that do not go together.
+func (c serveCommand) check() error {
+	if c.Only != "all" && (c.NATS.URL == "" || c.RedisURL == "") {
+		return fmt.Errorf("--only %s needs --nats-url and --redis-url: the other parts run in other processes", c.Only)
+	}
+	if c.Only == "projector" {
+		return nil
+	}
+	if !c.Dev && c.AuthTokens == "" {
+		return errors.New("no way to check tokens: set --auth-tokens FILE (chatsessions token makes its lines), or --dev to try the service out")
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return fmt.Errorf("--listen %s: want HOST:PORT", c.Listen)
+	}
+	if c.Dev && !isLoopback(host) {
+		return fmt.Errorf("--dev accepts any token, so it listens on loopback only, not on %q", c.Listen)
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// tokens returns who checks tokens, and how to read them again.
+func (c serveCommand) tokens() (chathttp.TokenVerifier, func() error, error) {
+	var verifiers chathttp.AnyOf
+	reload := func() error { return nil }
+	if c.AuthTokens != "" && c.Only != "projector" {
+		file, err := chathttp.OpenTokenFile(c.AuthTokens)
+		if err != nil {
+			return nil, nil, err
+		}
+		verifiers, reload = append(verifiers, file), file.Reload
+	}
+	if c.Dev {
+		verifiers = append(verifiers, chathttp.DevTokens{})
+	}
+	return verifiers, reload, nil
+}
+
+// reloadOnHangup reads the tokens again whenever SIGHUP comes.
+func reloadOnHangup(ctx context.Context, reload func() error, logger *slog.Logger) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangup:
+			if err := reload(); err != nil {
+				logger.Error("tokens not read again; those of before stay valid", "error", err)
+				continue
+			}
+			logger.Info("tokens read again")
+		}
+	}
+}
+
+func (c serveCommand) logger(w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// printExamples shows a developer what to paste.
+func printExamples(w io.Writer, url string) {
+	fmt.Fprintf(w, `
+Any token dev-<role>-<account> is valid here. To try it out, paste:
+
+  curl -s %[1]s/chat-sessions -H 'Authorization: Bearer dev-account-alice' \
+    -H 'Content-Type: application/json' -d '{"participants": ["bob"], "room": "r1"}'
+
+  id=$(curl -s '%[1]s/chat-sessions?$limit=1' -g -H 'Authorization: Bearer dev-account-alice' | sed 's/.*"id":"\([^"]*\)".*/\1/')
+
+  curl -s -X PATCH %[1]s/chat-sessions/$id -H 'Authorization: Bearer dev-account-alice' \
+    -H 'Content-Type: application/json' -d '{"start": true}'
+
+  curl -s -X PATCH %[1]s/chat-sessions/$id -H 'Authorization: Bearer dev-account-bob' \
+    -H 'Content-Type: application/json' -d '{"accept": true}'
+
+  curl -s %[1]s/chat-sessions/$id -H 'Authorization: Bearer dev-account-bob'
+
+`, url)
+}

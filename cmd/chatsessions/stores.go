@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/redis/go-redis/v9"
+
+	"chatsessions/eventstore"
+	"chatsessions/projections"
+)
+
+// stores are the log and the Redis of the read model, wherever they run.
+type stores struct {
+	log   *eventstore.Log
+	redis redis.UniversalClient
+	close []func()
+}
+
+// connectionFile, in the data directory, tells other processes of this machine
+// how to reach what runs inside the service. It is readable by its owner only.
+const connectionFile = "connection.json"
+
+// A connection is the content of the connection file; a URL is absent where the
+// part is not embedded.
+type connection struct {
+	NATSURL  string `json:"natsUrl,omitempty"`
+	RedisURL string `json:"redisUrl,omitempty"`
+}
+
+// openStores connects to the log and the read model, and starts those that are
+// to run inside this process.
+func openStores(ctx context.Context, c serveCommand, logger *slog.Logger) (_ *stores, err error) {
+	s := &stores{}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	reach := connection{}
+	password := rand.Text()
+
+	var nc *nats.Conn
+	if c.NATS.URL != "" {
+		nc, err = eventstore.Connect(ctx, eventstore.ConnectOptions{
+			URL: c.NATS.URL, CredentialsFile: c.NATS.Creds, CAFile: c.NATS.CA, CertFile: c.NATS.Cert, KeyFile: c.NATS.Key,
+			Name: "chatsessions", Logger: logger,
+		})
+	} else {
+		nc, err = s.embedNATS(ctx, c.DataDir, password, &reach, logger)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(nc.Close)
+	if s.log, err = eventstore.Open(ctx, nc, eventstore.Options{Replicas: c.NATS.Replicas, Logger: logger}); err != nil {
+		return nil, err
+	}
+	s.onClose(s.log.Close)
+
+	if c.RedisURL != "" {
+		s.redis, err = projections.Connect(ctx, projections.RedisOptions{URL: c.RedisURL})
+	} else {
+		s.redis, err = s.embedRedis(password, &reach)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(func() { _ = s.redis.Close() })
+
+	if reach != (connection{}) {
+		if err := s.publish(c.DataDir, reach); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *stores) embedNATS(ctx context.Context, dataDir, password string, reach *connection, logger *slog.Logger) (*nats.Conn, error) {
+	embedded, err := eventstore.StartEmbedded(ctx, eventstore.EmbeddedOptions{
+		StoreDir: filepath.Join(dataDir, "log"), User: "chatsessions", Password: password, Logger: logger,
+	})
+	if errors.Is(err, eventstore.ErrInUse) {
+		return nil, fmt.Errorf("%s: another process serves this data directory; stop it, or choose another with --data-dir", dataDir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("starting the embedded log: %w", err)
+	}
+	s.onClose(embedded.Shutdown)
+	reach.NATSURL = "nats://chatsessions:" + password + "@" + strings.TrimPrefix(embedded.ClientURL(), "nats://")
+	return embedded.Connect()
+}
+
+func (s *stores) embedRedis(password string, reach *connection) (redis.UniversalClient, error) {
+	embedded, err := projections.StartEmbedded(password)
+	if err != nil {
+		return nil, fmt.Errorf("starting the embedded read model: %w", err)
+	}
+	s.onClose(func() { _ = embedded.Close() })
+	reach.RedisURL = "redis://:" + password + "@" + embedded.Addr()
+	return embedded.Client(), nil
+}
+
+// publish writes the connection file; it is removed when the stores are closed.
+func (s *stores) publish(dataDir string, reach connection) error {
+	if err := os.MkdirAll(dataDir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	content, err := json.MarshalIndent(reach, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dataDir, connectionFile)
+	// Written beside and renamed, so that nobody reads half of it, nor with the
+	// rights of a file that was there before.
+	beside, err := os.CreateTemp(dataDir, connectionFile+".*")
+	if err != nil {
+		return fmt.Errorf("connection file: %w", err)
+	}
+	_, err = beside.Write(append(content, '\n'))
+	if err = errors.Join(err, beside.Close()); err == nil {
+		err = os.Rename(beside.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(beside.Name())
+		return fmt.Errorf("connection file: %w", err)
+	}
+	s.onClose(func() { _ = os.Remove(path) })
+	return nil
+}
+
+func (s *stores) onClose(f func()) { s.close = append(s.close, f) }
+
+// Close closes what openStores opened, the last first.
+func (s *stores) Close() {
+	for i := len(s.close) - 1; i >= 0; i-- {
+		s.close[i]()
+	}
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"chatsessions/domain"
+	chathttp "chatsessions/http"
+)
+
+type tokenCommand struct {
+	Account string `required:"" placeholder:"UID" help:"Account uid that the token stands for."`
+	Role    string `required:"" placeholder:"ROLE" help:"account (its own sessions), service (every session, in anybody's name), auditor (reads everything) or admin (all of it)."`
+	Output  string `enum:"text,json" default:"text" help:"text or json."`
+}
+
+func (t tokenCommand) Run(s streams) error {
+	caller := domain.Caller{Account: t.Account, Role: domain.Role(t.Role)}
+	if err := chathttp.CheckCaller(caller); err != nil {
+		return usageError{err}
+	}
+	token := chathttp.NewToken()
+	line := chathttp.TokenLine(token, caller)
+	if t.Output == "json" {
+		return json.NewEncoder(s.out).Encode(map[string]string{"token": token, "line": line})
+	}
+	_, err := fmt.Fprintf(s.out, `The token, shown only now:
+  %s
+The line for the tokens file (serve --auth-tokens FILE; a running service reads it on SIGHUP):
+  %s
+`, token, line)
+	return err
+}

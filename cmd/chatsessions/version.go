@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+)
+
+// version and commit are set by the linker in a release (see the Makefile).
+var version, commit string
+
+type versionCommand struct{}
+
+func (versionCommand) Run(s streams) error {
+	v, c := buildVersion()
+	_, err := fmt.Fprintf(s.out, "chatsessions %s, commit %s, %s\n", v, c, runtime.Version())
+	return err
+}
+
+// buildVersion says what this binary was built from, as far as the build noted it.
+func buildVersion() (v, c string) {
+	v, c = version, commit
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return orUnknown(v), orUnknown(c)
+	}
+	if v == "" {
+		v = info.Main.Version
+	}
+	for _, setting := range info.Settings {
+		if c == "" && setting.Key == "vcs.revision" {
+			c = setting.Value
+		}
+	}
+	return orUnknown(v), orUnknown(c)
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "unknown"
+	}
+	return s
+}
