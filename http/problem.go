@@ -158,14 +158,17 @@ func problemOf(err error) *problem {
 }
 
 func illegalTransition(e *domain.IllegalTransitionError) *problem {
-	p := newProblem(fiber.StatusConflict, "%v", e)
 	s := &e.Session
-	p.State = s.State
 	allowed := []string{}
 	for _, t := range s.State.Allowed() {
 		allowed = append(allowed, t.String())
 	}
-	p.Allowed = &allowed
+	possible := "nothing is possible any more"
+	if len(allowed) > 0 {
+		possible = "possible now: " + strings.Join(allowed, ", ")
+	}
+	p := newProblem(fiber.StatusConflict, "%v; %s", e, possible)
+	p.State, p.Allowed = s.State, &allowed
 	if t, ok := s.Entered(); ok {
 		p.Conflict = &conflict{t.EventType(), s.Stamps[t].By, s.Stamps[t].At}
 	}
@@ -201,13 +204,11 @@ func (s *Server) fail(c *fiber.Ctx, err error) error {
 	for name, value := range p.headers {
 		c.Set(name, value)
 	}
-	body, err := json.Marshal(p)
-	if err != nil {
-		return err
-	}
 	c.Status(p.Status).Set(fiber.HeaderContentType, "application/problem+json")
 	c.Set(fiber.HeaderCacheControl, "no-store")
-	return c.Send(body)
+	encoder := json.NewEncoder(c.Response().BodyWriter())
+	encoder.SetEscapeHTML(false) // it is JSON, and read by people
+	return encoder.Encode(p)
 }
 
 // etag is the entity tag of a session's version.

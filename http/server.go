@@ -8,6 +8,8 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -94,35 +96,34 @@ func NewServer(c Config) *Server {
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 	})
-	s.app.Use(s.trace, recover.New(), checkHead, readBody)
+	s.app.Use(s.trace, recover.New(recover.Config{EnableStackTrace: true, StackTraceHandler: s.logPanic}), checkHead, readBody)
 	s.app.Post("/chat-sessions", s.authenticate, s.create)
 	s.app.Get("/chat-sessions", s.authenticate, s.list)
 	s.app.Get("/chat-sessions/:id", s.authenticate, s.get)
 	s.app.Patch("/chat-sessions/:id", s.authenticate, s.change)
 
 	handle := s.app.Handler()
+	s.app.Server().CloseOnShutdown = true // tells clients to take their next request elsewhere
 	s.app.Server().Handler = func(ctx *fasthttp.RequestCtx) {
 		// Fiber answers methods that it has never heard of by itself, in plain text.
-		if c := s.app.AcquireCtx(ctx); !known(c) {
-			defer s.app.ReleaseCtx(c)
-			c.Set(fiber.HeaderAllow, "GET, HEAD, POST, PATCH")
-			_ = s.fail(c, fiber.ErrMethodNotAllowed)
+		if !slices.Contains(fiber.DefaultMethods, string(ctx.Method())) {
+			s.refuseMethod(ctx)
 			return
-		} else {
-			s.app.ReleaseCtx(c)
 		}
 		handle(ctx)
 	}
 	return s
 }
 
-func known(c *fiber.Ctx) bool {
-	for _, method := range fiber.DefaultMethods {
-		if string(c.Request().Header.Method()) == method {
-			return true
-		}
-	}
-	return false
+func (s *Server) refuseMethod(ctx *fasthttp.RequestCtx) {
+	c := s.app.AcquireCtx(ctx)
+	defer s.app.ReleaseCtx(c)
+	c.Set(fiber.HeaderAllow, "GET, HEAD, POST, PATCH")
+	_ = s.fail(c, fiber.ErrMethodNotAllowed)
+}
+
+func (s *Server) logPanic(c *fiber.Ctx, cause any) {
+	s.Logger.Error("panic", "cause", cause, "request", correlationID(c), "stack", string(debug.Stack()))
 }
 
 // Serve answers requests on the listener until Shutdown.
