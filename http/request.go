@@ -134,7 +134,7 @@ func checkContentType(c *fiber.Ctx, empty bool) error {
 	if c.Method() == fiber.MethodPatch {
 		accepted = append(accepted, "application/merge-patch+json")
 	}
-	unsupported := func(format string, args ...any) error {
+	unsupported := func(format string, args ...any) *problem {
 		name := "Accept-Post"
 		if c.Method() == fiber.MethodPatch {
 			name = "Accept-Patch"
@@ -142,7 +142,7 @@ func checkContentType(c *fiber.Ctx, empty bool) error {
 		return newProblem(fiber.StatusUnsupportedMediaType, format, args...).with(name, strings.Join(accepted, ", "))
 	}
 	if coding := c.Get(fiber.HeaderContentEncoding); coding != "" && !strings.EqualFold(coding, "identity") {
-		return unsupported("Content-Encoding %q is not supported; send the body as it is", coding).(*problem).with(fiber.HeaderAcceptEncoding, "identity")
+		return unsupported("Content-Encoding %q is not supported; send the body as it is", coding).with(fiber.HeaderAcceptEncoding, "identity")
 	}
 	given := c.Get(fiber.HeaderContentType)
 	if given == "" && empty {

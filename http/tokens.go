@@ -2,6 +2,7 @@ package http
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -66,12 +67,11 @@ func OpenTokenFile(path string) (*TokenFile, error) {
 // Reload reads the file again. When it can't be read or a line is wrong, what
 // was valid before stays so.
 func (f *TokenFile) Reload() error {
-	file, err := os.Open(f.path)
+	content, err := os.ReadFile(f.path)
 	if err != nil {
 		return fmt.Errorf("tokens file: %w", err)
 	}
-	defer file.Close()
-	callers, err := parseTokens(file)
+	callers, err := parseTokens(bytes.NewReader(content))
 	if err != nil {
 		return fmt.Errorf("tokens file %s: %w", f.path, err)
 	}
