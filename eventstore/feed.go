@@ -1,0 +1,270 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"chatsessions/domain"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+)
+
+const (
+	// feedHeartbeat is how often the server says that it has nothing to say; two
+	// missing ones and the consumer is made anew.
+	feedHeartbeat = time.Second
+	// consumerTimeout bounds one attempt to make a consumer, which a cluster has to
+	// agree on.
+	consumerTimeout = 2 * time.Second
+	// feedInactive is how long the server keeps a consumer that nobody reads.
+	feedInactive = time.Minute
+	// feedBuffer is how many messages the server sends ahead.
+	feedBuffer = 1024
+)
+
+// Follow gives every event after a position to handle, in the order of the log:
+// those that are there, and then the new ones as they arrive. A batch is what is
+// there, about limit events at most; it never holds a part of an atomic write
+// only. handle is called by one goroutine, with events that are durable.
+//
+// Follow makes good for lost connections by itself. It returns when ctx or the
+// Log ends (with ctx's error), when the connection is closed for good (with
+// domain.ErrUnavailable), when handle fails (with that error, wrapped), with
+// ErrReplaced, and with an UnreadableError when it meets a message that is not an
+// event; what comes before that one has been handled.
+func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Recorded) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l.mu.Lock()
+	if l.ctx.Err() != nil {
+		l.mu.Unlock()
+		return fmt.Errorf("follow: the log is closed: %w", l.ctx.Err())
+	}
+	l.follows.Add(1)
+	l.mu.Unlock()
+	defer l.follows.Done()
+	defer context.AfterFunc(l.ctx, cancel)()
+
+	f := &follower{log: l, position: after, limit: max(limit, 1), handle: handle}
+	var pause backoff
+	for {
+		before := f.position
+		err := f.run(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		var failed *handleError
+		if errors.As(err, &failed) || isUnreadable(err) || errors.Is(err, ErrReplaced) {
+			return fmt.Errorf("follow: %w", err)
+		}
+		if l.nc.IsClosed() {
+			return unavailable("follow", nats.ErrConnectionClosed)
+		}
+		l.logger.Warn("the feed of the log is interrupted", "position", f.position, "error", err)
+		if f.position > before {
+			pause = backoff{}
+		}
+		if pause.wait(ctx) != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// errReconnected ends a consumer that was made over an earlier connection.
+var errReconnected = errors.New("the connection was lost and is back")
+
+// A handleError is an error of the one who follows, as opposed to one of the log.
+type handleError struct{ err error }
+
+func (e *handleError) Error() string { return e.err.Error() }
+func (e *handleError) Unwrap() error { return e.err }
+
+// A follower is one Follow call: how far it is, and what it has read beyond.
+type follower struct {
+	log      *Log
+	position uint64 // of the last event that was handled
+	limit    int
+	handle   func([]domain.Recorded) error
+
+	pending []domain.Recorded // read and not handled
+	whole   int               // how many of the pending end with a whole write
+	read    uint64            // position of the last message that was read
+}
+
+// run reads through one consumer until something breaks.
+func (f *follower) run(ctx context.Context) error {
+	f.pending, f.whole, f.read = f.pending[:0], 0, f.position
+	// A server that we come back to may have lost the consumer; waiting for its
+	// heartbeat to be missed would take seconds.
+	reconnected := f.log.nc.StatusChanged(nats.CONNECTED)
+	defer f.log.nc.RemoveStatusListener(reconnected)
+	messages, stop, err := f.log.consume(ctx, f.position+1)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	for {
+		var next delivery
+		select {
+		case next = <-messages:
+		default:
+			// Nothing more is there now: hand over what there is, then wait.
+			if err := f.flush(ctx); err != nil {
+				return err
+			}
+			select {
+			case next = <-messages:
+			case <-reconnected:
+				return errReconnected
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if next.err != nil {
+			return next.err
+		}
+		if err := f.take(next.msg); err != nil {
+			if isUnreadable(err) {
+				return errors.Join(f.flush(ctx), err)
+			}
+			return err
+		}
+		if f.whole >= f.limit {
+			if err := f.flush(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// take adds a message to the pending events.
+func (f *follower) take(m *storedMsg) error {
+	if m.sequence <= f.read {
+		return fmt.Errorf("message %d came after %d", m.sequence, f.read)
+	}
+	r, err := decode(m)
+	if err != nil {
+		return err
+	}
+	f.read = m.sequence
+	f.pending = append(f.pending, r.Recorded())
+	if !unfinished(m) {
+		f.whole = len(f.pending)
+	}
+	return nil
+}
+
+// unfinished says whether a message is part of an atomic write and not its last.
+// The server stores the headers by which it was published.
+func unfinished(m *storedMsg) bool {
+	return m.header.Get(jetstreamext.BatchIDHeader) != "" && m.header.Get(jetstreamext.BatchCommitHeader) == ""
+}
+
+// flush hands over the pending events up to the last whole write.
+func (f *follower) flush(ctx context.Context) error {
+	if f.whole == 0 {
+		return nil
+	}
+	if err := f.log.durable(ctx); err != nil {
+		return err
+	}
+	batch := f.pending[:f.whole]
+	if err := f.handle(batch); err != nil {
+		return &handleError{err}
+	}
+	f.position = batch[len(batch)-1].Position
+	// What was handed over is the receiver's; the rest moves to a new slice.
+	f.pending = append([]domain.Recorded(nil), f.pending[f.whole:]...)
+	f.whole = 0
+	return nil
+}
+
+// A delivery is a message from a consumer, or why there will be no more.
+type delivery struct {
+	msg *storedMsg
+	err error
+}
+
+// consume makes a consumer that starts at a sequence and returns its messages in
+// order, without gaps; the last delivery is an error. The consumer lives in the
+// server's memory, acknowledges nothing and is never resumed: whoever lost it
+// makes another. stop gives it up.
+func (l *Log) consume(ctx context.Context, start uint64) (<-chan delivery, func(), error) {
+	attempt, cancel := context.WithTimeout(ctx, consumerTimeout)
+	defer cancel()
+	if _, err := l.lastSequence(attempt); err != nil {
+		return nil, nil, err
+	}
+	consumer, err := l.js.CreateConsumer(attempt, StreamName, jetstream.ConsumerConfig{
+		Name:              "follow-" + uuid.NewString(),
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:       start,
+		AckPolicy:         jetstream.AckNonePolicy,
+		InactiveThreshold: feedInactive,
+		Replicas:          1,
+		MemoryStorage:     true,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("consumer: %w", err)
+	}
+	messages, err := consumer.Messages(
+		jetstream.PullMaxMessages(feedBuffer),
+		jetstream.PullHeartbeat(feedHeartbeat),
+		jetstream.WithMessagesErrOnMissingHeartbeat(true),
+	)
+	if err != nil {
+		return nil, nil, fmt.Errorf("consumer: %w", err)
+	}
+	deliveries := make(chan delivery, feedBuffer)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for delivered := uint64(1); ; delivered++ {
+			d := receive(messages, delivered)
+			select {
+			case deliveries <- d:
+			case <-ctx.Done():
+				return
+			}
+			if d.err != nil {
+				return
+			}
+		}
+	}()
+	stop := func() {
+		messages.Stop()
+		for done := false; !done; { // the goroutine may wait for room
+			select {
+			case <-deliveries:
+			case <-stopped:
+				done = true
+			}
+		}
+		farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
+		defer cancel()
+		// If this fails, the server drops the consumer when nobody reads it.
+		_ = l.js.DeleteConsumer(farewell, StreamName, consumer.CachedInfo().Name)
+	}
+	return deliveries, stop, nil
+}
+
+// receive returns the next message, which has to be the consumer's n-th.
+func receive(messages jetstream.MessagesContext, n uint64) delivery {
+	m, err := messages.Next()
+	if err != nil {
+		return delivery{err: fmt.Errorf("next message: %w", err)}
+	}
+	meta, err := m.Metadata()
+	if err != nil {
+		return delivery{err: fmt.Errorf("next message: %w", err)}
+	}
+	if meta.Sequence.Consumer != n {
+		return delivery{err: fmt.Errorf("next message: lost %d before %d", meta.Sequence.Consumer-n, meta.Sequence.Stream)}
+	}
+	return delivery{msg: &storedMsg{subject: m.Subject(), sequence: meta.Sequence.Stream, header: m.Headers(), data: m.Data()}}
+}

@@ -1,0 +1,120 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"chatsessions/domain"
+)
+
+// maxKeySearch is how many events of a session are searched for a request key.
+const maxKeySearch = 1000
+
+// errLongHistory is the reason why a request with a key is not served.
+var errLongHistory = fmt.Errorf("the session has more than %d events: whether the request's key was used before cannot be told", maxKeySearch)
+
+// History returns the events of a session, the newest first. It reads one event
+// for each that is consumed, from ctx's time, which has to be bounded by the
+// caller. An error ends it: domain.ErrNotFound for a session without events,
+// domain.ErrUnavailable, or an UnreadableError.
+func (l *Log) History(ctx context.Context, id string) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		newest, err := l.newest(ctx, id, leader)
+		if err == nil && newest.Position == 0 {
+			err = domain.ErrNotFound
+		}
+		if err == nil {
+			// The older ones were acknowledged before this one.
+			if err = l.durable(ctx); err != nil {
+				err = unavailable("history", err)
+			}
+		}
+		if err != nil {
+			yield(Record{}, err)
+			return
+		}
+		for r, err := range l.walk(ctx, newest) {
+			if err != nil {
+				yield(Record{}, err)
+				return
+			}
+			if !yield(*r, nil) {
+				return
+			}
+		}
+	}
+}
+
+// walk returns an event of a session and those before it, along ce-previous.
+func (l *Log) walk(ctx context.Context, from *Record) iter.Seq2[*Record, error] {
+	return func(yield func(*Record, error) bool) {
+		for r := from; ; {
+			if !yield(r, nil) || r.Previous == 0 {
+				return
+			}
+			before, err := l.at(ctx, r.Previous)
+			if err == nil {
+				err = follows(before, r)
+			}
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			r = before
+		}
+	}
+}
+
+// follows checks that an event's ce-previous leads to the event before it.
+func follows(before, r *Record) error {
+	b, s := &before.Event.Session, &r.Event.Session
+	if b.ID == s.ID && b.Version+1 == s.Version {
+		return nil
+	}
+	return &UnreadableError{
+		Position: r.Position, SessionID: s.ID,
+		Err: fmt.Errorf("%s leads to event %d, version %d of session %s", headerPrevious, before.Position, b.Version, b.ID),
+	}
+}
+
+// A keySearch looks for a request key in a session's history. It remembers how
+// far it has looked, because a write that is decided again has to look again.
+type keySearch struct {
+	log      *Log
+	key      string
+	searched uint64 // up to this position the key is not there
+	events   int    // how many were looked at
+}
+
+// find returns the last event of the write that carries the key, nil if there is
+// none up to newest. All events of a write carry it, so the first one on the way
+// back is the one that holds the answer.
+func (s *keySearch) find(ctx context.Context, newest *Record) (*Record, error) {
+	if s.key == "" || newest.Position <= s.searched {
+		return nil, nil
+	}
+	for r, err := range s.log.walk(ctx, newest) {
+		if err != nil {
+			return nil, err
+		}
+		if r.Position <= s.searched {
+			break
+		}
+		if s.events++; s.events > maxKeySearch {
+			return nil, unavailable("session "+newest.Event.Session.ID, errLongHistory)
+		}
+		if r.Request.Key == s.key {
+			return r, nil
+		}
+	}
+	s.searched = newest.Position
+	return nil, nil
+}
+
+// isUnreadable says whether err is about what the log holds, not about reaching it.
+func isUnreadable(err error) bool {
+	var unreadable *UnreadableError
+	return errors.As(err, &unreadable)
+}

@@ -1,0 +1,214 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"chatsessions/domain"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// writePatience bounds a write where its context has no deadline.
+const writePatience = 10 * time.Second
+
+// Transact decides on the newest state of the request's session and appends what
+// was decided, all events or none. Where another writer was quicker it decides
+// again, until ctx ends (10 s without a deadline); so decide may be called
+// several times, and the session it gets may be stale: then its answer is not
+// used. decide gets the zero Session where there is none.
+//
+// It returns the session after the newest of the events and its position. When
+// decide returns an error or no events, nothing is appended and Transact returns
+// the session as the leader has it, and that error as it is.
+//
+// A request whose key was used before, with the same digest, is answered with
+// what that write was answered; decide is not asked, or not heard. With another
+// digest the answer is domain.ErrKeyReused.
+//
+// Errors of the log: domain.ErrUnavailable when nothing was written,
+// domain.ErrOutcomeUnknown when it may have been, and UnreadableError. They wrap
+// what happened.
+func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Recorded, error) {
+	ctx, cancel := withPatience(ctx, writePatience)
+	defer cancel()
+	current, err := l.newest(ctx, req.SessionID, anyReplica)
+	if err != nil {
+		return domain.Recorded{}, err
+	}
+	keys := keySearch{log: l, key: req.Key}
+	confirmed := false // current is the leader's newest
+	var pause backoff
+	for {
+		answer, err := keys.find(ctx, current)
+		if err != nil {
+			return domain.Recorded{}, err
+		}
+		var events []domain.Event
+		if answer == nil {
+			events, err = decide(current.Event.Session)
+		}
+		if answer != nil || err != nil || len(events) == 0 {
+			// Nothing will be appended, so nothing but the leader can tell whether
+			// this was decided on the newest state.
+			if !confirmed {
+				latest, failed := l.newest(ctx, req.SessionID, leader)
+				if failed != nil {
+					return domain.Recorded{}, failed
+				}
+				if latest.Position < current.Position {
+					// A leader that was replaced, and does not know it yet.
+					if failed := pause.wait(ctx); failed != nil {
+						return domain.Recorded{}, unavailable("session "+req.SessionID, failed)
+					}
+					continue
+				}
+				confirmed = true
+				if latest.Position > current.Position {
+					current = latest
+					continue
+				}
+			}
+			if failed := l.durable(ctx); failed != nil {
+				return domain.Recorded{}, unavailable("session "+req.SessionID, failed)
+			}
+			if answer == nil {
+				return current.Recorded(), err
+			}
+			if answer.Request.Digest != req.Digest {
+				return domain.Recorded{}, domain.ErrKeyReused
+			}
+			return answer.Recorded(), nil
+		}
+		w, err := l.newWrite(req, current, events)
+		if err != nil {
+			return domain.Recorded{}, err
+		}
+		recorded, latest, err := w.run(ctx, &pause)
+		if err != nil || latest == nil {
+			return recorded, err
+		}
+		current, confirmed = latest, true
+	}
+}
+
+// A write is the attempts to append certain events after a certain one.
+type write struct {
+	log    *Log
+	after  *Record // the session's newest event, as far as we know
+	events []domain.Event
+	msgs   []*nats.Msg // as they are sent; their ids stay the same in all attempts
+	lastID string
+	// loose says that an attempt may have been written, or may still be.
+	loose bool
+}
+
+func (l *Log) newWrite(req domain.Request, after *Record, events []domain.Event) (*write, error) {
+	if !validID(req.SessionID) {
+		return nil, fmt.Errorf("append: %q cannot be the id of a session", req.SessionID)
+	}
+	w := &write{log: l, after: after, events: events}
+	version := after.Event.Session.Version
+	previous := after.Position
+	for i := range events {
+		version++
+		if s := &events[i].Session; s.ID != req.SessionID || s.Version != version {
+			return nil, fmt.Errorf("append: event %d is of session %q, version %d; expected session %q, version %d", i+1, s.ID, s.Version, req.SessionID, version)
+		}
+		id, err := uuid.NewV7()
+		if err != nil {
+			return nil, fmt.Errorf("append: %w", err)
+		}
+		w.lastID = id.String()
+		w.msgs = append(w.msgs, encode(&req, &events[i], w.lastID, previous))
+		previous = previousInBatch
+	}
+	first := w.msgs[0].Header
+	first.Set(jetstream.ExpectedStreamHeader, StreamName)
+	first.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(after.Position, 10))
+	return w, nil
+}
+
+// run publishes until it is known what became of the events. They are in the
+// log: it returns them recorded. Another writer was quicker, so they never will
+// be: it returns the session's newest event. Otherwise it returns an error that
+// says whether they may have been written.
+func (w *write) run(ctx context.Context, pause *backoff) (domain.Recorded, *Record, error) {
+	for {
+		sequence, outcome, err := w.log.publish(ctx, w.msgs)
+		if outcome == acknowledged {
+			recorded, err := w.recorded(ctx, sequence)
+			return recorded, nil, err
+		}
+		w.loose = w.loose || outcome == unknown || outcome == broken
+		if outcome == refused || outcome == broken || pause.wait(ctx) != nil {
+			return domain.Recorded{}, nil, w.failed(err)
+		}
+		if outcome != conflict {
+			continue
+		}
+		recorded, latest, err := w.resolve(ctx)
+		if err != nil || latest != w.after {
+			return recorded, latest, err
+		}
+		// A write is only in flight; it may be ours.
+	}
+}
+
+// resolve finds out what a conflict means: our events are there, by an attempt
+// whose acknowledgement was lost; or others are, and ours never will be; or
+// nothing is new, then it returns the Record that the write is after.
+func (w *write) resolve(ctx context.Context) (domain.Recorded, *Record, error) {
+	id := w.events[0].Session.ID
+	latest, err := w.log.newest(ctx, id, leader)
+	if err != nil {
+		return domain.Recorded{}, nil, w.failed(err)
+	}
+	if latest.Position <= w.after.Position {
+		return domain.Recorded{}, w.after, nil
+	}
+	for r := latest; r.Position > w.after.Position; {
+		if r.ID == w.lastID {
+			recorded, err := w.recorded(ctx, r.Position)
+			return recorded, nil, err
+		}
+		if r.Previous == 0 {
+			break
+		}
+		if r, err = w.log.at(ctx, r.Previous); err != nil {
+			return domain.Recorded{}, nil, w.failed(err)
+		}
+	}
+	return domain.Recorded{}, latest, nil
+}
+
+// recorded passes the barrier for events that are in the log.
+func (w *write) recorded(ctx context.Context, sequence uint64) (domain.Recorded, error) {
+	if err := w.log.durable(ctx); err != nil {
+		w.loose = true
+		return domain.Recorded{}, w.failed(err)
+	}
+	return domain.Recorded{Session: w.events[len(w.events)-1].Session, Position: sequence}, nil
+}
+
+// failed says whether the events may have been written.
+func (w *write) failed(err error) error {
+	doing := "append to session " + w.events[0].Session.ID
+	switch {
+	case w.loose:
+		// A read that failed underway must not claim that nothing was written.
+		if errors.Is(err, domain.ErrUnavailable) {
+			return fmt.Errorf("%s: %w: %s", doing, domain.ErrOutcomeUnknown, err.Error())
+		}
+		return fmt.Errorf("%s: %w: %w", doing, domain.ErrOutcomeUnknown, err)
+	case errors.Is(err, domain.ErrUnavailable):
+		return fmt.Errorf("%s: %w", doing, err)
+	default:
+		return unavailable(doing, err)
+	}
+}

@@ -1,0 +1,150 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"chatsessions/domain"
+)
+
+// A fakeLog is a log in memory. It stands at the boundary of this package.
+type fakeLog struct {
+	mu       sync.Mutex
+	identity string
+	events   []domain.Recorded // event i is at position i+1
+	ends     int               // how often the end was asked for
+	trouble  error             // what End and Follow answer instead
+	grown    chan struct{}     // closed and replaced when anything changes
+	cut      int               // batches hold at most so many events; 0 for the projector's limit
+}
+
+func newFakeLog(identity string) *fakeLog {
+	return &fakeLog{identity: identity, grown: make(chan struct{})}
+}
+
+func (l *fakeLog) change(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f()
+	close(l.grown)
+	l.grown = make(chan struct{})
+}
+
+// append records sessions, each as one event, and returns the last position.
+func (l *fakeLog) append(sessions ...domain.Session) uint64 {
+	var last uint64
+	l.change(func() {
+		for _, s := range sessions {
+			last = uint64(len(l.events) + 1)
+			l.events = append(l.events, domain.Recorded{Session: s, Position: last})
+		}
+	})
+	return last
+}
+
+func (l *fakeLog) truncate(n int) { l.change(func() { l.events = l.events[:n:n] }) }
+
+func (l *fakeLog) fail(err error) { l.change(func() { l.trouble = err }) }
+
+// newest returns the newest state of every session.
+func (l *fakeLog) newest() map[string]domain.Session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := map[string]domain.Session{}
+	for _, e := range l.events {
+		all[e.Session.ID] = e.Session
+	}
+	return all
+}
+
+func (l *fakeLog) Identity() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.identity
+}
+
+func (l *fakeLog) End(context.Context) (uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ends++
+	return uint64(len(l.events)), l.trouble
+}
+
+func (l *fakeLog) Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Recorded) error) error {
+	for {
+		l.mu.Lock()
+		trouble, grown := l.trouble, l.grown
+		if l.cut > 0 {
+			limit = l.cut
+		}
+		var batch []domain.Recorded
+		if after < uint64(len(l.events)) {
+			batch = l.events[after:min(int(after)+limit, len(l.events))]
+		}
+		l.mu.Unlock()
+		if trouble != nil {
+			return trouble
+		}
+		if len(batch) > 0 {
+			if err := handle(batch); err != nil {
+				return err
+			}
+			after = batch[len(batch)-1].Position
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-grown:
+		}
+	}
+}
+
+var errLogDown = errors.New("the log is down")
+
+// id returns the n-th of a row of valid session ids.
+func id(n int) string { return fmt.Sprintf("01890000-0000-7000-8000-%012x", n) }
+
+// session returns a session as its n-th event might leave it.
+func session(n int, createdAt int64, change ...func(*domain.Session)) domain.Session {
+	s := domain.Session{
+		ID: id(n), CreatedAt: createdAt, CreatedBy: "alice", State: domain.StateCreated,
+		Version: 1, UpdatedAt: createdAt,
+	}
+	for _, c := range change {
+		c(&s)
+	}
+	return s
+}
+
+func by(account string) func(*domain.Session) {
+	return func(s *domain.Session) { s.CreatedBy = account }
+}
+
+func with(participants ...string) func(*domain.Session) {
+	return func(s *domain.Session) { s.Participants = participants }
+}
+
+func in(state domain.State) func(*domain.Session) {
+	return func(s *domain.Session) { s.State = state }
+}
+
+func room(name string) func(*domain.Session) {
+	return func(s *domain.Session) { s.Room = name }
+}
+
+func version(n uint64) func(*domain.Session) {
+	return func(s *domain.Session) { s.Version = n }
+}
+
+func jsonOf(s domain.Session) string { return string(s.AppendJSON(nil)) }
+
+func mustRun(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,210 @@
+package projections
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Bound is how long a write waits for the read model, from the log's
+// acknowledgement on, before it is answered all the same (see ReadModel.WaitFor);
+// and how old a look at the log's end may be that a read relies on. One rests on
+// the other: every write that any node has answered was either in the read model
+// before, or in the log for at least Bound; so it is at or before an end that was
+// asked for less than Bound ago.
+const Bound = 2 * time.Second
+
+const (
+	probeEvery = Bound / 10
+	// probeLife stays below Bound by a margin for clocks that run unequally fast.
+	probeLife = Bound - probeEvery
+	// behindFor is how many probes in a row must say that the log ends before a
+	// position which this node knows, until the position is given up.
+	behindFor = 5
+)
+
+// errUntrusted is why the read model's answer was not given; always wrapped
+// with a reason.
+var errUntrusted = errors.New("the read model cannot be trusted now")
+
+// A probe is one look at the end of the log.
+type probe struct {
+	asked time.Time // before the question was sent
+	end   uint64
+}
+
+// A ticket says what the read model must have passed for an answer to be given.
+// It is drawn before the question is sent: what happens later, on a connection
+// that is delayed or tried again, cannot soften it.
+type ticket struct {
+	identity string
+	need     uint64
+}
+
+// freshness is what a node knows about how far the log and the read model are.
+type freshness struct {
+	mu     sync.Mutex
+	floor  uint64  // the largest position that this node has seen projected, or shown to a client
+	passed uint64  // the largest position that this node has seen projected
+	probes []probe // oldest first, none older than probeLife for long
+	behind int     // how many probes in a row found the log's end before floor
+	doubt  string  // why nothing can be trusted, whatever the probes say; "" for nothing
+
+	waiting  waiters
+	doubters int           // how many wait for healed
+	healed   chan struct{} // closed and replaced when the read model was shown to be trustworthy
+	awaited  chan struct{} // told when somebody begins to wait
+	probeNow chan struct{} // told when a probe is wanted at once
+}
+
+func newFreshness() *freshness {
+	return &freshness{
+		doubt:    "checkpoint and log have not been compared yet",
+		healed:   make(chan struct{}),
+		awaited:  make(chan struct{}, 1),
+		probeNow: make(chan struct{}, 1),
+	}
+}
+
+// ticket draws a ticket for a read that begins now.
+func (f *freshness) ticket(identity string, now time.Time) (*ticket, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.doubt != "" {
+		return nil, fmt.Errorf("%w: %s", errUntrusted, f.doubt)
+	}
+	for _, p := range f.probes { // the oldest that counts demands the least
+		if age(now, p.asked) <= probeLife {
+			return &ticket{identity: identity, need: max(f.floor, p.end)}, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: the end of the log is not known", errUntrusted)
+}
+
+// age is the longer of what the monotonic and the wall clock say: the former
+// stands still while a machine sleeps.
+func age(now, then time.Time) time.Duration {
+	return max(now.Sub(then), now.Round(0).Sub(then.Round(0)))
+}
+
+// check judges the checkpoint that came with an answer.
+func (t *ticket) check(text string) (checkpoint, error) {
+	c, ok := parseCheckpoint(text)
+	switch {
+	case text == "":
+		return c, fmt.Errorf("%w: it is empty", errUntrusted)
+	case !ok:
+		return c, fmt.Errorf("%w: it is being rebuilt", errUntrusted)
+	case c.identity != t.identity:
+		return c, fmt.Errorf("%w: it is of another log", errUntrusted)
+	case c.position < t.need:
+		return c, fmt.Errorf("%w: it is at position %d, and %d may have been answered", errUntrusted, c.position, t.need)
+	}
+	return c, nil
+}
+
+// projected records a position that the read model has been seen to have.
+func (f *freshness) projected(position uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.floor = max(f.floor, position)
+	if position > f.passed {
+		f.passed = position
+		f.waiting.release(position)
+	}
+}
+
+// observe records a position that a client has been shown.
+func (f *freshness) observe(position uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.floor = max(f.floor, position)
+}
+
+func (f *freshness) highest() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.floor
+}
+
+// probed records a look at the log's end. before is the floor before it was
+// asked for, compared says whether the checkpoint had been read then: an end
+// before a position that is known to be projected means that the log has lost
+// events, and then the read model holds what the log does not.
+func (f *freshness) probed(p probe, before uint64, compared bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p.end < before {
+		f.doubt = fmt.Sprintf("the log ends at %d, and %d had been seen", p.end, before)
+		f.probes = nil
+		if f.behind++; f.behind >= behindFor {
+			f.floor, f.passed, f.behind = 0, 0, 0 // the next probe begins anew
+		}
+		return
+	}
+	f.behind = 0
+	if compared {
+		f.doubt = ""
+	}
+	for len(f.probes) > 0 && age(p.asked, f.probes[0].asked) > probeLife {
+		f.probes = f.probes[1:]
+	}
+	f.probes = append(f.probes, p)
+}
+
+// wait returns a waiter for the position, nil when it has been passed.
+func (f *freshness) wait(position uint64) *waiter {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if position <= f.passed {
+		return nil
+	}
+	signal(f.awaited)
+	return f.waiting.add(position)
+}
+
+func (f *freshness) forget(w *waiter) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiting.remove(w)
+}
+
+// awaitHealing returns a channel that is closed when the read model is next
+// shown to be trustworthy. Call done when nobody listens any more.
+func (f *freshness) awaitHealing() (healed <-chan struct{}, done func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.doubters++
+	signal(f.awaited)
+	signal(f.probeNow)
+	return f.healed, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.doubters--
+	}
+}
+
+// heal wakes those who wait for the read model to be trustworthy.
+func (f *freshness) heal() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.healed)
+	f.healed = make(chan struct{})
+}
+
+// demand says who waits: for a position, and for the read model to be
+// trustworthy; and which position has been passed.
+func (f *freshness) demand() (positions, doubters int, passed uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.waiting), f.doubters, f.passed
+}
+
+// signal tells a channel with room for one message, unless it was told already.
+func signal(to chan<- struct{}) {
+	select {
+	case to <- struct{}{}:
+	default:
+	}
+}

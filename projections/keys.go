@@ -1,0 +1,151 @@
+package projections
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"math"
+	"strconv"
+)
+
+// layoutVersion begins every key. A change of what the keys hold is a new
+// version, so that an old and a new binary can run side by side.
+const layoutVersion = "cs1"
+
+// A keyspace names the keys of one partition of the read model. They share a
+// hash tag, so that Redis Cluster keeps them in one slot and one script can
+// touch them all.
+type keyspace struct{ base string }
+
+func newKeyspace(partition int) keyspace {
+	return keyspace{base: layoutVersion + ":{" + strconv.Itoa(partition) + "}:"}
+}
+
+func (k keyspace) checkpoint() string        { return k.base + "checkpoint" }
+func (k keyspace) documents() string         { return k.base + "doc:" } // what document keys begin with
+func (k keyspace) document(id string) string { return k.documents() + id }
+func (k keyspace) indexes() string           { return k.base + "by:" } // what index keys begin with
+func (k keyspace) index(name string) string  { return k.indexes() + name }
+func (k keyspace) notices() string           { return k.base + "notices" } // a pub/sub channel
+func (k keyspace) pattern() string           { return k.base + "*" }       // every key of the partition
+
+// queryKey is where a saved list query lies. It belongs to no partition: it
+// outlives a rebuild of the read model.
+func queryKey(digest string) string { return layoutVersion + ":query:" + digest }
+
+// Names of indexes. An index is a sorted set of members, all with score 0.
+const indexAll = "all"
+
+func readerIndex(account string) string     { return readerPrefix + bounded(account) }
+func fieldIndex(field, value string) string { return field + ":" + bounded(value) }
+func isHashed(boundedValue string) bool     { return boundedValue[0] == hashMark }
+func digestOf(text string) string           { return hashed(text) }
+func validDigest(digest string) bool        { return len(digest) == digestLength && isPlain(digest) }
+
+const (
+	readerPrefix = "reader:"
+	maxPlain     = 64  // bytes; a UUID or a mail address stays legible
+	hashMark     = '~' // begins what stands for a value that is long or unsafe
+	digestLength = 32  // characters of a hash: 24 bytes in base64
+)
+
+// bounded is the form in which a value that a client chose goes into a key's
+// name: short, and without spaces or control characters. Different values may
+// in theory share a form, so a hit is verified against the document.
+func bounded(value string) string {
+	if isPlain(value) {
+		return value
+	}
+	return string(hashMark) + hashed(value)
+}
+
+func isPlain(value string) bool {
+	if value == "" || len(value) > maxPlain || value[0] == hashMark {
+		return false
+	}
+	for i := range len(value) {
+		if value[i] <= ' ' || value[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+func hashed(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return base64.RawURLEncoding.EncodeToString(sum[:24])
+}
+
+// memberLength is the length of an index member: 8 bytes of createdAt, big
+// endian, and the 16 bytes of the id. So the order of bytes, which is the order
+// of a sorted set whose scores are equal, is that of (createdAt, id).
+const memberLength = 24
+
+// memberOf returns a session's index member.
+func memberOf(createdAt int64, id string) (string, error) {
+	if createdAt < 0 {
+		return "", fmt.Errorf("createdAt %d of session %q lies before 1970", createdAt, id)
+	}
+	member := make([]byte, memberLength)
+	binary.BigEndian.PutUint64(member, uint64(createdAt))
+	if !decodeID(member[8:], id) {
+		return "", fmt.Errorf("session id %q is not a UUID in its canonical form", id)
+	}
+	return string(member), nil
+}
+
+// decodeID writes the 16 bytes of a UUID, and says whether the id is one in its
+// canonical form: lower case, with hyphens.
+func decodeID(to []byte, id string) bool {
+	if len(id) != 36 || id[8] != '-' || id[13] != '-' || id[18] != '-' || id[23] != '-' {
+		return false
+	}
+	for i := range len(id) {
+		if id[i] >= 'A' && id[i] <= 'F' {
+			return false
+		}
+	}
+	_, err := hex.Decode(to, []byte(id[:8]+id[9:13]+id[14:18]+id[19:23]+id[24:]))
+	return err == nil
+}
+
+func isID(id string) bool { return decodeID(make([]byte, 16), id) }
+
+// placeOf is the inverse of memberOf.
+func placeOf(member string) (createdAt int64, id string) {
+	b := []byte(member)
+	return int64(binary.BigEndian.Uint64(b)), //nolint:gosec // memberOf wrote an int64
+		fmt.Sprintf("%x-%x-%x-%x-%x", b[8:12], b[12:14], b[14:16], b[16:18], b[18:24])
+}
+
+// Lexicographic bounds of sorted sets, as ZRANGEBYLEX takes them.
+const (
+	lexFirst = "-"
+	lexLast  = "+"
+)
+
+func lexFrom(member string) string   { return "[" + member }
+func lexAfter(member string) string  { return "(" + member }
+func lexBefore(member string) string { return "(" + member }
+
+// lexTimes returns the bounds of the members whose createdAt lies between two
+// times, both inclusive; ok is false when there is no such time.
+func lexTimes(first, last int64) (low, high string, ok bool) {
+	if last < 0 || first > last {
+		return "", "", false
+	}
+	low, high = lexFirst, lexLast
+	if first > 0 {
+		low = lexFrom(timeBytes(first))
+	}
+	if last < math.MaxInt64 {
+		high = lexBefore(timeBytes(last + 1))
+	}
+	return low, high, true
+}
+
+func timeBytes(t int64) string {
+	return string(binary.BigEndian.AppendUint64(nil, uint64(t))) //nolint:gosec // not negative
+}

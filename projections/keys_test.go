@@ -1,0 +1,123 @@
+package projections
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"chatsessions/domain"
+)
+
+func TestMembersAreInTheOrderOfTheirPlaces(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		time := rapid.OneOf(rapid.Int64Range(0, 3), rapid.Int64Range(0, domain.MaxTime))
+		a, b := time.Draw(rt, "a"), time.Draw(rt, "b")
+		m, n := rapid.IntRange(0, 3).Draw(rt, "m"), rapid.IntRange(0, 3).Draw(rt, "n")
+		one, err := memberOf(a, id(m))
+		mustRun(t, err)
+		other, err := memberOf(b, id(n))
+		mustRun(t, err)
+		if before := a < b || a == b && m < n; before != (one < other) {
+			rt.Fatalf("(%d, %d) and (%d, %d)", a, m, b, n)
+		}
+		if at, is := placeOf(one); at != a || is != id(m) {
+			rt.Fatalf("placeOf returned %d, %s", at, is)
+		}
+		low, high, ok := lexTimes(a, b)
+		if ok != (a <= b) {
+			rt.Fatalf("lexTimes(%d, %d) is %v", a, b, ok)
+		}
+		if ok && (low != "-" && one < low[1:] || high != "+" && one >= high[1:]) {
+			rt.Fatalf("%d is not within %d and %d", a, a, b)
+		}
+	})
+}
+
+func TestTimesThatNoSessionHasAreAnEmptyRange(t *testing.T) {
+	for _, r := range [][2]int64{{5, 4}, {0, -1}, {math.MinInt64, -1}, {math.MaxInt64, 0}} {
+		if _, _, ok := lexTimes(r[0], r[1]); ok {
+			t.Errorf("%v", r)
+		}
+	}
+	if low, high, ok := lexTimes(math.MinInt64, math.MaxInt64); low != "-" || high != "+" || !ok {
+		t.Errorf("everything: %q, %q, %v", low, high, ok)
+	}
+}
+
+func TestOnlyCanonicalIDsAreIDs(t *testing.T) {
+	for _, good := range []string{id(0), id(0xabcdef)} {
+		if !isID(good) {
+			t.Error(good)
+		}
+	}
+	for _, bad := range []string{"", "x", strings.ToUpper(id(0xabcdef)), id(1)[:35], id(1) + "0", strings.ReplaceAll(id(1), "-", "") + "0000", strings.Replace(id(1), "7", "g", 1)} {
+		if isID(bad) {
+			t.Error(bad)
+		}
+	}
+}
+
+func TestValuesInKeysAreShortAndSafe(t *testing.T) {
+	for value, same := range map[string]bool{
+		"alice": true, "a:b|c@d.e": true, id(1): true, strings.Repeat("x", 64): true,
+		"": false, "a b": false, "a\nb": false, "~alice": false, "ü": false, strings.Repeat("x", 65): false, "\x7f": false,
+	} {
+		got := bounded(value)
+		if (got == value) != same || len(got) > maxPlain || strings.ContainsAny(got, " \n") {
+			t.Errorf("bounded(%q) is %q", value, got)
+		}
+	}
+}
+
+func TestADocumentIsReadAsItWasWritten(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		for i, s := range histories(rt) {
+			value, err := encodeDocument(&domain.Recorded{Session: s, Position: uint64(i)})
+			mustRun(t, err)
+			d, err := decodeDocument(value)
+			mustRun(t, err)
+			readers, err := d.readers()
+			mustRun(t, err)
+			if d.json != jsonOf(s) || d.version != s.Version || d.position != uint64(i) {
+				rt.Fatalf("%+v", d)
+			}
+			if !json.Valid([]byte(d.json)) {
+				rt.Fatalf("not JSON: %s", d.json)
+			}
+			if !slices.Equal(readers, s.Readers()) {
+				rt.Fatalf("readers %q, want %q", readers, s.Readers())
+			}
+			for _, reader := range readers {
+				if c := (domain.Caller{Account: reader, Role: domain.RoleAccount}); !c.MaySee(&s) {
+					rt.Fatalf("%q may not see it", reader)
+				}
+			}
+			for _, name := range indexNames(&s) {
+				if !d.isIn(name) {
+					rt.Fatalf("not in %s", name)
+				}
+			}
+			if d.isIn("state") || d.isIn("lice") {
+				rt.Fatal("a part of a name is taken for a name")
+			}
+		}
+	})
+}
+
+func TestWhatIsNoDocumentIsAnError(t *testing.T) {
+	for _, value := range []string{"", "{}", "{}\n", "{}\n" + strings.Repeat("m", 24), "{}\n" + strings.Repeat("m", 24) + " all \nx 1", "{}\n" + strings.Repeat("m", 24) + " all \n1"} {
+		if _, err := decodeDocument(value); err == nil {
+			t.Errorf("%q", value)
+		}
+	}
+	if _, err := encodeDocument(&domain.Recorded{Session: session(1, -1)}); err == nil {
+		t.Error("a time before 1970")
+	}
+	if _, err := encodeDocument(&domain.Recorded{Session: session(1, 1, func(s *domain.Session) { s.ID = "x" })}); err == nil {
+		t.Error("an id that is no UUID")
+	}
+}

@@ -1,0 +1,306 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"pgregory.net/rapid"
+
+	"chatsessions/domain"
+)
+
+func TestASessionIsProjectedAsItsNewestEventLeftIt(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		log := newFakeLog("log")
+		r := newRig(t, rdb, log)
+		last := session(1, 1000, in(domain.StateStarted), with("bob"), version(2))
+		log.append(session(1, 1000), last)
+		r.caughtUp()
+		got, err := r.Get(t.Context(), id(1))
+		mustRun(t, err)
+		if string(got.JSON) != jsonOf(last) || got.Version != 2 || fmt.Sprint(got.Readers) != "[alice bob]" {
+			t.Fatalf("got %s, version %d, readers %v", got.JSON, got.Version, got.Readers)
+		}
+		sameKeys(t, dump(t, rdb), scratch(t, log))
+	})
+}
+
+func TestAnEmptyLogIsAReadModelThatAnswers(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		r := newRig(t, rdb, newFakeLog("log"))
+		r.caughtUp()
+		if _, err := r.Get(t.Context(), id(1)); !errors.Is(err, domain.ErrNotFound) {
+			t.Fatalf("Get: %v", err)
+		}
+		page, err := r.List(t.Context(), domain.Everything(10))
+		if err != nil || len(page.Documents) != 0 || page.Next != nil {
+			t.Fatalf("List: %v, %v", page, err)
+		}
+	})
+}
+
+// Whatever the histories and wherever batches are cut, what is in Redis is what
+// it would be had the log been projected at once.
+func TestIncrementalProjectionEqualsOneFromScratch(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		rapid.Check(t, func(rt *rapid.T) {
+			ctx := context.Background()
+			mustRun(t, rdb.FlushAll(ctx).Err())
+			log := newFakeLog("log")
+			log.append(histories(rt)...)
+			p := NewProjector(rdb, log, ProjectorOptions{Logger: slog.New(slog.DiscardHandler)})
+			from, err := p.resume(ctx, false)
+			mustRun(t, err)
+			p.current = from
+			for rest := log.events; len(rest) > 0; {
+				n := rapid.IntRange(1, len(rest)).Draw(rt, "batch")
+				mustRun(t, p.apply(ctx, rest[:n]))
+				rest = rest[n:]
+				if rapid.IntRange(0, 4).Draw(rt, "restart") == 0 {
+					p = NewProjector(rdb, log, ProjectorOptions{Logger: slog.New(slog.DiscardHandler)})
+					p.current, err = p.resume(ctx, false)
+					mustRun(t, err)
+				}
+			}
+			sameKeys(rt, dump(t, rdb), scratch(t, log))
+		})
+	})
+}
+
+// histories draws events of a few sessions, in some order.
+func histories(rt *rapid.T) []domain.Session {
+	account := rapid.SampledFrom([]string{"alice", "bob", "carol", "dave of the\nsecond line", strings.Repeat("long", 32), "~tilde", "ünïcode"})
+	var events []domain.Session
+	versions := map[int]uint64{}
+	for range rapid.IntRange(1, 40).Draw(rt, "events") {
+		n := rapid.IntRange(1, 5).Draw(rt, "session")
+		versions[n]++
+		s := session(n, rapid.Int64Range(0, 3).Draw(rt, "createdAt"), version(versions[n]),
+			by(account.Draw(rt, "createdBy")),
+			with(rapid.SliceOfNDistinct(account, 0, 3, rapid.ID).Draw(rt, "participants")...),
+			room(rapid.SampledFrom([]string{"", "r1", "r 2"}).Draw(rt, "room")),
+			in(rapid.SampledFrom([]domain.State{domain.StateCreated, domain.StateStarted, domain.StateFinished}).Draw(rt, "state")))
+		for _, transition := range domain.Transitions() {
+			if rapid.Bool().Draw(rt, transition.String()) {
+				s.Stamps[transition] = &domain.Stamp{At: 5, By: account.Draw(rt, "by")}
+			}
+		}
+		events = append(events, s)
+	}
+	return events
+}
+
+func TestALongBatchIsWrittenInParts(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		log := newFakeLog("log")
+		log.cut = 2000
+		for n := range 1000 {
+			log.append(session(n, int64(n)))
+		}
+		long := strings.Repeat("x", 1000)
+		for n := range 60 { // 60 × 20 kB
+			s := session(n, int64(n), version(2))
+			for i := range 20 {
+				s.Participants = append(s.Participants, fmt.Sprint(i, long))
+			}
+			log.append(s)
+		}
+		r := newRig(t, rdb, log)
+		r.caughtUp()
+		sameKeys(t, dump(t, rdb), scratch(t, log))
+	})
+}
+
+func TestARestartGoesOnFromTheCheckpoint(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		log := newFakeLog("log")
+		log.append(session(1, 1), session(2, 2))
+		r := newRig(t, rdb, log)
+		r.caughtUp()
+		r.projector.end()
+		// A sign that only a rebuild would remove.
+		mustRun(t, rdb.Set(t.Context(), newKeyspace(0).base+"sign", "here", 0).Err())
+		log.append(session(1, 1, version(2)))
+		r.project()
+		r.caughtUp()
+		if n := rdb.Exists(t.Context(), newKeyspace(0).base+"sign").Val(); n != 1 {
+			t.Fatal("the read model was rebuilt")
+		}
+		got, err := r.Get(t.Context(), id(1))
+		if err != nil || got.Version != 2 {
+			t.Fatalf("got version %d, %v", got.Version, err)
+		}
+	})
+}
+
+func TestOfTwoProjectorsOneAdvances(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		log := newFakeLog("log")
+		r := newRig(t, rdb, log)
+		second := r.project()
+		versions := map[int]uint64{}
+		for range 500 {
+			n := rand.IntN(20)
+			versions[n]++
+			last := log.append(session(n, int64(n), version(versions[n])))
+			if rand.IntN(10) == 0 {
+				mustRun(t, r.WaitFor(t.Context(), last))
+				got, err := r.Get(t.Context(), id(n))
+				if err != nil || got.Version != versions[n] {
+					t.Fatalf("got version %d, %v; want %d", got.Version, err, versions[n])
+				}
+			}
+		}
+		r.caughtUp()
+		sameKeys(t, dump(t, rdb), scratch(t, log))
+
+		r.projector.end()
+		log.append(session(1, 1, version(1000)))
+		r.caughtUp() // the one that stood by has taken over, or was at work all the time
+		third := r.project()
+		second.end()
+		log.append(session(1, 1, version(1001)))
+		r.caughtUp()
+		third.end()
+		sameKeys(t, dump(t, rdb), scratch(t, log))
+	})
+}
+
+func TestABatchThatBuildsOnAnotherCheckpointWritesNothing(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		ctx := t.Context()
+		log := newFakeLog("log")
+		log.append(session(1, 1), session(1, 1, version(2)), session(2, 2))
+		quiet := ProjectorOptions{Logger: slog.New(slog.DiscardHandler)}
+		late, p := NewProjector(rdb, log, quiet), NewProjector(rdb, log, quiet)
+		var err error
+		p.current, err = p.resume(ctx, false)
+		mustRun(t, err)
+		late.current = p.current
+		mustRun(t, p.apply(ctx, log.events))
+		before := dump(t, rdb)
+		if err := late.apply(ctx, log.events[:1]); !errors.Is(err, errDeposed) {
+			t.Fatalf("got %v, want %v", err, errDeposed)
+		}
+		sameKeys(t, dump(t, rdb), before)
+
+		mustRun(t, rdb.FlushAll(ctx).Err())
+		if err := p.apply(ctx, []domain.Recorded{{Session: session(3, 3), Position: 4}}); !errors.Is(err, errAstray) {
+			t.Fatalf("got %v, want %v", err, errAstray)
+		}
+		sameKeys(t, dump(t, rdb), map[string]string{})
+	})
+}
+
+func TestAReadModelOfAnotherLogIsRebuilt(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		other := newFakeLog("other")
+		for n := range 700 {
+			other.append(session(n, int64(n), room("of the other log")))
+		}
+		first := newRig(t, rdb, other)
+		first.caughtUp()
+		first.projector.end()
+		digest, err := first.SaveQuery(t.Context(), "$limit=1")
+		mustRun(t, err)
+
+		log := newFakeLog("log")
+		log.append(session(1, 1), session(10_000, 2))
+		r := newRig(t, rdb, log)
+		r.caughtUp()
+		if !strings.Contains(r.output.String(), "the read model is of another log") {
+			t.Fatalf("it was not said:\n%s", r.output.String())
+		}
+		if text, err := r.LoadQuery(t.Context(), digest); text != "$limit=1" {
+			t.Fatalf("the saved query went too: %v", err)
+		}
+		got := dump(t, rdb)
+		delete(got, queryKey(digest))
+		sameKeys(t, got, scratch(t, log))
+	})
+}
+
+func TestAReadModelBeyondTheEndOfTheLogIsRebuilt(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		log := newFakeLog("log")
+		log.append(session(1, 1), session(1, 1, version(2)), session(2, 2))
+		r := newRig(t, rdb, log)
+		r.caughtUp()
+
+		log.truncate(1) // the log was restored from an older copy
+		eventually(t, "the loss is noticed", func() bool {
+			return strings.Contains(r.output.String(), "it lost events: rebuilding")
+		})
+		r.caughtUp()
+		got, err := r.Get(t.Context(), id(1))
+		if err != nil || got.Version != 1 {
+			t.Fatalf("got version %d, %v", got.Version, err)
+		}
+		if _, err := r.Get(t.Context(), id(2)); !errors.Is(err, domain.ErrNotFound) {
+			t.Fatalf("the lost session: %v", err)
+		}
+		sameKeys(t, dump(t, rdb), scratch(t, log))
+	})
+}
+
+func TestAnEndThatIsOldOnceIsNoReasonToRebuild(t *testing.T) {
+	e, err := StartEmbedded("secret")
+	mustRun(t, err)
+	t.Cleanup(func() { mustRun(t, e.Close()) })
+	log := newFakeLog("log")
+	log.append(session(1, 1), session(2, 2))
+	r := newRig(t, e.Client(), log)
+	r.caughtUp()
+	p := NewProjector(e.Client(), &hiccup{fakeLog: log}, ProjectorOptions{Logger: slog.New(slog.DiscardHandler)})
+	c, err := p.resume(t.Context(), false)
+	if err != nil || c.position != 2 {
+		t.Fatalf("got %v, %v", c, err)
+	}
+}
+
+// hiccup is a log whose first answer comes from a leader that was deposed.
+type hiccup struct {
+	*fakeLog
+	asked int
+}
+
+func (h *hiccup) End(ctx context.Context) (uint64, error) {
+	if h.asked++; h.asked == 1 {
+		return 1, nil
+	}
+	return h.fakeLog.End(ctx)
+}
+
+func TestAHalfClearedReadModelIsFinishedByAnotherProjector(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		log := newFakeLog("log")
+		log.append(session(1, 1))
+		keys := newKeyspace(0)
+		mustRun(t, rdb.Set(t.Context(), keys.checkpoint(), clearingMark("dead")+"7", 0).Err())
+		mustRun(t, rdb.Set(t.Context(), keys.document(id(9)), "left over", 0).Err())
+		r := newRig(t, rdb, log)
+		r.caughtUp()
+		sameKeys(t, dump(t, rdb), scratch(t, log))
+	})
+}
+
+func TestTroubleOfTheLogIsSurvived(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		log := newFakeLog("log")
+		log.append(session(1, 1))
+		r := newRig(t, rdb, log)
+		r.caughtUp()
+		log.fail(errLogDown)
+		eventually(t, "the trouble is logged", func() bool { return strings.Contains(r.output.String(), errLogDown.Error()) })
+		log.fail(nil)
+		log.append(session(2, 2))
+		r.caughtUp()
+		sameKeys(t, dump(t, rdb), scratch(t, log))
+	})
+}

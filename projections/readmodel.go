@@ -1,0 +1,216 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"chatsessions/domain"
+)
+
+// patience is how long a read waits for the read model to become trustworthy
+// before it gives up.
+const patience = time.Second
+
+// queryLife is how long a saved query is kept after its last use.
+const queryLife = 24 * time.Hour
+
+// ReadModelOptions are what a read model can be told; the zero value will do.
+type ReadModelOptions struct {
+	Logger *slog.Logger // slog.Default when nil
+}
+
+// A ReadModel answers from Redis what the projector wrote there, or not at all:
+// an answer holds every write that any node has answered before the question,
+// as long as write handlers wait for their position with WaitFor, up to Bound.
+type ReadModel struct {
+	rdb    redis.UniversalClient
+	log    Log
+	keys   keyspace
+	logger *slog.Logger
+	fresh  *freshness
+	budget int // documents that a list may look at
+}
+
+// NewReadModel returns the read model of a log in the Redis of rdb. It answers
+// while Run runs.
+func NewReadModel(rdb redis.UniversalClient, log Log, opts ReadModelOptions) *ReadModel {
+	m := &ReadModel{
+		rdb: rdb, log: log, keys: newKeyspace(0), logger: opts.Logger,
+		fresh: newFreshness(), budget: maxExamined,
+	}
+	if m.logger == nil {
+		m.logger = slog.Default()
+	}
+	return m
+}
+
+// Get returns a session. It returns domain.ErrNotFound only when the read model
+// can be trusted to hold every session, and domain.ErrUnavailable when it cannot
+// be reached or trusted now.
+func (m *ReadModel) Get(ctx context.Context, id string) (domain.Document, error) {
+	if !isID(id) {
+		return domain.Document{}, domain.ErrNotFound
+	}
+	var found domain.Document
+	err := m.answer(ctx, func(t *ticket) error {
+		values, err := m.rdb.MGet(ctx, m.keys.checkpoint(), m.keys.document(id)).Result()
+		if err != nil {
+			return err
+		}
+		if err := m.check(t, values[0]); err != nil {
+			return err
+		}
+		value, ok := values[1].(string)
+		if !ok {
+			return domain.ErrNotFound
+		}
+		d, err := decodeDocument(value)
+		if err != nil {
+			return err
+		}
+		readers, err := d.readers()
+		found = domain.Document{JSON: []byte(d.json), Version: d.version, Readers: readers}
+		return err
+	})
+	if err != nil {
+		return domain.Document{}, err
+	}
+	return found, nil
+}
+
+// WaitFor returns when the read model has passed the position, or with ctx's
+// error when that ends first.
+func (m *ReadModel) WaitFor(ctx context.Context, position uint64) error {
+	w := m.fresh.wait(position)
+	if w == nil {
+		return nil
+	}
+	select {
+	case <-w.passed:
+		return nil
+	case <-ctx.Done():
+		m.fresh.forget(w)
+		return ctx.Err()
+	}
+}
+
+// Observe tells of a position that this node is about to show to a client:
+// from now on it gives no answer from a read model that is older.
+func (m *ReadModel) Observe(position uint64) { m.fresh.observe(position) }
+
+// Projected tells of a position that the read model has passed. It is for a
+// projector in the same process; see ProjectorOptions.Notify.
+func (m *ReadModel) Projected(position uint64) { m.fresh.projected(position) }
+
+// CaughtUp returns when the read model has reached the end that the log had at
+// the time of the call and can be trusted, or with ctx's error.
+func (m *ReadModel) CaughtUp(ctx context.Context) error {
+	end, known := uint64(0), false
+	for {
+		if !known {
+			if asked, err := m.log.End(ctx); err == nil {
+				end, known = asked, true
+			}
+		}
+		if known && m.reached(ctx, end) {
+			return nil
+		}
+		if !pause(ctx, pollEvery) {
+			return ctx.Err()
+		}
+	}
+}
+
+func (m *ReadModel) reached(ctx context.Context, end uint64) bool {
+	t, err := m.fresh.ticket(m.log.Identity(), time.Now())
+	if err != nil {
+		return false
+	}
+	t.need = max(t.need, end)
+	text, err := m.readCheckpoint(ctx)
+	if err != nil {
+		return false
+	}
+	_, err = t.check(text)
+	return err == nil
+}
+
+// SaveQuery keeps the text of a list query, for a cursor that would be too long
+// with it, and returns the digest to load it by. It is kept for 24 hours after
+// its last use; saving it again is a use.
+func (m *ReadModel) SaveQuery(ctx context.Context, text string) (digest string, err error) {
+	digest = digestOf(text)
+	if err := m.rdb.Set(ctx, queryKey(digest), text, queryLife).Err(); err != nil {
+		return "", fmt.Errorf("%w: save a query: %w", domain.ErrUnavailable, err)
+	}
+	return digest, nil
+}
+
+// LoadQuery returns the text that SaveQuery kept. It returns domain.ErrNotFound
+// when there is none, and domain.ErrUnavailable when Redis cannot be reached.
+func (m *ReadModel) LoadQuery(ctx context.Context, digest string) (string, error) {
+	if !validDigest(digest) {
+		return "", domain.ErrNotFound
+	}
+	text, err := m.rdb.GetEx(ctx, queryKey(digest), queryLife).Result()
+	switch {
+	case errors.Is(err, redis.Nil):
+		return "", domain.ErrNotFound
+	case err != nil:
+		return "", fmt.Errorf("%w: load a query: %w", domain.ErrUnavailable, err)
+	}
+	return text, nil
+}
+
+// answer reads with a ticket. Where the read model cannot be trusted it waits a
+// little for it to become so, and reads once more.
+func (m *ReadModel) answer(ctx context.Context, read func(*ticket) error) error {
+	err := m.attempt(read)
+	if errors.Is(err, errUntrusted) && m.awaitTrust(ctx) {
+		err = m.attempt(read)
+	}
+	if err == nil || errors.Is(err, domain.ErrNotFound) || errors.Is(err, domain.ErrTooExpensive) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", domain.ErrUnavailable, err)
+}
+
+func (m *ReadModel) attempt(read func(*ticket) error) error {
+	t, err := m.fresh.ticket(m.log.Identity(), time.Now())
+	if err != nil {
+		return err
+	}
+	return read(t)
+}
+
+// awaitTrust waits until an answer would be trusted, at most for patience.
+func (m *ReadModel) awaitTrust(ctx context.Context) bool {
+	healed, done := m.fresh.awaitHealing()
+	defer done()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-healed:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// check judges the checkpoint that came with an answer, as Redis returned it.
+// What the same request reads later must not be older.
+func (m *ReadModel) check(t *ticket, reply any) error {
+	text, _ := reply.(string)
+	c, err := t.check(text)
+	m.note(text)
+	if err == nil {
+		t.need = c.position
+	}
+	return err
+}

@@ -1,0 +1,31 @@
+package projections
+
+import (
+	_ "embed" // the scripts
+
+	"github.com/redis/go-redis/v9"
+)
+
+// The scripts. Each says at its top what it is given and what it returns. They
+// use only what both Redis and miniredis have.
+var (
+	//go:embed scripts/apply.lua
+	applySource string
+	//go:embed scripts/clear.lua
+	clearSource string
+	//go:embed scripts/slice.lua
+	sliceSource string
+	//go:embed scripts/members.lua
+	membersSource string
+	//go:embed scripts/sizes.lua
+	sizesSource string
+	//go:embed scripts/seek.lua
+	seekSource string
+
+	applyScript   = redis.NewScript(applySource)
+	clearScript   = redis.NewScript(clearSource)
+	sliceScript   = redis.NewScript(sliceSource)
+	membersScript = redis.NewScript(membersSource)
+	sizesScript   = redis.NewScript(sizesSource)
+	seekScript    = redis.NewScript(seekSource)
+)
