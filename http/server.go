@@ -75,8 +75,9 @@ const (
 // A Server serves the REST interface.
 type Server struct {
 	Config
-	app    *fiber.App
-	limits *rateLimiter
+	app     *fiber.App
+	limits  *rateLimiter
+	silence silence
 }
 
 // NewServer returns a server that is not listening yet.
@@ -127,11 +128,16 @@ func (s *Server) logPanic(c *fiber.Ctx, cause any) {
 }
 
 // Serve answers requests on the listener until Shutdown.
-func (s *Server) Serve(l net.Listener) error { return s.app.Listener(l) }
+func (s *Server) Serve(l net.Listener) error {
+	return s.app.Listener(drainListener{l, &s.silence})
+}
 
 // Shutdown stops listening and returns when the requests in flight have been
 // answered, or ctx ends.
-func (s *Server) Shutdown(ctx context.Context) error { return s.app.ShutdownWithContext(ctx) }
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.silence.close()
+	return s.app.ShutdownWithContext(ctx)
+}
 
 // newID returns a UUIDv7 (RFC 9562): ids of one node grow with time.
 func newID() string { return uuid.Must(uuid.NewV7()).String() }

@@ -280,10 +280,12 @@ func (s *Server) showPosition(c *fiber.Ctx, position uint64, succeeded bool) {
 	if position == 0 {
 		return
 	}
-	s.Reads.Observe(position)
 	ctx, cancel := context.WithTimeout(context.Background(), s.WriteWait)
 	defer cancel()
 	_ = s.Reads.WaitFor(ctx, position)
+	// Not before: nobody has been shown the position while this waits, and a read
+	// would have to wait for the newest write of all.
+	s.Reads.Observe(position)
 	if succeeded {
 		c.Set(headerPosition, strconv.FormatUint(position, 10))
 	}

@@ -105,7 +105,7 @@ func (s *stores) embedRedis(password string, reach *connection) (redis.Universal
 		return nil, fmt.Errorf("starting the embedded read model: %w", err)
 	}
 	s.onClose(func() { _ = embedded.Close() })
-	reach.RedisURL = "redis://:" + password + "@" + embedded.Addr()
+	reach.RedisURL = embedded.URL()
 	return embedded.Client(), nil
 }
 
