@@ -16,13 +16,18 @@ type TokenVerifier interface {
 
 // authenticate finds out who calls, and whether he may call now (RFC 6750).
 func (s *Server) authenticate(c *fiber.Ctx) error {
-	token, given := bearer(c.Get(fiber.HeaderAuthorization))
+	var authorization string
+	headers := c.Request().Header.PeekAll(fiber.HeaderAuthorization)
+	if len(headers) > 0 {
+		authorization = string(headers[0])
+	}
+	token, given := bearer(authorization)
 	if !given {
 		return newProblem(fiber.StatusUnauthorized, "a token is needed: Authorization: Bearer <your-api-token>").
 			with(fiber.HeaderWWWAuthenticate, "Bearer")
 	}
 	caller, ok := s.Tokens.Verify(token)
-	if !ok {
+	if !ok || len(headers) > 1 { // of several tokens, none can be told to be meant
 		return newProblem(fiber.StatusUnauthorized, "the token is not valid").
 			with(fiber.HeaderWWWAuthenticate, `Bearer error="invalid_token"`)
 	}

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -70,11 +71,17 @@ func parseTags(name, value string) (tagList, error) {
 type conditions struct{ match, noneMatch tagList }
 
 func parseConditions(c *fiber.Ctx) (k conditions, err error) {
-	if k.match, err = parseTags(fiber.HeaderIfMatch, c.Get(fiber.HeaderIfMatch)); err != nil {
+	if k.match, err = parseTags(fiber.HeaderIfMatch, wholeList(c, fiber.HeaderIfMatch)); err != nil {
 		return k, err
 	}
-	k.noneMatch, err = parseTags(fiber.HeaderIfNoneMatch, c.Get(fiber.HeaderIfNoneMatch))
+	k.noneMatch, err = parseTags(fiber.HeaderIfNoneMatch, wholeList(c, fiber.HeaderIfNoneMatch))
 	return k, err
+}
+
+// wholeList returns a header whose value is a list: it may come in several lines
+// (RFC 9110, section 5.3).
+func wholeList(c *fiber.Ctx, name string) string {
+	return string(bytes.Join(c.Request().Header.PeekAll(name), []byte(", ")))
 }
 
 // allow says whether a change of this version may be made

@@ -3,84 +3,106 @@ package http
 import (
 	"net"
 	"sync"
+	"sync/atomic"
+
+	"github.com/valyala/fasthttp"
 )
 
-// silence knows the connections on which nothing has been sent yet. Clients open
-// some in advance; fasthttp takes them for busy when it shuts down, and would wait
-// for their first request until its read timeout.
-type silence struct {
-	mu     sync.Mutex
-	conns  map[*silentConn]struct{}
-	closed bool
+// connections knows which connections have a request under way, so that a
+// shutdown closes the others. What fasthttp knows about that is not enough: it
+// waits for connections on which nothing has been sent yet, and it may close one
+// just as a request arrives, which is carried out then and not answered.
+type connections struct {
+	draining atomic.Bool
+	mu       sync.Mutex
+	open     map[*connection]struct{}
 }
 
-// close closes the connections that are silent now, and those to come.
-func (s *silence) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	for c := range s.conns {
-		_ = c.Close()
-	}
-	clear(s.conns)
+// A connection is at rest until a request has arrived, and from its answer on.
+type connection struct {
+	net.Conn
+	state atomic.Int32
 }
 
-// enter says whether the connection may stay.
-func (s *silence) enter(c *silentConn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conns == nil {
-		s.conns = map[*silentConn]struct{}{}
-	}
-	if !s.closed {
-		s.conns[c] = struct{}{}
-	}
-	return !s.closed
-}
+const (
+	resting int32 = iota
+	busy
+	closed
+)
 
-// leave says whether the connection was still open.
-func (s *silence) leave(c *silentConn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, open := s.conns[c]
-	delete(s.conns, c)
-	return open
-}
-
-// A drainListener tells its silence about the connections that it accepts.
-type drainListener struct {
+// A listener tells its connections about those that it accepts.
+type listener struct {
 	net.Listener
-	silence *silence
+	connections *connections
 }
 
-func (l drainListener) Accept() (net.Conn, error) {
+// Accept implements net.Listener.
+func (l listener) Accept() (net.Conn, error) {
 	for {
 		accepted, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		c := &silentConn{Conn: accepted, silence: l.silence}
-		if l.silence.enter(c) {
+		c := &connection{Conn: accepted}
+		if l.connections.enter(c) {
 			return c, nil
 		}
 		_ = accepted.Close()
 	}
 }
 
-// A silentConn is a connection until its first byte, and an ordinary one then.
-type silentConn struct {
-	net.Conn
-	silence *silence // nil once it is broken; only the reader uses it
+// enter says whether the connection may stay.
+func (cs *connections) enter(c *connection) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.open == nil {
+		cs.open = map[*connection]struct{}{}
+	}
+	if cs.draining.Load() {
+		return false
+	}
+	cs.open[c] = struct{}{}
+	return true
 }
 
-func (c *silentConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if c.silence != nil {
-		open := c.silence.leave(c)
-		c.silence = nil
-		if !open { // what was read just then must not be carried out: nobody gets the answer
-			return 0, net.ErrClosed
-		}
+// begin says whether a request that has arrived may be carried out. Where not,
+// its connection was closed already, and nobody would get the answer.
+func begin(c net.Conn) bool {
+	own, ok := c.(*connection)
+	return !ok || own.state.CompareAndSwap(resting, busy) || own.state.Load() == busy
+}
+
+// changed is told by fasthttp that a request was answered, or a connection ended.
+func (cs *connections) changed(c net.Conn, to fasthttp.ConnState) {
+	own, ok := c.(*connection)
+	if !ok {
+		return
 	}
-	return n, err
+	switch to {
+	case fasthttp.StateIdle:
+		own.state.CompareAndSwap(busy, resting)
+		if cs.draining.Load() {
+			own.closeResting()
+		}
+	case fasthttp.StateClosed:
+		cs.mu.Lock()
+		defer cs.mu.Unlock()
+		delete(cs.open, own)
+	}
+}
+
+// drain closes the connections at rest, and the others when they come to it.
+func (cs *connections) drain() {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.draining.Store(true)
+	for c := range cs.open {
+		c.closeResting()
+	}
+}
+
+func (c *connection) closeResting() {
+	if c.state.CompareAndSwap(resting, closed) {
+		_ = c.Close()
+	}
 }

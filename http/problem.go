@@ -184,8 +184,18 @@ func fromFiber(e *fiber.Error) *problem {
 		return newProblem(e.Code, "this resource does not have that method; Allow names those that it has")
 	case fiber.StatusRequestHeaderFieldsTooLarge:
 		return headTooLarge()
+	case fiber.StatusBadRequest, fiber.StatusBadGateway: // the framework's word for a connection that broke
+		return badRequest("the request cannot be read as HTTP/1.1: %s", withoutEcho(e.Message))
 	}
 	return newProblem(e.Code, "%s", e.Message)
+}
+
+// withoutEcho cuts the request out of the framework's message: the token is in it.
+func withoutEcho(message string) string {
+	message, _, _ = strings.Cut(message, `"`)
+	message, _, _ = strings.Cut(message, ": buffer size=")
+	message = strings.TrimPrefix(message, "error when reading request headers: ")
+	return strings.TrimRight(message, " :")
 }
 
 func headTooLarge() *problem {
@@ -197,6 +207,9 @@ func headTooLarge() *problem {
 func (s *Server) fail(c *fiber.Ctx, err error) error {
 	p := *problemOf(err)
 	p.Instance = string(c.Request().URI().PathOriginal())
+	if p.Instance == "" { // the target could not be read
+		p.Instance = "/"
+	}
 	if p.Status >= 500 {
 		s.Logger.Error("request failed", "status", p.Status, "method", c.Method(), "path", p.Instance,
 			"request", correlationID(c), "error", errors.Join(err, p.cause))

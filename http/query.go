@@ -249,7 +249,7 @@ func (s *selection) add(p param) error {
 	return nil
 }
 
-// parseSelectOnly reads the query of a GET by id.
+// parseSelectOnly reads the query of what answers with a single session.
 func parseSelectOnly(text string) (selection, error) {
 	params, err := parseParams(text)
 	if err != nil {

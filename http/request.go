@@ -1,6 +1,7 @@
 package http
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/valyala/fasthttp"
 )
 
 // Where the middlewares leave what they found, for the handlers.
@@ -16,7 +18,6 @@ const (
 	localCorrelation = "correlation"
 	localTrace       = "traceparent"
 	localBody        = "body"
-	localTooLarge    = "too large"
 	localCaller      = "caller"
 
 	headerRequestID   = "X-Request-Id"
@@ -76,6 +77,10 @@ func isHex(s string, bytes int) bool {
 // checkHead draws the lines for the size of the URI and the headers.
 func checkHead(c *fiber.Ctx) error {
 	header := &c.Request().Header
+	if ambiguousLength(header) {
+		c.Context().SetConnectionClose()
+		return badRequest("Transfer-Encoding needs HTTP/1.1, and no Content-Length beside it")
+	}
 	uri := len(header.RequestURI())
 	if uri > maxURI {
 		return newProblem(fiber.StatusRequestURITooLong, "the URI has %d bytes; it may have %d", uri, maxURI)
@@ -91,40 +96,75 @@ func checkHead(c *fiber.Ctx) error {
 	return c.Next()
 }
 
-// readBody takes the body in. What is wrong with it is said later, in its turn.
-func readBody(c *fiber.Ctx) error {
-	stream := c.Context().RequestBodyStream()
+// A received is what came of a request's body.
+type received struct {
+	body     []byte
+	tooLarge bool
+	err      error
+}
+
+// maxDiscard is how much of a body is read only to be thrown away, in bytes: a
+// client that is still sending mostly misses an answer that closes the connection.
+const maxDiscard = 16 << 20
+
+// takeBody takes the body in before anything else is done: what is left of it on
+// the connection would be read as the next request. What is wrong with it is said
+// later, in its turn.
+func takeBody(ctx *fasthttp.RequestCtx) {
+	stream := ctx.RequestBodyStream()
 	if stream == nil {
-		return c.Next()
+		return
 	}
-	body, err := io.ReadAll(io.LimitReader(stream, maxBody+1))
-	length := c.Request().Header.ContentLength()
-	switch {
-	case len(body) > maxBody || length > maxBody:
-		c.Locals(localTooLarge, true)
-		// The rest is not read, so nothing else can be read from this connection.
-		c.Context().SetConnectionClose()
-	case err != nil:
-		c.Context().SetConnectionClose()
-		return badRequest("the body could not be read: %v", err)
-	case length >= 0 && len(body) != length:
-		c.Context().SetConnectionClose()
-		return badRequest("the body ended after %d of %d bytes", len(body), length)
+	if length := ctx.Request.Header.ContentLength(); length > maxDiscard || ambiguousLength(&ctx.Request.Header) {
+		ctx.SetUserValue(localBody, received{tooLarge: true})
+		ctx.SetConnectionClose()
+		return
 	}
-	c.Locals(localBody, body)
-	return c.Next()
+	var r received
+	r.body, r.err = io.ReadAll(io.LimitReader(stream, maxBody+1))
+	if r.tooLarge = len(r.body) > maxBody; r.tooLarge && r.err == nil {
+		r.body = nil
+		// All of it has to be read, or the connection ends.
+		if _, r.err = io.CopyN(io.Discard, stream, maxDiscard); r.err == nil {
+			ctx.SetConnectionClose()
+		} else if errors.Is(r.err, io.EOF) {
+			r.err = nil
+		}
+	}
+	if length := ctx.Request.Header.ContentLength(); r.err == nil && !r.tooLarge && length >= 0 && len(r.body) != length {
+		r.err = io.ErrUnexpectedEOF // fasthttp takes the end of the connection for the end of the body
+	}
+	if r.err != nil {
+		ctx.SetConnectionClose()
+	}
+	ctx.SetUserValue(localBody, r)
+}
+
+// ambiguousLength says whether the head tells the body's length in two ways, of
+// which a proxy may have believed the other (RFC 9112, section 6.1).
+func ambiguousLength(header *fasthttp.RequestHeader) bool {
+	var length, coding bool
+	for line := range bytes.SplitSeq(header.RawHeaders(), []byte{'\n'}) {
+		name, _, _ := bytes.Cut(line, []byte{':'})
+		length = length || bytes.EqualFold(name, []byte(fiber.HeaderContentLength))
+		coding = coding || bytes.EqualFold(name, []byte(fiber.HeaderTransferEncoding))
+	}
+	return coding && (length || !header.IsHTTP11())
 }
 
 // jsonBody returns the body of a write, or what keeps it from being read as JSON.
 func jsonBody(c *fiber.Ctx) ([]byte, error) {
-	if c.Locals(localTooLarge) != nil {
+	r, _ := c.Locals(localBody).(received)
+	if r.tooLarge {
 		return nil, newProblem(fiber.StatusRequestEntityTooLarge, "the body may have %d bytes", maxBody)
 	}
-	body, _ := c.Locals(localBody).([]byte)
-	if err := checkContentType(c, len(body) == 0); err != nil {
+	if err := checkContentType(c, len(r.body) == 0); err != nil {
 		return nil, err
 	}
-	return body, nil
+	if r.err != nil {
+		return nil, badRequest("the body could not be read: %v", r.err)
+	}
+	return r.body, nil
 }
 
 // checkContentType accepts JSON in UTF-8 that is not compressed. A body that is

@@ -75,9 +75,9 @@ const (
 // A Server serves the REST interface.
 type Server struct {
 	Config
-	app     *fiber.App
-	limits  *rateLimiter
-	silence silence
+	app         *fiber.App
+	limits      *rateLimiter
+	connections connections
 }
 
 // NewServer returns a server that is not listening yet.
@@ -89,38 +89,38 @@ func NewServer(c Config) *Server {
 		DisableStartupMessage: true,
 		ErrorHandler:          s.fail,
 		// Bodies are streamed so that the right thing is said first: 401 to a
-		// stranger, not 413. readBody takes them in, up to maxBody.
-		StreamRequestBody: true,
-		BodyLimit:         maxBody,
-		ReadBufferSize:    maxHead + 1<<10, // checkHead draws the line
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		// stranger, not 413. takeBody takes them in, up to maxBody.
+		StreamRequestBody:            true,
+		DisablePreParseMultipartForm: true, // it would be refused by its parser before its turn
+		BodyLimit:                    maxBody,
+		ReadBufferSize:               maxHead + 1<<10, // checkHead draws the line
+		ReadTimeout:                  30 * time.Second,
+		WriteTimeout:                 30 * time.Second,
+		IdleTimeout:                  2 * time.Minute,
 	})
-	s.app.Use(s.trace, recover.New(recover.Config{EnableStackTrace: true, StackTraceHandler: s.logPanic}), checkHead, readBody)
+	s.app.Use(s.trace, recover.New(recover.Config{EnableStackTrace: true, StackTraceHandler: s.logPanic}), checkHead)
 	s.app.Post("/chat-sessions", s.authenticate, s.create)
 	s.app.Get("/chat-sessions", s.authenticate, s.list)
 	s.app.Get("/chat-sessions/:id", s.authenticate, s.get)
 	s.app.Patch("/chat-sessions/:id", s.authenticate, s.change)
 
 	handle := s.app.Handler()
+	s.app.Server().ConnState = s.connections.changed
 	s.app.Server().CloseOnShutdown = true // tells clients to take their next request elsewhere
 	s.app.Server().Handler = func(ctx *fasthttp.RequestCtx) {
-		// Fiber answers methods that it has never heard of by itself, in plain text.
-		if !slices.Contains(fiber.DefaultMethods, string(ctx.Method())) {
-			s.refuseMethod(ctx)
+		if !begin(ctx.Conn()) {
+			ctx.SetConnectionClose()
 			return
+		}
+		takeBody(ctx)
+		// Fiber answers methods that it has never heard of by itself, in plain text.
+		// No resource has TRACE, so that is refused just as they have to be.
+		if !slices.Contains(fiber.DefaultMethods, string(ctx.Method())) {
+			ctx.Request.Header.SetMethod(fiber.MethodTrace)
 		}
 		handle(ctx)
 	}
 	return s
-}
-
-func (s *Server) refuseMethod(ctx *fasthttp.RequestCtx) {
-	c := s.app.AcquireCtx(ctx)
-	defer s.app.ReleaseCtx(c)
-	c.Set(fiber.HeaderAllow, "GET, HEAD, POST, PATCH")
-	_ = s.fail(c, fiber.ErrMethodNotAllowed)
 }
 
 func (s *Server) logPanic(c *fiber.Ctx, cause any) {
@@ -129,13 +129,13 @@ func (s *Server) logPanic(c *fiber.Ctx, cause any) {
 
 // Serve answers requests on the listener until Shutdown.
 func (s *Server) Serve(l net.Listener) error {
-	return s.app.Listener(drainListener{l, &s.silence})
+	return s.app.Listener(listener{l, &s.connections})
 }
 
 // Shutdown stops listening and returns when the requests in flight have been
 // answered, or ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.silence.close()
+	s.connections.drain()
 	return s.app.ShutdownWithContext(ctx)
 }
 

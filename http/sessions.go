@@ -31,7 +31,7 @@ func (s *Server) create(c *fiber.Ctx) error {
 	}
 	c.Location("/chat-sessions/" + id)
 	w.answerPreferences(c, reader.unknown)
-	return sendSession(c, recorded.Session.AppendJSON(nil), recorded.Session.Version)
+	return sendSession(c, w.names.project(recorded.Session.AppendJSON(nil)), recorded.Session.Version)
 }
 
 // change is PATCH /chat-sessions/:id.
@@ -62,10 +62,10 @@ func (s *Server) change(c *fiber.Ctx) error {
 		return err
 	}
 	if !decided { // the first answer again
-		ignored = reader.ignored(&recorded.Session)
+		ignored = reader.ignoredOnceMore(&recorded.Session)
 	}
 	w.answerPreferences(c, ignored)
-	return sendSession(c, recorded.Session.AppendJSON(nil), recorded.Session.Version)
+	return sendSession(c, w.names.project(recorded.Session.AppendJSON(nil)), recorded.Session.Version)
 }
 
 // get is GET /chat-sessions/:id.
@@ -109,7 +109,9 @@ func (s *Server) get(c *fiber.Ctx) error {
 func (s *Server) load(c *fiber.Ctx, id string) (domain.Document, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), readDeadline)
 	defer cancel()
-	document, err := s.Reads.Get(ctx, id)
+	half, stop := context.WithTimeout(ctx, readDeadline/2) // a read model that hangs must leave the log its time
+	document, err := s.Reads.Get(half, id)
+	stop()
 	if !errors.Is(err, domain.ErrUnavailable) && !errors.Is(err, domain.ErrNotFound) {
 		return document, err
 	}
@@ -179,6 +181,7 @@ type write struct {
 	members []member
 	key     requestKey
 	prefer  preferences
+	names   selection
 }
 
 // readWrite reads everything of a write that can be judged without the session.
@@ -191,6 +194,9 @@ func readWrite(c *fiber.Ctx, path string) (w write, err error) {
 		return w, err
 	}
 	if w.key, err = parseKey(c, w.caller.Account, path); err != nil {
+		return w, err
+	}
+	if w.names, err = parseSelectOnly(queryString(c)); err != nil {
 		return w, err
 	}
 	w.prefer = parsePrefer(c)

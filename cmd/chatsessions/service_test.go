@@ -102,6 +102,7 @@ func (s *service) start() {
 		s.errors = &output{}
 	}
 	s.cmd.Stderr = s.errors
+	s.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // the race detector sleeps at the end
 	stdout, err := s.cmd.StdoutPipe()
 	if err != nil {
 		s.t.Fatal(err)

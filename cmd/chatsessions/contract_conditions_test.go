@@ -1,0 +1,139 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// TestIfMatchGuardsAgainstALostUpdate (RFC 9110, section 13.1.1).
+func TestIfMatchGuardsAgainstALostUpdate(t *testing.T) {
+	onAllSetups(t, func(t *testing.T, s *service) {
+		alice := s.as("account-alice")
+		path := alice.create("{}")
+		alice.patch(path, `{"room":"v2"}`) // version 2
+		version := 2
+		for _, tt := range []struct {
+			ifMatch string // %d is the version
+			status  int
+		}{
+			{`"%d"`, 200}, {`*`, 200}, {`"x", "%d"`, 200}, {`"x","%d","y"`, 200}, {`W/"x", "%d"`, 200},
+			{`"1"`, 412}, {`"99"`, 412}, {`"1", "99"`, 412}, {`""`, 412}, {`"0"`, 412}, {`"+%d"`, 412},
+			{`W/"%d"`, 412}, // If-Match compares strongly
+			{`%d`, 400}, {`"%d`, 400}, {`W/%d`, 400}, {`"1" "%d"`, 400}, {`'%d'`, 400}, {`*, "%d"`, 400},
+		} {
+			value := strings.ReplaceAll(tt.ifMatch, "%d", strconv.Itoa(version))
+			body := fmt.Sprintf(`{"room":%q}`, "after "+value)
+			check := alice.unchanged(path)
+			if tt.status != 200 {
+				alice.refused(tt.status, "PATCH", path, body, "If-Match: "+value)
+				check("If-Match: " + value)
+				continue
+			}
+			version++
+			a := alice.expect(200, "PATCH", path, body, "If-Match: "+value)
+			if got := a.header.Get("ETag"); got != fmt.Sprintf(`"%d"`, version) {
+				t.Errorf("If-Match: %s: ETag %s, want version %d", value, got, version)
+			}
+		}
+		// Also what would change nothing, and what the machine forbids, is judged by it first.
+		alice.refused(412, "PATCH", path, `{}`, `If-Match: "1"`)
+		alice.refused(412, "PATCH", path, `{"finish":true}`, `If-Match: "1"`)
+		alice.refused(412, "GET", path, "", `If-Match: "1"`)
+		alice.expect(200, "GET", path, "", fmt.Sprintf(`If-Match: "%d"`, version))
+	})
+}
+
+// TestIfNoneMatchSparesTheBody (RFC 9110, section 13.1.2).
+func TestIfNoneMatchSparesTheBody(t *testing.T) {
+	onAllSetups(t, func(t *testing.T, s *service) {
+		alice := s.as("account-alice")
+		path := alice.create("{}")
+		for _, method := range []string{"GET", "HEAD"} {
+			for _, value := range []string{`"1"`, `W/"1"`, `*`, `"x", "1"`, `"x",W/"1"`} {
+				a := alice.expect(304, method, path, "", "If-None-Match: "+value)
+				if len(a.body) != 0 || a.header.Get("ETag") != `"1"` {
+					t.Errorf("If-None-Match: %s: body %q, ETag %s", value, a.body, a.header.Get("ETag"))
+				}
+			}
+			for _, value := range []string{`"2"`, `"x"`, `"0", "2"`, `""`} {
+				alice.expect(200, method, path, "", "If-None-Match: "+value)
+			}
+		}
+		alice.refused(400, "GET", path, "", "If-None-Match: 1")
+		alice.patch(path, `{"start":true}`)
+		alice.expect(200, "GET", path, "", `If-None-Match: "1"`)
+		alice.expect(304, "GET", path, "", `If-None-Match: "2"`)
+		s.as("account-eve").refused(404, "GET", path, "", "If-None-Match: *")
+		s.as("account-eve").refused(404, "GET", path, "", `If-Match: "1"`)
+		alice.refused(412, "PATCH", path, `{"room":"x"}`, "If-None-Match: *")
+	})
+}
+
+// TestAListOfTagsMayComeInSeveralLines (RFC 9110, section 5.3).
+func TestAListOfTagsMayComeInSeveralLines(t *testing.T) {
+	s := startService(t, "--dev")
+	path := s.as("account-alice").create("{}")
+	for _, tt := range []struct {
+		sent   string
+		status int
+	}{
+		{raw("GET", path, "", `If-None-Match: "9"`, `If-None-Match: "1"`), 304},
+		{raw("GET", path, "", `If-None-Match: "9"`, `If-None-Match: "8"`), 200},
+		{raw("PATCH", path, "{}", `If-Match: "9"`, `If-Match: "1"`), 200},
+		{raw("PATCH", path, "{}", `If-Match: "9"`, `If-Match: "8"`), 412},
+	} {
+		if a := s.mustExchange(t, tt.sent)[0]; a.status != tt.status {
+			t.Errorf("sent %q\ncame %d %s, want %d", tt.sent, a.status, a.body, tt.status)
+		}
+	}
+}
+
+// TestAGetWaitsForThePositionThatItNames, and is told when it does not come.
+func TestAGetWaitsForThePositionThatItNames(t *testing.T) {
+	onAllSetups(t, func(t *testing.T, s *service) {
+		alice := s.as("account-alice")
+		a := alice.expect(200, "POST", "/chat-sessions", "{}")
+		path := a.header.Get("Location")
+		last := uint64(0)
+		for i := range 5 {
+			a = alice.expect(200, "PATCH", path, fmt.Sprintf(`{"room":"r%d"}`, i))
+			position := a.header.Get("Chat-Sessions-Position")
+			n, err := strconv.ParseUint(position, 10, 64)
+			if err != nil || n <= last {
+				t.Fatalf("Chat-Sessions-Position %q after %d", position, last)
+			}
+			last = n
+			header := "Chat-Sessions-Position: " + position
+			has(t, alice.expect(200, "GET", path, "", header).object(t), members{"room": fmt.Sprintf("r%d", i)})
+			has(t, alice.expect(200, "GET", "/chat-sessions", "", header).list(t)[0], members{"room": fmt.Sprintf("r%d", i)})
+		}
+		alice.expect(200, "GET", path, "", "Chat-Sessions-Position: 0")
+		future := "Chat-Sessions-Position: " + strconv.FormatUint(last+1000, 10)
+		wait := sync.WaitGroup{} // each takes as long as a GET waits
+		for _, path := range []string{path, "/chat-sessions"} {
+			wait.Go(func() {
+				a, err := alice.do("GET", path, "", future)
+				if err != nil || a.status != 504 {
+					t.Errorf("GET %s with %s: %d %s %v, want 504", path, future, a.status, a.body, err)
+					return
+				}
+				a.problem(t, "GET "+path+" with "+future)
+			})
+		}
+		wait.Wait()
+	})
+}
+
+// TestAMalformedPositionIsRefused before anything is waited for.
+func TestAMalformedPositionIsRefused(t *testing.T) {
+	s := startService(t, "--dev")
+	alice := s.as("account-alice")
+	path := alice.create("{}")
+	for _, value := range []string{"x", "-1", "+1", "1.0", "1e3", "0x1", "1,2", "1 2", "18446744073709551616", "١"} {
+		alice.refused(400, "GET", path, "", "Chat-Sessions-Position: "+value)
+		alice.refused(400, "GET", "/chat-sessions", "", "Chat-Sessions-Position: "+value)
+	}
+}
