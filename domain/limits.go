@@ -45,6 +45,7 @@ func CheckParticipants(uids []string) []FieldError {
 		pointer := fmt.Sprintf("/%d", i)
 		if problem := CheckAccount(uid); problem != "" {
 			wrong = append(wrong, FieldError{pointer, problem})
+			continue
 		}
 		if j, seen := first[uid]; seen {
 			wrong = append(wrong, FieldError{pointer, fmt.Sprintf("the same account as /participants/%d; name each once", j)})

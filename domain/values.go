@@ -36,7 +36,7 @@ func (v Values) without(s *Session) Values {
 			dropEqual(&stamp.At, recorded.At)
 			dropEqual(&stamp.By, recorded.By)
 			dropEqual(&stamp.Reason, recorded.Reason)
-		} else if !stamp.given() {
+		} else {
 			dropEqual(&stamp.Reason, "")
 		}
 	}
@@ -64,7 +64,7 @@ func contradictions(s *Session, directives *[transitionCount]Directive, v *Value
 		}
 		happens := directive.Asked || stamp.given()
 		switch {
-		case directive.Reason != "" && directive.Reason != *stamp.Reason:
+		case directive.Reason != "" && *stamp.Reason != "" && directive.Reason != *stamp.Reason:
 			wrong = append(wrong, FieldError{"/" + t.ReasonField(), fmt.Sprintf(
 				"%s differs from the reason in %s; give one of them, or the same in both", t.ReasonField(), t)})
 		case !happens && s.Stamps[t] == nil:
@@ -104,7 +104,7 @@ func (v *Values) gaps() []FieldError {
 		}
 	}
 	if accepted && rejected {
-		wrong = append(wrong, bothAcceptedAndRejected)
+		wrong = append(wrong, FieldError{"/rejectedAt", "a session is either accepted or rejected; give acceptedAt and acceptedBy, or rejectedAt and rejectedBy, not both"})
 	}
 	return wrong
 }

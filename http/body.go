@@ -84,7 +84,8 @@ func kindName(k jsontext.Kind) string {
 }
 
 // A bodyReader turns members into the values of a command, and collects what is
-// wrong with them.
+// wrong with them. What is wrong counts as given all the same: the command will be
+// refused, and should not be told besides that something is missing.
 type bodyReader struct {
 	problems []domain.FieldError
 	// unknown are the members that no command knows; foreign those of a session
@@ -191,11 +192,11 @@ func (r *bodyReader) directive(c *domain.Change, m member) bool {
 		}
 		if t.ReasonField() == "" {
 			r.wrong(m, "is a string; it must be true or false")
+			d.Asked = true
 			break
 		}
 		if problem := domain.CheckReason(text); problem != "" {
 			r.wrong(m, "%s", problem)
-			break
 		}
 		d.Asked, d.Reason = true, text
 	default:
@@ -204,24 +205,24 @@ func (r *bodyReader) directive(c *domain.Change, m member) bool {
 			what += ", or a string which is the reason"
 		}
 		r.wrong(m, "is a JSON %s; it must be %s", kindName(m.value.Kind()), what)
+		d.Asked = true
 	}
 	return true
 }
 
-// text reads a string that must be there; nil where it is wrong.
+// text reads a string that must be there.
 func (r *bodyReader) text(m member, check func(string) string) *string {
-	if m.value.Kind() == 'n' {
+	text := ""
+	switch m.value.Kind() {
+	case 'n':
 		r.wrong(m, "is null; it cannot be cleared, give a string or leave it out")
-		return nil
-	}
-	if m.value.Kind() != '"' {
+	case '"':
+		text = unquote(m.value)
+		if problem := check(text); problem != "" {
+			r.wrong(m, "%s", problem)
+		}
+	default:
 		r.wrong(m, "is a JSON %s; it must be a string", kindName(m.value.Kind()))
-		return nil
-	}
-	text := unquote(m.value)
-	if problem := check(text); problem != "" {
-		r.wrong(m, "%s", problem)
-		return nil
 	}
 	return &text
 }
@@ -235,18 +236,17 @@ func (r *bodyReader) clearable(m member, check func(string) string) *string {
 }
 
 func (r *bodyReader) time(m member) *int64 {
-	if m.value.Kind() == 'n' {
+	var at int64
+	switch m.value.Kind() {
+	case 'n':
 		r.wrong(m, "is null; a time cannot be cleared, give epoch milliseconds or leave it out")
-		return nil
-	}
-	if m.value.Kind() != '0' {
+	case '0':
+		var ok bool
+		if at, ok = parseWhole(string(m.value), 0, domain.MaxTime); !ok {
+			r.wrong(m, "must be a whole number of milliseconds from 0 to %d", domain.MaxTime)
+		}
+	default:
 		r.wrong(m, "is a JSON %s; it must be a number, epoch milliseconds", kindName(m.value.Kind()))
-		return nil
-	}
-	at, ok := parseWhole(string(m.value), 0, domain.MaxTime)
-	if !ok {
-		r.wrong(m, "must be a whole number of milliseconds from 0 to %d", domain.MaxTime)
-		return nil
 	}
 	return &at
 }
@@ -259,32 +259,32 @@ func (r *bodyReader) participants(m member) *[]string {
 	case '[':
 	default:
 		r.wrong(m, "is a JSON %s; it must be an array of account uids", kindName(m.value.Kind()))
-		return nil
+		return &uids
 	}
-	before := len(r.problems)
+	foreign := map[string]bool{} // pointers to what is not a string
 	decoder := jsontext.NewDecoder(bytes.NewReader(m.value))
 	_, _ = decoder.ReadToken() // the value is valid, parseObject has seen to that
 	for i := 0; decoder.PeekKind() != ']'; i++ {
 		value, _ := decoder.ReadValue()
-		if value.Kind() != '"' {
-			r.problems = append(r.problems, domain.FieldError{
-				Pointer: fmt.Sprintf("/participants/%d", i),
-				Detail:  fmt.Sprintf("participants[%d] is a JSON %s; it must be a string, an account uid", i, kindName(value.Kind())),
-			})
+		if value.Kind() == '"' {
+			uids = append(uids, unquote(value))
 			continue
 		}
-		uids = append(uids, unquote(value))
-	}
-	if len(r.problems) > before {
-		return nil
+		uids = append(uids, "")
+		at := fmt.Sprintf("/%d", i)
+		foreign[at] = true
+		r.problems = append(r.problems, domain.FieldError{
+			Pointer: "/participants" + at,
+			Detail:  fmt.Sprintf("participants[%d] is a JSON %s; it must be a string, an account uid", i, kindName(value.Kind())),
+		})
 	}
 	for _, problem := range domain.CheckParticipants(uids) {
+		if foreign[problem.Pointer] {
+			continue
+		}
 		problem.Pointer = "/participants" + problem.Pointer
 		problem.Detail = "participants: " + problem.Detail
 		r.problems = append(r.problems, problem)
-	}
-	if len(r.problems) > before {
-		return nil
 	}
 	return &uids
 }

@@ -49,7 +49,7 @@ func parseTags(name, value string) (tagList, error) {
 	if list.any || !list.given {
 		return list, nil
 	}
-	for rest != "" {
+	for rest = strings.TrimLeft(rest, ", \t"); rest != ""; { // elements of a list may be empty
 		var t tag
 		rest, t.weak = strings.CutPrefix(rest, "W/")
 		end := strings.IndexByte(strings.TrimPrefix(rest, `"`), '"')

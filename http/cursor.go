@@ -24,10 +24,10 @@ const (
 	maxCursorQuery = 192        // bytes of a query that is kept in the cursor
 )
 
-func (s *Server) cursor(ctx context.Context, query string, after domain.Place) (string, error) {
+func (s *Server) cursor(ctx context.Context, account, query string, after domain.Place) (string, error) {
 	kind := byte(cursorWithQuery)
 	if len(query) > maxCursorQuery {
-		digest, err := s.Reads.SaveQuery(ctx, query)
+		digest, err := s.Reads.SaveQuery(ctx, account, query)
 		if err != nil {
 			return "", err
 		}
@@ -46,7 +46,7 @@ func (s *Server) cursor(ctx context.Context, query string, after domain.Place) (
 
 // openCursor returns the query that a cursor stands for, and the place to go on
 // after.
-func (s *Server) openCursor(ctx context.Context, cursor string) (query string, after domain.Place, err error) {
+func (s *Server) openCursor(account, cursor string) (query string, after domain.Place, err error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
 	if err != nil || len(raw) < cursorPlace {
 		return "", after, badCursor()
@@ -61,9 +61,11 @@ func (s *Server) openCursor(ctx context.Context, cursor string) (query string, a
 	case cursorWithQuery:
 		return query, after, nil
 	case cursorWithDigest:
-		query, err = s.Reads.LoadQuery(ctx, query)
+		ctx, cancel := context.WithTimeout(context.Background(), readDeadline)
+		defer cancel()
+		query, err = s.Reads.LoadQuery(ctx, account, query)
 		if errors.Is(err, domain.ErrNotFound) {
-			return "", after, badRequest("$cursor is too old: its query is not kept any more; begin again with the first page")
+			return "", after, badRequest("$cursor is too old: its query is not kept any more, or was another account's; begin again with the first page")
 		}
 		return query, after, err
 	}

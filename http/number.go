@@ -1,11 +1,21 @@
 package http
 
-import "strings"
+import (
+	"math"
+	"strconv"
+	"strings"
+)
 
-// parseWhole reads a JSON number (RFC 8259, section 6) that is a whole number
-// between least and most, however it is written: 1e3 and 1.0 are whole. It is
-// exact where a float would round.
+// parseWhole reads a whole number between least and most; see readWhole.
 func parseWhole(text string, least, most int64) (int64, bool) {
+	n, ok := readWhole(text)
+	return n, ok && least <= n && n <= most
+}
+
+// readWhole reads a JSON number (RFC 8259, section 6) that is a whole number,
+// however it is written: 1e3 and 1.0 are whole. It is exact where a float would
+// round; a number of more than 18 digits is taken for the largest or smallest.
+func readWhole(text string) (int64, bool) {
 	digits, negative := strings.CutPrefix(text, "-")
 	mantissa, exponent := digits, ""
 	if i := strings.IndexAny(digits, "eE"); i >= 0 {
@@ -26,21 +36,21 @@ func parseWhole(text string, least, most int64) (int64, bool) {
 	shift -= len(fraction)
 	significant := strings.TrimLeft(whole+fraction, "0")
 	if significant == "" {
-		return 0, least <= 0 && 0 <= most
+		return 0, true
 	}
 	trimmed := strings.TrimRight(significant, "0")
 	shift += len(significant) - len(trimmed)
-	if shift < 0 || len(trimmed)+shift > 18 { // 18 digits fit into an int64
+	if shift < 0 {
 		return 0, false
 	}
-	var n int64
-	for _, d := range trimmed + strings.Repeat("0", shift) {
-		n = 10*n + int64(d-'0')
+	var n int64 = math.MaxInt64
+	if len(trimmed)+shift <= 18 { // that many digits fit into an int64
+		n, _ = strconv.ParseInt(trimmed+strings.Repeat("0", shift), 10, 64)
 	}
 	if negative {
 		n = -n
 	}
-	return n, least <= n && n <= most
+	return n, true
 }
 
 func allDigits(s string) bool {

@@ -1,9 +1,11 @@
 package http
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -115,7 +117,13 @@ func unavailable(err error, format string, args ...any) *problem {
 	return newProblem(fiber.StatusServiceUnavailable, format, args...).with(fiber.HeaderRetryAfter, "1").because(err)
 }
 
-func withFields(p *problem, fields []domain.FieldError) *problem {
+// withFields makes a problem that lists every field. Its detail tells the first.
+func withFields(status int, fields []domain.FieldError) *problem {
+	more := ""
+	if n := len(fields) - 1; n > 0 {
+		more = fmt.Sprintf("; and %d more, see errors", n)
+	}
+	p := newProblem(status, "%s%s", fields[0].Detail, more)
 	for _, f := range fields {
 		p.Errors = append(p.Errors, fieldError(f))
 	}
@@ -138,9 +146,9 @@ func problemOf(err error) *problem {
 	case errors.Is(err, domain.ErrNotFound):
 		return notFound()
 	case errors.As(err, &invalid):
-		return withFields(newProblem(fiber.StatusUnprocessableEntity, "%v", err), invalid.Fields)
+		return withFields(fiber.StatusUnprocessableEntity, invalid.Fields)
 	case errors.As(err, &forbidden):
-		return withFields(newProblem(fiber.StatusForbidden, "%v", err), forbidden.Fields)
+		return withFields(fiber.StatusForbidden, forbidden.Fields)
 	case errors.As(err, &stale):
 		return newProblem(fiber.StatusPreconditionFailed, "the condition does not hold: %v", stale).
 			with(fiber.HeaderETag, etag(stale.Version))
@@ -211,8 +219,15 @@ func (s *Server) fail(c *fiber.Ctx, err error) error {
 		p.Instance = "/"
 	}
 	if p.Status >= 500 {
-		s.Logger.Error("request failed", "status", p.Status, "method", c.Method(), "path", p.Instance,
-			"request", correlationID(c), "error", errors.Join(err, p.cause))
+		level, cause := slog.LevelError, error(&p)
+		if p.cause != nil {
+			cause = p.cause
+		}
+		if p.Status == fiber.StatusGatewayTimeout {
+			level = slog.LevelInfo // the client asked for a position that is not there
+		}
+		s.Logger.Log(context.Background(), level, "request failed", "status", p.Status, "method", c.Method(),
+			"path", p.Instance, "request", correlationID(c), "error", cause)
 	}
 	for name, value := range p.headers {
 		c.Set(name, value)

@@ -1,7 +1,6 @@
 package http
 
 import (
-	"context"
 	"fmt"
 	"net/url"
 	"slices"
@@ -36,7 +35,7 @@ type param struct {
 
 // parseList reads a list's query; with a cursor in it, the query is the one that
 // the cursor stands for.
-func (s *Server) parseList(ctx context.Context, text string) (listQuery, error) {
+func (s *Server) parseList(account, text string) (listQuery, error) {
 	params, err := parseParams(text)
 	if err != nil {
 		return listQuery{}, err
@@ -47,7 +46,7 @@ func (s *Server) parseList(ctx context.Context, text string) (listQuery, error) 
 	if len(params) != 1 || len(params[0].path) != 1 {
 		return listQuery{}, badRequest("$cursor holds the whole query; give nothing beside it")
 	}
-	text, after, err := s.openCursor(ctx, params[0].value)
+	text, after, err := s.openCursor(account, params[0].value)
 	if err != nil {
 		return listQuery{}, err
 	}
@@ -111,7 +110,7 @@ func parseListQuery(text string, params []param) (listQuery, error) {
 	for _, p := range params {
 		repeatable := len(p.path) == 2 && p.path[1] == "$in" || p.path[0] == "$select"
 		if name := strings.Join(p.path, "\x00"); !repeatable && once[name] {
-			return q, badRequest("%s is given twice; several values are given as %s[$in][]=…", p.key, p.path[0])
+			return q, badRequest("%s is given twice%s", p.key, severalValues(p.path[0]))
 		} else {
 			once[name] = true
 		}
@@ -120,6 +119,14 @@ func parseListQuery(text string, params []param) (listQuery, error) {
 		}
 	}
 	return q, nil
+}
+
+// severalValues says how a field is given more than one value, where it can be.
+func severalValues(name string) string {
+	if !slices.Contains(domain.FilterFields(), name) {
+		return ""
+	}
+	return fmt.Sprintf("; several values are given as %s[$in][]=…", name)
 }
 
 func (q *listQuery) add(p param) error {
@@ -147,13 +154,14 @@ func (q *listQuery) add(p param) error {
 	}
 }
 
-// number reads a whole number, plain (10) or tagged (#10).
+// number reads a whole number, plain (10) or tagged (#10). What is larger than
+// any time is taken for the largest.
 func (p param) number() (int64, error) {
-	n, ok := parseWhole(strings.TrimPrefix(p.value, "#"), 0, domain.MaxTime)
-	if !ok {
-		return 0, badRequest("%s must be a whole number from 0 to %d, not %q", p.key, domain.MaxTime, p.value)
+	n, ok := readWhole(strings.TrimPrefix(p.value, "#"))
+	if !ok || n < 0 {
+		return 0, badRequest("%s must be a whole number from 0, not %q", p.key, p.value)
 	}
-	return n, nil
+	return min(n, domain.MaxTime), nil
 }
 
 func (q *listQuery) sort(p param) error {
@@ -226,15 +234,18 @@ func (q *listQuery) filter(p param) error {
 
 // tooExpensive refuses a query that would have to look at too much.
 func (q *listQuery) tooExpensive(err error) error {
-	names := []string{}
+	var names []string
 	for _, f := range q.Filters {
 		names = append(names, f.Field)
 	}
 	if q.Skip > 0 {
 		names = append(names, "$skip="+strconv.Itoa(q.Skip))
 	}
-	return unavailable(err, "the query would have to look at too many sessions (%s); narrow it, by createdAt for example",
-		strings.Join(names, ", "))
+	found := ""
+	if len(names) > 0 {
+		found = " by " + strings.Join(names, ", ")
+	}
+	return unavailable(err, "the query would have to look at too many sessions to find those%s; narrow it, by createdAt for example", found)
 }
 
 // A selection is the fields that the client wants to see; empty for all. The id

@@ -88,8 +88,8 @@ func checkHead(c *fiber.Ctx) error {
 	if uri+len(header.RawHeaders()) > maxHead {
 		return headTooLarge()
 	}
-	for name, value := range header.All() {
-		if len(name)+len(value) > maxHeader {
+	for _, value := range header.All() {
+		if len(value) > maxHeader {
 			return headTooLarge()
 		}
 	}
@@ -100,6 +100,7 @@ func checkHead(c *fiber.Ctx) error {
 type received struct {
 	body     []byte
 	tooLarge bool
+	cut      bool // there is more on the connection
 	err      error
 }
 
@@ -110,34 +111,38 @@ const maxDiscard = 16 << 20
 // takeBody takes the body in before anything else is done: what is left of it on
 // the connection would be read as the next request. What is wrong with it is said
 // later, in its turn.
-func takeBody(ctx *fasthttp.RequestCtx) {
-	stream := ctx.RequestBodyStream()
+func takeBody(c *fiber.Ctx) error {
+	header := &c.Request().Header
+	stream := c.Context().RequestBodyStream()
 	if stream == nil {
-		return
-	}
-	if length := ctx.Request.Header.ContentLength(); length > maxDiscard || ambiguousLength(&ctx.Request.Header) {
-		ctx.SetUserValue(localBody, received{tooLarge: true})
-		ctx.SetConnectionClose()
-		return
+		return c.Next()
 	}
 	var r received
-	r.body, r.err = io.ReadAll(io.LimitReader(stream, maxBody+1))
-	if r.tooLarge = len(r.body) > maxBody; r.tooLarge && r.err == nil {
-		r.body = nil
+	length := header.ContentLength()
+	if length > maxDiscard || ambiguousLength(header) {
+		r.tooLarge = true
+		c.Context().SetConnectionClose()
+	} else if r = readBody(stream, length); r.err != nil || r.cut {
+		c.Context().SetConnectionClose()
+	}
+	c.Locals(localBody, r)
+	return c.Next()
+}
+
+// readBody reads a body of a length that was declared, negative where it was not.
+func readBody(stream io.Reader, length int) received {
+	body, err := io.ReadAll(io.LimitReader(stream, maxBody+1))
+	switch {
+	case err != nil:
+		return received{err: err}
+	case len(body) > maxBody:
 		// All of it has to be read, or the connection ends.
-		if _, r.err = io.CopyN(io.Discard, stream, maxDiscard); r.err == nil {
-			ctx.SetConnectionClose()
-		} else if errors.Is(r.err, io.EOF) {
-			r.err = nil
-		}
+		_, err := io.CopyN(io.Discard, stream, maxDiscard)
+		return received{tooLarge: true, cut: !errors.Is(err, io.EOF)}
+	case length >= 0 && len(body) != length: // fasthttp takes the end of the connection for that of the body
+		return received{err: io.ErrUnexpectedEOF}
 	}
-	if length := ctx.Request.Header.ContentLength(); r.err == nil && !r.tooLarge && length >= 0 && len(r.body) != length {
-		r.err = io.ErrUnexpectedEOF // fasthttp takes the end of the connection for the end of the body
-	}
-	if r.err != nil {
-		ctx.SetConnectionClose()
-	}
-	ctx.SetUserValue(localBody, r)
+	return received{body: body}
 }
 
 // ambiguousLength says whether the head tells the body's length in two ways, of

@@ -41,9 +41,10 @@ type ReadModel interface {
 	WaitFor(ctx context.Context, position uint64) error
 	// Observe tells it a position that a client has been shown.
 	Observe(position uint64)
-	// SaveQuery and LoadQuery keep a long query behind a short paging cursor.
-	SaveQuery(ctx context.Context, text string) (digest string, err error)
-	LoadQuery(ctx context.Context, digest string) (text string, err error)
+	// SaveQuery and LoadQuery keep an account's long query behind a short paging
+	// cursor.
+	SaveQuery(ctx context.Context, account, text string) (digest string, err error)
+	LoadQuery(ctx context.Context, account, digest string) (text string, err error)
 }
 
 // Config is what a Server needs.
@@ -64,12 +65,17 @@ type Config struct {
 const (
 	maxBody   = 64 << 10
 	maxURI    = 8 << 10
-	maxHeader = 8 << 10 // of a single header
+	maxHeader = 8 << 10 // of a single header's value
 	maxHead   = 16 << 10
 
 	writeDeadline    = 5 * time.Second
 	readDeadline     = 5 * time.Second
 	positionDeadline = 5 * time.Second
+	// hangingReads is how long a GET by id waits for the read model before it asks
+	// the log instead.
+	hangingReads = 500 * time.Millisecond
+
+	cachePrivately = "private, no-cache" // a cache asks with the ETag before it answers
 )
 
 // A Server serves the REST interface.
@@ -98,7 +104,7 @@ func NewServer(c Config) *Server {
 		WriteTimeout:                 30 * time.Second,
 		IdleTimeout:                  2 * time.Minute,
 	})
-	s.app.Use(s.trace, recover.New(recover.Config{EnableStackTrace: true, StackTraceHandler: s.logPanic}), checkHead)
+	s.app.Use(s.trace, recover.New(recover.Config{EnableStackTrace: true, StackTraceHandler: s.logPanic}), takeBody, checkHead)
 	s.app.Post("/chat-sessions", s.authenticate, s.create)
 	s.app.Get("/chat-sessions", s.authenticate, s.list)
 	s.app.Get("/chat-sessions/:id", s.authenticate, s.get)
@@ -112,7 +118,6 @@ func NewServer(c Config) *Server {
 			ctx.SetConnectionClose()
 			return
 		}
-		takeBody(ctx)
 		// Fiber answers methods that it has never heard of by itself, in plain text.
 		// No resource has TRACE, so that is refused just as they have to be.
 		if !slices.Contains(fiber.DefaultMethods, string(ctx.Method())) {

@@ -98,6 +98,7 @@ func (s *Server) get(c *fiber.Ctx) error {
 	}
 	if condition.noneMatch.given && condition.noneMatch.holds(document.Version, true) {
 		c.Set(fiber.HeaderETag, etag(document.Version))
+		c.Set(fiber.HeaderCacheControl, cachePrivately)
 		return c.SendStatus(fiber.StatusNotModified)
 	}
 	return sendSession(c, names.project(document.JSON), document.Version)
@@ -109,8 +110,8 @@ func (s *Server) get(c *fiber.Ctx) error {
 func (s *Server) load(c *fiber.Ctx, id string) (domain.Document, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), readDeadline)
 	defer cancel()
-	half, stop := context.WithTimeout(ctx, readDeadline/2) // a read model that hangs must leave the log its time
-	document, err := s.Reads.Get(half, id)
+	reading, stop := context.WithTimeout(ctx, hangingReads)
+	document, err := s.Reads.Get(reading, id)
 	stop()
 	if !errors.Is(err, domain.ErrUnavailable) && !errors.Is(err, domain.ErrNotFound) {
 		return document, err
@@ -131,28 +132,29 @@ func (s *Server) load(c *fiber.Ctx, id string) (domain.Document, error) {
 // list is GET /chat-sessions.
 func (s *Server) list(c *fiber.Ctx) error {
 	prefer := parsePrefer(c)
-	ctx, cancel := context.WithTimeout(context.Background(), readDeadline)
-	defer cancel()
-	query, err := s.parseList(ctx, queryString(c))
+	caller := callerOf(c)
+	query, err := s.parseList(caller.Account, queryString(c))
 	if err != nil {
 		return err
 	}
 	if err := s.awaitPosition(c); err != nil {
 		return err
 	}
-	if caller := callerOf(c); !caller.SeesAll() {
+	if !caller.SeesAll() {
 		query.VisibleTo = caller.Account
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), readDeadline)
+	defer cancel()
 	query.Count = prefer.count
 	page, err := s.Reads.List(ctx, query.Query)
 	switch {
-	case errors.Is(err, domain.ErrTooExpensive), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, domain.ErrTooExpensive):
 		return query.tooExpensive(err)
 	case err != nil:
 		return err
 	}
 	if page.Next != nil {
-		cursor, err := s.cursor(ctx, query.text, *page.Next)
+		cursor, err := s.cursor(ctx, caller.Account, query.text, *page.Next)
 		if err != nil {
 			return err
 		}
@@ -163,7 +165,7 @@ func (s *Server) list(c *fiber.Ctx) error {
 		c.Set(headerPrefApplied, "count=exact")
 	}
 	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
-	c.Set(fiber.HeaderCacheControl, "private, no-cache")
+	c.Set(fiber.HeaderCacheControl, cachePrivately)
 	body := []byte{'['}
 	for i, document := range page.Documents {
 		if i > 0 {
@@ -232,6 +234,9 @@ func headerList(names []string) string {
 	var b strings.Builder
 	for i, name := range names {
 		encoded := url.PathEscape(name)
+		if name == "" {
+			encoded = `""`
+		}
 		encoded = strings.ReplaceAll(encoded, ",", "%2C")
 		if b.Len()+len(encoded)+len(", ...") > maxIgnored {
 			if i > 0 {
@@ -265,8 +270,11 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.
 	})
 	switch {
 	case errors.Is(err, domain.ErrOutcomeUnknown):
-		return recorded, unwritten(unavailable(err,
-			"the log did not say whether the change was written; send the same request with the same Idempotency-Key again, or read the session"), true)
+		next := "read the session to see; a request with an Idempotency-Key could be sent again as it is"
+		if w.key.given {
+			next = "send the same request with the same Idempotency-Key again"
+		}
+		return recorded, unwritten(unavailable(err, "the log did not say whether the change was written; %s", next), true)
 	case errors.Is(err, domain.ErrUnavailable):
 		return recorded, unwritten(unavailable(err, "the log cannot be reached now; the change was not written, try again"), false)
 	}
@@ -315,7 +323,7 @@ func (s *Server) awaitPosition(c *fiber.Ctx) error {
 func sendSession(c *fiber.Ctx, json []byte, version uint64) error {
 	c.Set(fiber.HeaderETag, etag(version))
 	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
-	c.Set(fiber.HeaderCacheControl, "private, no-cache")
+	c.Set(fiber.HeaderCacheControl, cachePrivately)
 	return c.Send(json)
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,12 +19,15 @@ import (
 	"chatsessions/domain"
 )
 
+// tokenPrefix begins every token.
+const tokenPrefix = "cs_"
+
 // NewToken makes an API token: 256 random bits behind a prefix by which a leaked
 // one can be found.
 func NewToken() string {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails, crypto/rand says
-	return "cs_" + base64.RawURLEncoding.EncodeToString(secret[:])
+	return tokenPrefix + base64.RawURLEncoding.EncodeToString(secret[:])
 }
 
 // TokenLine is the line of the tokens file that makes a token valid: the
@@ -112,11 +116,12 @@ func parseTokenLine(line string) (hash [sha256.Size]byte, caller domain.Caller, 
 	if !ok {
 		return hash, caller, fmt.Errorf("want <SHA-256 of the token> <role> <account>; `chatsessions token` prints such lines")
 	}
-	if len(digest) != hex.EncodedLen(len(hash)) {
-		return hash, caller, fmt.Errorf("%q is not a SHA-256 in hex", digest)
+	if strings.HasPrefix(digest, tokenPrefix) {
+		return hash, caller, errors.New("begins with a token; the file takes its SHA-256, see `chatsessions token`")
 	}
-	if _, err := hex.Decode(hash[:], []byte(digest)); err != nil {
-		return hash, caller, fmt.Errorf("%q is not a SHA-256 in hex", digest)
+	// The text is not shown: it may be a secret that was pasted by mistake.
+	if decoded, err := hex.DecodeString(digest); err != nil || copy(hash[:], decoded) != len(decoded) || len(decoded) != len(hash) {
+		return hash, caller, fmt.Errorf("does not begin with a SHA-256 in hex, %d digits", hex.EncodedLen(len(hash)))
 	}
 	caller = domain.Caller{Account: strings.TrimLeft(account, " "), Role: domain.Role(role)}
 	return hash, caller, CheckCaller(caller)

@@ -31,9 +31,14 @@ func (k keyspace) index(name string) string  { return k.indexes() + name }
 func (k keyspace) notices() string           { return k.base + "notices" } // a pub/sub channel
 func (k keyspace) pattern() string           { return k.base + "*" }       // every key of the partition
 
-// queryKey is where a saved list query lies. It belongs to no partition: it
-// outlives a rebuild of the read model.
-func queryKey(digest string) string { return layoutVersion + ":query:" + digest }
+// queryKey is where an account's saved list query lies, and queriesKey where it is
+// noted which ones the account has. They belong to no partition: they outlive a
+// rebuild of the read model. Those of an account share a hash tag.
+func queryKey(account, digest string) string {
+	return layoutVersion + ":query:{" + hashed(account) + "}:" + digest
+}
+
+func queriesKey(account string) string { return layoutVersion + ":queries:{" + hashed(account) + "}" }
 
 // Names of indexes. An index is a sorted set of members, all with score 0.
 const indexAll = "all"

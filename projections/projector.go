@@ -76,6 +76,7 @@ func NewProjector(rdb redis.UniversalClient, log Log, opts ProjectorOptions) *Pr
 func (p *Projector) Run(ctx context.Context) error {
 	backoff := minBackoff
 	takeOver := false
+	reported := ""
 	for ctx.Err() == nil {
 		before := p.position()
 		err := p.project(ctx, takeOver)
@@ -91,7 +92,11 @@ func (p *Projector) Run(ctx context.Context) error {
 		case p.position() > before:
 			backoff = minBackoff
 		}
-		p.logger.Warn("projector stopped, will try again", "error", err, "in", backoff)
+		level := slog.LevelWarn
+		if err.Error() != reported { // once loudly, so that it is seen, and can still be read
+			level, reported = slog.LevelError, err.Error()
+		}
+		p.logger.Log(ctx, level, "projector stopped, will try again", "error", err, "in", backoff.String())
 		pause(ctx, backoff)
 		backoff = min(2*backoff, maxBackoff)
 	}

@@ -207,7 +207,7 @@ func TestAReadModelOfAnotherLogIsRebuilt(t *testing.T) {
 		first := newRig(t, rdb, other)
 		first.caughtUp()
 		first.projector.end()
-		digest, err := first.SaveQuery(t.Context(), "$limit=1")
+		digest, err := first.SaveQuery(t.Context(), "alice", "$limit=1")
 		mustRun(t, err)
 
 		log := newFakeLog("log")
@@ -217,11 +217,12 @@ func TestAReadModelOfAnotherLogIsRebuilt(t *testing.T) {
 		if !strings.Contains(r.output.String(), "the read model is of another log") {
 			t.Fatalf("it was not said:\n%s", r.output.String())
 		}
-		if text, err := r.LoadQuery(t.Context(), digest); text != "$limit=1" {
+		if text, err := r.LoadQuery(t.Context(), "alice", digest); text != "$limit=1" {
 			t.Fatalf("the saved query went too: %v", err)
 		}
 		got := dump(t, rdb)
-		delete(got, queryKey(digest))
+		delete(got, queryKey("alice", digest))
+		delete(got, queriesKey("alice"))
 		sameKeys(t, got, scratch(t, log))
 	})
 }

@@ -16,9 +16,6 @@ import (
 // before it gives up.
 const patience = time.Second
 
-// queryLife is how long a saved query is kept after its last use.
-const queryLife = 24 * time.Hour
-
 // ReadModelOptions are what a read model can be told; the zero value will do.
 type ReadModelOptions struct {
 	Logger *slog.Logger // slog.Default when nil
@@ -138,33 +135,6 @@ func (m *ReadModel) reached(ctx context.Context, end uint64) bool {
 	}
 	_, err = t.check(text)
 	return err == nil
-}
-
-// SaveQuery keeps the text of a list query, for a cursor that would be too long
-// with it, and returns the digest to load it by. It is kept for 24 hours after
-// its last use; saving it again is a use.
-func (m *ReadModel) SaveQuery(ctx context.Context, text string) (digest string, err error) {
-	digest = digestOf(text)
-	if err := m.rdb.Set(ctx, queryKey(digest), text, queryLife).Err(); err != nil {
-		return "", fmt.Errorf("%w: save a query: %w", domain.ErrUnavailable, err)
-	}
-	return digest, nil
-}
-
-// LoadQuery returns the text that SaveQuery kept. It returns domain.ErrNotFound
-// when there is none, and domain.ErrUnavailable when Redis cannot be reached.
-func (m *ReadModel) LoadQuery(ctx context.Context, digest string) (string, error) {
-	if !validDigest(digest) {
-		return "", domain.ErrNotFound
-	}
-	text, err := m.rdb.GetEx(ctx, queryKey(digest), queryLife).Result()
-	switch {
-	case errors.Is(err, redis.Nil):
-		return "", domain.ErrNotFound
-	case err != nil:
-		return "", fmt.Errorf("%w: load a query: %w", domain.ErrUnavailable, err)
-	}
-	return text, nil
 }
 
 // answer reads with a ticket. Where the read model cannot be trusted it waits a

@@ -309,10 +309,10 @@ func TestARedisThatIsGoneIsSaidAtOnceAndComesBack(t *testing.T) {
 			r.caughtUp()
 			server.Kill()
 			r.mustRefuse("connection refused")
-			if _, err := r.SaveQuery(t.Context(), "x"); !errors.Is(err, domain.ErrUnavailable) {
+			if _, err := r.SaveQuery(t.Context(), "alice", "x"); !errors.Is(err, domain.ErrUnavailable) {
 				t.Fatalf("SaveQuery: %v", err)
 			}
-			if _, err := r.LoadQuery(t.Context(), digestOf("x")); !errors.Is(err, domain.ErrUnavailable) {
+			if _, err := r.LoadQuery(t.Context(), "alice", digestOf("x")); !errors.Is(err, domain.ErrUnavailable) {
 				t.Fatalf("LoadQuery: %v", err)
 			}
 			log.append(session(1, 1, version(2)))
@@ -331,20 +331,54 @@ func TestQueriesAreKept(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		m := NewReadModel(rdb, newFakeLog("log"), ReadModelOptions{})
 		text := strings.Repeat("participants[$in][]=x&", 300)
-		digest, err := m.SaveQuery(t.Context(), text)
+		digest, err := m.SaveQuery(t.Context(), "alice", text)
 		mustRun(t, err)
-		mustRun(t, rdb.Expire(t.Context(), queryKey(digest), time.Minute).Err())
-		got, err := m.LoadQuery(t.Context(), digest)
+		mustRun(t, rdb.Expire(t.Context(), queryKey("alice", digest), time.Minute).Err())
+		got, err := m.LoadQuery(t.Context(), "alice", digest)
 		if err != nil || got != text || len(digest) != digestLength {
 			t.Fatalf("got %q under %q, %v", got, digest, err)
 		}
-		if life := rdb.TTL(t.Context(), queryKey(digest)).Val(); life < queryLife-time.Hour {
+		if life := rdb.TTL(t.Context(), queryKey("alice", digest)).Val(); life < queryLife-time.Hour {
 			t.Fatalf("its life was not renewed: %v", life)
 		}
 		for _, unknown := range []string{"", "x", digestOf("other"), strings.Repeat("\n", digestLength), strings.Repeat("x", 5000)} {
-			if _, err := m.LoadQuery(t.Context(), unknown); !errors.Is(err, domain.ErrNotFound) {
+			if _, err := m.LoadQuery(t.Context(), "alice", unknown); !errors.Is(err, domain.ErrNotFound) {
 				t.Fatalf("%q: %v", unknown, err)
 			}
+		}
+	})
+}
+
+func TestAnAccountKeepsItsNewestQueries(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		m := NewReadModel(rdb, newFakeLog("log"), ReadModelOptions{})
+		other, err := m.SaveQuery(t.Context(), "bob", "of bob")
+		mustRun(t, err)
+		var digests []string
+		for i := range maxQueries + 5 {
+			digest, err := m.SaveQuery(t.Context(), "alice", fmt.Sprintf("query %d", i))
+			mustRun(t, err)
+			// Saved in order, also within one millisecond.
+			mustRun(t, rdb.ZAdd(t.Context(), queriesKey("alice"), redis.Z{Score: float64(i), Member: digest}).Err())
+			digests = append(digests, digest)
+		}
+		kept := 0
+		for _, digest := range digests {
+			if _, err := m.LoadQuery(t.Context(), "alice", digest); err == nil {
+				kept++
+			}
+		}
+		if kept != maxQueries {
+			t.Errorf("%d queries are kept, not %d", kept, maxQueries)
+		}
+		if _, err := m.LoadQuery(t.Context(), "alice", digests[len(digests)-1]); err != nil {
+			t.Errorf("the newest is gone: %v", err)
+		}
+		if text, err := m.LoadQuery(t.Context(), "bob", other); text != "of bob" {
+			t.Errorf("another account's is gone: %v", err)
+		}
+		if _, err := m.LoadQuery(t.Context(), "alice", other); !errors.Is(err, domain.ErrNotFound) {
+			t.Errorf("another account's can be loaded: %v", err)
 		}
 	})
 }

@@ -21,6 +21,8 @@ var (
 	sizesSource string
 	//go:embed scripts/seek.lua
 	seekSource string
+	//go:embed scripts/savequery.lua
+	saveQuerySource string
 
 	applyScript   = redis.NewScript(applySource)
 	clearScript   = redis.NewScript(clearSource)
@@ -28,4 +30,6 @@ var (
 	membersScript = redis.NewScript(membersSource)
 	sizesScript   = redis.NewScript(sizesSource)
 	seekScript    = redis.NewScript(seekSource)
+
+	saveQueryScript = redis.NewScript(saveQuerySource)
 )

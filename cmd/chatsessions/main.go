@@ -51,7 +51,6 @@ func run(ctx context.Context, args []string, s streams) int {
 		kong.Writers(s.out, s.err),
 		kong.Exit(func(status int) { exited = status }), // --help
 		kong.DefaultEnvars("CHATSESSIONS"),
-		kong.UsageOnError(),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(s),
 	)

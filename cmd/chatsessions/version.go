@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -9,10 +10,15 @@ import (
 // version and commit are set by the linker in a release (see the Makefile).
 var version, commit string
 
-type versionCommand struct{}
+type versionCommand struct {
+	Output string `enum:"text,json" default:"text" help:"text or json."`
+}
 
-func (versionCommand) Run(s streams) error {
+func (command versionCommand) Run(s streams) error {
 	v, c := buildVersion()
+	if command.Output == "json" {
+		return json.NewEncoder(s.out).Encode(map[string]string{"version": v, "commit": c, "go": runtime.Version()})
+	}
 	_, err := fmt.Fprintf(s.out, "chatsessions %s, commit %s, %s\n", v, c, runtime.Version())
 	return err
 }

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"chatsessions/projections/redistest"
+)
+
+func TestASecondProcessOnTheDataDirectoryIsRefusedAndTheFirstGoesOn(t *testing.T) {
+	s := startService(t, "--dev")
+	dir := s.flag("--data-dir")
+	path := s.as("account-alice").create(`{}`)
+	reach := s.connection()
+
+	status, stdout, stderr := command(t, nil, "serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", dir)
+	if status != exitFailed || stdout != "" || !strings.Contains(stderr, dir) || !strings.Contains(stderr, "another process") || !strings.Contains(stderr, "--data-dir") {
+		t.Errorf("exit status %d, %q, %q", status, stdout, stderr)
+	}
+	s.as("account-alice").expect(200, "PATCH", path, `{"start": true}`)
+	if s.connection() != reach {
+		t.Error("the refused process changed the connection file")
+	}
+}
+
+func TestAPortThatIsTakenIsToldAndTheDataDirectoryStaysFree(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	dir := t.TempDir()
+	status, stdout, stderr := command(t, nil, "serve", "--dev", "--listen", taken.Addr().String(), "--data-dir", dir)
+	if status != exitFailed || stdout != "" || !strings.Contains(stderr, taken.Addr().String()) || !strings.Contains(stderr, "in use") {
+		t.Errorf("exit status %d, %q, %q", status, stdout, stderr)
+	}
+	startService(t, "--dev", "--data-dir", dir).as("account-alice").create(`{}`)
+}
+
+func TestServersThatCannotBeReachedAreToldWithoutTheirPasswords(t *testing.T) {
+	redis := redistest.Start(t, redistest.Config{Password: "right"})
+	for _, flags := range [][]string{
+		{"--nats-url", "nats://us:topsecret@127.0.0.1:1"},
+		{"--redis-url", "redis://:topsecret@" + redis.Addr()},
+		{"--nats-url", "nats://us:topsecret@:::"},
+		{"--redis-url", "redis://us:topsecret@127.0.0.1:port"},
+	} {
+		args := append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir()}, flags...)
+		status, stdout, stderr := command(t, nil, args...)
+		if status != exitFailed || stdout != "" || strings.Contains(stderr, "topsecret") ||
+			!strings.Contains(strings.ToLower(stderr), strings.TrimSuffix(flags[0][2:], "-url")) {
+			t.Errorf("%v: exit status %d, %q, %q", flags, status, stdout, stderr)
+		}
+	}
+}
+
+func TestADrainUnderLoadAnswersWhatItHasTakenOn(t *testing.T) {
+	onAllSetups(t, func(t *testing.T, s *service) {
+		for round := range 3 {
+			t.Run(fmt.Sprintf("round %d", round), func(t *testing.T) { drainUnderLoad(t, s, round) })
+		}
+	})
+}
+
+// drainUnderLoad stops a service with many writers at work. A request without an
+// answer has to be one that was never begun.
+func drainUnderLoad(t *testing.T, s *service, round int) {
+	const writers = 48
+	var mu sync.Mutex
+	answered, refused := map[string]answer{}, map[string]error{}
+	var enough atomic.Int64
+	begun := make(chan struct{})
+	var running sync.WaitGroup
+	for w := range writers {
+		c := s.as("account-alice")
+		running.Go(func() {
+			for n := 0; ; n++ {
+				id := fmt.Sprintf("drain-%d-%d-%d", round, w, n)
+				a, err := c.do("POST", "/chat-sessions", `{"createdAt": 1, "startedAt": 2}`, "X-Request-Id: "+id)
+				mu.Lock()
+				if err != nil {
+					refused[id] = err
+				} else {
+					answered[id] = a
+				}
+				mu.Unlock()
+				if err != nil {
+					return
+				}
+				if enough.Add(1) == 4*writers {
+					close(begun)
+				}
+			}
+		})
+	}
+	<-begun
+	if status := s.stop(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	running.Wait()
+	s.start()
+
+	written := map[string]bool{}
+	for _, e := range s.log() {
+		written[e.header["ce-correlationid"][0]] = true
+	}
+	unavailable := 0
+	for id, a := range answered {
+		switch {
+		case a.status == 200 && written[id]:
+		case a.status == 503 && (!written[id] || bytes.Contains(a.body, []byte(`"mayHaveBeenWritten":true`))):
+			unavailable++ // a slow disk; that is another matter
+		default:
+			t.Errorf("%s: %d %s; in the log: %v", id, a.status, a.body, written[id])
+		}
+	}
+	for id, err := range refused {
+		if written[id] {
+			t.Errorf("%s was carried out and not answered: %v", id, err)
+		}
+	}
+	t.Logf("%d answered, %d of them with a 503; %d refused", len(answered), unavailable, len(refused))
+}
+
+func TestAConnectionWithoutAWholeRequestDoesNotHoldTheDrainUp(t *testing.T) {
+	s := startService(t, "--dev")
+	// Browsers and load balancers open connections in advance; others are slow.
+	for _, sent := range []string{"", "GET /chat-sessions HTTP/1.1\r\nHost: slow"} {
+		c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte(sent)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.as("account-alice").create(`{}`) // the ones before have been accepted by now
+	if status := s.stop(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+func TestTheReadyLineComesWhenEverythingIsInTheReadModel(t *testing.T) {
+	const sessions = 2000
+	check := func(t *testing.T, s *service, empty func()) {
+		atOnce(t, 40, func(i int) error {
+			for range sessions / 40 {
+				a, err := s.as("service-crm").do("POST", "/chat-sessions", `{"room": "r"}`)
+				if err != nil || a.status != 200 {
+					return a.instead(err)
+				}
+			}
+			return nil
+		})
+		s.stop()
+		empty()
+		s.start()
+		a := s.as("service-crm").expect(200, "GET", "/chat-sessions?$limit=1000&$select[]=id", "", "Prefer: count=exact")
+		if total, n := a.header.Get("X-Total-Count"), len(a.list(t)); total != fmt.Sprint(sessions) || n != 1000 {
+			t.Errorf("the first list has %d of %s sessions", n, total)
+		}
+	}
+	t.Run("embedded", func(t *testing.T) { check(t, startService(t, "--dev"), func() {}) })
+	onRealRedis(t, func(t *testing.T, s *service, redis *redistest.Server) { check(t, s, redis.Flush) })
+}
+
+func TestAnAPIWithoutAProjectorIsNotReadyAndCanBeStopped(t *testing.T) {
+	servers := startServers(t)
+	cmd := exec.Command(binary, append([]string{"serve", "--listen", "127.0.0.1:0", "--only", "api"}, servers.flags()...)...)
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill() //nolint:errcheck // it has ended, as a rule
+	lines := bufio.NewScanner(log)
+	for lines.Scan() && !strings.Contains(lines.Text(), "is a projector running?") {
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for lines.Scan() {
+	}
+	if err := cmd.Wait(); err != nil || stdout.Len() > 0 {
+		t.Errorf("%v, printed %q", err, stdout.String())
+	}
+}
+
+func TestAHangupDoesNotEndAServiceThatIsStarting(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the service takes it for a NATS server; it says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	var log output
+	cmd := exec.Command(binary, "serve", "--dev", "--listen", "127.0.0.1:0", "--nats-url", "nats://"+silent.Addr().String())
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill() //nolint:errcheck // it has ended, as a rule
+	connected, err := silent.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	connected.Close()
+	_ = cmd.Wait()
+	if status := cmd.ProcessState.ExitCode(); status != exitFailed || !strings.Contains(log.String(), silent.Addr().String()) {
+		t.Errorf("%v, %s", cmd.ProcessState, log.String())
+	}
+}
+
+func TestTheLogIsJSONLineByLineWhereThatIsAskedFor(t *testing.T) {
+	redis := redistest.Start(t, redistest.Config{})
+	s := startService(t, "--dev", "--log-format", "json", "--redis-url", redis.URL())
+	redis.Kill() // there is something to log now
+	s.as("account-alice").expect(503, "GET", "/chat-sessions", "")
+	s.stop()
+	for line := range strings.Lines(s.errors.String()) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("%q", line)
+		}
+	}
+}
+
+func TestTheConnectionFileLetsOthersInWhileTheServiceRuns(t *testing.T) {
+	s := startService(t, "--dev")
+	file := filepath.Join(s.flag("--data-dir"), connectionFile)
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode() != 0o600 {
+		t.Errorf("its mode is %s", info.Mode())
+	}
+	reach := s.connection()
+	checkNATSNeedsItsPassword(t, reach.NATSURL)
+	checkRedisNeedsItsPassword(t, reach.RedisURL)
+	s.stop()
+	if _, err := os.Stat(file); !os.IsNotExist(err) {
+		t.Errorf("after the stop it is still there: %v", err)
+	}
+
+	// What is not embedded is not in it, and after a crash it is written anew.
+	redis := redistest.Start(t, redistest.Config{})
+	beside := startService(t, "--dev", "--redis-url", redis.URL())
+	before := beside.connection()
+	if before.RedisURL != "" || before.NATSURL == "" {
+		t.Errorf("%+v", before)
+	}
+	beside.kill()
+	beside.start()
+	if after := beside.connection(); after.NATSURL == before.NATSURL {
+		t.Error("the crashed process' connection file is still there")
+	}
+}

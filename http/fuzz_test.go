@@ -1,0 +1,141 @@
+package http
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"chatsessions/domain"
+)
+
+func FuzzBody(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `{"start":true}`, `{"seen":true}`, `{"participants":["account-id1","account-id2"],"title":"Hello"}`,
+		`{"reject":"busy","rejectReason":"busy","rejectedAt":1e3}`, `{"room":"\ud83d\ude00\n","createdAt":-0.0}`,
+		`{"a":{"b":[1,2,{"c":null}]}}`, `{"a":1,"a":2}`, `{"room":"\ud800"}`, `[]`, ``, `{"id":"x","version":3,"state":"started"}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		members, err := parseObject(body)
+		if err != nil {
+			var p *problem
+			if !errors.As(err, &p) || p.Status != 400 {
+				t.Fatalf("refused with %v, not with a 400", err)
+			}
+			return
+		}
+		var other map[string]any
+		if err := json.Unmarshal(body, &other); err != nil || len(other) != len(members) {
+			t.Fatalf("taken for %d members, encoding/json says %d (%v)", len(members), len(other), err)
+		}
+		by := domain.Caller{Account: "pat", Role: domain.RoleService}
+		values, r := readCreate(members, by)
+		events, err := domain.Decide(domain.Session{}, domain.Create{ID: "s1", By: by, Now: 1 << 40, Values: values, Problems: r.problems})
+		if err == nil {
+			checkSession(t, &events[len(events)-1].Session)
+		}
+		change, r := readChange(members)
+		change.By, change.Now, change.Problems = by, 1<<40, r.problems
+		session := domain.Session{ID: "s1", CreatedBy: "pat", State: domain.StateCreated, Version: 1}
+		r.ignored(&session)
+		if events, err = domain.Decide(session, change); err == nil && len(events) > 0 {
+			checkSession(t, &events[len(events)-1].Session)
+		}
+	})
+}
+
+// checkSession checks that what was let in is what the contract allows.
+func checkSession(t *testing.T, s *domain.Session) {
+	texts := append([]string{s.Room, s.CreatedBy}, s.Participants...)
+	times := []int64{s.CreatedAt}
+	for _, stamp := range s.Stamps {
+		if stamp != nil {
+			texts = append(texts, stamp.By, stamp.Reason)
+			times = append(times, stamp.At)
+		}
+	}
+	for _, text := range texts {
+		if !utf8.ValidString(text) || utf8.RuneCountInString(text) > domain.MaxReason {
+			t.Fatalf("let in: %q", text)
+		}
+	}
+	for _, at := range times {
+		if at < 0 || at > domain.MaxTime {
+			t.Fatalf("let in: %d", at)
+		}
+	}
+	if !json.Valid(s.AppendJSON(nil)) {
+		t.Fatalf("encoded to %s", s.AppendJSON(nil))
+	}
+}
+
+func FuzzQuery(f *testing.F) {
+	for _, seed := range []string{
+		"", "$limit=#10", "$limit=10&$skip=5", "$sort[createdAt]=-1", "state[$in][]=created&state[$in][]=started",
+		"createdAt[$gt]=1&createdAt[$lte]=1e3", "$select[]=id&$select[1]=room", "room=%2310", "%24limit=%231", "a[b", "=", "[]=",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		params, err := parseParams(text)
+		var q listQuery
+		if err == nil {
+			q, err = parseListQuery(text, params)
+		}
+		if _, selectErr := parseSelectOnly(text); selectErr != nil {
+			mustBe400(t, selectErr)
+		}
+		if err != nil {
+			mustBe400(t, err)
+			return
+		}
+		if q.Limit < 0 || q.Limit > maxLimit || q.Skip < 0 || q.MinCreatedAt < 0 {
+			t.Fatalf("let in: %+v", q.Query)
+		}
+		for _, filter := range q.Filters {
+			if !slices.Contains(domain.FilterFields(), filter.Field) || len(filter.Values) == 0 {
+				t.Fatalf("let in: %+v", filter)
+			}
+		}
+	})
+}
+
+func mustBe400(t *testing.T, err error) {
+	t.Helper()
+	var p *problem
+	if !errors.As(err, &p) || p.Status != 400 || p.Detail == "" {
+		t.Fatalf("refused with %v, not with a 400 that says why", err)
+	}
+}
+
+func FuzzToken(f *testing.F) {
+	for _, seed := range []string{
+		"Bearer dev-account-alice", "bearer  x", "Basic x", "Bearer", "", "Bearer dev-admin-", "Bearer dev-service-a b",
+		TokenLine("t", domain.Caller{Account: "alice", Role: domain.RoleAccount}),
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if token, given := bearer(text); given {
+			if caller, ok := (DevTokens{}).Verify(token); ok {
+				if err := CheckCaller(caller); err != nil || token != "dev-"+string(caller.Role)+"-"+caller.Account {
+					t.Fatalf("%q stands for %+v (%v)", token, caller, err)
+				}
+			}
+		}
+		callers, err := parseTokens(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		for _, caller := range callers {
+			again, err := parseTokens(strings.NewReader(TokenLine("t", caller)))
+			if err != nil || len(again) != 1 {
+				t.Fatalf("%+v is let in, but its own line is not: %v", caller, err)
+			}
+		}
+	})
+}
