@@ -16,7 +16,7 @@ func (c Create) decide(s Session) ([]Event, error) {
 		// Ids are never chosen by a client: an id that is taken is our own defect.
 		return nil, fmt.Errorf("create: the id %s is taken", c.ID)
 	}
-	if err := invalid(append(c.Problems, c.Values.gaps()...)); err != nil {
+	if err := invalid(append(c.Problems, c.Values.gaps(c.Problems)...)); err != nil {
 		return nil, err
 	}
 	if err := forbidden(c.Values.othersNames(c.By)); err != nil {

@@ -19,6 +19,9 @@ var (
 	ErrOutcomeUnknown = errors.New("the change may or may not have been written")
 	// ErrKeyReused is returned when a request key was used before, with another body.
 	ErrKeyReused = errors.New("the request key was used with another body")
+	// ErrHistoryTooLong is returned for a request with a key when the session has so
+	// many events that it cannot be told in time whether the key was used.
+	ErrHistoryTooLong = errors.New("the session has too many events to look for the request key")
 	// ErrTooExpensive is returned for a list that would have to look at too much.
 	ErrTooExpensive = errors.New("the query would have to look at too many sessions")
 )

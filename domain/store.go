@@ -18,6 +18,9 @@ type Request struct {
 type Recorded struct {
 	Session  Session
 	Position uint64 // the event's place in the log; 0 for a session without events
+	// Before is the session that a repeated request was first decided on; nil for
+	// any other.
+	Before *Session
 }
 
 // A Document is a session as the read model holds it.

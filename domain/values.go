@@ -83,9 +83,15 @@ func contradictions(s *Session, directives *[transitionCount]Directive, v *Value
 var bothAcceptedAndRejected = FieldError{"/reject", "a session is either accepted or rejected; give accept (acceptedAt, acceptedBy) or reject (rejectedAt, rejectedBy), not both"}
 
 // gaps finds what the history that a session is imported with lacks, and what
-// it says against itself.
-func (v *Values) gaps() []FieldError {
+// it says against itself. A stamp that has a problem already is not asked what
+// came before it: it may not be meant.
+func (v *Values) gaps(known []FieldError) []FieldError {
 	var wrong []FieldError
+	hasProblem := func(t Transition) bool {
+		return slices.ContainsFunc(known, func(f FieldError) bool {
+			return f.Pointer == "/"+t.AtField() || f.Pointer == "/"+t.ByField()
+		})
+	}
 	accepted, rejected := v.Stamps[Accept].given(), v.Stamps[Reject].given()
 	for _, t := range Transitions() {
 		stamp := v.Stamps[t]
@@ -94,6 +100,9 @@ func (v *Values) gaps() []FieldError {
 				wrong = append(wrong, FieldError{"/" + t.ReasonField(), fmt.Sprintf(
 					"%s needs %s or %s beside it", t.ReasonField(), t.AtField(), t.ByField())})
 			}
+			continue
+		}
+		if hasProblem(t) {
 			continue
 		}
 		if t != Start && !v.Stamps[Start].given() {

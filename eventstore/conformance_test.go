@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestLog(t *testing.T) {
 	t.Run("embedded", func(t *testing.T) {
 		e := startEmbedded(t, t.TempDir())
-		conformance(t, func(t testing.TB) *nats.Conn { return connectEmbedded(t, e) })
+		conformance(t, func(t testing.TB) *nats.Conn { return connectEmbedded(t, e) }, e)
 	})
 	t.Run("server", func(t *testing.T) {
 		s := natstest.Start(t, natstest.Config{})
@@ -54,8 +54,8 @@ func connectEmbedded(t testing.TB, e *eventstore.Embedded) *nats.Conn {
 	return nc
 }
 
-func conformance(t *testing.T, connect func(testing.TB) *nats.Conn) {
-	one, other := openLog(t, connect(t)), openLog(t, connect(t))
+func conformance(t *testing.T, connect func(testing.TB) *nats.Conn, embedded ...*eventstore.Embedded) {
+	one, other := openLog(t, connect(t), embedded...), openLog(t, connect(t), embedded...)
 	if one.Identity() != other.Identity() {
 		t.Fatalf("two nodes of one log name it %s and %s", one.Identity(), other.Identity())
 	}

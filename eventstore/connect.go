@@ -27,8 +27,9 @@ type ConnectOptions struct {
 }
 
 const (
-	// dialTimeout bounds one attempt to connect to one server.
-	dialTimeout = 5 * time.Second
+	// dialTimeout bounds one attempt to connect to one server. Who publishes
+	// meanwhile waits for it.
+	dialTimeout = 2 * time.Second
 	// writeTimeout bounds one write to the socket. A server that is stopped but
 	// not gone would otherwise hold everybody who publishes.
 	writeTimeout = 2 * time.Second

@@ -162,7 +162,7 @@ func TestBarrier(t *testing.T) {
 	plain := openLog(t, nc)
 	var broken atomic.Bool
 	lost := errors.New("fsync failed")
-	l, err := eventstore.Open(testContext(t), nc, eventstore.Options{Durable: func(context.Context) error {
+	l, err := eventstore.Open(testContext(t), nc, eventstore.Options{Durable: func(context.Context, uint64) error {
 		if broken.Load() {
 			return lost
 		}
@@ -200,7 +200,7 @@ func TestBarrier(t *testing.T) {
 	for _, err := range l.History(ctx, id) {
 		check("history", err, domain.ErrUnavailable)
 	}
-	_, err = eventstore.Open(ctx, nc, eventstore.Options{Durable: func(context.Context) error { return lost }})
+	_, err = eventstore.Open(ctx, nc, eventstore.Options{Durable: func(context.Context, uint64) error { return lost }})
 	if !errors.Is(err, lost) {
 		t.Errorf("open: %v", err)
 	}

@@ -170,10 +170,10 @@ func (f *follower) flush(ctx context.Context) error {
 	if f.whole == 0 {
 		return nil
 	}
-	if err := f.log.durable(ctx); err != nil {
+	batch := f.pending[:f.whole]
+	if err := f.log.durable(ctx, batch[len(batch)-1].Position); err != nil {
 		return err
 	}
-	batch := f.pending[:f.whole]
 	if err := f.handle(batch); err != nil {
 		return &handleError{err}
 	}

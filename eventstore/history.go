@@ -12,9 +12,6 @@ import (
 // maxKeySearch is how many events of a session are searched for a request key.
 const maxKeySearch = 1000
 
-// errLongHistory is the reason why a request with a key is not served.
-var errLongHistory = fmt.Errorf("the session has more than %d events: whether the request's key was used before cannot be told", maxKeySearch)
-
 // History returns the events of a session, the newest first. It reads one event
 // for each that is consumed, from ctx's time, which has to be bounded by the
 // caller. An error ends it: domain.ErrNotFound for a session without events,
@@ -27,7 +24,7 @@ func (l *Log) History(ctx context.Context, id string) iter.Seq2[Record, error] {
 		}
 		if err == nil {
 			// The older ones were acknowledged before this one.
-			if err = l.durable(ctx); err != nil {
+			if err = l.durable(ctx, newest.Position); err != nil {
 				err = unavailable("history", err)
 			}
 		}
@@ -103,7 +100,7 @@ func (s *keySearch) find(ctx context.Context, newest *Record) (*Record, error) {
 			break
 		}
 		if s.events++; s.events > maxKeySearch {
-			return nil, unavailable("session "+newest.Event.Session.ID, errLongHistory)
+			return s.findFirst(ctx, newest.Event.Session.ID)
 		}
 		if r.Request.Key == s.key {
 			return r, nil
@@ -111,6 +108,43 @@ func (s *keySearch) find(ctx context.Context, newest *Record) (*Record, error) {
 	}
 	s.searched = newest.Position
 	return nil, nil
+}
+
+// findFirst looks for the key in the first write of a long history, the one that
+// created the session: its key gave the session its id, so it is found for as long
+// as the log is kept. What lies between cannot be looked through in time.
+func (s *keySearch) findFirst(ctx context.Context, id string) (*Record, error) {
+	answer, err := s.log.first(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if answer.Request.Key != s.key {
+		return nil, fmt.Errorf("session %s: %w (%d)", id, domain.ErrHistoryTooLong, maxKeySearch)
+	}
+	for { // the events of a write are adjacent
+		next, err := s.log.at(ctx, answer.Position+1)
+		if err != nil {
+			return nil, err
+		}
+		if next.Request.SessionID != id || next.Request.Key != s.key {
+			return answer, nil
+		}
+		answer = next
+	}
+}
+
+// before returns the session that the write which ends with an event was decided
+// on: the zero Session for one that created it.
+func (s *keySearch) before(ctx context.Context, answer *Record) (*domain.Session, error) {
+	for r, err := range s.log.walk(ctx, answer) {
+		if err != nil {
+			return nil, err
+		}
+		if r.Request.Key != s.key {
+			return &r.Event.Session, nil
+		}
+	}
+	return &domain.Session{}, nil
 }
 
 // isUnreadable says whether err is about what the log holds, not about reaching it.

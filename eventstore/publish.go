@@ -57,12 +57,12 @@ func (l *Log) publish(ctx context.Context, msgs []*nats.Msg) (uint64, outcome, e
 	if l.nc.IsClosed() {
 		return 0, refused, nats.ErrConnectionClosed
 	}
+	if e := l.options.Embedded; e != nil && e.Err() != nil {
+		return 0, refused, e.Err()
+	}
 	if err := ctx.Err(); err != nil {
 		return 0, busy, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
-	defer cancel()
-	last := msgs[len(msgs)-1]
 	if len(msgs) > 1 {
 		select {
 		case l.batches <- struct{}{}:
@@ -70,6 +70,13 @@ func (l *Log) publish(ctx context.Context, msgs []*nats.Msg) (uint64, outcome, e
 		case <-ctx.Done():
 			return 0, busy, ctx.Err()
 		}
+	}
+	// The time for the server's answer begins when it is asked: a batch that was
+	// sent and given up on at once would be sent again, and hold up the others.
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	last := msgs[len(msgs)-1]
+	if len(msgs) > 1 {
 		// Without its last message a batch is not written, whatever became of the
 		// others.
 		batchID := uuid.NewString()

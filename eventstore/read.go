@@ -56,7 +56,7 @@ func (l *Log) Load(ctx context.Context, id string) (domain.Recorded, error) {
 	if newest.Position == 0 {
 		return domain.Recorded{}, domain.ErrNotFound
 	}
-	if err := l.durable(ctx); err != nil {
+	if err := l.durable(ctx, newest.Position); err != nil {
 		return domain.Recorded{}, unavailable("load", err)
 	}
 	return newest.Recorded(), nil
@@ -74,6 +74,16 @@ func (l *Log) newest(ctx context.Context, id string, from reader) (*Record, erro
 	}
 	if err != nil {
 		return nil, unavailable("newest event of session "+id, err)
+	}
+	return decode(m)
+}
+
+// first returns the oldest event of a session that has some. It walks the log from
+// its beginning, so it is for what cannot be had along ce-previous.
+func (l *Log) first(ctx context.Context, id string) (*Record, error) {
+	m, err := l.get(ctx, leader, `{"seq":1,"next_by_subj":"`+subjectOf(id)+`"}`)
+	if err != nil {
+		return nil, unavailable("first event of session "+id, err)
 	}
 	return decode(m)
 }

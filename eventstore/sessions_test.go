@@ -49,9 +49,15 @@ func connect(t testing.TB, url string) *nats.Conn {
 	return nc
 }
 
-func openLog(t testing.TB, nc *nats.Conn) *eventstore.Log {
+// openLog opens the log over a connection; one that leads to an embedded server
+// comes with it.
+func openLog(t testing.TB, nc *nats.Conn, embedded ...*eventstore.Embedded) *eventstore.Log {
 	t.Helper()
-	l, err := eventstore.Open(testContext(t), nc, eventstore.Options{Logger: testLogger(t)})
+	o := eventstore.Options{Logger: testLogger(t)}
+	if len(embedded) > 0 {
+		o.Embedded = embedded[0]
+	}
+	l, err := eventstore.Open(testContext(t), nc, o)
 	if err != nil {
 		t.Fatal(err)
 	}

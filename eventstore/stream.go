@@ -34,11 +34,14 @@ type Options struct {
 	// Replicas is how many servers keep the log; 0 means three of a cluster, and
 	// one of a server that is alone. A stream with more is as good.
 	Replicas int
-	// Durable returns when everything that the server has acknowledged so far is
-	// on disk, or fails. It is called between the server's answer and ours, for
-	// writes and for reads. Nil is for a server that acknowledges only what is on
-	// disk (sync_interval: always).
-	Durable func(ctx context.Context) error
+	// Embedded is the server inside the process that the connection leads to; nil
+	// for any other. It acknowledges before it syncs, so everything passes its
+	// barrier, between the server's answer and ours.
+	Embedded *Embedded
+	// Durable, where there is no Embedded, is called in the same place: it returns
+	// when the events up to a position are on disk, or fails. Nil is for a server
+	// that acknowledges only what is on disk (sync_interval: always).
+	Durable func(ctx context.Context, position uint64) error
 	Logger  *slog.Logger
 }
 
@@ -113,7 +116,13 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	}
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	// What the log holds already is not taken for durable because it is there.
-	if err := l.durable(ctx); err != nil {
+	if e := o.Embedded; e != nil {
+		l.options.Durable = e.Durable
+		err = e.settle(ctx, l, found)
+	} else {
+		err = l.durable(ctx, found.State.LastSeq)
+	}
+	if err != nil {
 		l.stop()
 		return nil, fmt.Errorf("open log: %w", err)
 	}
@@ -134,12 +143,12 @@ func (l *Log) Close() {
 }
 
 // durable is the barrier between the server's answer and ours: it returns when
-// everything that the server has acknowledged so far is on disk.
-func (l *Log) durable(ctx context.Context) error {
+// the events up to a position are on disk.
+func (l *Log) durable(ctx context.Context, position uint64) error {
 	if l.options.Durable == nil {
 		return nil
 	}
-	return l.options.Durable(ctx)
+	return l.options.Durable(ctx, position)
 }
 
 // ErrReplaced is returned, beside domain.ErrUnavailable, when the stream is not
@@ -154,7 +163,7 @@ func (l *Log) End(ctx context.Context) (uint64, error) {
 	defer cancel()
 	end, err := l.lastSequence(ctx)
 	if err == nil {
-		err = l.durable(ctx)
+		err = l.durable(ctx, end)
 	}
 	if err != nil {
 		return 0, unavailable("end of the log", err)

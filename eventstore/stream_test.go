@@ -140,7 +140,7 @@ func TestEmbeddedKeepsEverything(t *testing.T) {
 	for run := range 3 {
 		e := startEmbedded(t, dir)
 		nc := connectEmbedded(t, e)
-		l := openLog(t, nc)
+		l := openLog(t, nc, e)
 		if run == 0 {
 			identity = l.Identity()
 		}
@@ -207,19 +207,24 @@ func TestLongHistoryWithKey(t *testing.T) {
 	id := newID()
 	first := keyed(id, "pat", "k", "body")
 	mustTransact(t, l, first, create(id, "pat"))
+	second := keyed(id, "pat", "k2", "body")
+	mustTransact(t, l, second, setRoom("with the second key"))
 	for i := range 999 {
 		mustTransact(t, l, request(id, "pat"), setRoom(fmt.Sprint(i)))
 	}
 	refuse := func(domain.Session) ([]domain.Event, error) { return nil, fmt.Errorf("decided anew") }
-	if got := mustTransact(t, l, first, refuse); got.Position != 1 {
+	if got := mustTransact(t, l, second, refuse); got.Position != 2 || got.Before.Version != 1 {
 		t.Errorf("the thousandth event is not searched: %+v", got)
 	}
 	mustTransact(t, l, request(id, "pat"), setRoom("one more"))
-	_, err := l.Transact(testContext(t), first, refuse)
-	if !errors.Is(err, domain.ErrUnavailable) || !strings.Contains(err.Error(), "1000") {
+	_, err := l.Transact(testContext(t), second, refuse)
+	if !errors.Is(err, domain.ErrHistoryTooLong) || !strings.Contains(err.Error(), "1000") {
 		t.Errorf("%v", err)
 	}
-	if got := mustTransact(t, l, request(id, "pat"), setRoom("without a key")); got.Session.Version != 1002 {
+	if got := mustTransact(t, l, first, refuse); got.Position != 1 || got.Before.Exists() {
+		t.Errorf("the creation is not answered again: %+v", got)
+	}
+	if got := mustTransact(t, l, request(id, "pat"), setRoom("without a key")); got.Session.Version != 1003 {
 		t.Errorf("%+v", got)
 	}
 }

@@ -32,6 +32,7 @@ const writePatience = 10 * time.Second
 // digest the answer is domain.ErrKeyReused.
 //
 // Errors of the log: domain.ErrUnavailable when nothing was written,
+// domain.ErrHistoryTooLong when it cannot be told whether the key was used,
 // domain.ErrOutcomeUnknown when it may have been, and UnreadableError. They wrap
 // what happened.
 func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Recorded, error) {
@@ -74,7 +75,7 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 					continue
 				}
 			}
-			if failed := l.durable(ctx); failed != nil {
+			if failed := l.durable(ctx, current.Position); failed != nil {
 				return domain.Recorded{}, unavailable("session "+req.SessionID, failed)
 			}
 			if answer == nil {
@@ -83,7 +84,9 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 			if answer.Request.Digest != req.Digest {
 				return domain.Recorded{}, domain.ErrKeyReused
 			}
-			return answer.Recorded(), nil
+			recorded := answer.Recorded()
+			recorded.Before, err = keys.before(ctx, answer)
+			return recorded, err
 		}
 		w, err := l.newWrite(req, current, events)
 		if err != nil {
@@ -139,6 +142,22 @@ func (l *Log) newWrite(req domain.Request, after *Record, events []domain.Event)
 // be: it returns the session's newest event. Otherwise it returns an error that
 // says whether they may have been written.
 func (w *write) run(ctx context.Context, pause *backoff) (domain.Recorded, *Record, error) {
+	e := w.log.options.Embedded
+	if e == nil || len(w.msgs) == 1 {
+		return w.attempt(ctx, pause)
+	}
+	settled, err := e.intend(w.after.Position, w.msgs)
+	if err != nil {
+		return domain.Recorded{}, nil, w.failed(err)
+	}
+	recorded, latest, err := w.attempt(ctx, pause)
+	if err == nil || !w.loose {
+		settled()
+	}
+	return recorded, latest, err
+}
+
+func (w *write) attempt(ctx context.Context, pause *backoff) (domain.Recorded, *Record, error) {
 	for {
 		sequence, outcome, err := w.log.publish(ctx, w.msgs)
 		if outcome == acknowledged {
@@ -189,7 +208,7 @@ func (w *write) resolve(ctx context.Context) (domain.Recorded, *Record, error) {
 
 // recorded passes the barrier for events that are in the log.
 func (w *write) recorded(ctx context.Context, sequence uint64) (domain.Recorded, error) {
-	if err := w.log.durable(ctx); err != nil {
+	if err := w.log.durable(ctx, sequence); err != nil {
 		w.loose = true
 		return domain.Recorded{}, w.failed(err)
 	}

@@ -312,15 +312,6 @@ func (r *bodyReader) ignored(s *domain.Session) []string {
 	return names
 }
 
-// ignoredOnceMore does the same for a request that is answered again, from the
-// session after it. What the session was before is not known any more, and state,
-// version and updatedAt have moved; so these are taken for what they were.
-func (r *bodyReader) ignoredOnceMore(after *domain.Session) []string {
-	return slices.DeleteFunc(r.ignored(after), func(name string) bool {
-		return name == "state" || name == "version" || name == "updatedAt"
-	})
-}
-
 // sameValue says whether two JSON values are equal: both a string or both a
 // number, since a session has no other members that a client cannot set.
 func sameValue(a, b jsontext.Value) bool {

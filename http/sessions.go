@@ -51,9 +51,8 @@ func (s *Server) change(c *fiber.Ctx) error {
 	command, reader := readChange(w.members)
 	command.By, command.Condition = w.caller, condition.allow
 	var ignored []string
-	decided := false
 	recorded, err := s.transact(c, w, id, func(current domain.Session) domain.Command {
-		ignored, decided = reader.ignored(&current), true
+		ignored = reader.ignored(&current)
 		command.Now = s.Now().UnixMilli()
 		command.Problems = w.problems(reader, &current)
 		return command
@@ -61,8 +60,8 @@ func (s *Server) change(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	if !decided { // the first answer again
-		ignored = reader.ignoredOnceMore(&recorded.Session)
+	if recorded.Before != nil { // the first answer again
+		ignored = reader.ignored(recorded.Before)
 	}
 	w.answerPreferences(c, ignored)
 	return sendSession(c, w.names.project(recorded.Session.AppendJSON(nil)), recorded.Session.Version)
@@ -275,6 +274,10 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.
 			next = "send the same request with the same Idempotency-Key again"
 		}
 		return recorded, unwritten(unavailable(err, "the log did not say whether the change was written; %s", next), true)
+	case errors.Is(err, domain.ErrHistoryTooLong):
+		return recorded, unwritten(unavailable(err,
+			"the session has too many events to tell whether this Idempotency-Key was used; without one, and with If-Match, the request will do").
+			with(fiber.HeaderRetryAfter, "3600"), true)
 	case errors.Is(err, domain.ErrUnavailable):
 		return recorded, unwritten(unavailable(err, "the log cannot be reached now; the change was not written, try again"), false)
 	}

@@ -284,7 +284,7 @@ func TestUnknownFieldsAreIgnoredAndNamed(t *testing.T) {
 		{`{"createdBy":"bob"}`, "createdBy"},
 		{`{"title":{"room":1}}`, "title"},
 		{`{"a b":1,"x,y":2,"ü":3,"\u0000\r\n":4}`, "a%20b, x%2Cy, %C3%BC, %00%0D%0A"},
-		{`{"":1}`, ""},
+		{`{"":1}`, `""`},
 	} {
 		a := alice.expect(200, "PATCH", path, tt.body)
 		if got := a.header.Get("Ignored-Fields"); got != tt.ignored {

@@ -195,3 +195,21 @@ func TestARepetitionAfterACrashGetsTheFirstAnswer(t *testing.T) {
 	firstAnswer(t, "PATCH after the crash", alice.expect(200, "PATCH", path, `{"start":true}`, key), started)
 	has(t, alice.get(path), members{"version": 2})
 }
+
+// TestARepetitionNamesTheSameIgnoredFields: what a session had, or had not, when
+// the request was first decided is remembered by the log too.
+func TestARepetitionNamesTheSameIgnoredFields(t *testing.T) {
+	s := startService(t, "--dev")
+	alice := s.as("account-alice")
+	for _, body := range []string{
+		`{"room":"q","version":99,"state":"x","title":1}`,
+		`{"room":"q","version":1,"state":"created","title":1}`,
+		`{"start":true,"version":2,"state":"started"}`,
+	} {
+		path := alice.create(`{}`)
+		first := alice.expect(200, "PATCH", path, body, "Idempotency-Key: k")
+		firstAnswer(t, body, alice.expect(200, "PATCH", path, body, "Idempotency-Key: k"), first)
+		alice.expect(200, "PATCH", path, `{"room":"later"}`)
+		firstAnswer(t, body+", later", alice.expect(200, "PATCH", path, body, "Idempotency-Key: k"), first)
+	}
+}

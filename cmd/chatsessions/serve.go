@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"os/signal"
@@ -19,16 +20,16 @@ import (
 )
 
 type serveCommand struct {
-	Listen string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address of the API. Port 0 takes a free one."`
+	Listen string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address of the API (${default}). Port 0 takes a free one."`
 	Dev    bool   `help:"For trying it out: only on loopback, and any token dev-<role>-<account> is valid."`
 	Only   string `enum:"all,api,projector" default:"all" help:"Run one part alone, api or projector; needs --nats-url and --redis-url."`
 
-	DataDir  string    `default:"./chatsessions-data" placeholder:"DIR" type:"path" help:"Where the embedded log is kept."`
+	DataDir  string    `default:"./chatsessions-data" placeholder:"DIR" type:"path" help:"Where the embedded log is kept (${default})."`
 	NATS     natsFlags `embed:"" prefix:"nats-"`
 	RedisURL string    `name:"redis-url" placeholder:"URL" help:"redis:// or rediss:// of the read model. Without it, one inside the process, filled from the log at every start."`
 
 	AuthTokens string  `placeholder:"FILE" type:"path" help:"Tokens that are valid: a file of the lines that chatsessions token prints. Read again on SIGHUP."`
-	RateLimit  float64 `default:"0" placeholder:"N" help:"Requests a second that an account may make; 0 is no limit."`
+	RateLimit  float64 `default:"0" placeholder:"N" help:"Requests a second that an account may make; 0, the default, is no limit."`
 
 	LogLevel  slog.Level `default:"info" help:"debug, info, warn or error."`
 	LogFormat string     `enum:"text,json" default:"text" help:"text or json, on standard error."`
@@ -43,8 +44,9 @@ type natsFlags struct {
 	Replicas int    `default:"0" placeholder:"N" help:"Servers that keep the log, when it is created; 0 is three in a cluster, else one."`
 }
 
-// drainTimeout bounds how long the requests in flight may take to end.
-const drainTimeout = 10 * time.Second
+// drainTimeout bounds how long the requests in flight may take to end: longer
+// than any of them may take.
+const drainTimeout = 15 * time.Second
 
 // Run serves until ctx ends, and drains.
 func (c serveCommand) Run(ctx context.Context, s streams) error {
@@ -56,6 +58,9 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	logger := c.logger(s.err)
+	hangup := make(chan os.Signal, 1) // caught from here on: it must not end a service that is starting
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 
 	var listener net.Listener
 	if c.Only != "projector" {
@@ -82,7 +87,8 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 		projector := projections.NewProjector(stores.redis, stores.log, projections.ProjectorOptions{Logger: logger, Notify: reads.Projected})
 		parts.Go(func() error { return projector.Run(tracking) })
 	}
-	parts.Go(func() error { return reloadOnHangup(running, reload, logger) })
+	parts.Go(func() error { return stores.watch(running) })
+	parts.Go(func() error { return reloadOnHangup(running, hangup, reload, logger) })
 	parts.Go(func() error {
 		defer stopTracking()
 		if err := awaitCaughtUp(running, reads, logger); err != nil {
@@ -99,7 +105,10 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 			Now: time.Now, Logger: logger,
 		}), s.out, logger)
 	})
-	return parts.Wait()
+	if err := parts.Wait(); err != nil {
+		return err
+	}
+	return stores.failure() // it may have happened while requests were drained
 }
 
 // serveHTTP answers requests until ctx ends, and then those that are in flight.
@@ -116,11 +125,12 @@ func (c serveCommand) serveHTTP(ctx context.Context, l net.Listener, server *cha
 		return fmt.Errorf("serving HTTP: %w", err)
 	case <-ctx.Done():
 	}
-	logger.Info("draining", "at most", drainTimeout)
+	logger.Info("draining", "at most", drainTimeout.String())
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
 	if err := server.Shutdown(drain); err != nil {
-		return fmt.Errorf("draining: %w", err)
+		logger.Error("not every request in flight was answered", "error", err)
+		return nil
 	}
 	return <-served
 }
@@ -152,8 +162,14 @@ func (c serveCommand) check() error {
 	if c.Only != "all" && (c.NATS.URL == "" || c.RedisURL == "") {
 		return fmt.Errorf("--only %s needs --nats-url and --redis-url: the other parts run in other processes", c.Only)
 	}
+	if c.NATS.Replicas < 0 {
+		return fmt.Errorf("--nats-replicas %d: want a number of servers, or 0", c.NATS.Replicas)
+	}
 	if c.Only == "projector" {
 		return nil
+	}
+	if math.IsNaN(c.RateLimit) || math.IsInf(c.RateLimit, 0) || c.RateLimit < 0 {
+		return fmt.Errorf("--rate-limit %v: want a number of requests a second, or 0 for no limit", c.RateLimit)
 	}
 	if !c.Dev && c.AuthTokens == "" {
 		return errors.New("no way to check tokens: set --auth-tokens FILE (chatsessions token makes its lines), or --dev to try the service out")
@@ -194,10 +210,7 @@ func (c serveCommand) tokens() (chathttp.TokenVerifier, func() error, error) {
 }
 
 // reloadOnHangup reads the tokens again whenever SIGHUP comes.
-func reloadOnHangup(ctx context.Context, reload func() error, logger *slog.Logger) error {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+func reloadOnHangup(ctx context.Context, hangup <-chan os.Signal, reload func() error, logger *slog.Logger) error {
 	for {
 		select {
 		case <-ctx.Done():

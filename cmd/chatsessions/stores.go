@@ -20,9 +20,10 @@ import (
 
 // stores are the log and the Redis of the read model, wherever they run.
 type stores struct {
-	log   *eventstore.Log
-	redis redis.UniversalClient
-	close []func()
+	log      *eventstore.Log
+	embedded *eventstore.Embedded // the server of the log, where it runs in this process
+	redis    redis.UniversalClient
+	close    []func()
 }
 
 // connectionFile, in the data directory, tells other processes of this machine
@@ -61,11 +62,12 @@ func openStores(ctx context.Context, c serveCommand, logger *slog.Logger) (_ *st
 		return nil, err
 	}
 	s.onClose(nc.Close)
-	if s.log, err = eventstore.Open(ctx, nc, eventstore.Options{Replicas: c.NATS.Replicas, Logger: logger}); err != nil {
+	if s.log, err = eventstore.Open(ctx, nc, eventstore.Options{Replicas: c.NATS.Replicas, Embedded: s.embedded, Logger: logger}); err != nil {
 		return nil, err
 	}
 	s.onClose(s.log.Close)
 
+	redis.SetLogger(redisLog{logger})
 	if c.RedisURL != "" {
 		s.redis, err = projections.Connect(ctx, projections.RedisOptions{URL: c.RedisURL})
 	} else {
@@ -84,6 +86,15 @@ func openStores(ctx context.Context, c serveCommand, logger *slog.Logger) (_ *st
 	return s, nil
 }
 
+// A redisLog takes what go-redis would print on standard error, in a format of its
+// own. Whoever asks Redis gets the same trouble as an error.
+type redisLog struct{ logger *slog.Logger }
+
+// Printf implements the interface of redis.SetLogger.
+func (l redisLog) Printf(_ context.Context, format string, v ...any) {
+	l.logger.Debug(fmt.Sprintf(format, v...))
+}
+
 func (s *stores) embedNATS(ctx context.Context, dataDir, password string, reach *connection, logger *slog.Logger) (*nats.Conn, error) {
 	embedded, err := eventstore.StartEmbedded(ctx, eventstore.EmbeddedOptions{
 		StoreDir: filepath.Join(dataDir, "log"), User: "chatsessions", Password: password, Logger: logger,
@@ -94,6 +105,7 @@ func (s *stores) embedNATS(ctx context.Context, dataDir, password string, reach 
 	if err != nil {
 		return nil, fmt.Errorf("starting the embedded log: %w", err)
 	}
+	s.embedded = embedded
 	s.onClose(embedded.Shutdown)
 	reach.NATSURL = "nats://chatsessions:" + password + "@" + strings.TrimPrefix(embedded.ClientURL(), "nats://")
 	return embedded.Connect()
@@ -135,6 +147,28 @@ func (s *stores) publish(dataDir string, reach connection) error {
 	}
 	s.onClose(func() { _ = os.Remove(path) })
 	return nil
+}
+
+// watch returns when ctx ends, or with the error after which the embedded log takes
+// no more writes.
+func (s *stores) watch(ctx context.Context) error {
+	if s.embedded == nil {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.embedded.Failed():
+		return s.failure()
+	}
+}
+
+// failure is the error after which the embedded log takes no more writes, or nil.
+func (s *stores) failure() error {
+	if s.embedded == nil || s.embedded.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("the embedded log has failed, nothing is written any more: %w", s.embedded.Err())
 }
 
 func (s *stores) onClose(f func()) { s.close = append(s.close, f) }

@@ -1,0 +1,253 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// startTraced starts a service under strace, with these options of strace.
+func startTraced(t *testing.T, options []string, args ...string) *service {
+	t.Helper()
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Fatalf("this test needs strace, make deps installs it: %v", err)
+	}
+	// With -D the service is our child and strace is not: it gets our signals.
+	line := append([]string{"-D", "-f", "--seccomp-bpf"}, options...)
+	line = append(line, binary, "serve", "--listen", "127.0.0.1:0")
+	s := &service{t: t, cmd: exec.Command(strace, append(line, args...)...), errors: &output{}, exited: make(chan struct{})}
+	s.cmd.Stderr = s.errors
+	stdout, err := s.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(stdout)
+	ready, err := lines.ReadString('\n')
+	go func() {
+		_, _ = io.Copy(io.Discard, lines)
+		_ = s.cmd.Wait()
+		close(s.exited)
+	}()
+	t.Cleanup(func() {
+		s.stop()
+		if t.Failed() {
+			t.Logf("the service's log:\n%s", s.errors.String())
+		}
+	})
+	if err != nil {
+		<-s.exited
+		t.Fatalf("not ready: %v\n%s", s.cmd.ProcessState, s.errors.String())
+	}
+	_, s.url, _ = strings.Cut(strings.TrimSpace(ready), "ready on ")
+	return s
+}
+
+// A call is a system call of a trace. It began and ended at these lines: what ended
+// at a line below the one where another began was over before that.
+type call struct {
+	name, fd, path string
+	text           string // its arguments and what it returned
+	began, ended   int
+}
+
+var (
+	callBegins  = regexp.MustCompile(`^(\d+) +[\d.]+ (\w+)\((\d+)<([^>]*)>(.*)$`)
+	callResumes = regexp.MustCompile(`^(\d+) +[\d.]+ <\.\.\. (\w+) resumed>(.*)$`)
+)
+
+func readTrace(t *testing.T, path string) []*call {
+	t.Helper()
+	var content []byte
+	eventually(t, func() error {
+		var err error
+		if content, err = os.ReadFile(path); err == nil && !bytes.Contains(content, []byte("+++ exited with 0 +++\n")) {
+			err = fmt.Errorf("the trace has not ended")
+		}
+		return err
+	})
+	var calls []*call
+	unfinished := map[string]*call{} // by thread
+	for n, line := range strings.Split(string(content), "\n") {
+		if m := callBegins.FindStringSubmatch(line); m != nil {
+			c := &call{name: m[2], fd: m[3], path: m[4], text: m[5], began: n, ended: n}
+			calls = append(calls, c)
+			if strings.HasSuffix(line, "<unfinished ...>") {
+				unfinished[m[1]] = c
+			}
+		} else if m := callResumes.FindStringSubmatch(line); m != nil {
+			if c := unfinished[m[1]]; c != nil {
+				c.text += m[3]
+				c.ended = n
+				delete(unfinished, m[1])
+			}
+		}
+	}
+	return calls
+}
+
+// TestNoAnswerLeavesBeforeItsEventsAreSynced traces the system calls of the service
+// under concurrent writes. Whatever it sends over a socket of a write, an answer or
+// a document for the read model, begins after a sync of the block file has ended
+// that began after the events were written; and a write of several events begins
+// after its intent was synced.
+func TestNoAnswerLeavesBeforeItsEventsAreSynced(t *testing.T) {
+	trace := filepath.Join(t.TempDir(), "trace")
+	s := startTraced(t, []string{
+		"-y", "-ttt", "-s", "1000000", "-o", trace, "-e", "trace=fdatasync,fsync,write,writev,sendto,sendmsg,pwrite64,pwritev",
+	}, "--dev", "--data-dir", t.TempDir())
+	const clients, each = 8, 20
+	var running sync.WaitGroup
+	several := map[string]bool{} // tokens of writes of several events
+	var tokens []string
+	for c := range clients {
+		path := s.as("account-alice").create(`{"participants": ["bob"]}`)
+		for n := range each {
+			token := fmt.Sprintf("token-%02d-%02d", c, n)
+			tokens = append(tokens, token)
+			several[token] = n == each/2
+		}
+		running.Go(func() {
+			for n := range each {
+				token := fmt.Sprintf("token-%02d-%02d", c, n)
+				body := `{"room": "` + token + `"}`
+				if n == each/2 {
+					body = `{"room": "` + token + `", "start": true, "accept": true}`
+				}
+				a, err := s.as("service-crm").do("PATCH", path, body, "X-Request-Id: "+token)
+				if err != nil || a.status != 200 {
+					t.Errorf("PATCH %s: %v %d %s", body, err, a.status, a.body)
+				}
+			}
+		})
+	}
+	running.Wait()
+	if status := s.stop(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+
+	var syncs []*call // of the log's block files and of intents
+	writes := map[string][]*call{}
+	for _, c := range readTrace(t, trace) {
+		switch {
+		case strings.HasSuffix(c.name, "sync"):
+			if strings.HasSuffix(c.text, "= 0") {
+				syncs = append(syncs, c)
+			}
+		case c.fd != "1" && c.fd != "2":
+			for _, token := range tokens {
+				if strings.Contains(c.text, token) {
+					writes[token] = append(writes[token], c)
+				}
+			}
+		}
+	}
+	isBlock := func(c *call) bool {
+		return strings.Contains(c.path, "/streams/CHAT_SESSIONS/msgs/") && strings.HasSuffix(c.path, ".blk")
+	}
+	syncedBetween := func(after, before int, what func(*call) bool) bool {
+		for _, c := range syncs {
+			if what(c) && c.began > after && c.ended < before {
+				return true
+			}
+		}
+		return false
+	}
+	var answers, others int
+	for _, token := range tokens {
+		var first, last, sent *call
+		for _, c := range writes[token] {
+			if isBlock(c) && (sent == nil || c.began < sent.began) {
+				if last = c; first == nil {
+					first = c
+				}
+			}
+			if strings.HasPrefix(c.path, "/") {
+				continue
+			}
+			if sent == nil {
+				sent = c
+			}
+			if last == nil {
+				t.Errorf("%s is sent before it is written", token)
+				break
+			}
+			if !syncedBetween(last.ended, c.began, func(s *call) bool { return s.path == last.path }) {
+				t.Errorf("%s is sent at line %d; it was written at line %d and there is no sync in between", token, c.began+1, last.ended+1)
+			}
+			if strings.Contains(c.text, "HTTP/1.1 200 OK") {
+				answers++
+			} else {
+				others++
+			}
+		}
+		if last == nil || sent == nil {
+			t.Errorf("%s was not found in the trace", token)
+			continue
+		}
+		if several[token] {
+			for _, c := range writes[token] {
+				if filepath.Base(filepath.Dir(c.path)) == "intents" && c.ended < first.began &&
+					syncedBetween(c.ended, first.began, func(s *call) bool { return s.path == c.path }) &&
+					syncedBetween(c.ended, first.began, func(s *call) bool { return s.path == filepath.Dir(c.path) }) {
+					several[token] = false
+				}
+			}
+			if several[token] {
+				t.Errorf("%s is written before its intent is on disk", token)
+			}
+		}
+	}
+	var blockSyncs int
+	for _, c := range syncs {
+		if c.name == "fdatasync" && isBlock(c) {
+			blockSyncs++
+		}
+	}
+	t.Logf("%d writes, %d syncs of the block file; sent of them: %d answers, %d other messages", len(tokens), blockSyncs, answers, others)
+	if answers < len(tokens) || others == 0 || blockSyncs == 0 {
+		t.Error("the trace does not have what it should")
+	}
+}
+
+// TestAFailedSyncEndsTheService makes every fdatasync fail: the write that waits for
+// it may have been written, and the service ends and says so.
+func TestAFailedSyncEndsTheService(t *testing.T) {
+	dir := t.TempDir()
+	s := startTraced(t, []string{
+		"-o", os.DevNull, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO",
+	}, "--dev", "--data-dir", dir)
+	a, err := s.as("account-alice").do("POST", "/chat-sessions", `{}`, "Idempotency-Key: k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var problem struct{ MayHaveBeenWritten *bool }
+	if err := json.Unmarshal(a.body, &problem); err != nil || a.status != 503 || problem.MayHaveBeenWritten == nil || !*problem.MayHaveBeenWritten {
+		t.Errorf("the write was answered %d %s", a.status, a.body)
+	}
+	<-s.exited
+	if status := s.cmd.ProcessState.ExitCode(); status != exitFailed {
+		t.Errorf("exit status %d", status)
+	}
+	if log := s.errors.String(); !strings.Contains(log, "input/output error") {
+		t.Errorf("the log does not say why:\n%s", log)
+	}
+	// The next one finds what is on disk.
+	again := startService(t, "--dev", "--data-dir", dir)
+	again.as("account-alice").expect(200, "POST", "/chat-sessions", `{}`, "Idempotency-Key: k")
+	if events := again.log(); len(events) != 1 {
+		t.Errorf("%d events after the same request twice", len(events))
+	}
+}
