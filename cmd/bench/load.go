@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A load is what is asked of a service over one kind of connection: the bytes of
+// the i-th request. The generator shares the machine with the service, so it
+// does no more than HTTP/1.1 asks for.
+type load struct {
+	addr        string
+	connections int
+	requests    int // at most
+	duration    time.Duration
+	request     func(b []byte, i int) []byte
+	answered    func(i int, a *reply) // may be nil; called by many goroutines
+}
+
+// A reply is what the generator reads of an answer.
+type reply struct {
+	status   int
+	location string
+}
+
+// A result is what came of a load, or of a baseline.
+type result struct {
+	count     int
+	elapsed   time.Duration
+	latencies []time.Duration // sorted
+	refused   map[int]int     // answers other than 200, by status
+}
+
+func (r *result) perSecond() float64 { return float64(r.count) / r.elapsed.Seconds() }
+
+func (r *result) percentile(p float64) time.Duration {
+	if len(r.latencies) == 0 {
+		return 0
+	}
+	return r.latencies[int(p*float64(len(r.latencies)-1))]
+}
+
+// run sends the load over its connections, each of which waits for one answer
+// before it sends the next request.
+func (l *load) run(ctx context.Context) (*result, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.duration)
+	defer cancel()
+	var (
+		next    atomic.Int64
+		mu      sync.Mutex
+		total   = &result{refused: map[int]int{}}
+		failure error
+		ready   sync.WaitGroup
+		running sync.WaitGroup
+		begin   = make(chan struct{})
+	)
+	for range l.connections {
+		ready.Add(1)
+		running.Go(func() {
+			conn, err := net.Dial("tcp", l.addr)
+			ready.Done()
+			<-begin
+			var mine result
+			if err == nil {
+				err = l.drive(ctx, conn, &next, &mine)
+				err = errors.Join(err, conn.Close())
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			failure = errors.Join(failure, err)
+			total.count += mine.count
+			total.latencies = append(total.latencies, mine.latencies...)
+			for status, n := range mine.refused {
+				total.refused[status] += n
+			}
+		})
+	}
+	ready.Wait()
+	started := time.Now()
+	close(begin)
+	running.Wait()
+	total.elapsed = time.Since(started)
+	slices.Sort(total.latencies)
+	return total, failure
+}
+
+func (l *load) drive(ctx context.Context, conn net.Conn, next *atomic.Int64, r *result) error {
+	r.refused = map[int]int{}
+	in := bufio.NewReaderSize(conn, 4<<10)
+	var out []byte
+	for ctx.Err() == nil {
+		i := int(next.Add(1)) - 1
+		if i >= l.requests {
+			return nil
+		}
+		out = l.request(out[:0], i)
+		sent := time.Now()
+		if _, err := conn.Write(out); err != nil {
+			return err
+		}
+		a, err := readReply(in)
+		if err != nil {
+			return err
+		}
+		if a.status == 200 {
+			r.count++
+			r.latencies = append(r.latencies, time.Since(sent))
+		} else {
+			r.refused[a.status]++
+		}
+		if l.answered != nil {
+			l.answered(i, a)
+		}
+	}
+	return nil
+}
+
+// readReply reads one answer; its body is skipped.
+func readReply(in *bufio.Reader) (*reply, error) {
+	line, err := in.ReadSlice('\n')
+	if err != nil {
+		return nil, err
+	}
+	if len(line) < 12 {
+		return nil, fmt.Errorf("not HTTP: %q", line)
+	}
+	a := &reply{}
+	if a.status, err = strconv.Atoi(string(line[9:12])); err != nil {
+		return nil, fmt.Errorf("not HTTP: %q", line)
+	}
+	length := 0
+	for {
+		if line, err = in.ReadSlice('\n'); err != nil {
+			return nil, err
+		}
+		header := bytes.TrimRight(line, "\r\n")
+		if len(header) == 0 {
+			break
+		}
+		if value, ok := bytes.CutPrefix(header, contentLength); ok {
+			if length, err = strconv.Atoi(string(value)); err != nil {
+				return nil, err
+			}
+		}
+		if value, ok := bytes.CutPrefix(header, location); ok {
+			a.location = string(value)
+		}
+	}
+	_, err = in.Discard(length)
+	return a, err
+}
+
+var contentLength, location = []byte("Content-Length: "), []byte("Location: ")

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// A rawLog is the baseline of writes: a JetStream stream in this process, on the
+// same disk, that syncs every message before it acknowledges it.
+type rawLog struct {
+	server *server.Server
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	next   atomic.Int64 // subjects that were used
+}
+
+func startRawLog(dir string) (*rawLog, error) {
+	srv, err := server.NewServer(&server.Options{
+		DontListen: true, JetStream: true, StoreDir: dir, SyncAlways: true, NoSigs: true, NoLog: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	go srv.Start() // returns when the server is up; ends with stop
+	if !srv.ReadyForConnections(10 * time.Second) {
+		return nil, errors.New("the baseline's server did not get ready")
+	}
+	l := &rawLog{server: srv}
+	if l.nc, err = nats.Connect("", nats.InProcessServer(srv)); err != nil {
+		l.stop()
+		return nil, err
+	}
+	if l.js, err = jetstream.New(l.nc); err != nil {
+		l.stop()
+		return nil, err
+	}
+	_, err = l.js.CreateStream(context.Background(), jetstream.StreamConfig{
+		Name: "RAW", Subjects: []string{"raw.*"}, AllowDirect: true, DenyDelete: true, DenyPurge: true,
+	})
+	if err != nil {
+		l.stop()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *rawLog) stop() {
+	if l.nc != nil {
+		l.nc.Close()
+	}
+	l.server.Shutdown()
+	l.server.WaitForShutdown()
+}
+
+// publish publishes messages of a size, each on a subject of its own, with so
+// many in flight.
+func (l *rawLog) publish(inFlight, size int, duration time.Duration) (*result, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), duration)
+	defer cancel()
+	payload := slices.Repeat([]byte("x"), size)
+	var (
+		mu      sync.Mutex
+		total   = &result{}
+		failure error
+		running sync.WaitGroup
+		started = time.Now()
+	)
+	for range inFlight {
+		running.Go(func() {
+			var mine []time.Duration
+			var err error
+			for ctx.Err() == nil && err == nil {
+				sent := time.Now()
+				_, err = l.js.Publish(context.Background(), fmt.Sprintf("raw.%d", l.next.Add(1)), payload)
+				mine = append(mine, time.Since(sent))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			failure = errors.Join(failure, err)
+			total.latencies = append(total.latencies, mine...)
+		})
+	}
+	running.Wait()
+	total.elapsed = time.Since(started)
+	total.count = len(total.latencies)
+	slices.Sort(total.latencies)
+	return total, failure
+}
