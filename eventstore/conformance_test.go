@@ -70,6 +70,7 @@ func conformance(t *testing.T, connect func(testing.TB) *nats.Conn, embedded ...
 		{"what appends nothing is answered with the session as it is", testAppendsNothing},
 		{"a decision that was overtaken is made again", testDecidesAgain},
 		{"a refusal is decided on the newest state", testRefusalIsConfirmed},
+		{"what a node remembers of a session may be old", testRemembersAnOldState},
 		{"of 50 concurrent accepts one wins and the others see it", testOneWins},
 		{"concurrent changes of one session are all applied", testAllApplied},
 		{"many atomic writes at once all succeed", testManyBatches},

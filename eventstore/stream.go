@@ -54,6 +54,7 @@ type Log struct {
 	created  time.Time
 	identity string
 	batches  chan struct{} // one element for each atomic write under way
+	cache    cache
 
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc
@@ -113,6 +114,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 		created:  found.Created,
 		identity: StreamName + "@" + found.Created.UTC().Format(time.RFC3339Nano),
 		batches:  make(chan struct{}, maxBatches),
+		cache:    newCache(),
 	}
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	// What the log holds already is not taken for durable because it is there.

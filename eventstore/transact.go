@@ -38,9 +38,12 @@ const writePatience = 10 * time.Second
 func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Recorded, error) {
 	ctx, cancel := withPatience(ctx, writePatience)
 	defer cancel()
-	current, err := l.newest(ctx, req.SessionID, anyReplica)
-	if err != nil {
-		return domain.Recorded{}, err
+	current, cached := l.cache.get(req.SessionID)
+	if !cached {
+		var err error
+		if current, err = l.newest(ctx, req.SessionID, anyReplica); err != nil {
+			return domain.Recorded{}, err
+		}
 	}
 	keys := keySearch{log: l, key: req.Key}
 	confirmed := false // current is the leader's newest
@@ -78,6 +81,9 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 			if failed := l.durable(ctx, current.Position); failed != nil {
 				return domain.Recorded{}, unavailable("session "+req.SessionID, failed)
 			}
+			if current.Position > 0 {
+				l.cache.put(current)
+			}
 			if answer == nil {
 				return current.Recorded(), err
 			}
@@ -103,6 +109,7 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 // A write is the attempts to append certain events after a certain one.
 type write struct {
 	log    *Log
+	req    *domain.Request
 	after  *Record // the session's newest event, as far as we know
 	events []domain.Event
 	msgs   []*nats.Msg // as they are sent; their ids stay the same in all attempts
@@ -115,7 +122,7 @@ func (l *Log) newWrite(req domain.Request, after *Record, events []domain.Event)
 	if !validID(req.SessionID) {
 		return nil, fmt.Errorf("append: %q cannot be the id of a session", req.SessionID)
 	}
-	w := &write{log: l, after: after, events: events}
+	w := &write{log: l, req: &req, after: after, events: events}
 	version := after.Event.Session.Version
 	previous := after.Position
 	for i := range events {
@@ -212,7 +219,13 @@ func (w *write) recorded(ctx context.Context, sequence uint64) (domain.Recorded,
 		w.loose = true
 		return domain.Recorded{}, w.failed(err)
 	}
-	return domain.Recorded{Session: w.events[len(w.events)-1].Session, Position: sequence}, nil
+	newest := &Record{Position: sequence, Previous: w.after.Position, ID: w.lastID, Event: w.events[len(w.events)-1], Request: *w.req}
+	if len(w.events) > 1 {
+		newest.Previous = sequence - 1 // the events of a write are adjacent
+	}
+	newest.Time = time.UnixMilli(newest.Event.Session.UpdatedAt).UTC()
+	w.log.cache.put(newest)
+	return newest.Recorded(), nil
 }
 
 // failed says whether the events may have been written.
