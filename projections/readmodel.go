@@ -124,7 +124,7 @@ func (m *ReadModel) CaughtUp(ctx context.Context) error {
 }
 
 func (m *ReadModel) reached(ctx context.Context, end uint64) bool {
-	t, err := m.fresh.ticket(m.log.Identity(), time.Now())
+	t, err := m.ticket()
 	if err != nil {
 		return false
 	}
@@ -140,9 +140,12 @@ func (m *ReadModel) reached(ctx context.Context, end uint64) bool {
 // answer reads with a ticket. Where the read model cannot be trusted it waits a
 // little for it to become so, and reads once more.
 func (m *ReadModel) answer(ctx context.Context, read func(*ticket) error) error {
-	err := m.attempt(read)
+	first, err := m.ticket()
+	if err == nil {
+		err = read(first)
+	}
 	if errors.Is(err, errUntrusted) && m.awaitTrust(ctx) {
-		err = m.attempt(read)
+		err = m.readAgain(first, read)
 	}
 	if err == nil || errors.Is(err, domain.ErrNotFound) || errors.Is(err, domain.ErrTooExpensive) {
 		return err
@@ -150,12 +153,21 @@ func (m *ReadModel) answer(ctx context.Context, read func(*ticket) error) error 
 	return fmt.Errorf("%w: %w", domain.ErrUnavailable, err)
 }
 
-func (m *ReadModel) attempt(read func(*ticket) error) error {
-	t, err := m.fresh.ticket(m.log.Identity(), time.Now())
+// readAgain reads for a question that was put when the first ticket was drawn, nil
+// if none could be: what has been answered since then need not be in it.
+func (m *ReadModel) readAgain(first *ticket, read func(*ticket) error) error {
+	again, err := m.ticket()
 	if err != nil {
 		return err
 	}
-	return read(t)
+	if first != nil {
+		again.need = min(again.need, first.need)
+	}
+	return read(again)
+}
+
+func (m *ReadModel) ticket() (*ticket, error) {
+	return m.fresh.ticket(m.log.Identity(), time.Now())
 }
 
 // awaitTrust waits until an answer would be trusted, at most for patience.
