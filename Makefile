@@ -102,6 +102,12 @@ fuzz: ## Run every fuzz target for FUZZTIME (60s), one after the other
 	if [ $$found -eq 0 ]; then echo "fuzz: no fuzz target found" >&2; exit 1; fi; \
 	echo "fuzz: $$found targets, no finding"
 
+BENCHFLAGS ?=
+
+.PHONY: bench
+bench: ## Measure the service beside raw baselines (BENCHFLAGS, see: go run ./cmd/bench --help)
+	go run ./cmd/bench $(BENCHFLAGS)
+
 .PHONY: clean
 clean: ## Remove what was built (bin/, .cache/); data directories stay
 	rm -rf bin .cache coverage.out

@@ -171,7 +171,7 @@ func killInMidWrite(t *testing.T, s *service, seed uint64, kill, revive func()) 
 		}
 		return err
 	})
-	events := s.log()
+	events := s.settledLog()
 	checkChains(t, events)
 	written := map[string][]event{}
 	for _, e := range events {

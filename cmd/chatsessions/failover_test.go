@@ -49,7 +49,7 @@ func TestWhenANodeDiesTheOtherGoesOnWithoutALie(t *testing.T) {
 			over.Store(true)
 			running.Wait()
 			t.Logf("%d answered, %d refused with a 503", tally.answered.Load(), tally.refused.Load())
-			checkReadModel(t, survivor, survivor.log())
+			checkReadModel(t, survivor, survivor.settledLog())
 			victim.start()
 		})
 	}
@@ -97,7 +97,7 @@ func TestARedisThatHangsHoldsUpNoSession(t *testing.T) {
 			}
 			return nil
 		})
-		checkReadModel(t, s, s.log())
+		checkReadModel(t, s, s.settledLog())
 	})
 }
 

@@ -64,7 +64,7 @@ func TestWithoutNATSWritesAreRefusedAndReadsNeverLie(t *testing.T) {
 				return nil
 			})
 			writes.check(t, s)
-			checkReadModel(t, s, s.log())
+			checkReadModel(t, s, s.settledLog())
 		})
 	}
 }
@@ -102,7 +102,7 @@ func TestWithoutRedisWritesGoOnAndSessionsComeFromTheLog(t *testing.T) {
 			}
 			return nil
 		})
-		checkReadModel(t, s, s.log())
+		checkReadModel(t, s, s.settledLog())
 	})
 }
 

@@ -156,6 +156,21 @@ func (s *service) log() []event {
 	return events
 }
 
+// settledLog reads the log when nothing has come to it for a second: a server that
+// was frozen goes on with what it had received, and nothing else tells when that is
+// done.
+func (s *service) settledLog() []event {
+	s.t.Helper()
+	for events := s.log(); ; {
+		<-time.After(time.Second)
+		again := s.log()
+		if len(again) == len(events) {
+			return again
+		}
+		events = again
+	}
+}
+
 // readLog reads the stream by name, as any subscriber can.
 func readLog(ctx context.Context, nc *nats.Conn) ([]event, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
