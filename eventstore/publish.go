@@ -54,7 +54,7 @@ const (
 // publish makes one attempt to write the messages, all or none, and returns the
 // sequence of the last one. Only the first carries an expected sequence.
 func (l *Log) publish(ctx context.Context, msgs []*nats.Msg) (uint64, outcome, error) {
-	if l.nc.IsClosed() {
+	if l.commands.IsClosed() {
 		return 0, refused, nats.ErrConnectionClosed
 	}
 	if e := l.options.Embedded; e != nil && e.Err() != nil {
@@ -86,12 +86,12 @@ func (l *Log) publish(ctx context.Context, msgs []*nats.Msg) (uint64, outcome, e
 		}
 		last.Header.Set(jetstreamext.BatchCommitHeader, "1")
 		for _, m := range msgs[:len(msgs)-1] {
-			if err := l.nc.PublishMsg(m); err != nil {
+			if err := l.commands.PublishMsg(m); err != nil {
 				return 0, notSent(err), err
 			}
 		}
 	}
-	answer, err := l.nc.RequestMsgWithContext(ctx, last)
+	answer, err := l.commands.RequestMsgWithContext(ctx, last)
 	if err != nil {
 		return 0, classifyRequest(err), err
 	}

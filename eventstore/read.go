@@ -159,7 +159,7 @@ func (l *Log) ask(ctx context.Context, subject string, request []byte, parse fun
 	var pause backoff
 	for {
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
-		answer, err := l.nc.RequestWithContext(attempt, subject, request)
+		answer, err := l.commands.RequestMsgWithContext(attempt, &nats.Msg{Subject: subject, Data: request})
 		cancel()
 		if err == nil {
 			err = parse(answer)

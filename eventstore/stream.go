@@ -48,6 +48,7 @@ type Options struct {
 // Log is the log of all events. It is safe for concurrent use.
 type Log struct {
 	nc       *nats.Conn
+	commands requester // nc, or what a simulation puts in its place
 	js       jetstream.JetStream
 	options  Options
 	logger   *slog.Logger
@@ -60,6 +61,13 @@ type Log struct {
 	stop    context.CancelFunc
 	mu      sync.Mutex // orders Close after the start of a Follow
 	follows sync.WaitGroup
+}
+
+// A requester is what reads and writes need of a NATS connection; *nats.Conn is one.
+type requester interface {
+	IsClosed() bool
+	PublishMsg(m *nats.Msg) error
+	RequestMsgWithContext(ctx context.Context, m *nats.Msg) (*nats.Msg, error)
 }
 
 // A ConfigError is returned by Open when there is a stream of the log's name that
@@ -110,7 +118,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 		return nil, &ConfigError{differences}
 	}
 	l := &Log{
-		nc: nc, js: js, options: o, logger: orDiscard(o.Logger),
+		nc: nc, commands: nc, js: js, options: o, logger: orDiscard(o.Logger),
 		created:  found.Created,
 		identity: StreamName + "@" + found.Created.UTC().Format(time.RFC3339Nano),
 		batches:  make(chan struct{}, maxBatches),
