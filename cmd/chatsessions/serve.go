@@ -102,7 +102,7 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 		return c.serveHTTP(running, listener, chathttp.NewServer(chathttp.Config{
 			Log: stores.log, Reads: reads, Tokens: tokens,
 			WriteWait: projections.Bound, RateLimit: c.RateLimit,
-			Now: time.Now, Logger: logger,
+			Now: now, Logger: logger,
 		}), s.out, logger)
 	})
 	if err := parts.Wait(); err != nil {

@@ -98,6 +98,7 @@ func (l redisLog) Printf(_ context.Context, format string, v ...any) {
 func (s *stores) embedNATS(ctx context.Context, dataDir, password string, reach *connection, logger *slog.Logger) (*nats.Conn, error) {
 	embedded, err := eventstore.StartEmbedded(ctx, eventstore.EmbeddedOptions{
 		StoreDir: filepath.Join(dataDir, "log"), User: "chatsessions", Password: password, Logger: logger,
+		Sync: syncFile,
 	})
 	if errors.Is(err, eventstore.ErrInUse) {
 		return nil, fmt.Errorf("%s: another process serves this data directory; stop it, or choose another with --data-dir", dataDir)
