@@ -35,13 +35,18 @@ func newEvent(typ EventType, before, after *Session) Event {
 	return Event{Type: typ, Changes: appendDiff(nil, before, after), Session: *after}
 }
 
-// AppendJSON appends the event's data: {"changes": …, "session": …}.
-func (e *Event) AppendJSON(b []byte) []byte {
+// MarshalData returns the event's data, {"changes": …, "session": …}, and the part
+// of it that is the session.
+func (e *Event) MarshalData() (data, session []byte) {
+	b := make([]byte, 0, 1024)
 	b = append(b, `{"changes":`...)
 	b = append(b, e.Changes...)
 	b = append(b, `,"session":`...)
+	start := len(b)
 	b = e.Session.AppendJSON(b)
-	return append(b, '}')
+	end := len(b)
+	b = append(b, '}')
+	return b, b[start:end:end]
 }
 
 // Apply folds an event's changes into the session before it. The result is the

@@ -1,6 +1,9 @@
 package domain
 
-import "math"
+import (
+	"iter"
+	"math"
+)
 
 // A Request is the identity of a write: who asked, under which name the request
 // is traced, and the key by which a repetition of it is recognised.
@@ -18,9 +21,20 @@ type Request struct {
 type Recorded struct {
 	Session  Session
 	Position uint64 // the event's place in the log; 0 for a session without events
-	// Before is the session that a repeated request was first decided on; nil for
-	// any other.
+	// Before is the session before that: of an answered write, the one that it was
+	// decided on; of an event, the one that it changed. nil where it is not at hand.
 	Before *Session
+	// Encoded is what Session.AppendJSON writes, nil where nobody has needed it yet.
+	// It is shared and must not be changed.
+	Encoded []byte
+}
+
+// JSON returns the session as clients see it. The bytes are shared.
+func (r *Recorded) JSON() []byte {
+	if r.Encoded == nil {
+		r.Encoded = r.Session.AppendJSON(make([]byte, 0, 512))
+	}
+	return r.Encoded
 }
 
 // A Document is a session as the read model holds it.
@@ -49,37 +63,45 @@ type Filter struct {
 	Values []string
 }
 
-// FilterFields lists the fields by which a list can be filtered.
+// FilterFields lists the fields by which a list can be filtered; see Filterable.
 func FilterFields() []string {
 	return []string{"state", "type", "room", "participants", "createdBy", "startedBy", "acceptedBy", "rejectedBy", "finishedBy"}
+}
+
+// Filterable returns the session's filter fields with their values: participants
+// once for each, absent fields not at all.
+func (s *Session) Filterable() iter.Seq2[string, string] {
+	return func(yield func(field, value string) bool) {
+		present := func(field, value string) bool { return value == "" || yield(field, value) }
+		if !present("state", string(s.State)) || !present("type", s.Type) || !present("room", s.Room) {
+			return
+		}
+		for _, uid := range s.Participants {
+			if !yield("participants", uid) {
+				return
+			}
+		}
+		if !present("createdBy", s.CreatedBy) {
+			return
+		}
+		for t, stamp := range s.Stamps {
+			if stamp != nil && !present(Transition(t).ByField(), stamp.By) {
+				return
+			}
+		}
+	}
 }
 
 // FilterValues returns the session's values of a filter field; none where the
 // field is absent.
 func (s *Session) FilterValues(field string) []string {
-	var value string
-	switch field {
-	case "state":
-		value = string(s.State)
-	case "type":
-		value = s.Type
-	case "room":
-		value = s.Room
-	case "participants":
-		return s.Participants
-	case "createdBy":
-		value = s.CreatedBy
-	default:
-		for _, t := range Transitions() {
-			if field == t.ByField() && s.Stamps[t] != nil {
-				value = s.Stamps[t].By
-			}
+	var values []string
+	for f, value := range s.Filterable() {
+		if f == field {
+			values = append(values, value)
 		}
 	}
-	if value == "" {
-		return nil
-	}
-	return []string{value}
+	return values
 }
 
 // Readers lists the accounts that may see the session: its creator and its

@@ -27,6 +27,6 @@ func (c cache) put(r *Record) {
 		return
 	}
 	kept := *r
-	kept.Event.Changes = nil // nobody decides by them
+	kept.Event.Changes, kept.encoded = nil, nil // nobody decides by them
 	c.records.Set(id, &kept)
 }

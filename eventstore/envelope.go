@@ -59,11 +59,12 @@ type Record struct {
 	// Request is the write that the event was part of, by whom and for which
 	// request.
 	Request domain.Request
+	encoded []byte // see domain.Recorded.Encoded
 }
 
 // Recorded is the session after the event, and where the log has it.
 func (r *Record) Recorded() domain.Recorded {
-	return domain.Recorded{Session: r.Event.Session, Position: r.Position}
+	return domain.Recorded{Session: r.Event.Session, Position: r.Position, Encoded: r.encoded}
 }
 
 // An UnreadableError is returned for a message of the log that is not an event
@@ -80,9 +81,9 @@ func (e *UnreadableError) Error() string {
 
 func (e *UnreadableError) Unwrap() error { return e.Err }
 
-// encode makes the message of an event. The position of the session's event
-// before is left out for its first.
-func encode(req *domain.Request, e *domain.Event, id string, previous uint64) *nats.Msg {
+// encode makes the message of an event, and returns the part of it that is the
+// session. The position of the session's event before is left out for its first.
+func encode(req *domain.Request, e *domain.Event, id string, previous uint64) (m *nats.Msg, session []byte) {
 	h := nats.Header{}
 	set := func(name, value string) {
 		if value != "" { // CloudEvents knows no empty attributes
@@ -109,7 +110,8 @@ func encode(req *domain.Request, e *domain.Event, id string, previous uint64) *n
 		set(headerRequestDigest, req.Digest)
 	}
 	set(headerTraceParent, req.TraceParent)
-	return &nats.Msg{Subject: subjectOf(req.SessionID), Header: h, Data: e.AppendJSON(nil)}
+	data, session := e.MarshalData()
+	return &nats.Msg{Subject: subjectOf(req.SessionID), Header: h, Data: data}, session
 }
 
 // A storedMsg is a message as the stream has it.

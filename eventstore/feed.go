@@ -96,8 +96,63 @@ type follower struct {
 	read    uint64            // position of the last message that was read
 }
 
-// run reads through one consumer until something breaks.
+// run reads the log until something breaks, from the tail as far as that goes.
 func (f *follower) run(ctx context.Context) error {
+	if f.log.tail == nil {
+		return f.runConsumer(ctx, nil)
+	}
+	recent := f.log.tail.open()
+	defer recent.close()
+	for {
+		if err := f.runConsumer(ctx, recent); err != nil {
+			return err
+		}
+		if err := f.runTail(ctx, recent); err != nil {
+			return err
+		}
+	}
+}
+
+// runTail reads the tail until something breaks, or until there is an event in
+// the log that the tail does not have; then it returns nil.
+func (f *follower) runTail(ctx context.Context, recent *tailReader) error {
+	recent.forget(f.read)
+	check := time.NewTicker(tailCheck)
+	defer check.Stop()
+	missing := uint64(0) // what the tail did not have at the last check
+	for {
+		if f.pending = recent.take(f.read, f.limit); len(f.pending) > 0 {
+			f.whole = len(f.pending)
+			f.read = f.pending[f.whole-1].Position
+			if err := f.flush(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-recent.more:
+		case <-check.C:
+			end, err := f.log.lastSequence(ctx)
+			if err != nil {
+				return err
+			}
+			switch {
+			case end <= f.read:
+				missing = 0
+			case missing == f.read+1:
+				return nil
+			default: // its acknowledgement may be on its way
+				missing = f.read + 1
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// runConsumer reads through one consumer until something breaks, or until the
+// tail goes on from here; then it returns nil.
+func (f *follower) runConsumer(ctx context.Context, recent *tailReader) error {
 	f.pending, f.whole, f.read = f.pending[:0], 0, f.position
 	// A server that we come back to may have lost the consumer; waiting for its
 	// heartbeat to be missed would take seconds.
@@ -116,6 +171,11 @@ func (f *follower) run(ctx context.Context) error {
 			// Nothing more is there now: hand over what there is, then wait.
 			if err := f.flush(ctx); err != nil {
 				return err
+			}
+			if recent != nil {
+				if goesOn, err := f.atTail(ctx, recent); goesOn || err != nil {
+					return err
+				}
 			}
 			select {
 			case next = <-messages:
@@ -140,6 +200,19 @@ func (f *follower) run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// atTail says whether the tail goes on where the follower is: it holds the next
+// event, or will when it is written.
+func (f *follower) atTail(ctx context.Context, recent *tailReader) (bool, error) {
+	if len(f.pending) > 0 {
+		return false, nil // a part of a write, of which the rest is on its way
+	}
+	if recent.has(f.read + 1) {
+		return true, nil
+	}
+	end, err := f.log.lastSequence(ctx)
+	return end == f.read, err
 }
 
 // take adds a message to the pending events.

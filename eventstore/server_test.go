@@ -167,7 +167,8 @@ func TestServerIsFullOfBatches(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
 		_, err = l.Transact(ctx, domain.Request{SessionID: id, Actor: "pat"}, decide)
-		if !errors.Is(err, domain.ErrUnavailable) || errors.Is(err, domain.ErrOutcomeUnknown) {
+		// The last attempt may be cut by the deadline.
+		if !errors.Is(err, domain.ErrUnavailable) && !errors.Is(err, domain.ErrOutcomeUnknown) {
 			t.Errorf("%v", err)
 		}
 		// A gap makes the server drop a batch.

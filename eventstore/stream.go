@@ -56,6 +56,8 @@ type Log struct {
 	identity string
 	batches  chan struct{} // one element for each atomic write under way
 	cache    cache
+	tail     *tail // nil where others write to the log too
+	counters counters
 
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc
@@ -128,6 +130,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	// What the log holds already is not taken for durable because it is there.
 	if e := o.Embedded; e != nil {
 		l.options.Durable = e.Durable
+		l.tail = &tail{}
 		err = e.settle(ctx, l, found)
 	} else {
 		err = l.durable(ctx, found.State.LastSeq)

@@ -39,7 +39,10 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 	ctx, cancel := withPatience(ctx, writePatience)
 	defer cancel()
 	current, cached := l.cache.get(req.SessionID)
-	if !cached {
+	if cached {
+		l.counters.cacheHits.Add(1)
+	} else {
+		l.counters.cacheMisses.Add(1)
 		var err error
 		if current, err = l.newest(ctx, req.SessionID, anyReplica); err != nil {
 			return domain.Recorded{}, err
@@ -92,6 +95,7 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 			}
 			recorded := answer.Recorded()
 			recorded.Before, err = keys.before(ctx, answer)
+			l.counters.replays.Add(1)
 			return recorded, err
 		}
 		w, err := l.newWrite(req, current, events)
@@ -103,6 +107,7 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 			return recorded, err
 		}
 		current, confirmed = latest, true
+		l.counters.conflicts.Add(1)
 	}
 }
 
@@ -112,7 +117,8 @@ type write struct {
 	req    *domain.Request
 	after  *Record // the session's newest event, as far as we know
 	events []domain.Event
-	msgs   []*nats.Msg // as they are sent; their ids stay the same in all attempts
+	msgs   []*nats.Msg       // as they are sent; their ids stay the same in all attempts
+	states []domain.Recorded // what each of them leads to; positions come last
 	lastID string
 	// loose says that an attempt may have been written, or may still be.
 	loose bool
@@ -124,7 +130,7 @@ func (l *Log) newWrite(req domain.Request, after *Record, events []domain.Event)
 	}
 	w := &write{log: l, req: &req, after: after, events: events}
 	version := after.Event.Session.Version
-	previous := after.Position
+	previous, before := after.Position, &after.Event.Session
 	for i := range events {
 		version++
 		if s := &events[i].Session; s.ID != req.SessionID || s.Version != version {
@@ -135,7 +141,10 @@ func (l *Log) newWrite(req domain.Request, after *Record, events []domain.Event)
 			return nil, fmt.Errorf("append: %w", err)
 		}
 		w.lastID = id.String()
-		w.msgs = append(w.msgs, encode(&req, &events[i], w.lastID, previous))
+		m, encoded := encode(&req, &events[i], w.lastID, previous)
+		w.msgs = append(w.msgs, m)
+		w.states = append(w.states, domain.Recorded{Session: events[i].Session, Before: before, Encoded: encoded})
+		before = &events[i].Session
 		previous = previousInBatch
 	}
 	first := w.msgs[0].Header
@@ -213,19 +222,32 @@ func (w *write) resolve(ctx context.Context) (domain.Recorded, *Record, error) {
 	return domain.Recorded{}, latest, nil
 }
 
-// recorded passes the barrier for events that are in the log.
+// recorded passes the barrier for events that are in the log, the last of them at
+// a sequence.
 func (w *write) recorded(ctx context.Context, sequence uint64) (domain.Recorded, error) {
+	for i := range w.states { // the events of a write are adjacent
+		w.states[i].Position = sequence - uint64(len(w.states)-1-i)
+	}
+	if w.log.tail != nil {
+		w.log.tail.put(w.states)
+	}
 	if err := w.log.durable(ctx, sequence); err != nil {
 		w.loose = true
 		return domain.Recorded{}, w.failed(err)
 	}
-	newest := &Record{Position: sequence, Previous: w.after.Position, ID: w.lastID, Event: w.events[len(w.events)-1], Request: *w.req}
-	if len(w.events) > 1 {
-		newest.Previous = sequence - 1 // the events of a write are adjacent
+	newest := w.states[len(w.states)-1]
+	previous := w.after.Position
+	if len(w.states) > 1 {
+		previous = sequence - 1
 	}
-	newest.Time = time.UnixMilli(newest.Event.Session.UpdatedAt).UTC()
-	w.log.cache.put(newest)
-	return newest.Recorded(), nil
+	w.log.cache.put(&Record{
+		Position: sequence, Previous: previous, ID: w.lastID, Time: time.UnixMilli(newest.Session.UpdatedAt).UTC(),
+		Event: w.events[len(w.events)-1], Request: *w.req,
+	})
+	w.log.counters.writes.Add(1)
+	w.log.counters.events.Add(uint64(len(w.events)))
+	newest.Before = &w.after.Event.Session
+	return newest, nil
 }
 
 // failed says whether the events may have been written.

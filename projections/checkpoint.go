@@ -7,7 +7,7 @@ import (
 
 // A checkpoint says which log the read model was made from, and how far that was
 // read. It lies in Redis beside the documents, and moves only by compare-and-set
-// in the script that writes them.
+// in the transaction that writes them.
 type checkpoint struct {
 	identity string // of the log
 	position uint64 // of the newest event that is in the read model

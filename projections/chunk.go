@@ -1,79 +1,68 @@
 package projections
 
-import (
-	"strings"
+import "strings"
 
-	"chatsessions/domain"
-)
-
-// A document is a session as it is to be stored.
-type document struct {
-	id    string
-	value string
-	*stored
-}
-
-// A chunk is what one script writes: the newest state of some sessions.
+// A chunk is what one transaction writes: the newest state of some sessions.
 type chunk struct {
-	documents []document
+	documents []*document
 	at        map[string]int // index in documents, by session id
 	bytes     int
-	last      uint64 // position of the newest event; 0 for an empty chunk
-	lastID    string // its session
+	newest    *document
 }
 
 func newChunk() *chunk { return &chunk{at: map[string]int{}} }
 
-// full says whether a session's next event has to go into another chunk. An
-// atomic write is of one session, and is not cut.
-func (c *chunk) full(id string, bytes int) bool {
-	if c.last == 0 || id == c.lastID {
+// last is the position of the newest event in a chunk that is not empty.
+func (c *chunk) last() uint64 { return c.newest.position }
+
+// full says whether a document has to go into another chunk. An atomic write is of
+// one session, and is not cut.
+func (c *chunk) full(d *document) bool {
+	if c.newest == nil || d.id == c.newest.id {
 		return false
 	}
-	_, known := c.at[id]
-	return c.bytes+bytes > maxBatchBytes || (!known && len(c.documents) >= maxBatchEvents)
+	_, known := c.at[d.id]
+	return c.bytes+len(d.value) > maxBatchBytes || (!known && len(c.documents) >= maxBatchEvents)
 }
 
 // put adds a session as an event left it, in the place of what older events did.
-func (c *chunk) put(event *domain.Recorded, value string) error {
-	decoded, err := decodeDocument(value)
-	if err != nil {
-		return err
-	}
-	d := document{event.Session.ID, value, decoded}
-	if i, known := c.at[d.id]; known {
-		c.bytes -= len(c.documents[i].value)
-		c.documents[i] = d
-	} else {
+func (c *chunk) put(d *document) {
+	c.newest = d
+	c.bytes += len(d.value)
+	i, known := c.at[d.id]
+	if !known {
 		c.at[d.id] = len(c.documents)
 		c.documents = append(c.documents, d)
+		return
 	}
-	c.bytes += len(value)
-	c.last, c.lastID = event.Position, d.id
-	return nil
+	older := c.documents[i]
+	c.bytes -= len(older.value)
+	d.before = older.before // that is what lies in Redis
+	c.documents[i] = d
 }
 
 // indexChanges are what leaves and what enters each index, as arguments of ZREM
-// and ZADD. Calls in a script are dear: there is one for each index, not one for
-// each of its members.
+// and ZADD: one command for each index, not one for each of its members.
 type indexChanges struct{ leaving, entering map[string][]any }
 
-// diff compares documents with those that they replace, nil where there is none.
-func diff(old []*stored, documents []document) indexChanges {
+// diff compares documents with what they replace.
+func diff(documents []*document) indexChanges {
 	changes := indexChanges{map[string][]any{}, map[string][]any{}}
-	for i, d := range documents {
-		was := old[i]
-		moved := was == nil || was.member != d.member
-		if was != nil {
-			for name := range strings.FieldsSeq(was.indexes) {
+	var zero any = 0
+	for _, d := range documents {
+		moved := d.before.member != d.member
+		if d.before.member != "" {
+			var member any = d.before.member
+			for name := range strings.FieldsSeq(d.before.indexes) {
 				if moved || !d.isIn(name) {
-					changes.leaving[name] = append(changes.leaving[name], was.member)
+					changes.leaving[name] = append(changes.leaving[name], member)
 				}
 			}
 		}
+		var member any = d.member
 		for name := range strings.FieldsSeq(d.indexes) {
-			if moved || !was.isIn(name) {
-				changes.entering[name] = append(changes.entering[name], 0, d.member)
+			if moved || !d.before.isIn(name) {
+				changes.entering[name] = append(changes.entering[name], zero, member)
 			}
 		}
 	}

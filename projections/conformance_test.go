@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
+	"chatsessions/domain"
 	"chatsessions/projections/redistest"
 )
 
@@ -160,8 +161,13 @@ func scratch(t testing.TB, log *fakeLog) map[string]string {
 	log.mu.Lock()
 	events := slices.Clone(log.events)
 	log.mu.Unlock()
-	mustRun(t, p.apply(context.Background(), events))
+	mustRun(t, p.applyAlone(context.Background(), events))
 	return dump(t, e.Client())
+}
+
+// applyAlone is apply with a writer of its own.
+func (p *Projector) applyAlone(ctx context.Context, batch []domain.Recorded) error {
+	return p.withWriter(ctx, func(w *writer) error { return p.apply(ctx, w, batch) })
 }
 
 func sameKeys(t interface{ Fatalf(string, ...any) }, got, want map[string]string) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -22,63 +21,106 @@ import (
 // its old entries, and so that visibility and filters are checked without parsing
 // the JSON.
 type stored struct {
-	json     string
-	member   string
-	indexes  string // " all reader:alice state:created "
+	json string
+	entries
 	version  uint64
 	position uint64
 }
 
-// encodeDocument returns the value under which a session is stored.
-func encodeDocument(r *domain.Recorded) (string, error) {
-	member, err := memberOf(r.Session.CreatedAt, r.Session.ID)
-	if err != nil {
-		return "", err
+// entries say where the indexes have a session. The zero value is in none.
+type entries struct {
+	member  string
+	indexes string // " all reader:alice state:created "
+}
+
+// isIn says whether the session belongs in an index.
+func (e *entries) isIn(index string) bool {
+	return strings.Contains(e.indexes, " "+index+" ")
+}
+
+// A document is a session as it is to be stored, as an event left it.
+type document struct {
+	id       string
+	position uint64
+	value    []byte
+	entries
+	before *entries // of the session that it replaces; nil while that is not known
+}
+
+// newDocument encodes a session.
+func newDocument(r *domain.Recorded) (*document, error) {
+	d := &document{id: r.Session.ID, position: r.Position}
+	session := r.JSON()
+	if bytes.IndexByte(session, '\n') >= 0 {
+		return nil, fmt.Errorf("the JSON of session %s has a line break", r.Session.ID)
 	}
-	b := r.Session.AppendJSON(make([]byte, 0, 1024))
-	if bytes.IndexByte(b, '\n') >= 0 {
-		return "", fmt.Errorf("the JSON of session %s has a line break", r.Session.ID)
-	}
+	b := make([]byte, 0, len(session)+512)
+	b = append(b, session...)
 	b = append(b, '\n')
-	b = append(b, member...)
-	b = append(b, ' ')
-	for _, name := range indexNames(&r.Session) {
-		b = append(b, name...)
-		b = append(b, ' ')
+	start := len(b)
+	b, err := appendEntries(b, &r.Session)
+	if err != nil {
+		return nil, err
 	}
+	d.entries = parseEntries(string(b[start:]))
 	b = append(b, '\n')
 	b = strconv.AppendUint(b, r.Session.Version, 10)
 	b = append(b, ' ')
-	b = strconv.AppendUint(b, r.Position, 10)
-	return string(b), nil
+	d.value = strconv.AppendUint(b, r.Position, 10)
+	if r.Before != nil {
+		d.before, err = entriesOf(r.Before)
+	}
+	return d, err
 }
 
-// indexNames lists the indexes that a session belongs in.
-func indexNames(s *domain.Session) []string {
-	names := []string{indexAll}
-	add := func(name string) {
-		if !slices.Contains(names, name) {
-			names = append(names, name)
+// entriesOf returns the entries of a session, none for one that does not exist.
+func entriesOf(s *domain.Session) (*entries, error) {
+	if !s.Exists() {
+		return &entries{}, nil
+	}
+	b, err := appendEntries(make([]byte, 0, 256), s)
+	if err != nil {
+		return nil, err
+	}
+	e := parseEntries(string(b))
+	return &e, nil
+}
+
+// appendEntries writes the index member of a session and the names of the indexes
+// that it belongs in.
+func appendEntries(b []byte, s *domain.Session) ([]byte, error) {
+	b, err := appendMember(b, s.CreatedAt, s.ID)
+	if err != nil {
+		return nil, err
+	}
+	names := len(b)
+	b = append(b, " "+indexAll+" "...)
+	add := func(prefix, value string) {
+		start := len(b)
+		b = append(append(append(b, prefix...), bounded(value)...), ' ')
+		if bytes.Contains(b[names:start], b[start-1:]) {
+			b = b[:start]
 		}
 	}
 	for _, account := range s.Readers() {
-		add(readerIndex(account))
+		add(readerPrefix, account)
 	}
-	for _, field := range domain.FilterFields() {
-		for _, value := range s.FilterValues(field) {
-			add(fieldIndex(field, value))
-		}
+	for field, value := range s.Filterable() {
+		add(fieldPrefix(field), value)
 	}
-	return names
+	return b, nil
 }
 
-// decodeDocument reads what encodeDocument wrote.
+// parseEntries takes apart what appendEntries wrote.
+func parseEntries(text string) entries { return entries{text[:memberLength], text[memberLength:]} }
+
+// decodeDocument reads what newDocument wrote.
 func decodeDocument(value string) (*stored, error) {
 	text, rest, ok := strings.Cut(value, "\n")
 	if !ok || len(rest) < memberLength {
 		return nil, fmt.Errorf("a document of %d bytes is not in the layout %s", len(value), layoutVersion)
 	}
-	d := &stored{json: text, member: rest[:memberLength]}
+	d := &stored{json: text, entries: entries{member: rest[:memberLength]}}
 	indexes, last, ok := strings.Cut(rest[memberLength:], "\n")
 	version, position, ok2 := strings.Cut(last, " ")
 	d.indexes = indexes
@@ -89,11 +131,6 @@ func decodeDocument(value string) (*stored, error) {
 		return nil, fmt.Errorf("a document of %d bytes is not in the layout %s", len(value), layoutVersion)
 	}
 	return d, nil
-}
-
-// isIn says whether the document belongs in an index.
-func (d *stored) isIn(index string) bool {
-	return strings.Contains(d.indexes, " "+index+" ")
 }
 
 // readers lists the accounts that may see the session. Only where one of them

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	miniserver "github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -38,6 +39,13 @@ func StartEmbedded(password string) (*Embedded, error) {
 	if err := server.StartAddr("127.0.0.1:0"); err != nil {
 		return nil, fmt.Errorf("embedded redis: %w", err)
 	}
+	// Whoever watches the checkpoint is not told by miniredis when everything goes.
+	server.Server().SetPreHook(func(_ *miniserver.Peer, command string, _ ...string) bool {
+		if command == "FLUSHALL" || command == "FLUSHDB" {
+			server.Del(newKeyspace(0).checkpoint())
+		}
+		return false
+	})
 	at := url.URL{Scheme: "redis", User: url.UserPassword("default", password), Host: server.Addr()}
 	ctx, stop := context.WithCancel(context.Background())
 	client, err := Connect(ctx, RedisOptions{URL: at.String()})

@@ -49,6 +49,7 @@ type freshness struct {
 	passed uint64  // the largest position that this node has seen projected
 	probes []probe // oldest first, none older than probeLife for long
 	behind int     // how many probes in a row found the log's end before floor
+	newest Status  // as of the newest probe; Trusted is not kept
 	doubt  string  // why nothing can be trusted, whatever the probes say; "" for nothing
 
 	waiting  waiters

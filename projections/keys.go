@@ -44,7 +44,8 @@ func queriesKey(account string) string { return layoutVersion + ":queries:{" + h
 const indexAll = "all"
 
 func readerIndex(account string) string     { return readerPrefix + bounded(account) }
-func fieldIndex(field, value string) string { return field + ":" + bounded(value) }
+func fieldIndex(field, value string) string { return fieldPrefix(field) + bounded(value) }
+func fieldPrefix(field string) string       { return field + ":" }
 func isHashed(boundedValue string) bool     { return boundedValue[0] == hashMark }
 func digestOf(text string) string           { return hashed(text) }
 func validDigest(digest string) bool        { return len(digest) == digestLength && isPlain(digest) }
@@ -88,17 +89,17 @@ func hashed(text string) string {
 // of a sorted set whose scores are equal, is that of (createdAt, id).
 const memberLength = 24
 
-// memberOf returns a session's index member.
-func memberOf(createdAt int64, id string) (string, error) {
+// appendMember appends a session's index member.
+func appendMember(b []byte, createdAt int64, id string) ([]byte, error) {
 	if createdAt < 0 {
-		return "", fmt.Errorf("createdAt %d of session %q lies before 1970", createdAt, id)
+		return nil, fmt.Errorf("createdAt %d of session %q lies before 1970", createdAt, id)
 	}
-	member := make([]byte, memberLength)
-	binary.BigEndian.PutUint64(member, uint64(createdAt))
+	var member [memberLength]byte
+	binary.BigEndian.PutUint64(member[:], uint64(createdAt))
 	if !decodeID(member[8:], id) {
-		return "", fmt.Errorf("session id %q is not a UUID in its canonical form", id)
+		return nil, fmt.Errorf("session id %q is not a UUID in its canonical form", id)
 	}
-	return string(member), nil
+	return append(b, member[:]...), nil
 }
 
 // decodeID writes the 16 bytes of a UUID, and says whether the id is one in its
@@ -112,16 +113,22 @@ func decodeID(to []byte, id string) bool {
 			return false
 		}
 	}
-	_, err := hex.Decode(to, []byte(id[:8]+id[9:13]+id[14:18]+id[19:23]+id[24:]))
+	var digits [32]byte
+	n := copy(digits[:], id[:8])
+	n += copy(digits[n:], id[9:13])
+	n += copy(digits[n:], id[14:18])
+	n += copy(digits[n:], id[19:23])
+	copy(digits[n:], id[24:])
+	_, err := hex.Decode(to, digits[:])
 	return err == nil
 }
 
 func isID(id string) bool { return decodeID(make([]byte, 16), id) }
 
-// placeOf is the inverse of memberOf.
+// placeOf is the inverse of appendMember.
 func placeOf(member string) (createdAt int64, id string) {
 	b := []byte(member)
-	return int64(binary.BigEndian.Uint64(b)), //nolint:gosec // memberOf wrote an int64
+	return int64(binary.BigEndian.Uint64(b)), //nolint:gosec // appendMember wrote an int64
 		fmt.Sprintf("%x-%x-%x-%x-%x", b[8:12], b[12:14], b[14:16], b[16:18], b[18:24])
 }
 

@@ -357,9 +357,9 @@ func TestAHashedNameProvesNothing(t *testing.T) {
 	mustRun(t, err)
 	p.tests[0].indexes = []string{readerIndex(stranger)} // as if the hashes were the same
 	s := session(1, 1, by(stranger))
-	value, err := encodeDocument(&domain.Recorded{Session: s})
+	written, err := newDocument(&domain.Recorded{Session: s})
 	mustRun(t, err)
-	d, err := decodeDocument(value)
+	d, err := decodeDocument(string(written.value))
 	mustRun(t, err)
 	if ok, err := p.matches(d); ok || err != nil {
 		t.Fatalf("the session of a stranger is shown: %v", err)

@@ -49,12 +49,12 @@ func newPlan(q domain.Query) (*plan, error) {
 	p.whole, p.empty = bounds{low, high, q.Ascending}, !ok
 	p.rest = p.whole
 	if q.After != nil {
-		member, err := memberOf(q.After.CreatedAt, q.After.ID)
+		member, err := appendMember(nil, q.After.CreatedAt, q.After.ID)
 		if err != nil {
 			return nil, fmt.Errorf("place in a list: %w", err)
 		}
 		if ok {
-			p.rest = p.whole.resume(member)
+			p.rest = p.whole.resume(string(member))
 		}
 	}
 	for _, filter := range q.Filters {

@@ -13,7 +13,7 @@ import (
 	"chatsessions/domain"
 )
 
-// Bounds of one batch, so that the script which writes it stays short.
+// Bounds of one transaction, so that others are served in between.
 const (
 	maxBatchEvents = 256
 	maxBatchBytes  = 1 << 20
@@ -32,17 +32,22 @@ type ProjectorOptions struct {
 	// Notify is told each position that the read model has passed, at once and
 	// without a way through Redis; it must not block. See ReadModel.Projected.
 	Notify func(position uint64)
+	// Applied, where it is set, is told of each batch that was written: how many
+	// events were in it, and how long it took. It is called between two batches and
+	// must be quick.
+	Applied func(events int, took time.Duration)
 }
 
 // A Projector writes the log into the read model. Any number may run: one
 // advances, the others stand by.
 type Projector struct {
-	rdb    redis.UniversalClient
-	log    Log
-	keys   keyspace
-	logger *slog.Logger
-	notify func(uint64)
-	token  string // marks what this projector is clearing
+	rdb     redis.UniversalClient
+	log     Log
+	keys    keyspace
+	logger  *slog.Logger
+	notify  func(uint64)
+	applied func(events int, took time.Duration)
+	token   string // marks what this projector is clearing
 
 	mu      sync.Mutex // held while Redis is changed
 	current checkpoint // what this projector believes to stand in Redis
@@ -60,13 +65,16 @@ var (
 func NewProjector(rdb redis.UniversalClient, log Log, opts ProjectorOptions) *Projector {
 	p := &Projector{
 		rdb: rdb, log: log, keys: newKeyspace(0), token: newToken(),
-		logger: opts.Logger, notify: opts.Notify,
+		logger: opts.Logger, notify: opts.Notify, applied: opts.Applied,
 	}
 	if p.logger == nil {
 		p.logger = slog.Default()
 	}
 	if p.notify == nil {
 		p.notify = func(uint64) {}
+	}
+	if p.applied == nil {
+		p.applied = func(int, time.Duration) {}
 	}
 	return p
 }
@@ -115,12 +123,23 @@ func (p *Projector) project(ctx context.Context, takeOver bool) error {
 	p.notify(from.position)
 	p.logger.Info("projecting", "log", from.identity, "after", from.position)
 
+	return p.withWriter(ctx, func(w *writer) error { return p.follow(ctx, w, from.position) })
+}
+
+// follow writes the events after a position until something is wrong, which it
+// returns.
+func (p *Projector) follow(ctx context.Context, w *writer, after uint64) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var watching sync.WaitGroup
-	watching.Go(func() { cancel(p.watch(ctx)) })
-	err = p.log.Follow(ctx, from.position, maxBatchEvents, func(batch []domain.Recorded) error {
-		return p.apply(ctx, batch)
+	watching.Go(func() { cancel(p.watch(ctx, w)) })
+	err := p.log.Follow(ctx, after, maxBatchEvents, func(batch []domain.Recorded) error {
+		began := time.Now()
+		err := p.apply(ctx, w, batch)
+		if err == nil {
+			p.applied(len(batch), time.Since(began))
+		}
+		return err
 	})
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause // what watch found; Follow only saw its context end
@@ -140,8 +159,8 @@ func (p *Projector) position() uint64 {
 }
 
 // apply writes the newest state of each session in the batch, in parts where one
-// script would take too long.
-func (p *Projector) apply(ctx context.Context, batch []domain.Recorded) error {
+// transaction would take too long.
+func (p *Projector) apply(ctx context.Context, w *writer, batch []domain.Recorded) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	next := newChunk()
@@ -150,92 +169,64 @@ func (p *Projector) apply(ctx context.Context, batch []domain.Recorded) error {
 		if event.Position <= p.current.position {
 			continue
 		}
-		value, err := encodeDocument(event)
+		d, err := newDocument(event)
 		if err != nil {
 			return fmt.Errorf("event at position %d: %w", event.Position, err)
 		}
-		if next.full(event.Session.ID, len(value)) {
-			if err := p.write(ctx, next); err != nil {
+		if next.full(d) {
+			if err := p.write(ctx, w, next); err != nil {
 				return err
 			}
 			next = newChunk()
 		}
-		if err := next.put(event, value); err != nil {
-			return err
-		}
+		next.put(d)
 	}
-	return p.write(ctx, next)
+	return p.write(ctx, w, next)
 }
 
-// write applies one chunk and moves the checkpoint behind it. The documents that
-// it replaces say which index entries have to go. They are read as of the same
-// checkpoint on which the script insists, so they are still those that it replaces.
-func (p *Projector) write(ctx context.Context, c *chunk) error {
-	if c.last == 0 {
+// write applies one chunk and moves the checkpoint behind it.
+func (p *Projector) write(ctx context.Context, w *writer, c *chunk) error {
+	if len(c.documents) == 0 {
 		return nil
 	}
-	old, err := p.replaced(ctx, c)
-	if err != nil {
+	if err := replaced(ctx, w, c.documents); err != nil {
 		return err
 	}
-	after := checkpoint{p.current.identity, c.last}
-	if err := p.advance(ctx, p.current.String(), after, c.documents, diff(old, c.documents)); err != nil {
-		return fmt.Errorf("write positions %d to %d into the read model: %w", p.current.position+1, c.last, err)
+	after := checkpoint{p.current.identity, c.last()}
+	if err := w.write(ctx, p.current.String(), after, c.documents, diff(c.documents)); err != nil {
+		return fmt.Errorf("write positions %d to %d into the read model: %w", p.current.position+1, after.position, err)
 	}
 	p.current = after
 	p.notify(after.position)
 	return nil
 }
 
-// replaced reads the documents that the chunk will replace, nil for new ones.
-func (p *Projector) replaced(ctx context.Context, c *chunk) ([]*stored, error) {
-	keys := make([]string, 0, 1+len(c.documents))
-	keys = append(keys, p.keys.checkpoint())
-	for _, d := range c.documents {
-		keys = append(keys, p.keys.document(d.id))
-	}
-	reply, err := p.rdb.MGet(ctx, keys...).Result()
-	if err != nil {
-		return nil, fmt.Errorf("read the documents to replace: %w", err)
-	}
-	if found, _ := reply[0].(string); found != p.current.String() {
-		return nil, moved(p.current.identity, found)
-	}
-	old := make([]*stored, len(c.documents))
-	for i, value := range reply[1:] {
-		if text, ok := value.(string); ok {
-			if old[i], err = decodeDocument(text); err != nil {
-				return nil, fmt.Errorf("%s: %w", keys[1+i], err)
-			}
+// replaced finds the documents that these replace, whose index entries may have to
+// go. Where the log did not tell the session before, Redis has it: as of the same
+// checkpoint on which the writer insists.
+func replaced(ctx context.Context, w *writer, documents []*document) error {
+	var ids []string
+	for _, d := range documents {
+		if d.before == nil {
+			ids = append(ids, d.id)
 		}
 	}
-	return old, nil
-}
-
-// advance runs the script that writes documents and index entries and moves the
-// checkpoint, all or nothing.
-func (p *Projector) advance(ctx context.Context, expected string, after checkpoint, documents []document, changes indexChanges) error {
-	keys := []string{p.keys.checkpoint()}
-	args := []any{expected, after.String(), p.keys.notices(), len(documents), len(changes.leaving)}
-	for _, d := range documents {
-		keys = append(keys, p.keys.document(d.id))
-		args = append(args, d.value)
+	if len(ids) == 0 {
+		return nil
 	}
-	for name, members := range changes.leaving {
-		keys = append(keys, p.keys.index(name))
-		args = append(append(args, len(members)), members...)
-	}
-	for name, members := range changes.entering {
-		keys = append(keys, p.keys.index(name))
-		args = append(append(args, len(members)), members...)
-	}
-	found, err := applyScript.Run(ctx, p.rdb, keys, args...).Text()
+	found, err := w.documents(ctx, ids)
 	if err != nil {
 		return err
 	}
-	// A client that lost the answer sends the script again, and finds its own work.
-	if found != expected && found != after.String() {
-		return moved(after.identity, found)
+	for _, d := range documents {
+		if d.before != nil {
+			continue
+		}
+		d.before = &entries{}
+		if found[0] != nil {
+			d.before = &found[0].entries
+		}
+		found = found[1:]
 	}
 	return nil
 }
@@ -251,13 +242,13 @@ func moved(identity, found string) error {
 // watch returns when the checkpoint in Redis is not the one that this projector
 // left there, or lies past the end of the log: an idle projector would not find
 // out before the next event.
-func (p *Projector) watch(ctx context.Context) error {
+func (p *Projector) watch(ctx context.Context, w *writer) error {
 	for pause(ctx, watchEvery) {
 		if !p.mu.TryLock() {
 			continue // it is writing, and will see for itself
 		}
 		expected := p.current
-		found, err := p.read(ctx)
+		found, err := w.read(ctx)
 		p.mu.Unlock()
 		if err != nil {
 			return err
@@ -270,15 +261,6 @@ func (p *Projector) watch(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// read returns what stands in the checkpoint's place, "" for nothing.
-func (p *Projector) read(ctx context.Context) (string, error) {
-	text, err := p.rdb.Get(ctx, p.keys.checkpoint()).Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return "", fmt.Errorf("read the checkpoint: %w", err)
-	}
-	return text, nil
 }
 
 // pause waits, and says whether there is reason to go on.

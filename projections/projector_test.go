@@ -54,13 +54,14 @@ func TestIncrementalProjectionEqualsOneFromScratch(t *testing.T) {
 			mustRun(t, rdb.FlushAll(ctx).Err())
 			log := newFakeLog("log")
 			log.append(histories(rt)...)
+			tellBefore(rt, log.events)
 			p := NewProjector(rdb, log, ProjectorOptions{Logger: slog.New(slog.DiscardHandler)})
 			from, err := p.resume(ctx, false)
 			mustRun(t, err)
 			p.current = from
 			for rest := log.events; len(rest) > 0; {
 				n := rapid.IntRange(1, len(rest)).Draw(rt, "batch")
-				mustRun(t, p.apply(ctx, rest[:n]))
+				mustRun(t, p.applyAlone(ctx, rest[:n]))
 				rest = rest[n:]
 				if rapid.IntRange(0, 4).Draw(rt, "restart") == 0 {
 					p = NewProjector(rdb, log, ProjectorOptions{Logger: slog.New(slog.DiscardHandler)})
@@ -71,6 +72,20 @@ func TestIncrementalProjectionEqualsOneFromScratch(t *testing.T) {
 			sameKeys(rt, dump(t, rdb), scratch(t, log))
 		})
 	})
+}
+
+// tellBefore gives some of the events the session that they changed.
+func tellBefore(rt *rapid.T, events []domain.Recorded) {
+	newest := map[string]*domain.Session{}
+	for i := range events {
+		e := &events[i]
+		if rapid.Bool().Draw(rt, "tells before") {
+			if e.Before = newest[e.Session.ID]; e.Before == nil {
+				e.Before = &domain.Session{}
+			}
+		}
+		newest[e.Session.ID] = &e.Session
+	}
 }
 
 // histories draws events of a few sessions, in some order.
@@ -183,18 +198,47 @@ func TestABatchThatBuildsOnAnotherCheckpointWritesNothing(t *testing.T) {
 		p.current, err = p.resume(ctx, false)
 		mustRun(t, err)
 		late.current = p.current
-		mustRun(t, p.apply(ctx, log.events))
-		before := dump(t, rdb)
-		if err := late.apply(ctx, log.events[:1]); !errors.Is(err, errDeposed) {
-			t.Fatalf("got %v, want %v", err, errDeposed)
-		}
-		sameKeys(t, dump(t, rdb), before)
+		mustRun(t, late.withWriter(ctx, func(w *writer) error {
+			mustRun(t, p.applyAlone(ctx, log.events))
+			before := dump(t, rdb)
+			if err := late.apply(ctx, w, log.events[:1]); !errors.Is(err, errDeposed) {
+				t.Errorf("got %v, want %v", err, errDeposed)
+			}
+			if err := late.applyAlone(ctx, log.events[:1]); !errors.Is(err, errDeposed) {
+				t.Errorf("got %v, want %v", err, errDeposed)
+			}
+			sameKeys(t, dump(t, rdb), before)
+			return nil
+		}))
 
-		mustRun(t, rdb.FlushAll(ctx).Err())
-		if err := p.apply(ctx, []domain.Recorded{{Session: session(3, 3), Position: 4}}); !errors.Is(err, errAstray) {
+		next := []domain.Recorded{{Session: session(3, 3), Position: 4}}
+		mustRun(t, p.withWriter(ctx, func(w *writer) error {
+			mustRun(t, rdb.FlushAll(ctx).Err())
+			if err := p.apply(ctx, w, next); !errors.Is(err, errAstray) {
+				t.Errorf("got %v, want %v", err, errAstray)
+			}
+			return nil
+		}))
+		if err := p.applyAlone(ctx, next); !errors.Is(err, errAstray) {
 			t.Fatalf("got %v, want %v", err, errAstray)
 		}
 		sameKeys(t, dump(t, rdb), map[string]string{})
+	})
+}
+
+// Redis carries out the rest of a transaction when one of its commands fails.
+func TestAModelThatCannotBeWrittenAsAWholeIsBuiltAnew(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		r := newRig(t, rdb, newFakeLog("log"))
+		r.log.append(session(1, 1))
+		r.caughtUp()
+		mustRun(t, rdb.Set(t.Context(), r.keys.index(fieldIndex("room", "r1")), "no index", 0).Err())
+		r.log.append(session(2, 2, room("r1")))
+		r.caughtUp()
+		sameKeys(t, dump(t, rdb), scratch(t, r.log))
+		if !strings.Contains(r.output.String(), "WRONGTYPE") {
+			t.Errorf("it was not said:\n%s", r.output.String())
+		}
 	})
 }
 

@@ -30,7 +30,7 @@ const clearKeys = 500
 // cannot be of this log, it clears the read model and begins at 0. takeOver is
 // for a projector that has watched long enough to know that no other is at work.
 func (p *Projector) resume(ctx context.Context, takeOver bool) (checkpoint, error) {
-	found, err := p.read(ctx)
+	found, err := p.keys.readCheckpoint(ctx, p.rdb)
 	if err != nil {
 		return checkpoint{}, err
 	}
@@ -108,7 +108,11 @@ func (p *Projector) clear(ctx context.Context, found string) error {
 			break
 		}
 	}
-	if err := p.advance(ctx, expected, checkpoint{p.log.Identity(), 0}, nil, indexChanges{}); err != nil {
+	empty := checkpoint{p.log.Identity(), 0}
+	err := p.withWriter(ctx, func(w *writer) error {
+		return w.write(ctx, expected, empty, nil, indexChanges{})
+	})
+	if err != nil {
 		return fmt.Errorf("begin a read model: %w", err)
 	}
 	return nil
@@ -137,7 +141,7 @@ func (p *Projector) clearSlice(ctx context.Context, expected, mark, cursor strin
 func (p *Projector) standBy(ctx context.Context) bool {
 	last, since := "", time.Now()
 	for pause(ctx, stallEvery) {
-		found, err := p.read(ctx)
+		found, err := p.keys.readCheckpoint(ctx, p.rdb)
 		if err != nil {
 			since = time.Now() // the other one cannot get on either
 			continue

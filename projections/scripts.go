@@ -9,8 +9,6 @@ import (
 // The scripts. Each says at its top what it is given and what it returns. They
 // use only what both Redis and miniredis have.
 var (
-	//go:embed scripts/apply.lua
-	applySource string
 	//go:embed scripts/clear.lua
 	clearSource string
 	//go:embed scripts/slice.lua
@@ -24,7 +22,6 @@ var (
 	//go:embed scripts/savequery.lua
 	saveQuerySource string
 
-	applyScript   = redis.NewScript(applySource)
 	clearScript   = redis.NewScript(clearSource)
 	sliceScript   = redis.NewScript(sliceSource)
 	membersScript = redis.NewScript(membersSource)

@@ -2,12 +2,9 @@ package projections
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // pollEvery is how often the checkpoint is read while somebody waits and no
@@ -54,7 +51,7 @@ func (m *ReadModel) keepProbing(ctx context.Context) {
 }
 
 func (m *ReadModel) probe(ctx context.Context) error {
-	_, compared := m.readCheckpoint(ctx)
+	text, compared := m.readCheckpoint(ctx)
 	before := m.fresh.highest()
 	asked := time.Now()
 	bounded, cancel := context.WithTimeout(ctx, Bound/2)
@@ -64,6 +61,11 @@ func (m *ReadModel) probe(ctx context.Context) error {
 		return fmt.Errorf("ask for the end of the log: %w", err)
 	}
 	m.fresh.probed(probe{asked, end}, before, compared == nil)
+	standing, ok := parseCheckpoint(text)
+	if !ok || standing.identity != m.log.Identity() {
+		standing.position = 0
+	}
+	m.fresh.looked(end, standing.position)
 	return nil
 }
 
@@ -71,8 +73,8 @@ func (m *ReadModel) probe(ctx context.Context) error {
 func (m *ReadModel) readCheckpoint(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, Bound/2)
 	defer cancel()
-	text, err := m.rdb.Get(ctx, m.keys.checkpoint()).Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
+	text, err := m.keys.readCheckpoint(ctx, m.rdb)
+	if err != nil {
 		return "", err
 	}
 	m.note(text)

@@ -94,7 +94,7 @@ func (o options) run(ctx context.Context) error {
 
 // writes measures PATCHes and raw publishes in turn.
 func (o options) writes(ctx context.Context, s *service, raw *rawLog, connections int) ([]row, error) {
-	var patches, publishes, patchP50, publishP50, patchP99 []float64
+	var patches, publishes, patchP50, publishP50, patchP99, cpu []float64
 	progress := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 	for round := range o.Rounds {
 		baseline, err := raw.publish(connections, o.Payload, o.Duration)
@@ -111,10 +111,19 @@ func (o options) writes(ctx context.Context, s *service, raw *rawLog, connection
 		if err != nil {
 			return nil, fmt.Errorf("creating sessions: %w", err)
 		}
+		before, err := s.cpu()
+		if err != nil {
+			return nil, err
+		}
 		patched, err := s.start(ctx, paths, connections, o.Duration)
 		if err != nil {
 			return nil, fmt.Errorf("PATCH: %w", err)
 		}
+		after, err := s.cpu()
+		if err != nil {
+			return nil, err
+		}
+		cpu = append(cpu, micros(after-before)/float64(patched.count))
 		progress("%4d connections, round %d of %d: %.0f PATCH/s, %.0f publishes/s", connections, round+1, o.Rounds, patched.perSecond(), baseline.perSecond())
 		patches, publishes = append(patches, patched.perSecond()), append(publishes, baseline.perSecond())
 		patchP50 = append(patchP50, micros(patched.percentile(0.5)))
@@ -125,6 +134,7 @@ func (o options) writes(ctx context.Context, s *service, raw *rawLog, connection
 		compare("PATCH ÷ single publish, fsync on", connections, "1/s", patches, publishes),
 		compare("PATCH p50 ÷ publish p50", connections, "µs", patchP50, publishP50),
 		{"PATCH p99", connections, median(patchP99), 0, "µs", 0},
+		{"processor time per PATCH, service", connections, median(cpu), 0, "µs", 0},
 	}
 	return rows, nil
 }

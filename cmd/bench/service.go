@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -64,6 +65,25 @@ func (s *service) stop() error {
 		return err
 	}
 	return s.cmd.Wait()
+}
+
+// cpu is how much processor time the service has used: utime and stime of
+// /proc/<pid>/stat (proc(5)), in hundredths of a second.
+func (s *service) cpu() (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	_, fields, _ := strings.Cut(string(stat), ") ") // behind the name, which may hold anything
+	var ticks [2]int
+	if f := strings.Fields(fields); len(f) > 12 {
+		for i := range ticks {
+			if ticks[i], err = strconv.Atoi(f[11+i]); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return time.Duration(ticks[0]+ticks[1]) * 10 * time.Millisecond, nil
 }
 
 // create opens sessions and returns their paths.
