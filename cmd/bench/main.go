@@ -5,32 +5,35 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
-	"text/tabwriter"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
 )
 
 type options struct {
-	Duration    time.Duration `default:"5s" help:"How long each measurement takes."`
-	Rounds      int           `default:"3" help:"How often service and baseline alternate; the median counts."`
-	Connections []int         `default:"1,64,256,1024" help:"Connections, and messages in flight of the baseline."`
-	Payload     int           `default:"900" help:"Bytes of a baseline's message; an event of the service has about as many with its headers."`
-	Dir         string        `type:"path" help:"Where the logs lie while it runs; on the disk that is to be measured. Default: a temporary directory."`
+	Measure     []string      `enum:"writes,durability,cluster,size" default:"writes,durability,cluster,size" help:"What to measure, of: writes, durability, cluster, size (all of them)."`
+	Duration    time.Duration `default:"5s" help:"How long each load lasts (${default})."`
+	Rounds      int           `default:"3" help:"How often service and baseline alternate; the median counts (${default})."`
+	Connections []int         `default:"1,64,256,1024" help:"Connections of the writes, and messages in flight of their baseline (${default})."`
+	Sessions    int           `default:"1000000" help:"Sessions in the large log of size (${default})."`
+	Payload     int           `default:"900" help:"Bytes of a baseline's message; an event of the service has about as many with its headers (${default})."`
+	Dir         string        `type:"path" help:"Where logs lie while it runs; on the disk that is to be measured. Default: a temporary directory."`
 	JSON        string        `name:"json" type:"path" placeholder:"FILE" help:"Where the figures go as JSON too."`
+	Profile     string        `type:"path" placeholder:"DIR" help:"Where CPU, allocation and mutex profiles of the service go, for go tool pprof; one set for each load of writes. Profiling makes the service slower."`
 }
 
 func main() {
 	var o options
-	kong.Parse(&o, kong.Name("bench"), kong.Description("Measures the service beside raw baselines and prints a table of ratios."))
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	kong.Parse(&o, kong.Name("bench"), kong.Description("Measures the service beside raw baselines and prints a table of ratios. Run it in the project's directory, on a machine that does nothing else."))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := o.run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -38,14 +41,14 @@ func main() {
 	}
 }
 
-// A row is one line of the table.
-type row struct {
-	Measured    string  `json:"measured"`
-	Connections int     `json:"connections"`
-	Service     float64 `json:"service"`
-	Baseline    float64 `json:"baseline"`
-	Unit        string  `json:"unit"`
-	Ratio       float64 `json:"ratio"`
+// A bench is one run of this program.
+type bench struct {
+	options
+	binary string // of the service
+	unsafe string // of the service that can be told not to sync
+	nats   string // of nats-server
+	dirs   int    // how many directories were given out
+	rows   []row
 }
 
 func (o options) run(ctx context.Context) error {
@@ -57,109 +60,48 @@ func (o options) run(ctx context.Context) error {
 		defer func() { _ = os.RemoveAll(dir) }()
 		o.Dir = dir
 	}
-	binary := filepath.Join(o.Dir, "chatsessions")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/chatsessions")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", build, err, out)
-	}
-	raw, err := startRawLog(filepath.Join(o.Dir, "raw"))
-	if err != nil {
-		return err
-	}
-	defer raw.stop()
-	s, err := startService(binary, filepath.Join(o.Dir, "service"))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = s.stop() }()
-
-	var rows []row
-	for _, n := range o.Connections {
-		measured, err := o.writes(ctx, s, raw, n)
-		if err != nil {
+	if o.Profile != "" {
+		if err := os.MkdirAll(o.Profile, 0o755); err != nil {
 			return err
 		}
-		rows = append(rows, measured...)
 	}
-	print(rows)
+	b := &bench{
+		options: o, binary: filepath.Join(o.Dir, "chatsessions"),
+		unsafe: filepath.Join(o.Dir, "chatsessions-faults"), nats: filepath.Join(o.Dir, "nats-server"),
+	}
+	progress("building the service and nats-server")
+	for _, build := range [][]string{
+		{"-o", b.binary, "./cmd/chatsessions"},
+		{"-tags", "faults", "-o", b.unsafe, "./cmd/chatsessions"},
+		{"-o", b.nats, "github.com/nats-io/nats-server/v2"},
+	} {
+		cmd := exec.CommandContext(ctx, "go", append([]string{"build"}, build...)...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+		}
+	}
+	for _, measurement := range []struct {
+		name string
+		run  func(context.Context) error
+	}{{"writes", b.writes}, {"durability", b.durability}, {"cluster", b.cluster}, {"size", b.size}} {
+		if !slices.Contains(o.Measure, measurement.name) {
+			continue
+		}
+		if err := measurement.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", measurement.name, err)
+		}
+	}
+	print(b.rows)
 	if o.JSON == "" {
 		return nil
 	}
-	content, err := json.MarshalIndent(rows, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(o.JSON, append(content, '\n'), 0o644)
+	return writeJSON(o.JSON, b.rows)
 }
 
-// writes measures PATCHes and raw publishes in turn.
-func (o options) writes(ctx context.Context, s *service, raw *rawLog, connections int) ([]row, error) {
-	var patches, publishes, patchP50, publishP50, patchP99, cpu []float64
-	progress := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
-	for round := range o.Rounds {
-		baseline, err := raw.publish(connections, o.Payload, o.Duration)
-		if err != nil {
-			return nil, fmt.Errorf("baseline: %w", err)
-		}
-		// More sessions than can be started in the time: their number is what the
-		// creation of some tells, and half as many again.
-		_, probe, err := s.create(ctx, 2000)
-		if err != nil {
-			return nil, fmt.Errorf("creating sessions: %w", err)
-		}
-		paths, _, err := s.create(ctx, int(1.5*probe.perSecond()*o.Duration.Seconds()))
-		if err != nil {
-			return nil, fmt.Errorf("creating sessions: %w", err)
-		}
-		before, err := s.cpu()
-		if err != nil {
-			return nil, err
-		}
-		patched, err := s.start(ctx, paths, connections, o.Duration)
-		if err != nil {
-			return nil, fmt.Errorf("PATCH: %w", err)
-		}
-		after, err := s.cpu()
-		if err != nil {
-			return nil, err
-		}
-		cpu = append(cpu, micros(after-before)/float64(patched.count))
-		progress("%4d connections, round %d of %d: %.0f PATCH/s, %.0f publishes/s", connections, round+1, o.Rounds, patched.perSecond(), baseline.perSecond())
-		patches, publishes = append(patches, patched.perSecond()), append(publishes, baseline.perSecond())
-		patchP50 = append(patchP50, micros(patched.percentile(0.5)))
-		publishP50 = append(publishP50, micros(baseline.percentile(0.5)))
-		patchP99 = append(patchP99, micros(patched.percentile(0.99)))
-	}
-	rows := []row{
-		compare("PATCH ÷ single publish, fsync on", connections, "1/s", patches, publishes),
-		compare("PATCH p50 ÷ publish p50", connections, "µs", patchP50, publishP50),
-		{"PATCH p99", connections, median(patchP99), 0, "µs", 0},
-		{"processor time per PATCH, service", connections, median(cpu), 0, "µs", 0},
-	}
-	return rows, nil
+// dir returns a directory that was not used before.
+func (b *bench) dir(name string) string {
+	b.dirs++
+	return filepath.Join(b.Dir, fmt.Sprintf("%s-%d", strings.ReplaceAll(name, " ", "-"), b.dirs))
 }
 
-func compare(measured string, connections int, unit string, service, baseline []float64) row {
-	s, b := median(service), median(baseline)
-	return row{measured, connections, s, b, unit, s / b}
-}
-
-func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
-
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	return sorted[len(sorted)/2]
-}
-
-func print(rows []row) {
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "measured\tconnections\tservice\tbaseline\tunit\tratio")
-	for _, r := range rows {
-		ratio, baseline := "", ""
-		if r.Ratio > 0 {
-			ratio, baseline = fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.0f", r.Baseline)
-		}
-		fmt.Fprintf(w, "%s\t%d\t%.0f\t%s\t%s\t%s\n", r.Measured, r.Connections, r.Service, baseline, r.Unit, ratio)
-	}
-	_ = w.Flush()
-}
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

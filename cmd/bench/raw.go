@@ -23,6 +23,11 @@ type rawLog struct {
 	next   atomic.Int64 // subjects that were used
 }
 
+// rawStream is configured as the service's own is.
+var rawStream = jetstream.StreamConfig{
+	Name: "RAW", Subjects: []string{"raw.*"}, AllowDirect: true, AllowAtomicPublish: true, DenyDelete: true, DenyPurge: true,
+}
+
 func startRawLog(dir string) (*rawLog, error) {
 	srv, err := server.NewServer(&server.Options{
 		DontListen: true, JetStream: true, StoreDir: dir, SyncAlways: true, NoSigs: true, NoLog: true,
@@ -43,9 +48,7 @@ func startRawLog(dir string) (*rawLog, error) {
 		l.stop()
 		return nil, err
 	}
-	_, err = l.js.CreateStream(context.Background(), jetstream.StreamConfig{
-		Name: "RAW", Subjects: []string{"raw.*"}, AllowDirect: true, DenyDelete: true, DenyPurge: true,
-	})
+	_, err = l.js.CreateStream(context.Background(), rawStream)
 	if err != nil {
 		l.stop()
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"chatsessions/domain"
 	chathttp "chatsessions/http"
 )
@@ -21,6 +24,7 @@ import (
 // A service is a `chatsessions serve` process that is measured.
 type service struct {
 	addr  string // host:port of its API
+	ops   string // host:port of its metrics
 	cmd   *exec.Cmd
 	token string // of the account that opens and starts the sessions
 }
@@ -29,8 +33,17 @@ type service struct {
 // participants.
 const account = "patient-0001"
 
+// withArgs and withEnv add to the command line and the environment of a service.
+func withArgs(args ...string) func(*exec.Cmd) {
+	return func(cmd *exec.Cmd) { cmd.Args = append(cmd.Args, args...) }
+}
+
+func withEnv(env ...string) func(*exec.Cmd) {
+	return func(cmd *exec.Cmd) { cmd.Env = append(os.Environ(), env...) }
+}
+
 // startService runs the binary on a data directory of its own.
-func startService(binary, dir string, args ...string) (*service, error) {
+func startService(binary, dir string, with ...func(*exec.Cmd)) (*service, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -40,8 +53,16 @@ func startService(binary, dir string, args ...string) (*service, error) {
 	if err := os.WriteFile(tokens, []byte(line+"\n"), 0o600); err != nil {
 		return nil, err
 	}
-	args = append([]string{"serve", "--listen", "127.0.0.1:0", "--data-dir", filepath.Join(dir, "data"), "--auth-tokens", tokens}, args...)
-	s.cmd = exec.Command(binary, args...)
+	ops, err := freePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	s.ops = fmt.Sprintf("127.0.0.1:%d", ops[0])
+	s.cmd = exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--ops-listen", s.ops, "--log-level", "warn",
+		"--data-dir", filepath.Join(dir, "data"), "--auth-tokens", tokens)
+	for _, f := range with {
+		f(s.cmd)
+	}
 	s.cmd.Stderr = os.Stderr
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
@@ -67,23 +88,68 @@ func (s *service) stop() error {
 	return s.cmd.Wait()
 }
 
-// cpu is how much processor time the service has used: utime and stime of
-// /proc/<pid>/stat (proc(5)), in hundredths of a second.
-func (s *service) cpu() (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+// A usage is what the service has used since it was started.
+type usage struct {
+	cpu         float64 // seconds of processor time
+	allocations float64 // how many, on the heap
+}
+
+// usage asks the service for its metrics.
+func (s *service) usage(ctx context.Context) (usage, error) {
+	var u usage
+	text, err := s.ask(ctx, "/metrics")
 	if err != nil {
-		return 0, err
+		return u, err
 	}
-	_, fields, _ := strings.Cut(string(stat), ") ") // behind the name, which may hold anything
-	var ticks [2]int
-	if f := strings.Fields(fields); len(f) > 12 {
-		for i := range ticks {
-			if ticks[i], err = strconv.Atoi(f[11+i]); err != nil {
-				return 0, err
-			}
+	for name, value := range map[string]*float64{"process_cpu_seconds_total": &u.cpu, "go_memstats_mallocs_total": &u.allocations} {
+		_, rest, ok := strings.Cut(string(text), "\n"+name+" ")
+		line, _, _ := strings.Cut(rest, "\n")
+		if !ok {
+			return u, fmt.Errorf("the service has no metric %s", name)
+		}
+		if *value, err = strconv.ParseFloat(line, 64); err != nil {
+			return u, err
 		}
 	}
-	return time.Duration(ticks[0]+ticks[1]) * 10 * time.Millisecond, nil
+	return u, nil
+}
+
+// profile begins to profile the service for a duration, unless prefix is ""; the
+// files' names begin with it. The function that it returns waits for them.
+func (s *service) profile(ctx context.Context, prefix string, duration time.Duration) func() error {
+	if prefix == "" {
+		return func() error { return nil }
+	}
+	seconds := max(1, int(duration.Seconds())-1)
+	var running errgroup.Group
+	for name, path := range map[string]string{"cpu": "profile", "allocs": "allocs", "mutex": "mutex"} {
+		running.Go(func() error {
+			content, err := s.ask(ctx, fmt.Sprintf("/debug/pprof/%s?seconds=%d", path, seconds))
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(prefix+"."+name, content, 0o644)
+		})
+	}
+	return running.Wait
+}
+
+// ask gets something from the operators' address.
+func (s *service) ask(ctx context.Context, path string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.ops+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close() //nolint:errcheck // it was read
+	content, err := io.ReadAll(answer.Body)
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", path, answer.Status)
+	}
+	return content, err
 }
 
 // create opens sessions and returns their paths.

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"text/tabwriter"
+	"time"
+)
+
+// A row is one line of the table.
+type row struct {
+	Measured    string  `json:"measured"`
+	Connections int     `json:"connections"`
+	Service     float64 `json:"service"`
+	Baseline    float64 `json:"baseline,omitempty"`
+	Unit        string  `json:"unit"`
+	Ratio       float64 `json:"ratio,omitempty"`
+	Target      string  `json:"target,omitempty"`
+}
+
+// figures are what the rounds of a measurement came to.
+type figures map[string][]float64
+
+func (f figures) add(name string, value float64) { f[name] = append(f[name], value) }
+
+// median of the rounds.
+func (f figures) median(name string) float64 {
+	sorted := slices.Sorted(slices.Values(f[name]))
+	return sorted[len(sorted)/2]
+}
+
+// ratio makes a row of two figures.
+func (f figures) ratio(measured string, connections int, unit, service, baseline, target string) row {
+	s, b := f.median(service), f.median(baseline)
+	return row{measured, connections, s, b, unit, s / b, target}
+}
+
+// single makes a row of one figure.
+func (f figures) single(measured string, connections int, unit, name string) row {
+	return row{Measured: measured, Connections: connections, Service: f.median(name), Unit: unit}
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+func print(rows []row) {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "measured\tconnections\tservice\tbaseline\tunit\tratio\ttarget")
+	for _, r := range rows {
+		ratio, baseline := "", ""
+		if r.Ratio > 0 {
+			ratio, baseline = fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.0f", r.Baseline)
+		}
+		fmt.Fprintf(w, "%s\t%d\t%.0f\t%s\t%s\t%s\t%s\n", r.Measured, r.Connections, r.Service, baseline, r.Unit, ratio, r.Target)
+	}
+	_ = w.Flush()
+}
+
+func writeJSON(path string, rows []row) error {
+	content, err := json.MarshalIndent(rows, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(content, '\n'), 0o644)
+}
