@@ -32,7 +32,7 @@ type Event struct {
 
 // newEvent records the step from one session to the next.
 func newEvent(typ EventType, before, after *Session) Event {
-	return Event{Type: typ, Changes: appendDiff(nil, before, after), Session: *after}
+	return Event{Type: typ, Changes: appendDiff(make([]byte, 0, 256), before, after), Session: *after}
 }
 
 // MarshalData returns the event's data, {"changes": …, "session": …}, and the part

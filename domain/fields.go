@@ -120,7 +120,7 @@ func (s *Session) AppendJSON(b []byte) []byte {
 func appendDiff(b []byte, from, to *Session) []byte {
 	b = append(b, '{')
 	first := true
-	var old []byte
+	old := make([]byte, 0, 128)
 	for _, f := range fields {
 		start := len(b)
 		b = appendMember(b, f.name, first)

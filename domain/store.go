@@ -12,6 +12,9 @@ type Request struct {
 	Actor         string // account of the caller
 	CorrelationID string
 	TraceParent   string // W3C trace context; "" for none
+	// New says that the id was made for this request: there is no such session,
+	// unless the request was made before.
+	New bool
 	// Key is the hash of caller, method, path and Idempotency-Key, "" without a
 	// key; Digest is the SHA-256 of the body. Both are lower-case hex.
 	Key, Digest string

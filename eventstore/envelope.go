@@ -1,7 +1,6 @@
 package eventstore
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -33,6 +32,10 @@ const (
 	headerRequestDigest   = "ce-requestdigest"
 	headerTraceParent     = "traceparent"
 )
+
+// maxHeaders is how many headers a message is sent with: those above, and what is
+// expected of the stream.
+const maxHeaders = 18
 
 const (
 	specVersion = "1.0"
@@ -84,11 +87,13 @@ func (e *UnreadableError) Unwrap() error { return e.Err }
 // encode makes the message of an event, and returns the part of it that is the
 // session. The position of the session's event before is left out for its first.
 func encode(req *domain.Request, e *domain.Event, id string, previous uint64) (m *nats.Msg, session []byte) {
-	h := nats.Header{}
+	h := make(nats.Header, maxHeaders)
+	values := make([]string, 0, maxHeaders) // of all headers, so that they are allocated once
 	set := func(name, value string) {
 		if value != "" { // CloudEvents knows no empty attributes
 			// What does not decode to UTF-8 could not be read again.
-			h[name] = []string{percentEncode(strings.ToValidUTF8(value, "\uFFFD"))}
+			values = append(values, percentEncode(strings.ToValidUTF8(value, "\uFFFD")))
+			h[name] = values[len(values)-1 : len(values) : len(values)]
 		}
 	}
 	set(headerSpecVersion, specVersion)
@@ -156,12 +161,12 @@ func (m *storedMsg) record() (*Record, error) {
 	if wrong != nil {
 		return nil, wrong
 	}
-	if err := json.Unmarshal(m.data, &r.Event); err != nil {
+	var err error
+	if r.encoded, err = r.Event.UnmarshalData(m.data); err != nil {
 		return nil, fmt.Errorf("data: %w", err)
 	}
 	r.Event.Type = domain.EventType(typ)
 	session := &r.Event.Session
-	var err error
 	switch {
 	case spec != specVersion:
 		return nil, fmt.Errorf("%s is %q, not %q", headerSpecVersion, spec, specVersion)

@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -118,8 +119,16 @@ func classifyRequest(err error) outcome {
 	}
 }
 
+// ackStart begins the acknowledgement of a single message.
+var ackStart = []byte(`{"stream":"` + StreamName + `","seq":`)
+
 // parseAck reads the server's answer to a publish of so many messages.
 func parseAck(data []byte, messages int) (uint64, outcome, error) {
+	if rest, ok := bytes.CutPrefix(data, ackStart); ok && messages == 1 && len(rest) > 1 && rest[len(rest)-1] == '}' {
+		if sequence, err := strconv.ParseUint(string(rest[:len(rest)-1]), 10, 64); err == nil && sequence > 0 {
+			return sequence, acknowledged, nil
+		}
+	}
 	var ack struct {
 		Stream   string              `json:"stream"`
 		Sequence uint64              `json:"seq"`

@@ -39,9 +39,12 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 	ctx, cancel := withPatience(ctx, writePatience)
 	defer cancel()
 	current, cached := l.cache.get(req.SessionID)
-	if cached {
+	switch {
+	case cached:
 		l.counters.cacheHits.Add(1)
-	} else {
+	case req.New:
+		current = &Record{} // if not, the log will say so
+	default:
 		l.counters.cacheMisses.Add(1)
 		var err error
 		if current, err = l.newest(ctx, req.SessionID, anyReplica); err != nil {
@@ -50,7 +53,7 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 	}
 	keys := keySearch{log: l, key: req.Key}
 	confirmed := false // current is the leader's newest
-	var pause backoff
+	pause := backoff{jitter: l.jitter}
 	for {
 		answer, err := keys.find(ctx, current)
 		if err != nil {
@@ -180,7 +183,8 @@ func (w *write) attempt(ctx context.Context, pause *backoff) (domain.Recorded, *
 			recorded, err := w.recorded(ctx, sequence)
 			return recorded, nil, err
 		}
-		w.loose = w.loose || outcome == unknown || outcome == broken
+		// A message that was delivered twice is in conflict with itself.
+		w.loose = w.loose || outcome == unknown || outcome == broken || outcome == conflict
 		if outcome == refused || outcome == broken || pause.wait(ctx) != nil {
 			return domain.Recorded{}, nil, w.failed(err)
 		}

@@ -1,0 +1,92 @@
+package domain_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"reflect"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"chatsessions/domain"
+)
+
+// TestEventsAreReadAsEncodingJSONReadsThem, whether they take the fast way or not.
+func TestEventsAreReadAsEncodingJSONReadsThem(t *testing.T) {
+	fast := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		var s domain.Session
+		for range rapid.IntRange(1, 6).Draw(rt, "commands") {
+			events, err := domain.Decide(s, command(rt, s))
+			if err != nil {
+				continue
+			}
+			for _, e := range events {
+				data, _ := e.MarshalData()
+				if checkDecoding(rt, data) {
+					fast++
+				}
+				s = e.Session
+			}
+		}
+	})
+	if fast == 0 {
+		t.Error("no event took the fast way")
+	}
+}
+
+// checkDecoding compares with encoding/json, and says whether the session came back
+// as the bytes that it was written with.
+func checkDecoding(t interface{ Fatalf(string, ...any) }, data []byte) bool {
+	var want, got domain.Event
+	wrong := json.Unmarshal(data, &want)
+	session, err := got.UnmarshalData(data)
+	if (err == nil) != (wrong == nil) {
+		t.Fatalf("%s: %v; encoding/json says %v", data, err, wrong)
+	}
+	if err != nil {
+		return false
+	}
+	if !reflect.DeepEqual(got.Session, want.Session) || !bytes.Equal(got.Changes, want.Changes) {
+		t.Fatalf("%s: read %+v; encoding/json reads %+v", data, got, want)
+	}
+	if session != nil && !bytes.Equal(session, got.Session.AppendJSON(nil)) {
+		t.Fatalf("%s: the session is %s, written it would be %s", data, session, got.Session.AppendJSON(nil))
+	}
+	return session != nil
+}
+
+func FuzzEventData(f *testing.F) {
+	for _, seed := range []string{
+		`{"changes":{"state":"started","room":null,"participants":["a"],"version":2},"session":{"id":"s","createdAt":1,"createdBy":"pat","startedAt":2,"startedBy":"pat","participants":["a","b"],"state":"started","version":2,"updatedAt":3}}`,
+		`{"changes":{},"session":{"id":"s","createdAt":0,"rejectedAt":2,"rejectedBy":"ü","rejectReason":"no","version":1,"updatedAt":3}}`,
+		`{"changes":{"a":"\\"},"session":{"id":"s","createdAt":01,"version":-1,"updatedAt":3}}`,
+		`{"changes":{},"session":{"id":"s","id":"t","createdAt":1,"createdBy":"","version":1,"updatedAt":3}} `,
+		`{"session":{},"changes":{}}`, `{"changes":{},"session":{"createdAt":1,"version":1}}`, ``,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) { checkDecoding(t, data) })
+}
+
+func BenchmarkUnmarshalData(b *testing.B) {
+	data := []byte(`{"changes":{"startedAt":1763800000000,"startedBy":"patient-0001","state":"started","version":2,"updatedAt":1763800000000},"session":{"id":"019aa9c1-0000-7000-8000-000000000000","createdAt":1763800000000,"createdBy":"patient-0001","room":"consultation","startedAt":1763800000000,"startedBy":"patient-0001","participants":["patient-0001","doctor-0001"],"state":"started","version":2,"updatedAt":1763800000000}}`)
+	b.Run("scanner", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var e domain.Event
+			if session, err := e.UnmarshalData(data); session == nil || err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("encoding-json", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var e domain.Event
+			if err := json.Unmarshal(data, &e); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
