@@ -27,17 +27,18 @@ type Recorded struct {
 	// Before is the session before that: of an answered write, the one that it was
 	// decided on; of an event, the one that it changed. nil where it is not at hand.
 	Before *Session
-	// Encoded is what Session.AppendJSON writes, nil where nobody has needed it yet.
-	// It is shared and must not be changed.
+	// Encoded is what Session.AppendJSON writes, nil where it is not at hand. It is
+	// shared and must not be changed.
 	Encoded []byte
 }
 
-// JSON returns the session as clients see it. The bytes are shared.
+// JSON returns the session as clients see it. The bytes may be shared and must not
+// be changed.
 func (r *Recorded) JSON() []byte {
-	if r.Encoded == nil {
-		r.Encoded = r.Session.AppendJSON(make([]byte, 0, 512))
+	if r.Encoded != nil {
+		return r.Encoded
 	}
-	return r.Encoded
+	return r.Session.AppendJSON(make([]byte, 0, 512))
 }
 
 // A Document is a session as the read model holds it.

@@ -156,7 +156,7 @@ func (l *Log) getFromLeader(ctx context.Context, request string) (*storedMsg, er
 // ask makes a request that only reads, again and again while the trouble may
 // pass, until there is an answer that parses or ctx ends.
 func (l *Log) ask(ctx context.Context, subject string, request []byte, parse func(*nats.Msg) error) error {
-	var pause backoff
+	pause := backoff{jitter: l.jitter}
 	for {
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		answer, err := l.commands.RequestMsgWithContext(attempt, &nats.Msg{Subject: subject, Data: request})
@@ -211,13 +211,20 @@ func withPatience(ctx context.Context, patience time.Duration) (context.Context,
 
 // backoff spaces attempts: longer each time, up to a quarter of a second, and at
 // random, so that writers that met do not meet again.
-type backoff struct{ attempts int }
+type backoff struct {
+	attempts int
+	jitter   func(longest time.Duration) time.Duration // nil is at random
+}
 
 // wait returns ctx's error when ctx ends before the pause.
 func (b *backoff) wait(ctx context.Context) error {
 	longest := min(4*time.Millisecond<<min(b.attempts, 10), 250*time.Millisecond)
 	b.attempts++
-	timer := time.NewTimer(time.Millisecond + rand.N(longest))
+	jitter := b.jitter
+	if jitter == nil {
+		jitter = rand.N[time.Duration]
+	}
+	timer := time.NewTimer(time.Millisecond + jitter(longest))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

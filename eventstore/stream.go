@@ -58,6 +58,7 @@ type Log struct {
 	cache    cache
 	tail     *tail // nil where others write to the log too
 	counters counters
+	jitter   func(longest time.Duration) time.Duration // of backoffs; nil is at random
 
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -172,4 +171,11 @@ func (k requestKey) sessionID() string {
 	return id.String()
 }
 
-func digest(body []byte) string { return fmt.Sprintf("%x", sha256.Sum256(body)) }
+// digest returns the hash in hex of the body that came with the key, "" without one.
+func (k requestKey) digest(body []byte) string {
+	if !k.given {
+		return ""
+	}
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:])
+}

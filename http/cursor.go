@@ -46,7 +46,7 @@ func (s *Server) cursor(ctx context.Context, account, query string, after domain
 
 // openCursor returns the query that a cursor stands for, and the place to go on
 // after.
-func (s *Server) openCursor(account, cursor string) (query string, after domain.Place, err error) {
+func (s *Server) openCursor(ctx context.Context, account, cursor string) (query string, after domain.Place, err error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
 	if err != nil || len(raw) < cursorPlace {
 		return "", after, badCursor()
@@ -61,7 +61,7 @@ func (s *Server) openCursor(account, cursor string) (query string, after domain.
 	case cursorWithQuery:
 		return query, after, nil
 	case cursorWithDigest:
-		ctx, cancel := context.WithTimeout(context.Background(), readDeadline)
+		ctx, cancel := context.WithTimeout(ctx, readDeadline)
 		defer cancel()
 		query, err = s.Reads.LoadQuery(ctx, account, query)
 		if errors.Is(err, domain.ErrNotFound) {

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 // just as a request arrives, which is carried out then and not answered.
 type connections struct {
 	draining atomic.Bool
+	gone     atomic.Uint64 // clients that left while their request waited
 	mu       sync.Mutex
 	open     map[*connection]struct{}
 }
@@ -22,6 +24,11 @@ type connections struct {
 type connection struct {
 	net.Conn
 	state atomic.Int32
+
+	ctx   context.Context // ends when the client is gone; see watch
+	leave context.CancelFunc
+	turns atomic.Uint64 // counts the handler's beginnings and ends: odd while it is at work
+	seen  uint64        // turns at the last look
 }
 
 const (
@@ -44,6 +51,7 @@ func (l listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		c := &connection{Conn: accepted}
+		c.ctx, c.leave = context.WithCancel(context.Background())
 		if l.connections.enter(c) {
 			return c, nil
 		}
@@ -69,7 +77,21 @@ func (cs *connections) enter(c *connection) bool {
 // its connection was closed already, and nobody would get the answer.
 func begin(c net.Conn) bool {
 	own, ok := c.(*connection)
-	return !ok || own.state.CompareAndSwap(resting, busy) || own.state.Load() == busy
+	if !ok {
+		return true
+	}
+	if !own.state.CompareAndSwap(resting, busy) && own.state.Load() != busy {
+		return false
+	}
+	own.turns.Add(1)
+	return true
+}
+
+// end says that the handler has made its answer, and only has to send it.
+func end(c net.Conn) {
+	if own, ok := c.(*connection); ok {
+		own.turns.Add(1)
+	}
 }
 
 // changed is told by fasthttp that a request was answered, or a connection ended.
@@ -85,6 +107,7 @@ func (cs *connections) changed(c net.Conn, to fasthttp.ConnState) {
 			own.closeResting()
 		}
 	case fasthttp.StateClosed:
+		own.leave()
 		cs.mu.Lock()
 		defer cs.mu.Unlock()
 		delete(cs.open, own)

@@ -38,6 +38,7 @@ type problem struct {
 
 	headers map[string]string
 	cause   error // what is logged, and not shown
+	quiet   bool  // it is told in sum elsewhere, not one by one
 }
 
 type fieldError struct {
@@ -67,6 +68,12 @@ func (p *problem) with(header, value string) *problem {
 // because keeps the cause for the log.
 func (p *problem) because(err error) *problem {
 	p.cause = err
+	return p
+}
+
+// quietly keeps the problem out of the log.
+func (p *problem) quietly() *problem {
+	p.quiet = true
 	return p
 }
 
@@ -214,17 +221,24 @@ func headTooLarge() *problem {
 // fail answers with the error, and logs what is our defect or an outage.
 func (s *Server) fail(c *fiber.Ctx, err error) error {
 	p := *problemOf(err)
+	gone := p.Status >= fiber.StatusServiceUnavailable && clientGone(c.Context())
+	if gone {
+		p = *abandoned(p.cause, p.MayHaveBeenWritten)
+	}
 	p.Instance = string(c.Request().URI().PathOriginal())
 	if p.Instance == "" { // the target could not be read
 		p.Instance = "/"
 	}
-	if p.Status >= 500 {
+	if p.Status >= 500 && !p.quiet {
 		level, cause := slog.LevelError, error(&p)
 		if p.cause != nil {
 			cause = p.cause
 		}
-		if p.Status == fiber.StatusGatewayTimeout {
+		switch {
+		case p.Status == fiber.StatusGatewayTimeout:
 			level = slog.LevelInfo // the client asked for a position that is not there
+		case gone:
+			level = slog.LevelDebug // nobody is left who could have been served
 		}
 		s.Logger.Log(context.Background(), level, "request failed", "status", p.Status, "method", c.Method(),
 			"path", p.Instance, "request", correlationID(c), "error", cause)
@@ -240,4 +254,4 @@ func (s *Server) fail(c *fiber.Ctx, err error) error {
 }
 
 // etag is the entity tag of a session's version.
-func etag(version uint64) string { return strconv.Quote(strconv.FormatUint(version, 10)) }
+func etag(version uint64) string { return `"` + strconv.FormatUint(version, 10) + `"` }

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"slices"
@@ -35,7 +36,7 @@ type param struct {
 
 // parseList reads a list's query; with a cursor in it, the query is the one that
 // the cursor stands for.
-func (s *Server) parseList(account, text string) (listQuery, error) {
+func (s *Server) parseList(ctx context.Context, account, text string) (listQuery, error) {
 	params, err := parseParams(text)
 	if err != nil {
 		return listQuery{}, err
@@ -46,7 +47,7 @@ func (s *Server) parseList(account, text string) (listQuery, error) {
 	if len(params) != 1 || len(params[0].path) != 1 {
 		return listQuery{}, badRequest("$cursor holds the whole query; give nothing beside it")
 	}
-	text, after, err := s.openCursor(account, params[0].value)
+	text, after, err := s.openCursor(ctx, account, params[0].value)
 	if err != nil {
 		return listQuery{}, err
 	}

@@ -54,15 +54,22 @@ func visibleASCII(s string, most int) bool {
 // traceParent continues the caller's trace, or begins one
 // (W3C Trace Context, section 3.2).
 func traceParent(given string) string {
-	var span [8]byte
-	_, _ = rand.Read(span[:]) // never fails, crypto/rand says
-	parts := strings.Split(given, "-")
-	if len(parts) == 4 && parts[0] == "00" && isTraceID(parts[1], 16) && isTraceID(parts[2], 8) && isHex(parts[3], 1) {
-		return "00-" + parts[1] + "-" + hex.EncodeToString(span[:]) + "-" + parts[3]
+	var random [24]byte
+	_, _ = rand.Read(random[:]) // never fails, crypto/rand says
+	id, span := random[:16], random[16:]
+	// Not sampled: nobody keeps this trace. A flag that says otherwise makes
+	// nats-server look for a trace in every event.
+	flags := "00"
+	b := make([]byte, 0, len("00-")+2*len(random)+len("--00"))
+	b = append(b, "00-"...)
+	if parts := strings.Split(given, "-"); len(parts) == 4 && parts[0] == "00" && isTraceID(parts[1], 16) && isTraceID(parts[2], 8) && isHex(parts[3], 1) {
+		b = append(b, parts[1]...)
+		flags = parts[3]
+	} else {
+		b = hex.AppendEncode(b, id)
 	}
-	var id [16]byte
-	_, _ = rand.Read(id[:])
-	return "00-" + hex.EncodeToString(id[:]) + "-" + hex.EncodeToString(span[:]) + "-01"
+	b = hex.AppendEncode(append(b, '-'), span)
+	return string(append(append(b, '-'), flags...))
 }
 
 func isTraceID(s string, bytes int) bool {
@@ -129,9 +136,23 @@ func takeBody(c *fiber.Ctx) error {
 	return c.Next()
 }
 
+// usualBody is how much is set aside for a body before any of it has come, in bytes.
+const usualBody = 4 << 10
+
 // readBody reads a body of a length that was declared, negative where it was not.
 func readBody(stream io.Reader, length int) received {
-	body, err := io.ReadAll(io.LimitReader(stream, maxBody+1))
+	var body []byte
+	var err error
+	if 0 <= length && length <= usualBody {
+		body = make([]byte, length)
+		var n int
+		n, err = io.ReadFull(stream, body)
+		if body = body[:n]; errors.Is(err, io.EOF) {
+			err = nil // see below
+		}
+	} else {
+		body, err = io.ReadAll(io.LimitReader(stream, maxBody+1))
+	}
 	switch {
 	case err != nil:
 		return received{err: err}

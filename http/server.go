@@ -10,6 +10,7 @@ import (
 	"net"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -57,8 +58,13 @@ type Config struct {
 	WriteWait time.Duration
 	// RateLimit is how many requests a second an account may make; 0 is no limit.
 	RateLimit float64
-	Now       func() time.Time
-	Logger    *slog.Logger
+	// MaxCommands is how many commands (POST and PATCH) may be in flight; one more is
+	// refused. 0 is no limit.
+	MaxCommands int
+	// Observe, where it is set, is told of every request.
+	Observe Observer
+	Now     func() time.Time
+	Logger  *slog.Logger
 }
 
 // Limits of a request, in bytes, and how long its parts may take.
@@ -78,17 +84,29 @@ const (
 	cachePrivately = "private, no-cache" // a cache asks with the ETag before it answers
 )
 
+// The resources.
+const (
+	pathSessions = "/chat-sessions"
+	pathSession  = "/chat-sessions/:id"
+)
+
 // A Server serves the REST interface.
 type Server struct {
 	Config
 	app         *fiber.App
 	limits      *rateLimiter
+	commands    commands
 	connections connections
+	ended       chan struct{} // closed when nobody waits any more
+	end         func()        // closes it
 }
 
 // NewServer returns a server that is not listening yet.
 func NewServer(c Config) *Server {
 	s := &Server{Config: c, limits: newRateLimiter(c.RateLimit, c.Now)}
+	s.commands.limit = int64(c.MaxCommands)
+	s.ended = make(chan struct{})
+	s.end = sync.OnceFunc(func() { close(s.ended) })
 	s.app = fiber.New(fiber.Config{
 		AppName:               "chatsessions",
 		CaseSensitive:         true,
@@ -105,10 +123,10 @@ func NewServer(c Config) *Server {
 		IdleTimeout:                  2 * time.Minute,
 	})
 	s.app.Use(s.trace, recover.New(recover.Config{EnableStackTrace: true, StackTraceHandler: s.logPanic}), takeBody, checkHead)
-	s.app.Post("/chat-sessions", s.authenticate, s.create)
-	s.app.Get("/chat-sessions", s.authenticate, s.list)
-	s.app.Get("/chat-sessions/:id", s.authenticate, s.get)
-	s.app.Patch("/chat-sessions/:id", s.authenticate, s.change)
+	s.app.Post(pathSessions, s.authenticate, s.admit, s.create)
+	s.app.Get(pathSessions, s.authenticate, s.list)
+	s.app.Get(pathSession, s.authenticate, s.get)
+	s.app.Patch(pathSession, s.authenticate, s.admit, s.change)
 
 	handle := s.app.Handler()
 	s.app.Server().ConnState = s.connections.changed
@@ -123,7 +141,14 @@ func NewServer(c Config) *Server {
 		if !slices.Contains(fiber.DefaultMethods, string(ctx.Method())) {
 			ctx.Request.Header.SetMethod(fiber.MethodTrace)
 		}
-		handle(ctx)
+		if s.Observe == nil {
+			handle(ctx)
+		} else {
+			began := time.Now()
+			handle(ctx)
+			s.Observe(endpointOf(ctx), observedStatus(ctx), time.Since(began))
+		}
+		end(ctx.Conn())
 	}
 	return s
 }
@@ -134,12 +159,18 @@ func (s *Server) logPanic(c *fiber.Ctx, cause any) {
 
 // Serve answers requests on the listener until Shutdown.
 func (s *Server) Serve(l net.Listener) error {
-	return s.app.Listener(listener{l, &s.connections})
+	go s.connections.watch(s.ended)
+	err := s.app.Listener(listener{l, &s.connections})
+	if err != nil { // not by Shutdown
+		s.end()
+	}
+	return err
 }
 
 // Shutdown stops listening and returns when the requests in flight have been
 // answered, or ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error {
+	defer s.end()
 	s.connections.drain()
 	return s.app.ShutdownWithContext(ctx)
 }

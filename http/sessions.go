@@ -23,6 +23,7 @@ func (s *Server) create(c *fiber.Ctx) error {
 	}
 	values, reader := readCreate(w.members, w.caller)
 	id := w.key.sessionID()
+	w.creates = true
 	recorded, err := s.transact(c, w, id, func(current domain.Session) domain.Command {
 		return domain.Create{ID: id, By: w.caller, Now: s.Now().UnixMilli(), Values: values, Problems: w.problems(reader, &current)}
 	})
@@ -31,7 +32,7 @@ func (s *Server) create(c *fiber.Ctx) error {
 	}
 	c.Location("/chat-sessions/" + id)
 	w.answerPreferences(c, reader.unknown)
-	return sendSession(c, w.names.project(recorded.Session.AppendJSON(nil)), recorded.Session.Version)
+	return sendSession(c, w.names.project(recorded.JSON()), recorded.Session.Version)
 }
 
 // change is PATCH /chat-sessions/:id.
@@ -64,7 +65,7 @@ func (s *Server) change(c *fiber.Ctx) error {
 		ignored = reader.ignored(recorded.Before)
 	}
 	w.answerPreferences(c, ignored)
-	return sendSession(c, w.names.project(recorded.Session.AppendJSON(nil)), recorded.Session.Version)
+	return sendSession(c, w.names.project(recorded.JSON()), recorded.Session.Version)
 }
 
 // get is GET /chat-sessions/:id.
@@ -107,7 +108,7 @@ func (s *Server) get(c *fiber.Ctx) error {
 // cannot be trusted now, or does not have it: that there is none, only the log
 // can say.
 func (s *Server) load(c *fiber.Ctx, id string) (domain.Document, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), readDeadline)
+	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
 	defer cancel()
 	reading, stop := context.WithTimeout(ctx, hangingReads)
 	document, err := s.Reads.Get(reading, id)
@@ -122,7 +123,7 @@ func (s *Server) load(c *fiber.Ctx, id string) (domain.Document, error) {
 	s.Reads.Observe(recorded.Position)
 	c.Set(headerSource, "log")
 	return domain.Document{
-		JSON:    recorded.Session.AppendJSON(nil),
+		JSON:    recorded.JSON(),
 		Version: recorded.Session.Version,
 		Readers: recorded.Session.Readers(),
 	}, nil
@@ -132,7 +133,7 @@ func (s *Server) load(c *fiber.Ctx, id string) (domain.Document, error) {
 func (s *Server) list(c *fiber.Ctx) error {
 	prefer := parsePrefer(c)
 	caller := callerOf(c)
-	query, err := s.parseList(caller.Account, queryString(c))
+	query, err := s.parseList(clientContext(c), caller.Account, queryString(c))
 	if err != nil {
 		return err
 	}
@@ -142,7 +143,7 @@ func (s *Server) list(c *fiber.Ctx) error {
 	if !caller.SeesAll() {
 		query.VisibleTo = caller.Account
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), readDeadline)
+	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
 	defer cancel()
 	query.Count = prefer.count
 	page, err := s.Reads.List(ctx, query.Query)
@@ -183,14 +184,13 @@ type write struct {
 	key     requestKey
 	prefer  preferences
 	names   selection
+	creates bool // the session does not exist yet
 }
 
 // readWrite reads everything of a write that can be judged without the session.
 // The path is the resource's own, however the client spelt it.
 func readWrite(c *fiber.Ctx, path string) (w write, err error) {
-	if w.caller, err = writer(c); err != nil {
-		return w, err
-	}
+	w.caller = callerOf(c) // who may write, admit has seen to that
 	if w.body, err = jsonBody(c); err != nil {
 		return w, err
 	}
@@ -254,15 +254,16 @@ func headerList(names []string) string {
 
 // transact carries a command out and waits until the read model shows it.
 func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.Session) domain.Command) (domain.Recorded, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), writeDeadline)
+	ctx, cancel := context.WithTimeout(clientContext(c), writeDeadline)
 	defer cancel()
 	request := domain.Request{
 		SessionID:     id,
 		Actor:         w.caller.Account,
 		CorrelationID: correlationID(c),
 		TraceParent:   c.Locals(localTrace).(string),
+		New:           w.creates,
 		Key:           w.key.String(),
-		Digest:        digest(w.body),
+		Digest:        w.key.digest(w.body),
 	}
 	recorded, err := s.Log.Transact(ctx, request, func(current domain.Session) ([]domain.Event, error) {
 		return domain.Decide(current, command(current))
@@ -281,7 +282,9 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.
 	case errors.Is(err, domain.ErrUnavailable):
 		return recorded, unwritten(unavailable(err, "the log cannot be reached now; the change was not written, try again"), false)
 	}
-	s.showPosition(c, recorded.Position, err == nil)
+	if gone := s.showPosition(c, recorded.Position, err == nil); gone != nil {
+		return recorded, gone
+	}
 	return recorded, err
 }
 
@@ -292,20 +295,23 @@ func unwritten(p *problem, maybe bool) *problem {
 
 // showPosition waits until the read model has reached what this answer tells,
 // refusals included, so that no later GET shows less. What is not there after
-// WriteWait, readers know to be missing.
-func (s *Server) showPosition(c *fiber.Ctx, position uint64, succeeded bool) {
+// WriteWait, readers know to be missing. A client that left before must not be told.
+func (s *Server) showPosition(c *fiber.Ctx, position uint64, succeeded bool) error {
 	if position == 0 {
-		return
+		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.WriteWait)
+	ctx, cancel := context.WithTimeout(clientContext(c), s.WriteWait)
 	defer cancel()
-	_ = s.Reads.WaitFor(ctx, position)
+	if err := s.Reads.WaitFor(ctx, position); err != nil && clientGone(c.Context()) {
+		return abandoned(err, &succeeded)
+	}
 	// Not before: nobody has been shown the position while this waits, and a read
 	// would have to wait for the newest write of all.
 	s.Reads.Observe(position)
 	if succeeded {
 		c.Set(headerPosition, strconv.FormatUint(position, 10))
 	}
+	return nil
 }
 
 // awaitPosition waits for the position that a GET asks for.
@@ -314,7 +320,7 @@ func (s *Server) awaitPosition(c *fiber.Ctx) error {
 	if err != nil || position == 0 {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), positionDeadline)
+	ctx, cancel := context.WithTimeout(clientContext(c), positionDeadline)
 	defer cancel()
 	if err := s.Reads.WaitFor(ctx, position); err != nil {
 		return newProblem(fiber.StatusGatewayTimeout,

@@ -28,8 +28,11 @@ type serveCommand struct {
 	NATS     natsFlags `embed:"" prefix:"nats-"`
 	RedisURL string    `name:"redis-url" placeholder:"URL" help:"redis:// or rediss:// of the read model. Without it, one inside the process, filled from the log at every start."`
 
-	AuthTokens string  `placeholder:"FILE" type:"path" help:"Tokens that are valid: a file of the lines that chatsessions token prints. Read again on SIGHUP."`
-	RateLimit  float64 `default:"0" placeholder:"N" help:"Requests a second that an account may make; 0, the default, is no limit."`
+	AuthTokens  string `placeholder:"FILE" type:"path" help:"Tokens that are valid: a file of the lines that chatsessions token prints. Read again on SIGHUP."`
+	OpsListen   string `placeholder:"HOST:PORT" help:"Address for operators: /metrics, /healthz, /readyz and /debug/pprof/, without a token. Off unless given."`
+	MaxCommands int    `default:"2048" placeholder:"N" help:"POSTs and PATCHes in flight, at most (${default}); one more is refused with a 503 at once. 0 is no limit."`
+
+	RateLimit float64 `default:"0" placeholder:"N" help:"Requests a second that an account may make; 0, the default, is no limit."`
 
 	LogLevel  slog.Level `default:"info" help:"debug, info, warn or error."`
 	LogFormat string     `enum:"text,json" default:"text" help:"text or json, on standard error."`
@@ -42,6 +45,8 @@ type natsFlags struct {
 	Cert     string `placeholder:"FILE" type:"path" help:"Client certificate for TLS to NATS."`
 	Key      string `placeholder:"FILE" type:"path" help:"Key of the client certificate."`
 	Replicas int    `default:"0" placeholder:"N" help:"Servers that keep the log, when it is created; 0 is three in a cluster, else one."`
+
+	MonitorURLs []string `name:"monitor-urls" placeholder:"URL" help:"Monitoring endpoints (http://HOST:8222) of the NATS servers, separated by commas. Each is asked at the start whether it acknowledges only what is on disk; if not, or without an answer, the service does not start."`
 }
 
 // drainTimeout bounds how long the requests in flight may take to end: longer
@@ -58,6 +63,7 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	logger := c.logger(s.err)
+	tuneMemory(logger)
 	hangup := make(chan os.Signal, 1) // caught from here on: it must not end a service that is starting
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -69,7 +75,16 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 		}
 		defer listener.Close()
 	}
-	stores, err := openStores(ctx, c, logger)
+	var measured *metrics // nobody asks for them without a listener
+	if c.OpsListen != "" {
+		measured = newMetrics()
+	}
+	ops, err := startOps(c.OpsListen, measured, logger)
+	if err != nil {
+		return err
+	}
+	defer ops.Close()
+	stores, err := openStores(ctx, c, measured, logger)
 	if err != nil {
 		return err
 	}
@@ -79,12 +94,13 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 	defer stop()
 	parts, running := errgroup.WithContext(running)
 	reads := projections.NewReadModel(stores.redis, stores.log, projections.ReadModelOptions{Logger: logger})
+	measured.progress(reads)
 	// The read model outlives ctx: requests that are being drained still read.
 	tracking, stopTracking := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopTracking()
 	parts.Go(func() error { return reads.Run(tracking) })
 	if c.Only != "api" {
-		projector := projections.NewProjector(stores.redis, stores.log, projections.ProjectorOptions{Logger: logger, Notify: reads.Projected})
+		projector := projections.NewProjector(stores.redis, stores.log, projections.ProjectorOptions{Logger: logger, Notify: reads.Projected, Applied: measured.applied()})
 		parts.Go(func() error { return projector.Run(tracking) })
 	}
 	parts.Go(func() error { return stores.watch(running) })
@@ -94,16 +110,19 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 		if err := awaitCaughtUp(running, reads, logger); err != nil {
 			return ignoreEnd(running, err)
 		}
+		ops.becomes(readyWhile(running, reads))
 		if listener == nil {
 			fmt.Fprintln(s.out, "chatsessions projector is ready")
 			<-running.Done()
 			return nil
 		}
-		return c.serveHTTP(running, listener, chathttp.NewServer(chathttp.Config{
-			Log: stores.log, Reads: reads, Tokens: tokens,
-			WriteWait: projections.Bound, RateLimit: c.RateLimit,
-			Now: now, Logger: logger,
-		}), s.out, logger)
+		server := chathttp.NewServer(chathttp.Config{
+			Log: measured.log(stores.log), Reads: measured.reads(reads), Tokens: tokens,
+			WriteWait: projections.Bound, RateLimit: c.RateLimit, MaxCommands: c.MaxCommands,
+			Observe: measured.requests(), Now: now, Logger: logger,
+		})
+		measured.server(server)
+		return c.serveHTTP(running, listener, server, s.out, logger)
 	})
 	if err := parts.Wait(); err != nil {
 		return err
@@ -149,6 +168,20 @@ func awaitCaughtUp(ctx context.Context, reads *projections.ReadModel, logger *sl
 	}
 }
 
+// readyWhile says that the service is ready when the log can be reached and the read
+// model has all that is in it, until ctx ends: then it is drained.
+func readyWhile(ctx context.Context, reads *projections.ReadModel) readiness {
+	return func(asked context.Context) error {
+		if ctx.Err() != nil {
+			return errors.New("the service is ending")
+		}
+		if err := reads.CaughtUp(asked); err != nil {
+			return fmt.Errorf("the log cannot be reached, or the read model is behind it: %w", err)
+		}
+		return nil
+	}
+}
+
 // ignoreEnd drops an error that only says that ctx has ended.
 func ignoreEnd(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
@@ -165,11 +198,17 @@ func (c serveCommand) check() error {
 	if c.NATS.Replicas < 0 {
 		return fmt.Errorf("--nats-replicas %d: want a number of servers, or 0", c.NATS.Replicas)
 	}
+	if _, err := c.NATS.monitors(); err != nil {
+		return err
+	}
 	if c.Only == "projector" {
 		return nil
 	}
 	if math.IsNaN(c.RateLimit) || math.IsInf(c.RateLimit, 0) || c.RateLimit < 0 {
 		return fmt.Errorf("--rate-limit %v: want a number of requests a second, or 0 for no limit", c.RateLimit)
+	}
+	if c.MaxCommands < 0 {
+		return fmt.Errorf("--max-commands %d: want a number of commands, or 0 for no limit", c.MaxCommands)
 	}
 	if !c.Dev && c.AuthTokens == "" {
 		return errors.New("no way to check tokens: set --auth-tokens FILE (chatsessions token makes its lines), or --dev to try the service out")

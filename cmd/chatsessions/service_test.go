@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -62,10 +63,13 @@ func onAllSetups(t *testing.T, test func(t *testing.T, s *service)) {
 // A service is a running `chatsessions serve`.
 type service struct {
 	t      *testing.T
+	binary string   // "" is the one that TestMain has built
+	env    []string // beside the ordinary variables
 	args   []string
 	url    string // of the API; "" for a projector alone
 	cmd    *exec.Cmd
 	errors *output
+	ready  chan string // the first line that it prints
 	exited chan struct{}
 }
 
@@ -83,9 +87,7 @@ func startService(t *testing.T, args ...string) *service {
 		if status := s.stop(); status != 0 {
 			t.Errorf("exit status %d", status)
 		}
-		if log := s.errors.String(); strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic") {
-			t.Error("a data race or a panic; see the service's log")
-		}
+		s.checkSound()
 		if t.Failed() {
 			t.Logf("the service's log:\n%s", s.errors.String())
 		}
@@ -97,32 +99,61 @@ func startService(t *testing.T, args ...string) *service {
 // ready.
 func (s *service) start() {
 	s.t.Helper()
-	s.cmd = exec.Command(binary, s.args...)
+	if err := s.begin(); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.awaitReady(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// begin runs the service and does not wait for it.
+func (s *service) begin() error {
+	s.cmd = exec.Command(cmp.Or(s.binary, binary), s.args...)
 	if s.errors == nil {
 		s.errors = &output{}
 	}
 	s.cmd.Stderr = s.errors
 	s.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // the race detector sleeps at the end
+	s.cmd.Env = append(s.cmd.Env, s.env...)
 	stdout, err := s.cmd.StdoutPipe()
 	if err != nil {
-		s.t.Fatal(err)
+		return err
 	}
 	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
+		return err
 	}
-	s.exited = make(chan struct{})
-	lines := bufio.NewReader(stdout)
-	ready, err := lines.ReadString('\n')
+	cmd, ready, exited := s.cmd, make(chan string, 1), make(chan struct{})
+	s.ready, s.exited = ready, exited
 	go func() {
+		lines := bufio.NewReader(stdout)
+		if line, err := lines.ReadString('\n'); err == nil {
+			ready <- line
+		}
 		_, _ = io.Copy(io.Discard, lines) // what comes behind the line must not fill the pipe
-		_ = s.cmd.Wait()
-		close(s.exited)
+		_ = cmd.Wait()
+		close(exited)
 	}()
-	if err != nil {
-		<-s.exited
-		s.t.Fatalf("not ready: %v\n%s", s.cmd.ProcessState, s.errors.String())
+	return nil
+}
+
+// awaitReady returns when the service that was begun is ready, or an error when it
+// has ended instead.
+func (s *service) awaitReady() error {
+	select {
+	case line := <-s.ready:
+		_, s.url, _ = strings.Cut(strings.TrimSpace(line), "ready on ")
+		return nil
+	case <-s.exited:
+		return fmt.Errorf("not ready: %v\n%s", s.cmd.ProcessState, s.errors.String())
 	}
-	_, s.url, _ = strings.Cut(strings.TrimSpace(ready), "ready on ")
+}
+
+// checkSound fails the test where the service has printed a defect of ours.
+func (s *service) checkSound() {
+	if log := s.errors.String(); strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic") {
+		s.t.Error("a data race or a panic; see the service's log")
+	}
 }
 
 // stop asks the service to end, and returns its exit status.

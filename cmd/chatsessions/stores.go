@@ -39,7 +39,7 @@ type connection struct {
 
 // openStores connects to the log and the read model, and starts those that are
 // to run inside this process.
-func openStores(ctx context.Context, c serveCommand, logger *slog.Logger) (_ *stores, err error) {
+func openStores(ctx context.Context, c serveCommand, m *metrics, logger *slog.Logger) (_ *stores, err error) {
 	s := &stores{}
 	defer func() {
 		if err != nil {
@@ -56,7 +56,7 @@ func openStores(ctx context.Context, c serveCommand, logger *slog.Logger) (_ *st
 			Name: "chatsessions", Logger: logger,
 		})
 	} else {
-		nc, err = s.embedNATS(ctx, c.DataDir, password, &reach, logger)
+		nc, err = s.embedNATS(ctx, c.DataDir, password, &reach, m, logger)
 	}
 	if err != nil {
 		return nil, err
@@ -66,6 +66,11 @@ func openStores(ctx context.Context, c serveCommand, logger *slog.Logger) (_ *st
 		return nil, err
 	}
 	s.onClose(s.log.Close)
+	if s.embedded == nil {
+		if err := c.NATS.checkServers(ctx, s.log, logger); err != nil {
+			return nil, err
+		}
+	}
 
 	redis.SetLogger(redisLog{logger})
 	if c.RedisURL != "" {
@@ -95,10 +100,10 @@ func (l redisLog) Printf(_ context.Context, format string, v ...any) {
 	l.logger.Debug(fmt.Sprintf(format, v...))
 }
 
-func (s *stores) embedNATS(ctx context.Context, dataDir, password string, reach *connection, logger *slog.Logger) (*nats.Conn, error) {
+func (s *stores) embedNATS(ctx context.Context, dataDir, password string, reach *connection, m *metrics, logger *slog.Logger) (*nats.Conn, error) {
 	embedded, err := eventstore.StartEmbedded(ctx, eventstore.EmbeddedOptions{
 		StoreDir: filepath.Join(dataDir, "log"), User: "chatsessions", Password: password, Logger: logger,
-		Sync: syncFile,
+		Sync: syncFile, Synced: m.synced(),
 	})
 	if errors.Is(err, eventstore.ErrInUse) {
 		return nil, fmt.Errorf("%s: another process serves this data directory; stop it, or choose another with --data-dir", dataDir)

@@ -13,6 +13,14 @@ type Cluster struct{ Servers []*Server }
 // returns when all of them serve JetStream.
 func StartCluster(tb testing.TB, n int) *Cluster {
 	tb.Helper()
+	return StartClusterOf(tb, make([]Config, n)...)
+}
+
+// StartClusterOf is StartCluster with a say in how each server is run. The
+// configuration file is the cluster's.
+func StartClusterOf(tb testing.TB, configs ...Config) *Cluster {
+	tb.Helper()
+	n := len(configs)
 	listen := make([]string, n)
 	routes := make([]string, n)
 	for i := range n {
@@ -20,8 +28,9 @@ func StartCluster(tb testing.TB, n int) *Cluster {
 		routes[i] = fmt.Sprintf("%q", "nats-route://route:secret@"+listen[i])
 	}
 	c := &Cluster{}
-	config := Config{File: deployed(tb, "cluster.conf")}
-	for i := range n {
+	file := deployed(tb, "cluster.conf")
+	for i, config := range configs {
+		config.File = file
 		c.Servers = append(c.Servers, prepare(tb, config, fmt.Sprintf("chat-sessions-%d", i+1),
 			"NATS_CLUSTER_LISTEN="+listen[i],
 			"NATS_CLUSTER_USER=route",

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -79,6 +80,19 @@ func (s *Server) Output() string { return s.output.String() }
 func (s *Server) Kill() {
 	_ = s.process.Process.Kill()
 	<-s.ended
+}
+
+// Pause freezes the server (SIGSTOP): connections stay open, nothing answers.
+func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+
+// Resume lets a paused server go on.
+func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(signal syscall.Signal) {
+	s.tb.Helper()
+	if err := s.process.Process.Signal(signal); err != nil {
+		s.tb.Fatal(err)
+	}
 }
 
 // Restart kills the server and starts it again on the same port. Without

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A rawClient is a connection on which a test does what an HTTP library would not.
+type rawClient struct {
+	*net.TCPConn
+	answers *bufio.Reader
+}
+
+func (s *service) dial() rawClient {
+	s.t.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	return rawClient{c.(*net.TCPConn), bufio.NewReader(c)}
+}
+
+func (c rawClient) send(t *testing.T, method, path, body string, headers ...string) {
+	t.Helper()
+	_, err := fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer dev-service-crm\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s",
+		method, path, len(body), strings.Join(append(headers, ""), "\r\n"), body)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c rawClient) receive() (answer, error) {
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	response, err := http.ReadResponse(c.answers, nil)
+	if err != nil {
+		return answer{}, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return answer{response.StatusCode, response.Header, body}, err
+}
+
+// inFlight waits until so many commands are in flight.
+func (s *service) inFlight(want float64) {
+	s.t.Helper()
+	eventually(s.t, func() error {
+		if got := s.metrics()["chatsessions_commands_in_flight"]; got != want {
+			return fmt.Errorf("%v commands in flight, want %v", got, want)
+		}
+		return nil
+	})
+}
+
+func TestCommandsBeyondTheLimitAreRefusedAtOnce(t *testing.T) {
+	const limit = 12
+	servers := startServers(t)
+	s := startService(t, append(servers.flags(), "--ops-listen", "127.0.0.1:0", "--max-commands", fmt.Sprint(limit))...)
+	crm := s.as("service-crm")
+	path := crm.create(`{"room": "before"}`)
+	before := crm.expect(200, "GET", path, "")
+
+	servers.nats.Pause()
+	began := time.Now()
+	var clients []rawClient
+	for i := range limit {
+		c, method, to := s.dial(), "POST", "/chat-sessions"
+		if i == 0 {
+			method, to = "PATCH", path // its session is in memory, so it is sent to the log at once
+		}
+		c.send(t, method, to, `{"room": "in between"}`, fmt.Sprintf("X-Request-Id: waits-%d", i))
+		clients = append(clients, c)
+	}
+	halfClosed, patient, leaving := clients[:2], clients[2], clients[3:]
+	// The patient one has sent its next request already.
+	patient.send(t, "POST", "/chat-sessions", `{}`, "X-Request-Id: pipelined")
+	s.inFlight(limit)
+
+	for range 20 {
+		asked := time.Now()
+		refused := crm.expect(503, "POST", "/chat-sessions", `{}`, "X-Request-Id: refused")
+		if took := time.Since(asked); took > time.Second {
+			t.Errorf("refused after %s, not at once", took)
+		}
+		o := refused.object(t)
+		if o["mayHaveBeenWritten"] != false || o["name"] != "Unavailable" || refused.header.Get("Retry-After") == "" || !strings.Contains(o["detail"].(string), "in flight") {
+			t.Errorf("refused with %v %v", refused.header, o)
+		}
+	}
+	crm.expect(503, "PATCH", path, `{"room": "after"}`, "X-Request-Id: refused")
+	crm.expect(503, "PATCH", path, `not JSON`)
+	// What is wrong with the caller is said first.
+	(&client{t, s.url, "wrong"}).expect(401, "POST", "/chat-sessions", `{}`)
+	s.as("auditor-eve").expect(403, "PATCH", path, `{"room": "after"}`)
+	crm.expect(405, "DELETE", path, "")
+	// Reads have no part in it. They answer with what was before, or that they don't know.
+	if a, err := crm.do("GET", path, ""); err != nil || a.status == 200 && !bytes.Equal(a.body, before.body) || a.status != 200 && (a.status != 503 || bytes.Contains(a.body, []byte("in flight"))) {
+		t.Error(a.instead(err))
+	}
+	if got := s.metrics()[`chatsessions_commands_rejected_total`]; got != 22 {
+		t.Errorf("%v commands counted as rejected, want 22", got)
+	}
+
+	// Clients go away: some in order, some with a reset.
+	left := time.Now()
+	for i, c := range leaving {
+		if i%2 == 0 {
+			_ = c.SetLinger(0)
+		}
+		c.Close()
+	}
+	for _, c := range halfClosed {
+		_ = c.CloseWrite()
+	}
+	s.inFlight(1) // the patient one
+	freed := time.Now()
+	t.Logf("%d places were free %s after their clients had left, %s after the first request", limit-1, freed.Sub(left), freed.Sub(began))
+	if freed.Sub(began) > 5*time.Second { // by then every command is answered anyway
+		t.Errorf("the places were freed %s after the requests", freed.Sub(began))
+	}
+	// Who still listens is told the truth.
+	notWritten := map[string]bool{"refused": true}
+	for i, c := range halfClosed {
+		told, err := c.receive()
+		if err != nil || told.status != 503 || !bytes.Contains(told.body, []byte("closed")) {
+			t.Fatal(told.instead(err))
+		}
+		may, said := told.object(t)["mayHaveBeenWritten"].(bool)
+		if !said || i == 0 && !may {
+			t.Error(told.instead(nil))
+		}
+		notWritten[fmt.Sprintf("waits-%d", i)] = !may
+	}
+	if got := s.metrics()["chatsessions_http_clients_gone_total"]; got != limit-1 {
+		t.Errorf("%v clients counted as gone, want %d", got, limit-1)
+	}
+	// The places are there for others.
+	next := s.dial()
+	next.send(t, "POST", "/chat-sessions", `{}`, "X-Request-Id: next")
+	s.inFlight(2)
+
+	servers.nats.Resume()
+	for _, c := range []rawClient{patient, patient, next} {
+		a, err := c.receive()
+		if err != nil || a.status != 200 && (a.status != 503 || a.object(t)["mayHaveBeenWritten"] == nil) || bytes.Contains(a.body, []byte("closed")) {
+			t.Error(a.instead(err))
+		}
+	}
+	s.inFlight(0)
+	eventually(t, func() error {
+		if a, err := crm.do("PATCH", path, `{"room": "healed"}`); err != nil || a.status != 200 {
+			return a.instead(err)
+		}
+		return nil
+	})
+	for _, e := range s.settledLog() {
+		if id := e.header["ce-correlationid"][0]; notWritten[id] {
+			t.Errorf("%s was told that nothing was written", id)
+		}
+	}
+}
+
+func TestAManyTimesTheLimitNeitherHangsNorLosesPlaces(t *testing.T) {
+	s := startService(t, "--dev", "--ops-listen", "127.0.0.1:0", "--max-commands", "4")
+	crm := s.as("service-crm")
+	path := crm.create(`{}`)
+	atOnce(t, 200, func(i int) error {
+		a, err := crm.do("PATCH", path, fmt.Sprintf(`{"room": "r%d"}`, i))
+		if err != nil || a.status != 200 && (a.status != 503 || a.header.Get("Retry-After") == "") {
+			return a.instead(err)
+		}
+		return nil
+	})
+	s.inFlight(0)
+	crm.expect(200, "PATCH", path, `{"room": "last"}`)
+}
+
+func TestAReadWhoseClientLeftWaitsNoLonger(t *testing.T) {
+	s := startService(t, "--dev", "--ops-listen", "127.0.0.1:0")
+	path := s.as("service-crm").create(`{}`)
+	const far = "Chat-Sessions-Position: 1000000"
+	began := time.Now()
+	leaving, listening := s.dial(), s.dial()
+	for _, c := range []rawClient{leaving, listening} {
+		c.send(t, "GET", path, "", far)
+	}
+	leaving.Close()
+	_ = listening.CloseWrite()
+	a, err := listening.receive()
+	took := time.Since(began)
+	if err != nil || a.status != 503 || a.object(t)["mayHaveBeenWritten"] != nil || a.header.Get("Retry-After") == "" {
+		t.Error(a.instead(err))
+	}
+	if took > 4*time.Second {
+		t.Errorf("it waited for %s; without its client's leaving it would have been 5 s", took)
+	}
+	eventually(t, func() error {
+		got := s.metrics()
+		if got["chatsessions_http_clients_gone_total"] != 2 || got[`chatsessions_http_requests_total{method="GET",route="/chat-sessions/:id",status="499"}`] != 2 {
+			return errors.New("not counted: " + fmt.Sprint(got["chatsessions_http_clients_gone_total"]))
+		}
+		return nil
+	})
+	// A client that stays and is slow is another matter.
+	staying := s.dial()
+	staying.send(t, "GET", path, "", far)
+	if a, err := staying.receive(); err != nil || a.status != 504 {
+		t.Error(a.instead(err))
+	}
+}

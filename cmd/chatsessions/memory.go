@@ -1,0 +1,35 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"runtime/debug"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+)
+
+// The garbage collector may let the heap grow to five times what is in use, instead
+// of twice, so that it runs less often (docs/performance.md has what that is worth),
+// until it has memoryShare of what the container or the machine has; from there on
+// it runs as often as it takes to stay below.
+const (
+	collectAt   = 400 // per cent, as GOGC
+	memoryShare = 0.6
+)
+
+// tuneMemory sets how the garbage collector trades memory for processor time. The
+// environment variables GOGC and GOMEMLIMIT have precedence.
+func tuneMemory(logger *slog.Logger) {
+	limit, err := memlimit.Set(
+		memlimit.WithRatio(memoryShare),
+		memlimit.WithProvider(memlimit.ApplyFallback(memlimit.FromCgroup, memlimit.FromSystem)),
+	)
+	if err != nil {
+		logger.Warn("how much memory there is cannot be found out; the garbage collector stays as it is", "error", err)
+		return
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(collectAt)
+	}
+	logger.Debug("soft limit of memory", "bytes", limit)
+}

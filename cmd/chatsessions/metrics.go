@@ -1,0 +1,265 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"chatsessions/domain"
+	"chatsessions/eventstore"
+	chathttp "chatsessions/http"
+	"chatsessions/projections"
+)
+
+// metrics are what the service counts and measures about itself. The packages know
+// nothing of Prometheus: they call a function, or are asked for their counts when the
+// metrics are. A nil *metrics measures nothing. docs/operations.md tells what each
+// of them means.
+type metrics struct {
+	registry *prometheus.Registry
+}
+
+// Upper bounds of the buckets: of times in seconds, and of numbers.
+var (
+	requestBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+	syncBuckets    = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}
+	groupBuckets   = []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048}
+)
+
+func newMetrics() *metrics {
+	m := &metrics{prometheus.NewRegistry()}
+	version, commit := buildVersion()
+	m.registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "chatsessions_build_info", Help: "Always 1; the labels tell what this binary was built from.",
+			ConstLabels: prometheus.Labels{"version": version, "commit": commit, "goversion": runtime.Version()},
+		}, func() float64 { return 1 }),
+	)
+	return m
+}
+
+func (m *metrics) histogram(name, help string, buckets []float64) prometheus.Histogram {
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+	m.registry.MustRegister(h)
+	return h
+}
+
+// counter registers a count that is kept elsewhere.
+func (m *metrics) counter(name, help string, count func() uint64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help},
+		func() float64 { return float64(count()) }))
+}
+
+// gauge registers a value that is kept elsewhere.
+func (m *metrics) gauge(name, help string, value func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+}
+
+// synced measures the syncs of the embedded log.
+func (m *metrics) synced() func(group int, took time.Duration) {
+	if m == nil {
+		return nil
+	}
+	size := m.histogram("chatsessions_barrier_group_size",
+		"How many waited for one sync of the embedded log, writes and batches of the projector alike.", groupBuckets)
+	duration := m.histogram("chatsessions_barrier_sync_duration_seconds",
+		"How long one sync of the embedded log to disk took.", syncBuckets)
+	return func(group int, took time.Duration) {
+		size.Observe(float64(group))
+		duration.Observe(took.Seconds())
+	}
+}
+
+// applied measures the batches of the projector.
+func (m *metrics) applied() func(events int, took time.Duration) {
+	if m == nil {
+		return nil
+	}
+	size := m.histogram("chatsessions_projector_batch_size",
+		"How many events one batch of the projector held.", groupBuckets)
+	duration := m.histogram("chatsessions_projector_batch_duration_seconds",
+		"How long it took to write one batch of events into the read model.", requestBuckets)
+	return func(events int, took time.Duration) {
+		size.Observe(float64(events))
+		duration.Observe(took.Seconds())
+	}
+}
+
+// A measuredLog counts what commands come to.
+type measuredLog struct {
+	*eventstore.Log
+	done, refused, unavailable, unknown prometheus.Counter
+	duration                            prometheus.Histogram
+}
+
+// log returns the log as the API uses it, measured.
+func (m *metrics) log(l *eventstore.Log) chathttp.Log {
+	if m == nil {
+		return l
+	}
+	m.counter("chatsessions_log_writes_total", "Writes that this node has appended to the log, each with one event or several.",
+		func() uint64 { return l.Stats().Writes })
+	m.counter("chatsessions_log_events_total", "Events that this node has appended to the log.",
+		func() uint64 { return l.Stats().Events })
+	m.counter("chatsessions_log_conflicts_total", "Times that another writer of the session was quicker, so that a command was decided again.",
+		func() uint64 { return l.Stats().Conflicts })
+	m.counter("chatsessions_log_replays_total", "Repeated requests (Idempotency-Key) that were answered from the log again.",
+		func() uint64 { return l.Stats().Replays })
+	m.counter("chatsessions_cache_hits_total", "Commands that found their session's newest event in memory.",
+		func() uint64 { return l.Stats().CacheHits })
+	m.counter("chatsessions_cache_misses_total", "Commands that had to read their session's newest event from the log.",
+		func() uint64 { return l.Stats().CacheMisses })
+	outcomes := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "chatsessions_commands_total",
+		Help: "Commands by what they came to: done (written, repeated, or nothing to change), refused (by a rule), unavailable (not written, the log could not be reached), unknown (perhaps written).",
+	}, []string{"outcome"})
+	m.registry.MustRegister(outcomes)
+	return &measuredLog{
+		Log:  l,
+		done: outcomes.WithLabelValues("done"), refused: outcomes.WithLabelValues("refused"),
+		unavailable: outcomes.WithLabelValues("unavailable"), unknown: outcomes.WithLabelValues("unknown"),
+		duration: m.histogram("chatsessions_command_duration_seconds",
+			"How long a command took at the log: read, decide, append, wait until it is on disk.", requestBuckets),
+	}
+}
+
+// Transact implements chathttp.Log.
+func (l *measuredLog) Transact(ctx context.Context, r domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Recorded, error) {
+	began := time.Now()
+	recorded, err := l.Log.Transact(ctx, r, decide)
+	l.duration.Observe(time.Since(began).Seconds())
+	l.outcome(err).Inc()
+	return recorded, err
+}
+
+func (l *measuredLog) outcome(err error) prometheus.Counter {
+	switch {
+	case err == nil:
+		return l.done
+	case errors.Is(err, domain.ErrOutcomeUnknown), errors.Is(err, domain.ErrHistoryTooLong):
+		return l.unknown
+	case errors.Is(err, domain.ErrUnavailable):
+		return l.unavailable
+	}
+	return l.refused
+}
+
+// measuredReads measure how long answers wait for the read model.
+type measuredReads struct {
+	*projections.ReadModel
+	reached, gaveUp prometheus.Observer
+}
+
+// progress measures how far the log and the read model are.
+func (m *metrics) progress(r *projections.ReadModel) {
+	if m == nil {
+		return
+	}
+	m.gauge("chatsessions_log_position", "Position of the log's newest event, when this node looked last.",
+		func() float64 { return float64(r.Status().End) })
+	m.gauge("chatsessions_projected_position", "Position up to which the read model had the log, when this node looked last; 0 without a read model that can be used.",
+		func() float64 { return float64(r.Status().Projected) })
+	m.gauge("chatsessions_read_model_trusted", "1 while this node answers from the read model, 0 while it does not because it may be older than an answered write.",
+		func() float64 {
+			if r.Status().Trusted {
+				return 1
+			}
+			return 0
+		})
+}
+
+// reads returns the read model as the API uses it, measured.
+func (m *metrics) reads(r *projections.ReadModel) chathttp.ReadModel {
+	if m == nil {
+		return r
+	}
+	waits := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "chatsessions_read_model_wait_duration_seconds",
+		Help:    "How long answers waited until the read model showed what they tell, by whether it did.",
+		Buckets: requestBuckets,
+	}, []string{"outcome"})
+	m.registry.MustRegister(waits)
+	return &measuredReads{ReadModel: r, reached: waits.WithLabelValues("reached"), gaveUp: waits.WithLabelValues("gave_up")}
+}
+
+// WaitFor implements chathttp.ReadModel.
+func (r *measuredReads) WaitFor(ctx context.Context, position uint64) error {
+	began := time.Now()
+	err := r.ReadModel.WaitFor(ctx, position)
+	took := time.Since(began).Seconds()
+	if err != nil {
+		r.gaveUp.Observe(took)
+	} else {
+		r.reached.Observe(took)
+	}
+	return err
+}
+
+// requestMetrics are the requests by endpoint and status. A status is looked up once
+// and then known by its number.
+type requestMetrics struct {
+	total     *prometheus.CounterVec
+	counters  [][500]atomic.Pointer[prometheus.Counter] // by endpoint, and status - 100
+	durations []prometheus.Observer                     // by endpoint
+}
+
+// requests measures the requests of the API.
+func (m *metrics) requests() chathttp.Observer {
+	if m == nil {
+		return nil
+	}
+	labels := []string{"method", "route"}
+	durations := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "chatsessions_http_request_duration_seconds",
+		Help:    "How long requests took from their head to their answer, the way of the body included.",
+		Buckets: requestBuckets,
+	}, labels)
+	r := &requestMetrics{
+		total: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "chatsessions_http_requests_total", Help: "Requests by method, route and the status they were answered with.",
+		}, append(labels, "status")),
+		counters: make([][500]atomic.Pointer[prometheus.Counter], len(chathttp.Endpoints())),
+	}
+	m.registry.MustRegister(durations, r.total)
+	for _, e := range chathttp.Endpoints() {
+		method, route := e.Route()
+		r.durations = append(r.durations, durations.WithLabelValues(method, route))
+	}
+	return r.observe
+}
+
+func (r *requestMetrics) observe(e chathttp.Endpoint, status int, took time.Duration) {
+	r.durations[e].Observe(took.Seconds())
+	known := &r.counters[e][status-100]
+	counter := known.Load()
+	if counter == nil {
+		method, route := e.Route()
+		resolved := r.total.WithLabelValues(method, route, strconv.Itoa(status))
+		counter = &resolved
+		known.Store(counter)
+	}
+	(*counter).Inc()
+}
+
+// server measures the back-pressure of the API.
+func (m *metrics) server(s *chathttp.Server) {
+	if m == nil {
+		return
+	}
+	m.gauge("chatsessions_commands_in_flight", "Commands (POST and PATCH) that are being carried out now.",
+		func() float64 { return float64(s.Stats().Commands) })
+	m.gauge("chatsessions_commands_limit", "How many commands may be in flight (--max-commands); 0 is no limit.",
+		func() float64 { return float64(s.MaxCommands) })
+	m.counter("chatsessions_commands_rejected_total", "Commands that were refused because as many as may be were in flight.",
+		func() uint64 { return s.Stats().Refused })
+	m.counter("chatsessions_http_clients_gone_total", "Clients that left while their request waited, which freed its place.",
+		func() uint64 { return s.Stats().Gone })
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// readyPatience bounds one look whether the service is ready.
+const readyPatience = 2 * time.Second
+
+// mutexProfileFraction is how many contentions of a lock there are to each that the
+// profile of /debug/pprof/mutex holds.
+const mutexProfileFraction = 100
+
+// An opsServer answers those who run the service, on a listener of its own: metrics,
+// health and profiles. It asks for no token, so it belongs on loopback or into a
+// network of the operators.
+type opsServer struct {
+	server http.Server
+	url    string
+	served chan struct{} // closed when it has stopped listening
+	ready  atomic.Pointer[readiness]
+}
+
+// A readiness says why the service is not ready to serve, nil when it is.
+type readiness func(ctx context.Context) error
+
+// startOps listens on the address and serves from then on; it returns nil, which
+// does nothing, for no address. Close ends it.
+func startOps(address string, m *metrics, logger *slog.Logger) (*opsServer, error) {
+	if address == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listening on %s for operators: %w", address, err)
+	}
+	o := &opsServer{url: "http://" + l.Addr().String(), served: make(chan struct{})}
+	o.becomes(func(context.Context) error { return errors.New("the service is starting") })
+	runtime.SetMutexProfileFraction(mutexProfileFraction)
+
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answerPlain(w, http.StatusOK, "alive") })
+	mux.HandleFunc("GET /readyz", o.answerReady)
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	o.server = http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute, // no WriteTimeout: a profile takes as long as it was asked to
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+	go func() {
+		defer close(o.served)
+		if err := o.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			logger.Error("metrics, health and profiles are not served any more", "error", err)
+		}
+	}()
+	logger.Info("metrics, health and profiles", "url", o.url)
+	return o, nil
+}
+
+// becomes says how to find out from now on whether the service is ready.
+func (o *opsServer) becomes(ready readiness) {
+	if o != nil {
+		o.ready.Store(&ready)
+	}
+}
+
+// answerReady is GET /readyz.
+func (o *opsServer) answerReady(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), readyPatience)
+	defer cancel()
+	if err := (*o.ready.Load())(ctx); err != nil {
+		answerPlain(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
+		return
+	}
+	answerPlain(w, http.StatusOK, "ready")
+}
+
+func answerPlain(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text+"\n")
+}
+
+// Close stops answering, also in the middle of a profile.
+func (o *opsServer) Close() {
+	if o != nil {
+		_ = o.server.Close()
+		<-o.served
+	}
+}
