@@ -75,21 +75,18 @@ func (w *writer) write(ctx context.Context, expected string, after checkpoint, d
 	}
 	trip := w.tx.Pipeline()
 	trip.Do(ctx, "MULTI")
-	if len(documents) > 0 {
-		set := make([]any, 1, 1+2*len(documents))
-		set[0] = "MSET"
-		for _, d := range documents {
-			set = append(set, w.keys.document(d.id), d.value)
-		}
-		trip.Do(ctx, set...)
+	set := make([]any, 3, 3+2*len(documents))
+	set[0], set[1], set[2] = "MSET", w.keys.checkpoint(), after.String()
+	for _, d := range documents {
+		set = append(set, w.keys.document(d.id), d.value)
 	}
+	trip.Do(ctx, set...)
 	for name, members := range changes.leaving {
 		trip.Do(ctx, append([]any{"ZREM", w.keys.index(name)}, members...)...)
 	}
 	for name, members := range changes.entering {
 		trip.Do(ctx, append([]any{"ZADD", w.keys.index(name)}, members...)...)
 	}
-	trip.Do(ctx, "SET", w.keys.checkpoint(), after.String())
 	trip.Do(ctx, "PUBLISH", w.keys.notices(), after.String())
 	done := trip.Do(ctx, "EXEC")
 	trip.Do(ctx, "WATCH", w.keys.checkpoint())

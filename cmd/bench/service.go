@@ -88,30 +88,33 @@ func (s *service) stop() error {
 	return s.cmd.Wait()
 }
 
-// A usage is what the service has used since it was started.
-type usage struct {
-	cpu         float64 // seconds of processor time
-	allocations float64 // how many, on the heap
-}
+// metrics are the service's own figures, by the name of each series with its labels.
+type metrics map[string]float64
 
-// usage asks the service for its metrics.
-func (s *service) usage(ctx context.Context) (usage, error) {
-	var u usage
+func (s *service) metrics(ctx context.Context) (metrics, error) {
 	text, err := s.ask(ctx, "/metrics")
 	if err != nil {
-		return u, err
+		return nil, err
 	}
-	for name, value := range map[string]*float64{"process_cpu_seconds_total": &u.cpu, "go_memstats_mallocs_total": &u.allocations} {
-		_, rest, ok := strings.Cut(string(text), "\n"+name+" ")
-		line, _, _ := strings.Cut(rest, "\n")
-		if !ok {
-			return u, fmt.Errorf("the service has no metric %s", name)
+	m := metrics{}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "#") {
+			continue
 		}
-		if *value, err = strconv.ParseFloat(line, 64); err != nil {
-			return u, err
+		end := strings.LastIndexByte(line, ' ')
+		if m[line[:max(end, 0)]], err = strconv.ParseFloat(strings.TrimSpace(line[end+1:]), 64); err != nil {
+			return nil, fmt.Errorf("metric %q: %w", line, err)
 		}
 	}
-	return u, nil
+	return m, nil
+}
+
+// since returns by how much a counter has grown.
+func (m metrics) since(before metrics, name string) float64 { return m[name] - before[name] }
+
+// mean returns the mean of what a histogram has observed since.
+func (m metrics) mean(before metrics, name, labels string) float64 {
+	return m.since(before, name+"_sum"+labels) / max(1, m.since(before, name+"_count"+labels))
 }
 
 // profile begins to profile the service for a duration, unless prefix is ""; the

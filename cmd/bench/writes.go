@@ -51,8 +51,24 @@ func (b *bench) writes(ctx context.Context) error {
 			f.single("processor time per PATCH, service", n, "µs", "cpu"),
 			f.single("allocations per PATCH, service", n, "", "allocations"),
 		)
+		for _, p := range parts {
+			b.rows = append(b.rows, f.single(p.measured, n, p.unit, p.measured))
+		}
 	}
 	return nil
+}
+
+// parts are where the time of a PATCH goes, as the service itself measures it.
+var parts = []struct {
+	measured, metric, labels, unit string
+	scale                          float64
+}{
+	{"  of a PATCH: at the log", "chatsessions_command_duration_seconds", "", "µs", 1e6},
+	{"  of a PATCH: waiting for the read model", "chatsessions_read_model_wait_duration_seconds", `{outcome="reached"}`, "µs", 1e6},
+	{"  one sync", "chatsessions_barrier_sync_duration_seconds", "", "µs", 1e6},
+	{"  who waited for it", "chatsessions_barrier_group_size", "", "", 1},
+	{"  one batch of the projector", "chatsessions_projector_batch_duration_seconds", "", "µs", 1e6},
+	{"  events in it", "chatsessions_projector_batch_size", "", "", 1},
 }
 
 // patch starts sessions for the duration, each once, and adds the figures of it
@@ -69,7 +85,7 @@ func (b *bench) patch(ctx context.Context, s *service, connections int, f figure
 	if err != nil {
 		return fmt.Errorf("creating sessions: %w", err)
 	}
-	before, err := s.usage(ctx)
+	before, err := s.metrics(ctx)
 	if err != nil {
 		return err
 	}
@@ -78,7 +94,7 @@ func (b *bench) patch(ctx context.Context, s *service, connections int, f figure
 	if err != nil {
 		return fmt.Errorf("PATCH: %w", err)
 	}
-	after, err := s.usage(ctx)
+	after, err := s.metrics(ctx)
 	if err != nil {
 		return err
 	}
@@ -88,8 +104,12 @@ func (b *bench) patch(ctx context.Context, s *service, connections int, f figure
 	f.add(prefix+"PATCHes", patched.perSecond())
 	f.add(prefix+"p50", micros(patched.percentile(0.5)))
 	f.add(prefix+"p99", micros(patched.percentile(0.99)))
-	f.add(prefix+"cpu", 1e6*(after.cpu-before.cpu)/float64(patched.count))
-	f.add(prefix+"allocations", (after.allocations-before.allocations)/float64(patched.count))
+	count := float64(patched.count)
+	f.add(prefix+"cpu", 1e6*after.since(before, "process_cpu_seconds_total")/count)
+	f.add(prefix+"allocations", after.since(before, "go_memstats_mallocs_total")/count)
+	for _, p := range parts {
+		f.add(prefix+p.measured, p.scale*after.mean(before, p.metric, p.labels))
+	}
 	return nil
 }
 
