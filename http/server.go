@@ -38,8 +38,9 @@ type Log interface {
 type ReadModel interface {
 	Get(ctx context.Context, id string) (domain.Document, error)
 	List(ctx context.Context, q domain.Query) (domain.Page, error)
-	// WaitFor returns when the read model has reached the position.
-	WaitFor(ctx context.Context, position uint64) error
+	// WaitFor returns when the read model has reached the position, and an error when
+	// it has not at most so much later.
+	WaitFor(ctx context.Context, position uint64, atMost time.Duration) error
 	// Observe tells it a position that a client has been shown.
 	Observe(position uint64)
 	// SaveQuery and LoadQuery keep an account's long query behind a short paging

@@ -300,9 +300,7 @@ func (s *Server) showPosition(c *fiber.Ctx, position uint64, succeeded bool) err
 	if position == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(clientContext(c), s.WriteWait)
-	defer cancel()
-	if err := s.Reads.WaitFor(ctx, position); err != nil && clientGone(c.Context()) {
+	if err := s.Reads.WaitFor(clientContext(c), position, s.WriteWait); err != nil && clientGone(c.Context()) {
 		return abandoned(err, &succeeded)
 	}
 	// Not before: nobody has been shown the position while this waits, and a read
@@ -320,9 +318,7 @@ func (s *Server) awaitPosition(c *fiber.Ctx) error {
 	if err != nil || position == 0 {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(clientContext(c), positionDeadline)
-	defer cancel()
-	if err := s.Reads.WaitFor(ctx, position); err != nil {
+	if err := s.Reads.WaitFor(clientContext(c), position, positionDeadline); err != nil {
 		return newProblem(fiber.StatusGatewayTimeout,
 			"the read model has not reached position %d within %d s", position, positionDeadline/time.Second).because(err)
 	}

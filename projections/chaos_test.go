@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -37,7 +38,7 @@ func TestWhateverHappensToRedisNothingOlderIsAnswered(t *testing.T) {
 				n := rand.IntN(sessions)
 				versions[n]++
 				position := log.append(session(n, int64(n), version(1+versions[n])))
-				if r.WaitFor(ctx, position) == nil {
+				if r.WaitFor(ctx, position, time.Minute) == nil {
 					answered[n].Store(1 + versions[n])
 				}
 			}

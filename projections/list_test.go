@@ -94,7 +94,7 @@ func TestListsAreWhatLookingAtEverySessionWouldGive(t *testing.T) {
 		r := newRig(t, rdb, newFakeLog("log"))
 		rapid.Check(t, func(rt *rapid.T) {
 			r.log.append(histories(rt)...)
-			mustRun(t, r.WaitFor(t.Context(), uint64(len(r.log.events))))
+			mustRun(t, r.WaitFor(t.Context(), uint64(len(r.log.events)), time.Minute))
 			sessions := r.log.newest()
 			for range 10 {
 				checkList(rt, r.ReadModel, sessions, query(rt))

@@ -32,6 +32,8 @@ type ProjectorOptions struct {
 	// Notify is told each position that the read model has passed, at once and
 	// without a way through Redis; it must not block. See ReadModel.Projected.
 	Notify func(position uint64)
+	// Alone says that nobody in another process needs notices of what was projected.
+	Alone bool
 	// Applied, where it is set, is told of each batch that was written: how many
 	// events were in it, and how long it took. It is called between two batches and
 	// must be quick.
@@ -47,6 +49,7 @@ type Projector struct {
 	logger  *slog.Logger
 	notify  func(uint64)
 	applied func(events int, took time.Duration)
+	alone   bool
 	token   string // marks what this projector is clearing
 
 	mu      sync.Mutex // held while Redis is changed
@@ -65,7 +68,7 @@ var (
 func NewProjector(rdb redis.UniversalClient, log Log, opts ProjectorOptions) *Projector {
 	p := &Projector{
 		rdb: rdb, log: log, keys: newKeyspace(0), token: newToken(),
-		logger: opts.Logger, notify: opts.Notify, applied: opts.Applied,
+		logger: opts.Logger, notify: opts.Notify, alone: opts.Alone, applied: opts.Applied,
 	}
 	if p.logger == nil {
 		p.logger = slog.Default()

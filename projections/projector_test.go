@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"pgregory.net/rapid"
@@ -165,7 +166,7 @@ func TestOfTwoProjectorsOneAdvances(t *testing.T) {
 			versions[n]++
 			last := log.append(session(n, int64(n), version(versions[n])))
 			if rand.IntN(10) == 0 {
-				mustRun(t, r.WaitFor(t.Context(), last))
+				mustRun(t, r.WaitFor(t.Context(), last, time.Minute))
 				got, err := r.Get(t.Context(), id(n))
 				if err != nil || got.Version != versions[n] {
 					t.Fatalf("got version %d, %v; want %d", got.Version, err, versions[n])

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -80,21 +81,36 @@ func (m *ReadModel) Get(ctx context.Context, id string) (domain.Document, error)
 	return found, nil
 }
 
-// WaitFor returns when the read model has passed the position, or with ctx's
-// error when that ends first.
-func (m *ReadModel) WaitFor(ctx context.Context, position uint64) error {
+// WaitFor returns when the read model has passed the position, with ctx's error when
+// that ends first, and with context.DeadlineExceeded when it takes longer than atMost.
+func (m *ReadModel) WaitFor(ctx context.Context, position uint64, atMost time.Duration) error {
 	w := m.fresh.wait(position)
 	if w == nil {
 		return nil
 	}
+	timer := timers.Get().(*time.Timer) // every write waits here
+	defer timers.Put(timer)
+	timer.Reset(atMost)
+	defer timer.Stop()
+	var err error
 	select {
 	case <-w.passed:
 		return nil
+	case <-timer.C:
+		err = context.DeadlineExceeded
 	case <-ctx.Done():
-		m.fresh.forget(w)
-		return ctx.Err()
+		err = ctx.Err()
 	}
+	m.fresh.forget(w)
+	return err
 }
+
+// timers are stopped timers.
+var timers = sync.Pool{New: func() any {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	return timer
+}}
 
 // Observe tells of a position that this node is about to show to a client:
 // from now on it gives no answer from a read model that is older.

@@ -120,7 +120,7 @@ func TestAfterAFailoverToAnOlderReplicaNothingOlderIsAnswered(t *testing.T) {
 		r.caughtUp()
 		old := dump(t, rdb)
 		position := log.append(session(1, 1, version(2)))
-		mustRun(t, r.WaitFor(t.Context(), position))
+		mustRun(t, r.WaitFor(t.Context(), position, time.Minute))
 		for _, key := range []string{r.keys.document(id(1)), r.keys.checkpoint()} {
 			mustRun(t, rdb.Set(t.Context(), key, old[key], 0).Err())
 		}
@@ -227,9 +227,7 @@ func TestAWriteIsSeenByEveryNodeOnceItIsAnswered(t *testing.T) {
 
 func mustWait(t testing.TB, m *ReadModel, position uint64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	if err := m.WaitFor(ctx, position); err != nil {
+	if err := m.WaitFor(t.Context(), position, 30*time.Second); err != nil {
 		t.Errorf("position %d: %v", position, err)
 	}
 }
@@ -254,7 +252,10 @@ func TestAWaitEndsWithItsContext(t *testing.T) {
 	m := NewReadModel(nil, newFakeLog("log"), ReadModelOptions{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := m.WaitFor(ctx, 1); !errors.Is(err, context.Canceled) {
+	if err := m.WaitFor(ctx, 1, time.Minute); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	if err := m.WaitFor(t.Context(), 1, time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v", err)
 	}
 	if n, _, _ := m.fresh.demand(); n != 0 {
@@ -263,7 +264,7 @@ func TestAWaitEndsWithItsContext(t *testing.T) {
 	if err := m.CaughtUp(ctx); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v", err)
 	}
-	mustRun(t, m.WaitFor(ctx, 0))
+	mustRun(t, m.WaitFor(ctx, 0, time.Minute))
 }
 
 func TestALostNoticeIsMadeUpFor(t *testing.T) {

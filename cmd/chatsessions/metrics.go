@@ -191,9 +191,9 @@ func (m *metrics) reads(r *projections.ReadModel) chathttp.ReadModel {
 }
 
 // WaitFor implements chathttp.ReadModel.
-func (r *measuredReads) WaitFor(ctx context.Context, position uint64) error {
+func (r *measuredReads) WaitFor(ctx context.Context, position uint64, atMost time.Duration) error {
 	began := time.Now()
-	err := r.ReadModel.WaitFor(ctx, position)
+	err := r.ReadModel.WaitFor(ctx, position, atMost)
 	took := time.Since(began).Seconds()
 	if err != nil {
 		r.gaveUp.Observe(took)
