@@ -102,11 +102,45 @@ fuzz: ## Run every fuzz target for FUZZTIME (60s), one after the other
 	if [ $$found -eq 0 ]; then echo "fuzz: no fuzz target found" >&2; exit 1; fi; \
 	echo "fuzz: $$found targets, no finding"
 
+POWERCUTS ?= 50
+
+# The test mounts loop devices in namespaces of its own: whatever ends it, even a
+# SIGKILL, ends the services that it runs and unmounts and detaches everything.
+.PHONY: powercut
+powercut: ## Cut the power under the service POWERCUTS times (50); needs root and loop devices
+	@if [ "$$(id -u)" -ne 0 ]; then echo "powercut: needs root, for loop devices and mounts" >&2; exit 1; fi
+	@$(MAKE) --no-print-directory deps
+	@missing=(); \
+	command -v mkfs.xfs >/dev/null || missing+=(xfsprogs); \
+	command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs); \
+	{ command -v losetup && command -v mount; } >/dev/null || missing+=(mount); \
+	if [ $${#missing[@]} -ne 0 ]; then \
+	  if ! command -v apt-get >/dev/null; then \
+	    echo "powercut: missing: $${missing[*]}; there is no apt-get here, please install them by hand" >&2; exit 1; \
+	  fi; \
+	  echo "powercut: installing $${missing[*]} from the system's packages"; \
+	  apt-get update -q; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$${missing[@]}"; \
+	fi; \
+	losetup --find >/dev/null || { echo "powercut: needs loop devices, and there is none" >&2; exit 1; }; \
+	unshare --mount true || { echo "powercut: needs to mount file systems, which is not allowed here" >&2; exit 1; }
+	POWERCUTS=$(POWERCUTS) unshare --mount --pid --fork --kill-child --mount-proc \
+	  go test -tags powercut -run '^TestPowerCuts' -count 1 -v -timeout 60m ./cmd/chatsessions
+
 BENCHFLAGS ?=
 
 .PHONY: bench
 bench: ## Measure the service beside raw baselines (BENCHFLAGS, see: go run ./cmd/bench --help)
 	go run ./cmd/bench $(BENCHFLAGS)
+
+CHAOS_DURATION ?= 15m
+CHAOSFLAGS     ?=
+
+# The duration is that of the faults, on each of the two set-ups; starting, healing
+# and checking come on top. Root, because it mounts a small tmpfs to fill.
+.PHONY: chaos
+chaos: deps ## Kill, pause, cut and starve both set-ups for CHAOS_DURATION (15m) each, and check every answer
+	CGO_ENABLED=1 go test -race -count=1 -v -timeout 24h -run '^TestUnderChaos' ./cmd/chatsessions -chaos.duration $(CHAOS_DURATION) $(CHAOSFLAGS)
 
 .PHONY: clean
 clean: ## Remove what was built (bin/, .cache/); data directories stay

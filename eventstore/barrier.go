@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,8 +31,8 @@ type barrier struct {
 	stop chan struct{}
 	done chan struct{} // closed when run has returned
 
+	covered atomic.Uint64 // the events up to this position are on disk
 	mu      sync.Mutex
-	covered uint64 // the events up to this position are on disk
 	syncing *group // the one whose sync is under way
 	waiting *group // the one whose sync comes next
 }
@@ -47,9 +48,10 @@ type group struct {
 // position are on disk already.
 func newBarrier(blocks blockFiles, covered uint64, failure *failure, observe func(int, time.Duration)) *barrier {
 	b := &barrier{
-		blocks: blocks, covered: covered, failure: failure, observe: observe,
+		blocks: blocks, failure: failure, observe: observe,
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
+	b.covered.Store(covered)
 	go b.run()
 	return b
 }
@@ -69,8 +71,11 @@ func (b *barrier) wait(ctx context.Context, position uint64) error {
 	if err := b.failure.get(); err != nil {
 		return err
 	}
+	if position <= b.covered.Load() {
+		return nil
+	}
 	b.mu.Lock()
-	if position <= b.covered {
+	if position <= b.covered.Load() {
 		b.mu.Unlock()
 		return nil
 	}
@@ -144,7 +149,8 @@ func (b *barrier) release() bool {
 		return false
 	}
 	b.mu.Lock()
-	b.covered, b.syncing = g.position, nil
+	b.covered.Store(g.position)
+	b.syncing = nil
 	size := g.size
 	b.mu.Unlock()
 	close(g.synced)

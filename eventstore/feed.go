@@ -23,6 +23,9 @@ const (
 	consumerTimeout = 2 * time.Second
 	// feedInactive is how long the server keeps a consumer that nobody reads.
 	feedInactive = time.Minute
+	// cutAfter is how long the rest of an atomic write is waited for until that is
+	// said.
+	cutAfter = 5 * time.Second
 	// feedBuffer is how many messages the server sends ahead.
 	feedBuffer = 1024
 )
@@ -30,7 +33,8 @@ const (
 // Follow gives every event after a position to handle, in the order of the log:
 // those that are there, and then the new ones as they arrive. A batch is what is
 // there, about limit events at most; it never holds a part of an atomic write
-// only. handle is called by one goroutine, with events that are durable.
+// only. handle is called by one goroutine, with events that may not be durable yet:
+// whoever shows them to anybody calls Durable before.
 //
 // Follow makes good for lost connections by itself. It returns when ctx or the
 // Log ends (with ctx's error), when the connection is closed for good (with
@@ -124,7 +128,7 @@ func (f *follower) runTail(ctx context.Context, recent *tailReader) error {
 		if f.pending = recent.take(f.read, f.limit); len(f.pending) > 0 {
 			f.whole = len(f.pending)
 			f.read = f.pending[f.whole-1].Position
-			if err := f.flush(ctx); err != nil {
+			if err := f.flush(); err != nil {
 				return err
 			}
 			continue
@@ -169,7 +173,7 @@ func (f *follower) runConsumer(ctx context.Context, recent *tailReader) error {
 		case next = <-messages:
 		default:
 			// Nothing more is there now: hand over what there is, then wait.
-			if err := f.flush(ctx); err != nil {
+			if err := f.flush(); err != nil {
 				return err
 			}
 			if recent != nil {
@@ -177,8 +181,15 @@ func (f *follower) runConsumer(ctx context.Context, recent *tailReader) error {
 					return err
 				}
 			}
+			var cut <-chan time.Time
+			if len(f.pending) > 0 {
+				cut = time.After(cutAfter)
+			}
 			select {
 			case next = <-messages:
+			case <-cut:
+				f.log.logger.Error("the log has a part of a write, and not the rest: nothing after it can be read", "session", f.pending[0].Session.ID, "position", f.pending[0].Position)
+				continue
 			case <-reconnected:
 				return errReconnected
 			case <-ctx.Done():
@@ -190,12 +201,12 @@ func (f *follower) runConsumer(ctx context.Context, recent *tailReader) error {
 		}
 		if err := f.take(next.msg); err != nil {
 			if isUnreadable(err) {
-				return errors.Join(f.flush(ctx), err)
+				return errors.Join(f.flush(), err)
 			}
 			return err
 		}
 		if f.whole >= f.limit {
-			if err := f.flush(ctx); err != nil {
+			if err := f.flush(); err != nil {
 				return err
 			}
 		}
@@ -239,14 +250,11 @@ func unfinished(m *storedMsg) bool {
 }
 
 // flush hands over the pending events up to the last whole write.
-func (f *follower) flush(ctx context.Context) error {
+func (f *follower) flush() error {
 	if f.whole == 0 {
 		return nil
 	}
 	batch := f.pending[:f.whole]
-	if err := f.log.durable(ctx, batch[len(batch)-1].Position); err != nil {
-		return err
-	}
 	if err := f.handle(batch); err != nil {
 		return &handleError{err}
 	}

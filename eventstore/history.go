@@ -24,7 +24,7 @@ func (l *Log) History(ctx context.Context, id string) iter.Seq2[Record, error] {
 		}
 		if err == nil {
 			// The older ones were acknowledged before this one.
-			if err = l.durable(ctx, newest.Position); err != nil {
+			if err = l.Durable(ctx, newest.Position); err != nil {
 				err = unavailable("history", err)
 			}
 		}

@@ -56,7 +56,7 @@ func (l *Log) Load(ctx context.Context, id string) (domain.Recorded, error) {
 	if newest.Position == 0 {
 		return domain.Recorded{}, domain.ErrNotFound
 	}
-	if err := l.durable(ctx, newest.Position); err != nil {
+	if err := l.Durable(ctx, newest.Position); err != nil {
 		return domain.Recorded{}, unavailable("load", err)
 	}
 	return newest.Recorded(), nil

@@ -134,7 +134,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 		l.tail = &tail{}
 		err = e.settle(ctx, l, found)
 	} else {
-		err = l.durable(ctx, found.State.LastSeq)
+		err = l.Durable(ctx, found.State.LastSeq)
 	}
 	if err != nil {
 		l.stop()
@@ -156,9 +156,10 @@ func (l *Log) Close() {
 	l.follows.Wait()
 }
 
-// durable is the barrier between the server's answer and ours: it returns when
-// the events up to a position are on disk.
-func (l *Log) durable(ctx context.Context, position uint64) error {
+// Durable is the barrier between the server's answer and ours: it returns when the
+// events up to a position, which the server has shown, are on disk. After a failed
+// sync it returns an error, for good.
+func (l *Log) Durable(ctx context.Context, position uint64) error {
 	if l.options.Durable == nil {
 		return nil
 	}
@@ -177,7 +178,7 @@ func (l *Log) End(ctx context.Context) (uint64, error) {
 	defer cancel()
 	end, err := l.lastSequence(ctx)
 	if err == nil {
-		err = l.durable(ctx, end)
+		err = l.Durable(ctx, end)
 	}
 	if err != nil {
 		return 0, unavailable("end of the log", err)

@@ -84,7 +84,7 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 					continue
 				}
 			}
-			if failed := l.durable(ctx, current.Position); failed != nil {
+			if failed := l.Durable(ctx, current.Position); failed != nil {
 				return domain.Recorded{}, unavailable("session "+req.SessionID, failed)
 			}
 			if current.Position > 0 {
@@ -235,7 +235,7 @@ func (w *write) recorded(ctx context.Context, sequence uint64) (domain.Recorded,
 	if w.log.tail != nil {
 		w.log.tail.put(w.states)
 	}
-	if err := w.log.durable(ctx, sequence); err != nil {
+	if err := w.log.Durable(ctx, sequence); err != nil {
 		w.loose = true
 		return domain.Recorded{}, w.failed(err)
 	}

@@ -41,6 +41,9 @@ type ReadModel interface {
 	// WaitFor returns when the read model has reached the position, and an error when
 	// it has not at most so much later.
 	WaitFor(ctx context.Context, position uint64, atMost time.Duration) error
+	// Settle returns when no node shows an older state than that of the position,
+	// which the log has told, or domain.ErrUnavailable.
+	Settle(ctx context.Context, position uint64) error
 	// Observe tells it a position that a client has been shown.
 	Observe(position uint64)
 	// SaveQuery and LoadQuery keep an account's long query behind a short paging

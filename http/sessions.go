@@ -120,6 +120,10 @@ func (s *Server) load(c *fiber.Ctx, id string) (domain.Document, error) {
 	if err != nil {
 		return domain.Document{}, err
 	}
+	// What this client sees, the next one that asks another node must see too.
+	if err := s.Reads.Settle(ctx, recorded.Position); err != nil {
+		return domain.Document{}, err
+	}
 	s.Reads.Observe(recorded.Position)
 	c.Set(headerSource, "log")
 	return domain.Document{

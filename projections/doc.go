@@ -26,6 +26,8 @@ type Log interface {
 	// Follow hands over all events after a position, in order and without a gap,
 	// in batches of about limit events, until ctx ends or handle fails, whose
 	// error it returns. A batch holds what there is: it never waits to fill up.
-	// Its events are durable, and an atomic write is never cut in two.
+	// Its events may not be durable yet; an atomic write is never cut in two.
 	Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Recorded) error) error
+	// Durable returns when the events up to a position are durable.
+	Durable(ctx context.Context, position uint64) error
 }

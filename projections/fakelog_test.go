@@ -18,6 +18,7 @@ type fakeLog struct {
 	ends     int               // how often the end was asked for
 	trouble  error             // what End and Follow answer instead
 	grown    chan struct{}     // closed and replaced when anything changes
+	holds    uint64            // events from here on are not durable; 0 for none
 	cut      int               // batches hold at most so many events; 0 for the projector's limit
 }
 
@@ -72,6 +73,26 @@ func (l *fakeLog) End(context.Context) (uint64, error) {
 	l.ends++
 	return uint64(len(l.events)), l.trouble
 }
+
+// Durable returns when everything up to a position has been called durable.
+func (l *fakeLog) Durable(ctx context.Context, position uint64) error {
+	for {
+		l.mu.Lock()
+		waits, grown := l.holds > 0 && position >= l.holds, l.grown
+		l.mu.Unlock()
+		if !waits {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-grown:
+		}
+	}
+}
+
+// hold keeps what comes from a position on from being durable; 0 for nothing.
+func (l *fakeLog) hold(position uint64) { l.change(func() { l.holds = position }) }
 
 func (l *fakeLog) Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Recorded) error) error {
 	for {

@@ -47,7 +47,7 @@ type freshness struct {
 	mu     sync.Mutex
 	floor  uint64  // the largest position that this node has seen projected, or shown to a client
 	passed uint64  // the largest position that this node has seen projected
-	probes []probe // oldest first, none older than probeLife for long
+	probes []probe // oldest first, those of the last Bound and one or two before
 	behind int     // how many probes in a row found the log's end before floor
 	newest Status  // as of the newest probe; Trusted is not kept
 	doubt  string  // why nothing can be trusted, whatever the probes say; "" for nothing
@@ -148,10 +148,27 @@ func (f *freshness) probed(p probe, before uint64, compared bool) {
 	if compared {
 		f.doubt = ""
 	}
-	for len(f.probes) > 0 && age(p.asked, f.probes[0].asked) > probeLife {
+	for len(f.probes) > 2 && p.asked.Sub(f.probes[2].asked) >= Bound {
 		f.probes = f.probes[1:]
 	}
 	f.probes = append(f.probes, p)
+}
+
+// unsettled is how long from now on another node may still answer from a read model
+// that is older than the position: until Bound has gone by since the position was in
+// the log, which is no later than when the probe after the one that told it was asked.
+func (f *freshness) unsettled(position uint64, now time.Time) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if position <= f.passed {
+		return 0
+	}
+	for i, next := range f.probes {
+		if i > 0 && f.probes[i-1].end >= position {
+			return max(0, Bound-now.Sub(next.asked))
+		}
+	}
+	return Bound
 }
 
 // wait returns a waiter for the position, nil when it has been passed.

@@ -138,3 +138,36 @@ func TestWaitersAreReleasedInTheOrderOfTheirPositions(t *testing.T) {
 		t.Fatalf("%d still wait", n)
 	}
 }
+
+func TestAPositionIsSettledWhenNoNodeCanShowLess(t *testing.T) {
+	now := time.Now()
+	f := compared(now, 5)
+	if left := f.unsettled(5, now); left != Bound {
+		t.Errorf("the log told it only now: %v left", left)
+	}
+	// A look is answered before the next one is asked.
+	f.probed(probe{now.Add(probeEvery), 6}, 0, true)
+	for _, c := range []struct {
+		position uint64
+		after    time.Duration
+		left     time.Duration
+	}{{5, probeEvery, Bound}, {5, Bound, probeEvery}, {5, Bound + probeEvery, 0}, {6, Bound + probeEvery, Bound}} {
+		if left := f.unsettled(c.position, now.Add(c.after)); left != c.left {
+			t.Errorf("position %d, %v later: %v left, want %v", c.position, c.after, left, c.left)
+		}
+	}
+	// Looks go on; what was settled stays so.
+	for at := 2 * probeEvery; at < 3*Bound; at += probeEvery {
+		f.probed(probe{now.Add(at), 9}, 0, true)
+		if left := f.unsettled(5, now.Add(at)); left != max(0, Bound+probeEvery-at) {
+			t.Errorf("%v later: %v left", at, left)
+		}
+	}
+	if len(f.probes) > int(Bound/probeEvery)+3 {
+		t.Errorf("%d looks are kept", len(f.probes))
+	}
+	f.projected(10)
+	if left := f.unsettled(10, now); left != 0 {
+		t.Errorf("the read model has it: %v left", left)
+	}
+}

@@ -119,7 +119,7 @@ func (l *listing) choose(ctx context.Context) (from source, size int64, err erro
 	if err != nil {
 		return from, 0, err
 	}
-	if err := l.check(l.ticket, reply[0]); err != nil {
+	if err := l.check(ctx, l.ticket, reply[0]); err != nil {
 		return from, 0, err
 	}
 	at := 1

@@ -32,8 +32,10 @@ type ProjectorOptions struct {
 	// Notify is told each position that the read model has passed, at once and
 	// without a way through Redis; it must not block. See ReadModel.Projected.
 	Notify func(position uint64)
-	// Alone says that nobody in another process needs notices of what was projected.
-	Alone bool
+	// Private says that this Redis lives and dies with this process, which alone reads
+	// it, through a ReadModel. Then it may hold what is not durable yet, which the
+	// ReadModel waits for, and nobody is sent notices.
+	Private bool
 	// Applied, where it is set, is told of each batch that was written: how many
 	// events were in it, and how long it took. It is called between two batches and
 	// must be quick.
@@ -49,7 +51,7 @@ type Projector struct {
 	logger  *slog.Logger
 	notify  func(uint64)
 	applied func(events int, took time.Duration)
-	alone   bool
+	private bool
 	token   string // marks what this projector is clearing
 
 	mu      sync.Mutex // held while Redis is changed
@@ -68,7 +70,7 @@ var (
 func NewProjector(rdb redis.UniversalClient, log Log, opts ProjectorOptions) *Projector {
 	p := &Projector{
 		rdb: rdb, log: log, keys: newKeyspace(0), token: newToken(),
-		logger: opts.Logger, notify: opts.Notify, alone: opts.Alone, applied: opts.Applied,
+		logger: opts.Logger, notify: opts.Notify, private: opts.Private, applied: opts.Applied,
 	}
 	if p.logger == nil {
 		p.logger = slog.Default()
@@ -196,6 +198,11 @@ func (p *Projector) write(ctx context.Context, w *writer, c *chunk) error {
 		return err
 	}
 	after := checkpoint{p.current.identity, c.last()}
+	if !p.private {
+		if err := p.log.Durable(ctx, after.position); err != nil {
+			return fmt.Errorf("events up to position %d: %w", after.position, err)
+		}
+	}
 	if err := w.write(ctx, p.current.String(), after, c.documents, diff(c.documents)); err != nil {
 		return fmt.Errorf("write positions %d to %d into the read model: %w", p.current.position+1, after.position, err)
 	}

@@ -227,6 +227,59 @@ func TestABatchThatBuildsOnAnotherCheckpointWritesNothing(t *testing.T) {
 	})
 }
 
+// A Redis that others can see gets nothing that may be lost again.
+func TestNothingIsProjectedBeforeItIsDurable(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		r := newRig(t, rdb, newFakeLog("log"))
+		r.log.append(session(1, 1))
+		r.caughtUp()
+		before := dump(t, rdb)
+		r.log.hold(2)
+		position := r.log.append(session(1, 1, version(2)), session(2, 2))
+		if err := r.WaitFor(t.Context(), position, 200*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		sameKeys(t, dump(t, rdb), before)
+		r.log.hold(0)
+		r.caughtUp()
+		sameKeys(t, dump(t, rdb), scratch(t, r.log))
+	})
+}
+
+// A Redis of this process alone may hold it, and nobody is shown it.
+func TestNothingIsShownBeforeItIsDurable(t *testing.T) {
+	e, err := StartEmbedded("secret")
+	mustRun(t, err)
+	t.Cleanup(func() { mustRun(t, e.Close()) })
+	log := newFakeLog("log")
+	m := NewReadModel(e.Client(), log, ReadModelOptions{})
+	start(t, m.Run)
+	p := NewProjector(e.Client(), log, ProjectorOptions{Notify: m.Projected, Private: true})
+	start(t, p.Run)
+	log.append(session(1, 1))
+	mustRun(t, m.CaughtUp(t.Context()))
+
+	log.hold(2)
+	position := log.append(session(1, 1, version(2)))
+	mustRun(t, m.WaitFor(t.Context(), position, time.Minute))
+	short := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	if got, err := m.Get(short(), id(1)); !errors.Is(err, domain.ErrUnavailable) {
+		t.Errorf("got version %d, %v", got.Version, err)
+	}
+	if page, err := m.List(short(), domain.Everything(10)); !errors.Is(err, domain.ErrUnavailable) {
+		t.Errorf("got %d sessions, %v", len(page.Documents), err)
+	}
+	log.hold(0)
+	got, err := m.Get(t.Context(), id(1))
+	if err != nil || got.Version != 2 {
+		t.Errorf("got version %d, %v", got.Version, err)
+	}
+}
+
 // Redis carries out the rest of a transaction when one of its commands fails.
 func TestAModelThatCannotBeWrittenAsAWholeIsBuiltAnew(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {

@@ -60,7 +60,7 @@ func (m *ReadModel) Get(ctx context.Context, id string) (domain.Document, error)
 		if err != nil {
 			return err
 		}
-		if err := m.check(t, values[0]); err != nil {
+		if err := m.check(ctx, t, values[0]); err != nil {
 			return err
 		}
 		value, ok := values[1].(string)
@@ -115,6 +115,18 @@ var timers = sync.Pool{New: func() any {
 // Observe tells of a position that this node is about to show to a client:
 // from now on it gives no answer from a read model that is older.
 func (m *ReadModel) Observe(position uint64) { m.fresh.observe(position) }
+
+// Settle returns when no node answers any more from a read model that is older than
+// the position, which the log has shown: when the read model has passed it, or every
+// node knows better, which takes Bound at most. It returns domain.ErrUnavailable
+// when ctx ends first.
+func (m *ReadModel) Settle(ctx context.Context, position uint64) error {
+	left := m.fresh.unsettled(position, time.Now())
+	if left > 0 && m.WaitFor(ctx, position, left) != nil && ctx.Err() != nil {
+		return fmt.Errorf("%w: wait for position %d to be shown: %w", domain.ErrUnavailable, position, ctx.Err())
+	}
+	return nil
+}
 
 // Projected tells of a position that the read model has passed. It is for a
 // projector in the same process; see ProjectorOptions.Notify.
@@ -203,12 +215,14 @@ func (m *ReadModel) awaitTrust(ctx context.Context) bool {
 
 // check judges the checkpoint that came with an answer, as Redis returned it.
 // What the same request reads later must not be older.
-func (m *ReadModel) check(t *ticket, reply any) error {
+// What it holds may not be durable yet; nobody is to see that before it is.
+func (m *ReadModel) check(ctx context.Context, t *ticket, reply any) error {
 	text, _ := reply.(string)
 	c, err := t.check(text)
 	m.note(text)
-	if err == nil {
-		t.need = c.position
+	if err != nil {
+		return err
 	}
-	return err
+	t.need = c.position
+	return m.log.Durable(ctx, c.position)
 }

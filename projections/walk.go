@@ -87,7 +87,7 @@ func (l *listing) slice(ctx context.Context, indexes []string, part bounds, size
 	if err != nil {
 		return nil, part, false, err
 	}
-	if err := l.check(l.ticket, reply[0]); err != nil {
+	if err := l.check(ctx, l.ticket, reply[0]); err != nil {
 		return nil, part, false, err
 	}
 	members, err := texts(reply[1])
@@ -122,7 +122,7 @@ func (l *listing) merged(ctx context.Context, indexes []string, part bounds, siz
 	if err != nil {
 		return nil, part, false, err
 	}
-	if err := l.check(l.ticket, reply[0]); err != nil {
+	if err := l.check(ctx, l.ticket, reply[0]); err != nil {
 		return nil, part, false, err
 	}
 	var members []string
@@ -173,7 +173,7 @@ func (l *listing) documents(ctx context.Context, members []string) ([]entry, err
 	if err != nil {
 		return nil, err
 	}
-	if err := l.check(l.ticket, reply[0]); err != nil {
+	if err := l.check(ctx, l.ticket, reply[0]); err != nil {
 		return nil, err
 	}
 	found := make([]entry, len(members))
@@ -202,7 +202,7 @@ func (l *listing) seek(ctx context.Context, index string, part bounds, skip int)
 	if err != nil {
 		return part, false, err
 	}
-	if err := l.check(l.ticket, reply[0]); err != nil {
+	if err := l.check(ctx, l.ticket, reply[0]); err != nil {
 		return part, false, err
 	}
 	member, ok := reply[1].(string)

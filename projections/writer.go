@@ -17,7 +17,7 @@ import (
 type writer struct {
 	tx    *redis.Tx
 	keys  keyspace
-	alone bool   // nobody listens to notices
+	quiet bool   // nobody listens to notices
 	found string // the checkpoint that is watched, as it was seen then
 }
 
@@ -25,7 +25,7 @@ type writer struct {
 func (p *Projector) withWriter(ctx context.Context, f func(*writer) error) error {
 	// The end of ctx ends f; the connection must be told to stop watching even then.
 	return p.rdb.Watch(context.WithoutCancel(ctx), func(tx *redis.Tx) error {
-		w := &writer{tx: tx, keys: p.keys, alone: p.alone}
+		w := &writer{tx: tx, keys: p.keys, quiet: p.private}
 		var err error
 		if w.found, err = w.read(ctx); err != nil {
 			return err
@@ -88,7 +88,7 @@ func (w *writer) write(ctx context.Context, expected string, after checkpoint, d
 	for name, members := range changes.entering {
 		trip.Do(ctx, append([]any{"ZADD", w.keys.index(name)}, members...)...)
 	}
-	if !w.alone {
+	if !w.quiet {
 		trip.Do(ctx, "PUBLISH", w.keys.notices(), after.String())
 	}
 	done := trip.Do(ctx, "EXEC")

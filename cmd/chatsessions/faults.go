@@ -17,9 +17,11 @@ import (
 //	CHATSESSIONS_FAULT_CLOCK=-90s      the clock is off by so much
 //	CHATSESSIONS_FAULT_SYNC=none       nothing is made durable: fast, and unsafe
 //	CHATSESSIONS_FAULT_SYNC=fail:PATH  every sync fails while a file PATH exists
+//	CHATSESSIONS_FAULT_SYNC_TAKES=2ms  every sync takes so much longer, as on a disk
+//	                                   where the files lie in memory; not with none
 var (
 	now      = clockFault(os.Getenv("CHATSESSIONS_FAULT_CLOCK"))
-	syncFile = syncFault(os.Getenv("CHATSESSIONS_FAULT_SYNC"))
+	syncFile = slowSync(os.Getenv("CHATSESSIONS_FAULT_SYNC_TAKES"), syncFault(os.Getenv("CHATSESSIONS_FAULT_SYNC")))
 )
 
 func clockFault(given string) func() time.Time {
@@ -48,5 +50,19 @@ func syncFault(given string) eventstore.SyncFunc {
 			return errors.New("injected: the disk does not sync")
 		}
 		return sync()
+	}
+}
+
+func slowSync(given string, next eventstore.SyncFunc) eventstore.SyncFunc {
+	if given == "" || next == nil {
+		return next
+	}
+	longer, err := time.ParseDuration(given)
+	if err != nil {
+		panic("CHATSESSIONS_FAULT_SYNC_TAKES: " + err.Error())
+	}
+	return func(path string, sync func() error) error {
+		time.Sleep(longer)
+		return next(path, sync)
 	}
 }

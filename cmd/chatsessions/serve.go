@@ -100,7 +100,7 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 	defer stopTracking()
 	parts.Go(func() error { return reads.Run(tracking) })
 	if c.Only != "api" {
-		projector := projections.NewProjector(stores.redis, stores.log, projections.ProjectorOptions{Logger: logger, Notify: reads.Projected, Applied: measured.applied(), Alone: c.RedisURL == ""})
+		projector := projections.NewProjector(stores.redis, stores.log, projections.ProjectorOptions{Logger: logger, Notify: reads.Projected, Applied: measured.applied(), Private: c.RedisURL == ""})
 		parts.Go(func() error { return projector.Run(tracking) })
 	}
 	parts.Go(func() error { return stores.watch(running) })
