@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A link is a TCP proxy between a client and a server, for cutting what runs
+// through it.
+type link struct {
+	listener net.Listener
+	target   atomic.Pointer[string] // host and port; nil refuses
+	mute     atomic.Bool            // what the server sends is lost
+
+	mu      sync.Mutex
+	flowing chan struct{} // closed while bytes may pass
+	conns   map[net.Conn]bool
+	group   sync.WaitGroup
+}
+
+// startLink starts a link that refuses until it has a target.
+func startLink(t *testing.T) *link {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &link{listener: listener, conns: map[net.Conn]bool{}, flowing: make(chan struct{})}
+	close(l.flowing)
+	l.group.Go(l.serve)
+	t.Cleanup(func() {
+		listener.Close()
+		l.cut()
+		l.group.Wait()
+	})
+	return l
+}
+
+// startLinkTo starts a link to a server whose address stays the same.
+func startLinkTo(t *testing.T, address string) *link {
+	l := startLink(t)
+	l.target.Store(&address)
+	return l
+}
+
+// through is a server's URL by way of the link.
+func (l *link) through(serverURL string) string {
+	u, err := url.Parse(serverURL)
+	if err != nil {
+		panic(err)
+	}
+	u.Host = l.listener.Addr().String()
+	return u.String()
+}
+
+func (l *link) serve() {
+	for {
+		client, err := l.listener.Accept()
+		if err != nil {
+			return
+		}
+		target := l.target.Load()
+		if target == nil {
+			client.Close()
+			continue
+		}
+		server, err := net.Dial("tcp", *target)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		l.mu.Lock()
+		l.conns[client], l.conns[server] = true, true
+		l.mu.Unlock()
+		l.group.Go(func() { l.copy(server, client, func() bool { return false }) })
+		l.group.Go(func() { l.copy(client, server, l.mute.Load) })
+	}
+}
+
+func (l *link) copy(to, from net.Conn, lose func() bool) {
+	defer l.forget(to, from)
+	buffer := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buffer)
+		if n > 0 && !lose() {
+			l.mu.Lock()
+			flowing := l.flowing
+			l.mu.Unlock()
+			<-flowing
+			if _, err := to.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (l *link) forget(conns ...net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range conns {
+		c.Close()
+		delete(l.conns, c)
+	}
+}
+
+// cut breaks all connections; new ones work.
+func (l *link) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		c.Close()
+	}
+	clear(l.conns)
+}
+
+// stall holds up whatever is sent until the function that it returns is called.
+func (l *link) stall() (flow func()) {
+	gate := make(chan struct{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flowing = gate
+	return func() { close(gate) }
+}
+
+// linkKinds are the faults of connections, each to some of the links.
+func linkKinds(links []*link) []kind {
+	// some picks one of the links, or all.
+	some := func(f injection) []*link {
+		if i := f.pick % uint64(len(links)+1); i < uint64(len(links)) {
+			return links[i : i+1]
+		}
+		return links
+	}
+	return []kind{
+		{"cut", 3, shortestHold, func(_ context.Context, f injection) error {
+			for _, l := range some(f) {
+				l.cut()
+			}
+			return nil
+		}},
+		{"answers lost, then cut", 3, time.Second, func(ctx context.Context, f injection) error {
+			for _, l := range some(f) {
+				l.mute.Store(true)
+			}
+			sleep(ctx, f.hold)
+			for _, l := range some(f) {
+				l.cut() // before it speaks again: half an answer is none
+				l.mute.Store(false)
+			}
+			return nil
+		}},
+		{"stalled", 2, 3 * time.Second, func(ctx context.Context, f injection) error {
+			for _, l := range some(f) {
+				defer l.stall()()
+			}
+			sleep(ctx, f.hold)
+			return nil
+		}},
+		{"refused", 1, 3 * time.Second, func(ctx context.Context, f injection) error {
+			for _, l := range some(f) {
+				target := l.target.Swap(nil)
+				l.cut()
+				defer l.target.CompareAndSwap(nil, target) // unless its server has another address by now
+			}
+			sleep(ctx, f.hold)
+			return nil
+		}},
+	}
+}
