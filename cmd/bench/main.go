@@ -27,7 +27,7 @@ type options struct {
 	Payload     int           `default:"900" help:"Bytes of a baseline's message; an event of the service has about as many with its headers (${default})."`
 	Dir         string        `type:"path" help:"Where logs lie while it runs; on the disk that is to be measured. Default: a temporary directory."`
 	JSON        string        `name:"json" type:"path" placeholder:"FILE" help:"Where the figures go as JSON too."`
-	Profile     string        `type:"path" placeholder:"DIR" help:"Where CPU, allocation and mutex profiles of the service go, for go tool pprof; one set for each load of writes. Profiling makes the service slower."`
+	Profile     string        `type:"path" placeholder:"DIR" help:"Where CPU, allocation and mutex profiles of the service go, for go tool pprof; one set for each load. Profiling makes the service slower."`
 }
 
 func main() {

@@ -117,12 +117,9 @@ func (m metrics) mean(before metrics, name, labels string) float64 {
 	return m.since(before, name+"_sum"+labels) / max(1, m.since(before, name+"_count"+labels))
 }
 
-// profile begins to profile the service for a duration, unless prefix is ""; the
-// files' names begin with it. The function that it returns waits for them.
+// profile begins to profile the service for a duration; the files' names begin with
+// the prefix. The function that it returns waits for them.
 func (s *service) profile(ctx context.Context, prefix string, duration time.Duration) func() error {
-	if prefix == "" {
-		return func() error { return nil }
-	}
 	seconds := max(1, int(duration.Seconds())-1)
 	var running errgroup.Group
 	for name, path := range map[string]string{"cpu": "profile", "allocs": "allocs", "mutex": "mutex"} {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"time"
 )
 
@@ -26,11 +27,7 @@ func (b *bench) writes(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			profile := ""
-			if b.Profile != "" {
-				profile = fmt.Sprintf("%s/writes-%d-%d", b.Profile, n, round+1)
-			}
-			err = b.patch(ctx, s, n, f, "", profile)
+			err = b.patch(ctx, s, n, f, "", fmt.Sprintf("writes-%d-%d", n, round+1))
 			if stopped := s.stop(); err == nil {
 				err = stopped
 			}
@@ -72,7 +69,7 @@ var parts = []struct {
 }
 
 // patch starts sessions for the duration, each once, and adds the figures of it
-// under names with a prefix.
+// under names with a prefix. Profiles are named as profile says.
 func (b *bench) patch(ctx context.Context, s *service, connections int, f figures, prefix, profile string) error {
 	// More sessions than can be started in the time: their number is what the
 	// creation of some tells, and half as many again.
@@ -89,7 +86,10 @@ func (b *bench) patch(ctx context.Context, s *service, connections int, f figure
 	if err != nil {
 		return err
 	}
-	profiled := s.profile(ctx, profile, b.Duration)
+	profiled := func() error { return nil }
+	if b.Profile != "" && profile != "" {
+		profiled = s.profile(ctx, filepath.Join(b.Profile, profile), b.Duration)
+	}
 	patched, err := s.start(ctx, paths, connections, b.Duration)
 	if err != nil {
 		return fmt.Errorf("PATCH: %w", err)
@@ -165,7 +165,7 @@ func (b *bench) cluster(ctx context.Context) error {
 		}
 		f.add("publishes", baseline.perSecond())
 		f.add("publish p50", micros(baseline.percentile(0.5)))
-		if err = b.patch(ctx, s, connections, f, "", ""); err != nil {
+		if err = b.patch(ctx, s, connections, f, "", fmt.Sprintf("cluster-%d", round+1)); err != nil {
 			break
 		}
 		progress("cluster, round %d of %d: %.0f PATCH/s, %.0f publishes/s", round+1, b.Rounds, f["PATCHes"][round], f["publishes"][round])
@@ -180,7 +180,13 @@ func (b *bench) cluster(ctx context.Context) error {
 		f.ratio("three nodes: PATCH ÷ single publish", connections, "1/s", "PATCHes", "publishes", "≥ 0.6"),
 		f.ratio("three nodes: PATCH p50 ÷ publish p50", connections, "µs", "p50", "publish p50", ""),
 		f.single("three nodes: PATCH p99", connections, "µs", "p99"),
+		f.single("three nodes: processor time per PATCH, service", connections, "µs", "cpu"),
 	)
+	for _, p := range parts {
+		if len(f[p.measured]) > 0 && f.median(p.measured) > 0 {
+			b.rows = append(b.rows, f.single(p.measured, connections, p.unit, p.measured))
+		}
+	}
 	return nil
 }
 
@@ -216,7 +222,7 @@ func (b *bench) size(ctx context.Context) error {
 			err = stopped
 		}
 		if err == nil {
-			err = b.patch(ctx, large, connections, f, "", "")
+			err = b.patch(ctx, large, connections, f, "", fmt.Sprintf("size-%d", round+1))
 		}
 		if err != nil {
 			return err

@@ -64,6 +64,9 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 	}
 	logger := c.logger(s.err)
 	tuneMemory(logger)
+	if c.NATS.URL == "" {
+		tuneProcessors()
+	}
 	hangup := make(chan os.Signal, 1) // caught from here on: it must not end a service that is starting
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)

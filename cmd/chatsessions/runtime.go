@@ -3,6 +3,7 @@ package main
 import (
 	"log/slog"
 	"os"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -16,6 +17,16 @@ const (
 	collectAt   = 400 // per cent, as GOGC
 	memoryShare = 0.6
 )
+
+// tuneProcessors lets two more threads run Go code than there are processors, where
+// the log is embedded: one is nearly always in a write to the log's file, one in a
+// sync, and while they are, the runtime holds a processor back for them. The
+// environment variable GOMAXPROCS has precedence.
+func tuneProcessors() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
+	}
+}
 
 // tuneMemory sets how the garbage collector trades memory for processor time. The
 // environment variables GOGC and GOMEMLIMIT have precedence.
