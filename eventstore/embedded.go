@@ -229,7 +229,7 @@ func (e *Embedded) ClientURL() string { return e.server.ClientURL() }
 // keep messages while it is broken; see Connect.
 func (e *Embedded) Connect() (*nats.Conn, error) {
 	options := append(connectionOptions("chatsessions", e.options.Logger),
-		nats.InProcessServer(e.server),
+		nats.InProcessServer(bufferedServer{e.server}),
 		nats.UserInfo(e.options.User, e.options.Password),
 	)
 	nc, err := nats.Connect("", options...)
