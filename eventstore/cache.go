@@ -2,9 +2,9 @@ package eventstore
 
 import "github.com/maypok86/otter/v2"
 
-// maxCached is how many sessions' newest events a Log keeps at hand, at about a
-// kilobyte each: 100 MB at most.
-const maxCached = 100_000
+// maxCached is how many sessions' newest events a Log keeps at hand, at about
+// 700 bytes each: 175 MB at most.
+const maxCached = 250_000
 
 // A cache holds the newest durable event of the sessions that were written lately,
 // as far as this node knows, so that a busy session's command needs no read.
