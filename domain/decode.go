@@ -35,6 +35,7 @@ func scanEvent(data []byte) (changes, session []byte, s Session, ok bool) {
 		return nil, nil, s, false
 	}
 	start = at()
+	c.rest = string(data[start:]) // the session's texts are parts of this, and not of the changes
 	s, ok = c.session()
 	session = data[start:at():at()]
 	return changes, session, s, ok && c.rest == "}"

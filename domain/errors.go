@@ -26,6 +26,19 @@ var (
 	ErrTooExpensive = errors.New("the query would have to look at too many sessions")
 )
 
+// IsRefusal says whether an error is a rule's answer to a command, as opposed to
+// trouble or a defect.
+func IsRefusal(err error) bool {
+	var (
+		invalid   *InvalidError
+		forbidden *ForbiddenError
+		stale     *PreconditionError
+		illegal   *IllegalTransitionError
+	)
+	return errors.Is(err, ErrNotFound) || errors.Is(err, ErrKeyReused) ||
+		errors.As(err, &invalid) || errors.As(err, &forbidden) || errors.As(err, &stale) || errors.As(err, &illegal)
+}
+
 // A FieldError says what is wrong with one member of a request's body.
 type FieldError struct {
 	Pointer string // JSON pointer (RFC 6901) to the member, such as "/participants/3"

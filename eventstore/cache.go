@@ -2,9 +2,9 @@ package eventstore
 
 import "github.com/maypok86/otter/v2"
 
-// maxCached is how many sessions' newest events a Log keeps at hand, at about
-// 700 bytes each: 175 MB at most.
-const maxCached = 250_000
+// maxCached is how much memory a Log spends on the newest events of sessions, in
+// bytes, about: of some 250,000 ordinary sessions.
+const maxCached = 160 << 20
 
 // A cache holds the newest durable event of the sessions that were written lately,
 // as far as this node knows, so that a busy session's command needs no read.
@@ -15,7 +15,10 @@ type cache struct {
 }
 
 func newCache() cache {
-	return cache{otter.Must(&otter.Options[string, *Record]{MaximumSize: maxCached})}
+	return cache{otter.Must(&otter.Options[string, *Record]{
+		MaximumWeight: maxCached,
+		Weigher:       func(_ string, r *Record) uint32 { return weight(r) },
+	})}
 }
 
 func (c cache) get(id string) (*Record, bool) { return c.records.GetIfPresent(id) }
@@ -29,4 +32,20 @@ func (c cache) put(r *Record) {
 	kept := *r
 	kept.Event.Changes, kept.encoded = nil, nil // nobody decides by them
 	c.records.Set(id, &kept)
+}
+
+// weight is about how many bytes a record takes: its own, those of its place in the
+// cache, and its texts.
+func weight(r *Record) uint32 {
+	s := &r.Event.Session
+	n := 600 + len(s.CreatedBy) + len(s.Room) + len(r.Request.CorrelationID)
+	for _, uid := range s.Participants {
+		n += 16 + len(uid)
+	}
+	for _, stamp := range s.Stamps {
+		if stamp != nil {
+			n += 48 + len(stamp.By) + len(stamp.Reason)
+		}
+	}
+	return uint32(n) //nolint:gosec // a session has less than a megabyte
 }

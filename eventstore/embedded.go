@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,7 +61,15 @@ type Embedded struct {
 	mu      sync.Mutex              // held while the log is opened
 	settled bool                    // it was opened
 
+	left     []leftIntent // behind by writes that were given up
 	shutdown sync.Once
+}
+
+// A leftIntent is the intent of a write that was in the log when the one who waited
+// for it gave up. It has to stay until that is on disk.
+type leftIntent struct {
+	position uint64
+	path     string
 }
 
 // StartEmbedded starts a server on the store directory and returns when it
@@ -202,23 +211,64 @@ func (e *Embedded) Failed() <-chan struct{} { return e.failure.happened }
 // Err is why Failed is closed, nil while it is not.
 func (e *Embedded) Err() error { return e.failure.get() }
 
-// intend makes it durable that these messages are about to be written, all or
-// none, after a certain sequence of their subject. settled has to be called when
-// they are on disk or never will be.
-func (e *Embedded) intend(after uint64, msgs []*nats.Msg) (settled func(), err error) {
-	if e.syncs { // the server keeps its own copy until all are on disk
-		return func() {}, nil
+// An intended is an intent that was made durable.
+type intended struct {
+	e    *Embedded
+	path string // "" for none: the server keeps its own copy until all is on disk
+}
+
+// settled is to be called when the write is on disk, or never will be. Left behind,
+// an intent costs the next start a look.
+func (i intended) settled() {
+	if i.path != "" {
+		_ = os.Remove(i.path)
 	}
+}
+
+// written is to be called instead when the write is in the log up to a position, and
+// nobody waits for the sync.
+func (i intended) written(position uint64) {
+	if i.path == "" {
+		return
+	}
+	i.e.mu.Lock()
+	defer i.e.mu.Unlock()
+	i.e.left = append(i.e.left, leftIntent{position, i.path})
+}
+
+// sweep removes what written was called for and is on disk by now.
+func (e *Embedded) sweep() {
+	b := e.barrier.Load()
+	if b == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.left = slices.DeleteFunc(e.left, func(l leftIntent) bool {
+		onDisk := l.position <= b.covered.Load()
+		if onDisk {
+			_ = os.Remove(l.path)
+		}
+		return onDisk
+	})
+}
+
+// intend makes it durable that these messages are about to be written, all or
+// none, after a certain sequence of their subject.
+func (e *Embedded) intend(after uint64, msgs []*nats.Msg) (intended, error) {
+	if e.syncs {
+		return intended{}, nil
+	}
+	e.sweep()
 	path, err := writeIntent(e.options.StoreDir, e.options.Sync, after, msgs)
 	if err != nil {
 		var failed *syncError
 		if errors.As(err, &failed) {
 			e.failure.set(fmt.Errorf("the log cannot be made durable: %w", err))
 		}
-		return nil, err
+		return intended{}, err
 	}
-	// Left behind, it costs the next start a look.
-	return func() { _ = os.Remove(path) }, nil
+	return intended{e, path}, nil
 }
 
 // ClientURL is where other processes of this machine reach the server; it does
@@ -244,6 +294,7 @@ func (e *Embedded) Connect() (*nats.Conn, error) {
 func (e *Embedded) Shutdown() { e.shutdown.Do(e.end) }
 
 func (e *Embedded) end() {
+	e.sweep()
 	if b := e.barrier.Load(); b != nil {
 		b.close()
 	}

@@ -29,18 +29,19 @@ func TestLostAcknowledgement(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		events uint64
-		decide func(id string) func(domain.Session) ([]domain.Event, error)
-		after  func(t *testing.T, id string) // before the connection is back
+		decide func(id, account string) func(domain.Session) ([]domain.Event, error)
+		follow int // events by another writer, before the connection is back
 	}{
-		{"one event", 1, func(id string) func(domain.Session) ([]domain.Event, error) { return create(id, "pat") }, nil},
-		{"several events", importedEvents, func(id string) func(domain.Session) ([]domain.Event, error) { return imported(id, "pat") }, nil},
-		{"another writer follows", importedEvents, func(id string) func(domain.Session) ([]domain.Event, error) { return imported(id, "pat") },
-			func(t *testing.T, id string) { mustTransact(t, direct, request(id, "eve"), setRoom("followed")) }},
+		{"one event", 1, create, 0},
+		{"several events", importedEvents, imported, 0},
+		{"another writer follows", importedEvents, imported, 1},
+		{"more follow one event than are searched", 1, create, searched + 1},
+		{"more follow several events than are searched", importedEvents, imported, searched + 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			id := newID()
 			before := mustEnd(t, direct)
-			decide := test.decide(id)
+			decide := test.decide(id, "pat")
 			calls := 0
 			var trouble sync.WaitGroup
 			got := mustTransact(t, cut, request(id, "pat"), func(s domain.Session) ([]domain.Event, error) {
@@ -48,8 +49,8 @@ func TestLostAcknowledgement(t *testing.T) {
 				p.loseAnswers()
 				trouble.Go(func() {
 					eventually(t, "the write arrives", func() bool { return mustEnd(t, direct) > before })
-					if test.after != nil {
-						test.after(t, id)
+					for left := test.follow; left > 0; left -= searched / 2 {
+						mustTransact(t, direct, request(id, "eve"), setRooms(min(left, searched/2)))
 					}
 					p.cut()
 				})
@@ -63,11 +64,7 @@ func TestLostAcknowledgement(t *testing.T) {
 			if r := records[test.events-1]; !sameRecorded(r.Recorded(), got) {
 				t.Errorf("answered %+v, recorded %+v", got, r)
 			}
-			want := test.events
-			if test.after != nil {
-				want++
-			}
-			if uint64(len(records)) != want {
+			if uint64(len(records)) != test.events+uint64(test.follow) {
 				t.Errorf("%d events", len(records))
 			}
 		})

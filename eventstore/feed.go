@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"chatsessions/domain"
@@ -118,41 +119,56 @@ func (f *follower) run(ctx context.Context) error {
 }
 
 // runTail reads the tail until something breaks, or until there is an event in
-// the log that the tail does not have; then it returns nil.
+// the log that the tail does not have; then it returns nil. Between two batches,
+// nothing is pending, and what was read was handled.
 func (f *follower) runTail(ctx context.Context, recent *tailReader) error {
-	recent.forget(f.read)
-	check := time.NewTicker(tailCheck)
+	recent.skip(f.read)
+	check := time.NewTicker(recent.tail.check)
 	defer check.Stop()
-	missing := uint64(0) // what the tail did not have at the last check
+	idle, behind := false, uint64(noPosition) // nothing since the last check; where it stood with more in the log
+	var missing <-chan time.Time              // when an event has been missing for too long
 	for {
-		if f.pending = recent.take(f.read, f.limit); len(f.pending) > 0 {
-			f.whole = len(f.pending)
-			f.read = f.pending[f.whole-1].Position
+		batch, gap := recent.take(f.limit)
+		if len(batch) > 0 {
+			f.pending, f.whole, f.read = batch, len(batch), batch[len(batch)-1].Position
 			if err := f.flush(); err != nil {
 				return err
 			}
+			idle, missing = false, nil
 			continue
+		}
+		if gap && missing == nil {
+			missing = time.After(recent.tail.patience)
 		}
 		select {
 		case <-recent.more:
+		case <-missing: // its acknowledgement never came
+			return nil
 		case <-check.C:
+			if !idle {
+				idle = true
+				continue
+			}
 			end, err := f.log.lastSequence(ctx)
 			if err != nil {
 				return err
 			}
 			switch {
 			case end <= f.read:
-				missing = 0
-			case missing == f.read+1:
+				behind = noPosition
+			case behind == f.read:
 				return nil
 			default: // its acknowledgement may be on its way
-				missing = f.read + 1
+				behind = f.read
 			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
+
+// noPosition is where no follower ever stands.
+const noPosition = math.MaxUint64
 
 // runConsumer reads through one consumer until something breaks, or until the
 // tail goes on from here; then it returns nil.
@@ -219,7 +235,7 @@ func (f *follower) atTail(ctx context.Context, recent *tailReader) (bool, error)
 	if len(f.pending) > 0 {
 		return false, nil // a part of a write, of which the rest is on its way
 	}
-	if recent.has(f.read + 1) {
+	if recent.skip(f.read) {
 		return true, nil
 	}
 	end, err := f.log.lastSequence(ctx)

@@ -114,7 +114,7 @@ func (s *keySearch) find(ctx context.Context, newest *Record) (*Record, error) {
 // created the session: its key gave the session its id, so it is found for as long
 // as the log is kept. What lies between cannot be looked through in time.
 func (s *keySearch) findFirst(ctx context.Context, id string) (*Record, error) {
-	answer, err := s.log.first(ctx, id)
+	answer, err := s.log.firstFrom(ctx, id, 1)
 	if err != nil {
 		return nil, err
 	}

@@ -78,10 +78,11 @@ func (l *Log) newest(ctx context.Context, id string, from reader) (*Record, erro
 	return decode(m)
 }
 
-// first returns the oldest event of a session that has some. It walks the log from
-// its beginning, so it is for what cannot be had along ce-previous.
-func (l *Log) first(ctx context.Context, id string) (*Record, error) {
-	m, err := l.get(ctx, leader, `{"seq":1,"next_by_subj":"`+subjectOf(id)+`"}`)
+// firstFrom returns the oldest event of a session from a position on; there has to
+// be one. It walks the log from there, so it is for what cannot be had along
+// ce-previous.
+func (l *Log) firstFrom(ctx context.Context, id string, position uint64) (*Record, error) {
+	m, err := l.get(ctx, leader, `{"seq":`+strconv.FormatUint(position, 10)+`,"next_by_subj":"`+subjectOf(id)+`"}`)
 	if err != nil {
 		return nil, unavailable("first event of session "+id, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -122,6 +123,21 @@ func change(account string, directives ...domain.Transition) func(domain.Session
 func setRoom(room string) func(domain.Session) ([]domain.Event, error) {
 	return func(s domain.Session) ([]domain.Event, error) {
 		return domain.Decide(s, domain.Change{By: by("doc"), Now: now(), Values: domain.Values{Room: &room}})
+	}
+}
+
+// setRooms decides on so many events at once, so that a long history is soon made.
+func setRooms(events int) func(domain.Session) ([]domain.Event, error) {
+	return func(s domain.Session) ([]domain.Event, error) {
+		var all []domain.Event
+		for i := range events {
+			next, err := setRoom(fmt.Sprint("room ", i))(s)
+			if err != nil {
+				return nil, err
+			}
+			all, s = append(all, next...), next[0].Session
+		}
+		return all, nil
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 // An errand is what a client wants, with the key under which he asks for it.
 type errand struct {
 	session     string
+	creates     bool // the session's id was made for it
 	key, digest string
 	command     func(now int64) domain.Command
 	what        string
@@ -75,7 +76,7 @@ func (w *world) try(e *errand, timeout time.Duration) *attempt {
 	w.note("%s begins on node %d: %s, session %s, key %q, digest %q", a.name, n.index, e.what, e.session, e.key, e.digest)
 	w.mu.Unlock()
 
-	req := domain.Request{SessionID: e.session, Actor: "pat", CorrelationID: a.name, Key: e.key, Digest: e.digest}
+	req := domain.Request{SessionID: e.session, New: e.creates, Actor: "pat", CorrelationID: a.name, Key: e.key, Digest: e.digest}
 	result, err := a.node.Transact(ctx, req, func(s domain.Session) ([]domain.Event, error) {
 		return domain.Decide(s, a.command)
 	})
@@ -113,8 +114,13 @@ func (w *world) pursue(e *errand) {
 	if other {
 		w.sleep(0, w.pace)
 		w.insist(&errand{
-			session: e.session, key: e.key, digest: "other body", what: "another body",
-			command: func(now int64) domain.Command { return change(now, ptr("other"), nil) },
+			session: e.session, creates: e.creates, key: e.key, digest: "other body", what: "another body",
+			command: func(now int64) domain.Command {
+				if e.creates {
+					return creation(e.session, now, domain.Values{Room: ptr("other")})
+				}
+				return change(now, ptr("other"), nil)
+			},
 		})
 	}
 }
@@ -166,7 +172,7 @@ func (w *world) clients() {
 
 // create draws a session's creation, with a key mostly.
 func (w *world) create(session string) *errand {
-	e := &errand{session: session, what: "create"}
+	e := &errand{session: session, creates: true, what: "create"}
 	w.addKey(e, 80)
 	stamps := 0
 	if w.chance(40) { // an import: several events in one write
@@ -174,11 +180,11 @@ func (w *world) create(session string) *errand {
 		e.what = fmt.Sprintf("create with %d stamps", stamps)
 	}
 	e.command = func(now int64) domain.Command {
-		c := domain.Create{ID: session, By: domain.Caller{Account: "pat", Role: domain.RoleService}, Now: now}
+		var v domain.Values
 		for _, t := range []domain.Transition{domain.Start, domain.Accept, domain.Finish}[:stamps] {
-			c.Values.Stamps[t].By = ptr("doc")
+			v.Stamps[t].By = ptr("doc")
 		}
-		return c
+		return creation(session, now, v)
 	}
 	return e
 }
@@ -225,6 +231,10 @@ func (w *world) addKey(e *errand, percent int) {
 		e.key = fmt.Sprint("key-", len(w.errands))
 		w.errands = append(w.errands, e)
 	}
+}
+
+func creation(session string, now int64, v domain.Values) domain.Create {
+	return domain.Create{ID: session, By: domain.Caller{Account: "pat", Role: domain.RoleService}, Now: now, Values: v}
 }
 
 func change(now int64, room *string, directives []domain.Transition) domain.Change {

@@ -131,7 +131,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	// What the log holds already is not taken for durable because it is there.
 	if e := o.Embedded; e != nil {
 		l.options.Durable = e.Durable
-		l.tail = &tail{}
+		l.tail = newTail()
 		err = e.settle(ctx, l, found)
 	} else {
 		err = l.Durable(ctx, found.State.LastSeq)

@@ -7,27 +7,32 @@ import (
 	"chatsessions/domain"
 )
 
-const (
-	// tailLength is how many events a reader may leave in the tail; with more, it
-	// has to read the log.
-	tailLength = 8192
-	// tailCheck is how often a reader asks for the log's end, in case something was
-	// written of which no acknowledgement came.
-	tailCheck = 100 * time.Millisecond
-)
-
 // A tail hands the events that this process appends to the followers in the same
 // process, so that they need not read, and decode, what was just written. It serves
-// in front of an embedded log, to which nobody else writes.
+// in front of an embedded log, to which nobody else writes. What it does not have,
+// the followers read from the log.
 type tail struct {
+	capacity int           // bytes that a reader may leave in the tail, about
+	patience time.Duration // how long an event may be missing while later ones are there
+	check    time.Duration // how often a reader that gets nothing asks for the log's end
+
 	mu      sync.Mutex
 	readers map[*tailReader]struct{}
+}
+
+func newTail() *tail {
+	return &tail{
+		capacity: 64 << 20, patience: 25 * time.Millisecond, check: 100 * time.Millisecond,
+		readers: map[*tailReader]struct{}{},
+	}
 }
 
 // A tailReader is one follower's end of the tail.
 type tailReader struct {
 	tail   *tail
+	next   uint64               // events before this position are not wanted any more
 	events map[uint64]tailEvent // by position
+	bytes  int                  // of the events, about
 	more   chan struct{}        // holds one element when events were added
 }
 
@@ -36,14 +41,15 @@ type tailEvent struct {
 	last bool // of its write
 }
 
+// size is about how much memory the event takes: its session several times, as its
+// own bytes, in a message with the changes, and decoded.
+func (e tailEvent) size() int { return 512 + 3*len(e.Encoded) }
+
 // open returns a reader of the events that are put from now on.
 func (t *tail) open() *tailReader {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := &tailReader{tail: t, events: map[uint64]tailEvent{}, more: make(chan struct{}, 1)}
-	if t.readers == nil {
-		t.readers = map[*tailReader]struct{}{}
-	}
 	t.readers[r] = struct{}{}
 	return r
 }
@@ -53,16 +59,26 @@ func (t *tail) put(events []domain.Recorded) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for r := range t.readers {
-		if len(r.events) >= tailLength {
-			clear(r.events) // the reader notices the gap
-		}
-		for i := range events {
-			r.events[events[i].Position] = tailEvent{&events[i], i == len(events)-1}
-		}
-		select {
-		case r.more <- struct{}{}:
-		default:
-		}
+		r.put(events)
+	}
+}
+
+func (r *tailReader) put(events []domain.Recorded) {
+	if events[0].Position < r.next { // its follower was quicker to read it from the log
+		return
+	}
+	if r.bytes > r.tail.capacity {
+		clear(r.events) // the follower notices the gap
+		r.bytes = 0
+	}
+	for i := range events {
+		e := tailEvent{&events[i], i == len(events)-1}
+		r.events[e.Position] = e
+		r.bytes += e.size()
+	}
+	select {
+	case r.more <- struct{}{}:
+	default:
 	}
 }
 
@@ -72,40 +88,41 @@ func (r *tailReader) close() {
 	delete(r.tail.readers, r)
 }
 
-// has says whether the event at a position is there.
-func (r *tailReader) has(position uint64) bool {
+// skip drops the events up to a position, for good, and says whether the next one
+// is there.
+func (r *tailReader) skip(position uint64) bool {
 	r.tail.mu.Lock()
 	defer r.tail.mu.Unlock()
-	_, ok := r.events[position]
+	r.next = position + 1
+	for p, e := range r.events {
+		if p < r.next {
+			r.remove(e)
+		}
+	}
+	_, ok := r.events[r.next]
 	return ok
 }
 
-// forget drops the events up to a position.
-func (r *tailReader) forget(position uint64) {
-	r.tail.mu.Lock()
-	defer r.tail.mu.Unlock()
-	for p := range r.events {
-		if p <= position {
-			delete(r.events, p)
-		}
-	}
+func (r *tailReader) remove(e tailEvent) {
+	delete(r.events, e.Position)
+	r.bytes -= e.size()
 }
 
-// take removes the events that follow a position without a gap, whole writes and
-// about limit at most, and returns them.
-func (r *tailReader) take(after uint64, limit int) []domain.Recorded {
+// take removes the next events, without a gap, whole writes and about limit at most,
+// and returns them. gap says that there are later ones behind a gap.
+func (r *tailReader) take(limit int) (taken []domain.Recorded, gap bool) {
 	r.tail.mu.Lock()
 	defer r.tail.mu.Unlock()
-	var taken []domain.Recorded
-	for next := after + 1; ; next++ {
-		e, ok := r.events[next]
+	for {
+		e, ok := r.events[r.next]
 		if !ok {
-			return taken
+			return taken, len(r.events) > 0
 		}
-		delete(r.events, next)
+		r.remove(e)
+		r.next++
 		taken = append(taken, *e.Recorded)
 		if e.last && len(taken) >= limit {
-			return taken
+			return taken, false
 		}
 	}
 }

@@ -116,13 +116,14 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 
 // A write is the attempts to append certain events after a certain one.
 type write struct {
-	log    *Log
-	req    *domain.Request
-	after  *Record // the session's newest event, as far as we know
-	events []domain.Event
-	msgs   []*nats.Msg       // as they are sent; their ids stay the same in all attempts
-	states []domain.Recorded // what each of them leads to; positions come last
-	lastID string
+	log      *Log
+	req      *domain.Request
+	after    *Record // the session's newest event, as far as we know
+	events   []domain.Event
+	msgs     []*nats.Msg       // as they are sent; their ids stay the same in all attempts
+	states   []domain.Recorded // what each of them leads to; positions come last
+	lastID   string
+	position uint64 // of the last event, once it is known to be in the log
 	// loose says that an attempt may have been written, or may still be.
 	loose bool
 }
@@ -165,13 +166,16 @@ func (w *write) run(ctx context.Context, pause *backoff) (domain.Recorded, *Reco
 	if e == nil || len(w.msgs) == 1 {
 		return w.attempt(ctx, pause)
 	}
-	settled, err := e.intend(w.after.Position, w.msgs)
+	intent, err := e.intend(w.after.Position, w.msgs)
 	if err != nil {
 		return domain.Recorded{}, nil, w.failed(err)
 	}
 	recorded, latest, err := w.attempt(ctx, pause)
-	if err == nil || !w.loose {
-		settled()
+	switch {
+	case err == nil || !w.loose:
+		intent.settled()
+	case w.position > 0:
+		intent.written(w.position)
 	}
 	return recorded, latest, err
 }
@@ -211,24 +215,42 @@ func (w *write) resolve(ctx context.Context) (domain.Recorded, *Record, error) {
 	if latest.Position <= w.after.Position {
 		return domain.Recorded{}, w.after, nil
 	}
-	for r := latest; r.Position > w.after.Position; {
-		if r.ID == w.lastID {
-			recorded, err := w.recorded(ctx, r.Position)
-			return recorded, nil, err
+	r := latest
+	for n := 1; r.Position > w.after.Position && r.ID != w.lastID && r.Previous != 0; n++ {
+		if n > maxKeySearch {
+			// Ours would be the first event behind the one that it is after.
+			r, err = w.firstAfter(ctx)
+		} else {
+			r, err = w.log.at(ctx, r.Previous)
 		}
-		if r.Previous == 0 {
-			break
-		}
-		if r, err = w.log.at(ctx, r.Previous); err != nil {
+		if err != nil {
 			return domain.Recorded{}, nil, w.failed(err)
 		}
+		if n > maxKeySearch {
+			break
+		}
+	}
+	if r.ID == w.lastID {
+		recorded, err := w.recorded(ctx, r.Position)
+		return recorded, nil, err
 	}
 	return domain.Recorded{}, latest, nil
+}
+
+// firstAfter returns the event of the session that stands where the write's last
+// would, were it in the log.
+func (w *write) firstAfter(ctx context.Context) (*Record, error) {
+	first, err := w.log.firstFrom(ctx, w.events[0].Session.ID, w.after.Position+1)
+	if err != nil || len(w.msgs) == 1 {
+		return first, err
+	}
+	return w.log.at(ctx, first.Position+uint64(len(w.msgs))-1) // they are adjacent
 }
 
 // recorded passes the barrier for events that are in the log, the last of them at
 // a sequence.
 func (w *write) recorded(ctx context.Context, sequence uint64) (domain.Recorded, error) {
+	w.position = sequence
 	for i := range w.states { // the events of a write are adjacent
 		w.states[i].Position = sequence - uint64(len(w.states)-1-i)
 	}

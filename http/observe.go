@@ -19,7 +19,7 @@ const statusClientGone = 499
 
 func observedStatus(ctx *fasthttp.RequestCtx) int {
 	status := ctx.Response.StatusCode()
-	if status >= fiber.StatusInternalServerError && clientGone(ctx) {
+	if status >= fiber.StatusServiceUnavailable && clientGone(ctx) {
 		return statusClientGone
 	}
 	return status

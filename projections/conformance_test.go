@@ -165,6 +165,27 @@ func scratch(t testing.TB, log *fakeLog) map[string]string {
 	return dump(t, e.Client())
 }
 
+// empty removes everything from a Redis at once. The embedded one refuses FLUSHALL.
+func empty(t testing.TB, rdb redis.UniversalClient) {
+	t.Helper()
+	ctx := context.Background()
+	err := rdb.FlushAll(ctx).Err()
+	if err == nil {
+		return
+	}
+	if !strings.Contains(err.Error(), "cannot be emptied") {
+		t.Error(err)
+		return
+	}
+	keys, err := rdb.Keys(ctx, "*").Result()
+	if err == nil && len(keys) > 0 {
+		err = rdb.Del(ctx, keys...).Err()
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // applyAlone is apply with a writer of its own.
 func (p *Projector) applyAlone(ctx context.Context, batch []domain.Recorded) error {
 	return p.withWriter(ctx, func(w *writer) error { return p.apply(ctx, w, batch) })

@@ -39,12 +39,13 @@ func StartEmbedded(password string) (*Embedded, error) {
 	if err := server.StartAddr("127.0.0.1:0"); err != nil {
 		return nil, fmt.Errorf("embedded redis: %w", err)
 	}
-	// Whoever watches the checkpoint is not told by miniredis when everything goes.
-	server.Server().SetPreHook(func(_ *miniserver.Peer, command string, _ ...string) bool {
-		if command == "FLUSHALL" || command == "FLUSHDB" {
-			server.Del(newKeyspace(0).checkpoint())
+	// miniredis does not tell those who watch the checkpoint when everything goes.
+	server.Server().SetPreHook(func(client *miniserver.Peer, command string, _ ...string) bool {
+		refused := command == "FLUSHALL" || command == "FLUSHDB" || command == "SWAPDB"
+		if refused {
+			client.WriteError("ERR the Redis inside chatsessions cannot be emptied; restart the service, and it is built anew")
 		}
-		return false
+		return refused
 	})
 	at := url.URL{Scheme: "redis", User: url.UserPassword("default", password), Host: server.Addr()}
 	ctx, stop := context.WithCancel(context.Background())

@@ -54,6 +54,8 @@ type Projector struct {
 	private bool
 	token   string // marks what this projector is clearing
 
+	rebuild bool // what is in Redis is not to be gone on from
+
 	mu      sync.Mutex // held while Redis is changed
 	current checkpoint // what this projector believes to stand in Redis
 }
@@ -62,6 +64,8 @@ type Projector struct {
 var (
 	// errDeposed: another projector moved the checkpoint.
 	errDeposed = errors.New("another projector is at work")
+	// errDamaged: a transaction was carried out in part.
+	errDamaged = errors.New("the read model is damaged")
 	// errAstray: what stands in Redis is not what this projector left there.
 	errAstray = errors.New("the read model was changed beneath the projector")
 )
@@ -105,6 +109,7 @@ func (p *Projector) Run(ctx context.Context) error {
 		case p.position() > before:
 			backoff = minBackoff
 		}
+		p.rebuild = p.rebuild || errors.Is(err, errDamaged)
 		level := slog.LevelWarn
 		if err.Error() != reported { // once loudly, so that it is seen, and can still be read
 			level, reported = slog.LevelError, err.Error()

@@ -52,7 +52,7 @@ func TestIncrementalProjectionEqualsOneFromScratch(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		rapid.Check(t, func(rt *rapid.T) {
 			ctx := context.Background()
-			mustRun(t, rdb.FlushAll(ctx).Err())
+			empty(t, rdb)
 			log := newFakeLog("log")
 			log.append(histories(rt)...)
 			tellBefore(rt, log.events)
@@ -214,7 +214,7 @@ func TestABatchThatBuildsOnAnotherCheckpointWritesNothing(t *testing.T) {
 
 		next := []domain.Recorded{{Session: session(3, 3), Position: 4}}
 		mustRun(t, p.withWriter(ctx, func(w *writer) error {
-			mustRun(t, rdb.FlushAll(ctx).Err())
+			empty(t, rdb)
 			if err := p.apply(ctx, w, next); !errors.Is(err, errAstray) {
 				t.Errorf("got %v, want %v", err, errAstray)
 			}

@@ -20,6 +20,9 @@ const patience = time.Second
 // ReadModelOptions are what a read model can be told; the zero value will do.
 type ReadModelOptions struct {
 	Logger *slog.Logger // slog.Default when nil
+	// AskEnd says that other nodes write to the log, and have read models of their own
+	// that this one does not hear of: each answer first asks the log for its end.
+	AskEnd bool
 }
 
 // A ReadModel answers from Redis what the projector wrote there, or not at all:
@@ -31,6 +34,7 @@ type ReadModel struct {
 	keys   keyspace
 	logger *slog.Logger
 	fresh  *freshness
+	askEnd bool
 	budget int // documents that a list may look at
 }
 
@@ -39,7 +43,7 @@ type ReadModel struct {
 func NewReadModel(rdb redis.UniversalClient, log Log, opts ReadModelOptions) *ReadModel {
 	m := &ReadModel{
 		rdb: rdb, log: log, keys: newKeyspace(0), logger: opts.Logger,
-		fresh: newFreshness(), budget: maxExamined,
+		fresh: newFreshness(), askEnd: opts.AskEnd, budget: maxExamined,
 	}
 	if m.logger == nil {
 		m.logger = slog.Default()
@@ -60,15 +64,19 @@ func (m *ReadModel) Get(ctx context.Context, id string) (domain.Document, error)
 		if err != nil {
 			return err
 		}
-		if err := m.check(ctx, t, values[0]); err != nil {
+		if _, err := m.trust(t, values[0]); err != nil {
 			return err
 		}
 		value, ok := values[1].(string)
 		if !ok {
-			return domain.ErrNotFound
+			return domain.ErrNotFound // the log is asked, before that is believed
 		}
 		d, err := decodeDocument(value)
 		if err != nil {
+			return err
+		}
+		// This session alone, not what others have written since.
+		if err := m.log.Durable(ctx, d.position); err != nil {
 			return err
 		}
 		readers, err := d.readers()
@@ -121,6 +129,9 @@ func (m *ReadModel) Observe(position uint64) { m.fresh.observe(position) }
 // node knows better, which takes Bound at most. It returns domain.ErrUnavailable
 // when ctx ends first.
 func (m *ReadModel) Settle(ctx context.Context, position uint64) error {
+	if m.askEnd { // as all nodes do
+		return nil
+	}
 	left := m.fresh.unsettled(position, time.Now())
 	if left > 0 && m.WaitFor(ctx, position, left) != nil && ctx.Err() != nil {
 		return fmt.Errorf("%w: wait for position %d to be shown: %w", domain.ErrUnavailable, position, ctx.Err())
@@ -168,12 +179,17 @@ func (m *ReadModel) reached(ctx context.Context, end uint64) bool {
 // answer reads with a ticket. Where the read model cannot be trusted it waits a
 // little for it to become so, and reads once more.
 func (m *ReadModel) answer(ctx context.Context, read func(*ticket) error) error {
+	end, err := m.endToShow(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", domain.ErrUnavailable, err)
+	}
 	first, err := m.ticket()
 	if err == nil {
+		first.need = max(first.need, end)
 		err = read(first)
 	}
 	if errors.Is(err, errUntrusted) && m.awaitTrust(ctx) {
-		err = m.readAgain(first, read)
+		err = m.readAgain(first, end, read)
 	}
 	if err == nil || errors.Is(err, domain.ErrNotFound) || errors.Is(err, domain.ErrTooExpensive) {
 		return err
@@ -181,9 +197,22 @@ func (m *ReadModel) answer(ctx context.Context, read func(*ticket) error) error 
 	return fmt.Errorf("%w: %w", domain.ErrUnavailable, err)
 }
 
+// endToShow asks for the end that the log has now, and waits a little for the read
+// model to reach it, where answers have to; 0 where the looks in the background do.
+func (m *ReadModel) endToShow(ctx context.Context) (uint64, error) {
+	if !m.askEnd {
+		return 0, nil
+	}
+	end, err := m.log.End(ctx)
+	if err == nil {
+		_ = m.WaitFor(ctx, end, patience) // if not, the read says so
+	}
+	return end, err
+}
+
 // readAgain reads for a question that was put when the first ticket was drawn, nil
 // if none could be: what has been answered since then need not be in it.
-func (m *ReadModel) readAgain(first *ticket, read func(*ticket) error) error {
+func (m *ReadModel) readAgain(first *ticket, end uint64, read func(*ticket) error) error {
 	again, err := m.ticket()
 	if err != nil {
 		return err
@@ -191,6 +220,7 @@ func (m *ReadModel) readAgain(first *ticket, read func(*ticket) error) error {
 	if first != nil {
 		again.need = min(again.need, first.need)
 	}
+	again.need = max(again.need, end)
 	return read(again)
 }
 
@@ -213,16 +243,24 @@ func (m *ReadModel) awaitTrust(ctx context.Context) bool {
 	return false
 }
 
-// check judges the checkpoint that came with an answer, as Redis returned it.
+// trust judges the checkpoint that came with an answer, and returns its position.
 // What the same request reads later must not be older.
-// What it holds may not be durable yet; nobody is to see that before it is.
-func (m *ReadModel) check(ctx context.Context, t *ticket, reply any) error {
+func (m *ReadModel) trust(t *ticket, reply any) (position uint64, err error) {
 	text, _ := reply.(string)
 	c, err := t.check(text)
 	m.note(text)
+	if err == nil {
+		t.need = c.position
+	}
+	return c.position, err
+}
+
+// check is trust, for an answer that rests on everything up to the checkpoint. That
+// may not be durable yet; nobody is to see it before it is.
+func (m *ReadModel) check(ctx context.Context, t *ticket, reply any) error {
+	position, err := m.trust(t, reply)
 	if err != nil {
 		return err
 	}
-	t.need = c.position
-	return m.log.Durable(ctx, c.position)
+	return m.log.Durable(ctx, position)
 }

@@ -84,20 +84,20 @@ func TestAFlushedRedisIsNotBelievedAndHeals(t *testing.T) {
 		r := newRig(t, rdb, log)
 		r.caughtUp()
 		r.projector.end()
-		mustRun(t, rdb.FlushAll(t.Context()).Err())
+		empty(t, rdb)
 		r.mustRefuse("it is empty")
 		mustRun(t, rdb.Set(t.Context(), r.keys.checkpoint(), clearingMark("x")+"1", 0).Err())
 		r.mustRefuse("being rebuilt")
 		mustRun(t, rdb.Set(t.Context(), r.keys.checkpoint(), "other 1000", 0).Err())
 		r.mustRefuse("of another log")
-		mustRun(t, rdb.FlushAll(t.Context()).Err())
+		empty(t, rdb)
 		r.project()
 		r.caughtUp()
 		sameKeys(t, dump(t, rdb), scratch(t, log))
 
 		// Under an idle projector: nobody writes, and it heals all the same. What is
 		// answered meanwhile is right.
-		mustRun(t, rdb.FlushAll(t.Context()).Err())
+		empty(t, rdb)
 		eventually(t, "it heals", func() bool {
 			got, err := r.Get(t.Context(), id(1))
 			if err != nil && !errors.Is(err, domain.ErrUnavailable) {

@@ -40,10 +40,12 @@ func (p *Projector) resume(ctx context.Context, takeOver bool) (checkpoint, erro
 	case found == "":
 		p.logger.Info("there is no read model: building it", "log", identity)
 	case isClearing(found):
-		if !takeOver && !strings.HasPrefix(found, clearingMark(p.token)) {
+		if !takeOver && !p.rebuild && !strings.HasPrefix(found, clearingMark(p.token)) {
 			return checkpoint{}, errDeposed
 		}
 		p.logger.Warn("the read model was left half cleared: rebuilding it", "log", identity)
+	case p.rebuild:
+		p.logger.Error("the read model is damaged: rebuilding it", "log", identity)
 	case !ok || c.identity != identity:
 		p.logger.Error("the read model is of another log: rebuilding it", "log", identity, "checkpoint", found)
 	default:
@@ -60,6 +62,7 @@ func (p *Projector) resume(ctx context.Context, takeOver bool) (checkpoint, erro
 	if err := p.clear(ctx, found); err != nil {
 		return checkpoint{}, err
 	}
+	p.rebuild = false
 	return checkpoint{identity, 0}, nil
 }
 

@@ -13,7 +13,10 @@ import (
 // only if the checkpoint has not moved since the writer saw it. It sees it again in
 // the trip that writes, so a batch costs one trip.
 //
-// A Lua script could do the same; in the embedded Redis it took ten times as long.
+// A Lua script could do the same; see docs/decisions/0006 for why it does not.
+//
+// The connection is given back only when it watches nothing: the first WATCH goes
+// through tx, which sends UNWATCH in the end, whatever was sent meanwhile.
 type writer struct {
 	tx    *redis.Tx
 	keys  keyspace
@@ -109,12 +112,16 @@ func (w *writer) write(ctx context.Context, expected string, after checkpoint, d
 		return err
 	}
 	for _, reply := range replies {
-		// Redis does not undo what it did before and after: what is there now is no
-		// model of the log.
 		if failed, ok := reply.(error); ok {
-			w.tx.Set(ctx, w.keys.checkpoint(), clearingMark("damaged")+"0", 0)
-			return fmt.Errorf("%w: %w", errAstray, failed)
+			return w.damaged(ctx, failed)
 		}
 	}
 	return nil
+}
+
+// damaged tells everybody that what is there is no model of the log: Redis does not
+// undo what it did before and after a command that failed.
+func (w *writer) damaged(ctx context.Context, cause error) error {
+	mark := w.tx.Set(context.WithoutCancel(ctx), w.keys.checkpoint(), clearingMark("damaged")+"0", 0)
+	return fmt.Errorf("%w: %w", errDamaged, errors.Join(cause, mark.Err()))
 }

@@ -34,15 +34,15 @@ func embeddedSystem(t *testing.T, r *round) *system {
 			again()
 			return errors.Join(ended, n.up(ctx))
 		})},
-		kind{"disk full", 3, shortestHold, n.inject(func(ctx context.Context, f injection) error {
-			// What is left ends in the middle of something.
-			if err := disk.fill(int64(f.pick % (32 << 10))); err != nil {
-				return err
-			}
-			ended := ends()
-			return errors.Join(ended, disk.free(), n.up(ctx))
-		})},
 	)
+	process = append(process, disk.kinds(kind{"disk full", 3, shortestHold, n.inject(func(ctx context.Context, f injection) error {
+		// What is left ends in the middle of something.
+		if err := disk.fill(int64(f.pick % (32 << 10))); err != nil {
+			return err
+		}
+		ended := ends()
+		return errors.Join(ended, disk.free(), n.up(ctx))
+	})})...)
 	return &system{nodes: []*node{n}, gremlins: []*gremlin{
 		{part: "service", kinds: process, calm: 1500 * time.Millisecond},
 		{part: "clients - service", kinds: linkKinds([]*link{n.clients}), calm: 3 * time.Second},

@@ -19,9 +19,12 @@ import (
 // every request and answer, and compare them with the log afterwards. `make chaos`
 // does it for as long as one wants.
 var (
-	chaosDuration = flag.Duration("chaos.duration", 25*time.Second, "how long each set-up of the chaos test is under faults")
+	chaosDuration = flag.Duration("chaos.duration", shortChaos, "how long each set-up of the chaos test is under faults")
 	chaosSeed     = flag.Uint64("chaos.seed", 0, "the plan of faults to inject; 0 draws one, and prints it")
 )
+
+// shortChaos is how long `make test` puts each set-up under faults.
+const shortChaos = 25 * time.Second
 
 // roundLength is how long faults are injected before everything is healed and
 // checked. The next round begins with an empty log, so that neither the memory of
@@ -124,11 +127,12 @@ func (r *round) run(s *system) {
 	}
 	if err == nil {
 		// What was sent and not waited for may still be written.
+		defer r.conclude() // also when a check gives up
 		<-time.After(time.Until(r.history.lastAbandoned().Add(abandonedWithin)))
 		check(r, s)
-	} else {
-		r.journal.violation(err)
+		return
 	}
+	r.journal.violation(err)
 	r.conclude()
 }
 

@@ -11,6 +11,8 @@ import (
 	"chatsessions/eventstore"
 )
 
+const faulty = true
+
 // What goes wrong in a build with `-tags faults`, which is not one to deploy.
 // Environment variables say what:
 //
@@ -18,7 +20,7 @@ import (
 //	CHATSESSIONS_FAULT_SYNC=none       nothing is made durable: fast, and unsafe
 //	CHATSESSIONS_FAULT_SYNC=fail:PATH  every sync fails while a file PATH exists
 //	CHATSESSIONS_FAULT_SYNC_TAKES=2ms  every sync takes so much longer, as on a disk
-//	                                   where the files lie in memory; not with none
+//	                                   where the files lie in memory; beside fail
 var (
 	now      = clockFault(os.Getenv("CHATSESSIONS_FAULT_CLOCK"))
 	syncFile = slowSync(os.Getenv("CHATSESSIONS_FAULT_SYNC_TAKES"), syncFault(os.Getenv("CHATSESSIONS_FAULT_SYNC")))
@@ -54,8 +56,11 @@ func syncFault(given string) eventstore.SyncFunc {
 }
 
 func slowSync(given string, next eventstore.SyncFunc) eventstore.SyncFunc {
-	if given == "" || next == nil {
+	if given == "" {
 		return next
+	}
+	if next == nil {
+		panic("CHATSESSIONS_FAULT_SYNC_TAKES: only beside CHATSESSIONS_FAULT_SYNC=fail:PATH")
 	}
 	longer, err := time.ParseDuration(given)
 	if err != nil {

@@ -96,8 +96,8 @@ func (m *metrics) applied() func(events int, took time.Duration) {
 // A measuredLog counts what commands come to.
 type measuredLog struct {
 	*eventstore.Log
-	done, refused, unavailable, unknown prometheus.Counter
-	duration                            prometheus.Histogram
+	done, refused, unavailable, unknown, gone, failed prometheus.Counter
+	duration                                          prometheus.Histogram
 }
 
 // log returns the log as the API uses it, measured.
@@ -119,13 +119,14 @@ func (m *metrics) log(l *eventstore.Log) chathttp.Log {
 		func() uint64 { return l.Stats().CacheMisses })
 	outcomes := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "chatsessions_commands_total",
-		Help: "Commands by what they came to: done (written, repeated, or nothing to change), refused (by a rule), unavailable (not written, the log could not be reached), unknown (perhaps written).",
+		Help: "Commands by what they came to: done (written, repeated, or nothing to change), refused (by a rule), unavailable (not written, the log could not be reached), unknown (perhaps written), client_gone (given up with its client, perhaps written), failed (a defect).",
 	}, []string{"outcome"})
 	m.registry.MustRegister(outcomes)
 	return &measuredLog{
 		Log:  l,
 		done: outcomes.WithLabelValues("done"), refused: outcomes.WithLabelValues("refused"),
 		unavailable: outcomes.WithLabelValues("unavailable"), unknown: outcomes.WithLabelValues("unknown"),
+		gone: outcomes.WithLabelValues("client_gone"), failed: outcomes.WithLabelValues("failed"),
 		duration: m.histogram("chatsessions_command_duration_seconds",
 			"How long a command took at the log: read, decide, append, wait until it is on disk.", requestBuckets),
 	}
@@ -136,20 +137,24 @@ func (l *measuredLog) Transact(ctx context.Context, r domain.Request, decide fun
 	began := time.Now()
 	recorded, err := l.Log.Transact(ctx, r, decide)
 	l.duration.Observe(time.Since(began).Seconds())
-	l.outcome(err).Inc()
+	l.outcome(ctx, err).Inc()
 	return recorded, err
 }
 
-func (l *measuredLog) outcome(err error) prometheus.Counter {
+func (l *measuredLog) outcome(ctx context.Context, err error) prometheus.Counter {
 	switch {
 	case err == nil:
 		return l.done
+	case errors.Is(ctx.Err(), context.Canceled) && (errors.Is(err, domain.ErrUnavailable) || errors.Is(err, domain.ErrOutcomeUnknown)):
+		return l.gone
 	case errors.Is(err, domain.ErrOutcomeUnknown), errors.Is(err, domain.ErrHistoryTooLong):
 		return l.unknown
 	case errors.Is(err, domain.ErrUnavailable):
 		return l.unavailable
+	case domain.IsRefusal(err):
+		return l.refused
 	}
-	return l.refused
+	return l.failed
 }
 
 // measuredReads measure how long answers wait for the read model.
@@ -195,10 +200,11 @@ func (r *measuredReads) WaitFor(ctx context.Context, position uint64, atMost tim
 	began := time.Now()
 	err := r.ReadModel.WaitFor(ctx, position, atMost)
 	took := time.Since(began).Seconds()
-	if err != nil {
-		r.gaveUp.Observe(took)
-	} else {
+	switch {
+	case err == nil:
 		r.reached.Observe(took)
+	case ctx.Err() == nil: // otherwise nobody waits any more
+		r.gaveUp.Observe(took)
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -18,12 +19,12 @@ const (
 	memoryShare = 0.6
 )
 
-// tuneProcessors lets two more threads run Go code than there are processors, where
+// tuneProcessors, where no quota of a container holds the process back, lets two more threads run Go code than there are processors, where
 // the log is embedded: one is nearly always in a write to the log's file, one in a
 // sync, and while they are, the runtime holds a processor back for them. The
 // environment variable GOMAXPROCS has precedence.
 func tuneProcessors() {
-	if os.Getenv("GOMAXPROCS") == "" {
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) == runtime.NumCPU() {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 	}
 }
@@ -39,7 +40,7 @@ func tuneMemory(logger *slog.Logger) {
 		logger.Warn("how much memory there is cannot be found out; the garbage collector stays as it is", "error", err)
 		return
 	}
-	if os.Getenv("GOGC") == "" {
+	if os.Getenv("GOGC") == "" && limit < math.MaxInt64 { // without a limit the heap would grow beyond all bounds
 		debug.SetGCPercent(collectAt)
 	}
 	logger.Debug("soft limit of memory", "bytes", limit)

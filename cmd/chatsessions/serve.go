@@ -63,6 +63,9 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	logger := c.logger(s.err)
+	if faulty {
+		logger.Warn("this build can be made to fail (-tags faults); it is not one to deploy")
+	}
 	tuneMemory(logger)
 	if c.NATS.URL == "" {
 		tuneProcessors()
@@ -96,7 +99,9 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	parts, running := errgroup.WithContext(running)
-	reads := projections.NewReadModel(stores.redis, stores.log, projections.ReadModelOptions{Logger: logger})
+	reads := projections.NewReadModel(stores.redis, stores.log, projections.ReadModelOptions{
+		Logger: logger, AskEnd: c.NATS.URL != "" && c.RedisURL == "",
+	})
 	measured.progress(reads)
 	// The read model outlives ctx: requests that are being drained still read.
 	tracking, stopTracking := context.WithCancel(context.WithoutCancel(ctx))

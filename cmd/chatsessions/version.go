@@ -26,6 +26,11 @@ func (command versionCommand) Run(s streams) error {
 // buildVersion says what this binary was built from, as far as the build noted it.
 func buildVersion() (v, c string) {
 	v, c = version, commit
+	defer func() {
+		if faulty {
+			v += ", with faults: not to be deployed"
+		}
+	}()
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return orUnknown(v), orUnknown(c)
