@@ -5,11 +5,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -25,7 +28,7 @@ type options struct {
 	Connections []int         `default:"1,64,256,1024" help:"Connections of the writes, and messages in flight of their baseline (${default})."`
 	Sessions    int           `default:"1000000" help:"Sessions in the large log of size (${default})."`
 	Payload     int           `default:"900" help:"Bytes of a baseline's message; an event of the service has about as many with its headers (${default})."`
-	Dir         string        `type:"path" help:"Where logs lie while it runs; on the disk that is to be measured. Default: a temporary directory."`
+	Dir         string        `type:"path" help:"Where logs lie while it runs, on the disk that is to be measured; not in memory. Default: where temporary files go."`
 	JSON        string        `name:"json" type:"path" placeholder:"FILE" help:"Where the figures go as JSON too."`
 	Profile     string        `type:"path" placeholder:"DIR" help:"Where CPU, allocation and mutex profiles of the service go, for go tool pprof; one set for each load. Profiling makes the service slower."`
 }
@@ -52,14 +55,18 @@ type bench struct {
 }
 
 func (o options) run(ctx context.Context) error {
-	if o.Dir == "" {
-		dir, err := os.MkdirTemp("", "chatsessions-bench")
-		if err != nil {
-			return err
-		}
-		defer func() { _ = os.RemoveAll(dir) }()
-		o.Dir = dir
+	if o.Rounds < 1 || len(o.Connections) == 0 || slices.Min(o.Connections) < 1 || o.Duration <= 0 {
+		return errors.New("rounds, connections and duration have to be positive")
 	}
+	dir, err := os.MkdirTemp(o.Dir, "chatsessions-bench")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	o.Dir = dir
+	// The raw loop runs in this process, as the service tunes its own.
+	debug.SetGCPercent(400)
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 	if o.Profile != "" {
 		if err := os.MkdirAll(o.Profile, 0o755); err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 // A rawLog is the baseline of writes: a JetStream stream in this process, on the
 // same disk, that syncs every message before it acknowledges it.
 type rawLog struct {
+	dir    string
 	server *server.Server
 	nc     *nats.Conn
 	js     jetstream.JetStream
@@ -39,7 +41,7 @@ func startRawLog(dir string) (*rawLog, error) {
 	if !srv.ReadyForConnections(10 * time.Second) {
 		return nil, errors.New("the baseline's server did not get ready")
 	}
-	l := &rawLog{server: srv}
+	l := &rawLog{dir: dir, server: srv}
 	if l.nc, err = nats.Connect("", nats.InProcessServer(srv)); err != nil {
 		l.stop()
 		return nil, err
@@ -62,14 +64,20 @@ func (l *rawLog) stop() {
 	}
 	l.server.Shutdown()
 	l.server.WaitForShutdown()
+	_ = os.RemoveAll(l.dir) // the next round has a log of its own
 }
 
 // publish publishes messages of a size, each on a subject of its own, with so
 // many in flight.
 func (l *rawLog) publish(inFlight, size int, duration time.Duration) (*result, error) {
+	payload := slices.Repeat([]byte("x"), size)
+	for range 2000 { // warm, as the service is by then
+		if _, err := l.js.Publish(context.Background(), fmt.Sprintf("raw.%d", l.next.Add(1)), payload); err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), duration)
 	defer cancel()
-	payload := slices.Repeat([]byte("x"), size)
 	var (
 		mu      sync.Mutex
 		total   = &result{}

@@ -23,6 +23,7 @@ import (
 
 // A service is a `chatsessions serve` process that is measured.
 type service struct {
+	dir   string
 	addr  string // host:port of its API
 	ops   string // host:port of its metrics
 	cmd   *exec.Cmd
@@ -47,7 +48,7 @@ func startService(binary, dir string, with ...func(*exec.Cmd)) (*service, error)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s := &service{token: chathttp.NewToken()}
+	s := &service{dir: dir, token: chathttp.NewToken()}
 	tokens := filepath.Join(dir, "tokens")
 	line := chathttp.TokenLine(s.token, domain.Caller{Account: account, Role: domain.RoleAccount})
 	if err := os.WriteFile(tokens, []byte(line+"\n"), 0o600); err != nil {
@@ -82,6 +83,7 @@ func startService(binary, dir string, with ...func(*exec.Cmd)) (*service, error)
 }
 
 func (s *service) stop() error {
+	defer os.RemoveAll(s.dir) //nolint:errcheck // the next round has a log of its own
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}

@@ -31,10 +31,14 @@ func (f figures) median(name string) float64 {
 	return sorted[len(sorted)/2]
 }
 
-// ratio makes a row of two figures.
+// ratio makes a row of two figures. The ratio is the median of the rounds' own, since
+// a machine is not the same from one round to the next.
 func (f figures) ratio(measured string, connections int, unit, service, baseline, target string) row {
-	s, b := f.median(service), f.median(baseline)
-	return row{measured, connections, s, b, unit, s / b, target}
+	ratios := figures{}
+	for i := range f[service] {
+		ratios.add("", f[service][i]/f[baseline][i])
+	}
+	return row{measured, connections, f.median(service), f.median(baseline), unit, ratios.median(""), target}
 }
 
 // single makes a row of one figure.

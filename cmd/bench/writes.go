@@ -72,13 +72,13 @@ var parts = []struct {
 // under names with a prefix. Profiles are named as profile says.
 func (b *bench) patch(ctx context.Context, s *service, connections int, f figures, prefix, profile string) error {
 	// More sessions than can be started in the time: their number is what the
-	// creation of some tells, and half as many again.
+	// creation of some tells, and as many again.
 	_, probe, err := s.create(ctx, 2000)
 	if err != nil {
 		return fmt.Errorf("creating sessions: %w", err)
 	}
 	rate := min(probe.perSecond(), 2000*float64(connections))
-	paths, _, err := s.create(ctx, int(1.5*rate*b.Duration.Seconds()))
+	paths, _, err := s.create(ctx, int(2*rate*b.Duration.Seconds()))
 	if err != nil {
 		return fmt.Errorf("creating sessions: %w", err)
 	}
@@ -93,6 +93,9 @@ func (b *bench) patch(ctx context.Context, s *service, connections int, f figure
 	patched, err := s.start(ctx, paths, connections, b.Duration)
 	if err != nil {
 		return fmt.Errorf("PATCH: %w", err)
+	}
+	if patched.count == len(paths) {
+		return fmt.Errorf("the %d sessions were started before the time was over", len(paths))
 	}
 	after, err := s.metrics(ctx)
 	if err != nil {
