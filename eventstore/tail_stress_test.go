@@ -19,19 +19,14 @@ func TestFollowersOfABusyLogMissNothing(t *testing.T) {
 	foreign := openLog(t, connectEmbedded(t, e), e)
 	ctx, cancel := context.WithCancel(context.Background())
 	var followers, writers sync.WaitGroup
-	type seen struct {
-		mu  sync.Mutex
-		all []domain.Recorded
-		pos atomic.Uint64
-	}
-	var all [4]seen
-	for i := range all {
+	var reached [4]atomic.Uint64 // positions of the followers
+	for i := range reached {
 		followers.Go(func() {
 			versions := map[string]uint64{}
 			for ctx.Err() == nil {
 				short, cancel := context.WithTimeout(ctx, time.Duration(1+rand.IntN(3))*time.Second)
-				_ = l.Follow(short, all[i].pos.Load(), 1+rand.IntN(20), func(b []domain.Recorded) error {
-					checkOrder(t, all[i].pos.Load(), b, versions)
+				_ = l.Follow(short, reached[i].Load(), 1+rand.IntN(20), func(b []domain.Recorded) error {
+					checkOrder(t, reached[i].Load(), b, versions)
 					if f := b[0]; f.Session.Room == "" && f.Session.Version != 1 {
 						t.Errorf("starts within a write: version %d", f.Session.Version)
 					}
@@ -46,7 +41,7 @@ func TestFollowersOfABusyLogMissNothing(t *testing.T) {
 							t.Errorf("before %d of %d", r.Before.Version, r.Session.Version)
 						}
 					}
-					all[i].pos.Store(b[len(b)-1].Position)
+					reached[i].Store(b[len(b)-1].Position)
 					if rand.IntN(20) == 0 {
 						time.Sleep(time.Duration(rand.IntN(30)) * time.Millisecond)
 					}
@@ -84,8 +79,8 @@ func TestFollowersOfABusyLogMissNothing(t *testing.T) {
 	}
 	writers.Wait()
 	last := mustEnd(t, l)
-	for i := range all {
-		eventually(t, "all", func() bool { return all[i].pos.Load() == last })
+	for i := range reached {
+		eventually(t, "every follower is at the end", func() bool { return reached[i].Load() == last })
 	}
 	cancel()
 	followers.Wait()

@@ -134,7 +134,7 @@ func (b *batches) mustBeUnwatched() {
 	var conns []*redis.Conn
 	for range max(b.rdb.PoolStats().TotalConns, 1) {
 		c := b.rdb.Conn()
-		defer c.Close() //nolint:errcheck // back to the pool
+		defer c.Close() // gives it back
 		conns = append(conns, c)
 		if pong, err := c.Ping(ctx).Result(); pong != "PONG" || err != nil {
 			b.t.Errorf("a pooled connection answers %q, %v", pong, err)

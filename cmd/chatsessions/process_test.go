@@ -66,8 +66,9 @@ func command(t *testing.T, env []string, args ...string) (status int, stdout, st
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
-// onSeveralNodes runs a test on nodes that share one NATS and one Redis: two
-// complete ones, and a projector with two that only serve the API.
+// onSeveralNodes runs a test on nodes that share one NATS: two complete ones on one
+// Redis, a projector with two that only serve the API, and two with a Redis of their
+// own inside, of which neither hears how far the other one's is.
 func onSeveralNodes(t *testing.T, test func(t *testing.T, nodes []*service)) {
 	t.Run("two complete nodes", func(t *testing.T) {
 		urls := startServers(t).flags()
@@ -78,6 +79,10 @@ func onSeveralNodes(t *testing.T, test func(t *testing.T, nodes []*service)) {
 		startService(t, append(urls, "--only", "projector")...)
 		api := append(urls, "--only", "api")
 		test(t, []*service{startService(t, api...), startService(t, api...)})
+	})
+	t.Run("two nodes with a Redis each", func(t *testing.T) {
+		nats := natstest.Start(t, natstest.Config{})
+		test(t, []*service{startService(t, "--dev", "--nats-url", nats.URL()), startService(t, "--dev", "--nats-url", nats.URL())})
 	})
 }
 
