@@ -122,7 +122,23 @@ func TestSimulation(t *testing.T) {
 	for _, what := range slices.Sorted(maps.Keys(counts)) {
 		t.Logf("%8d %s", counts[what], what)
 	}
+	if *simulationSeeds < enoughSeeds {
+		return
+	}
+	for _, what := range []string{
+		"leader changed", "proposals lost with their leader", "power cut that lost events", "sync failed", "slow sync",
+		"node restarted", "server restarted", "server fails while it writes", "store failed", "disconnected",
+		"request lost", "request late", "request arrives twice", "message of a batch lost",
+		"conflict with a write in flight", "read from a replica that lags", "read from a deposed leader",
+	} {
+		if counts[what] == 0 {
+			t.Errorf("never: %s", what)
+		}
+	}
 }
+
+// enoughSeeds is how many seeds have each fault among them.
+const enoughSeeds = 2000
 
 // report fails the test for what a seed has shown.
 func report(t *testing.T, seed int, s simulation) {

@@ -129,6 +129,9 @@ func (p *powercuts) run(t *testing.T, scenario func(*powercuts)) {
 	if p.control && p.sum.lost == 0 {
 		t.Error("the control has lost nothing: this test cannot see a loss")
 	}
+	if p.control && p.sum.unusable == p.cuts {
+		t.Error("the control's service has never come back: what it had lost was not looked for")
+	}
 	if !p.control && p.sum.answered == 0 && p.cuts > 0 {
 		t.Error("nothing was at stake")
 	}
