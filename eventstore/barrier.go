@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -135,8 +134,6 @@ func (b *barrier) release() bool {
 	if b.failure.get() != nil {
 		return false
 	}
-	// Others that are about to wait go first: under load, the group is larger for it.
-	runtime.Gosched()
 	b.mu.Lock()
 	g := b.waiting
 	b.waiting, b.syncing = nil, g

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"time"
 
 	"chatsessions/domain"
@@ -143,9 +142,6 @@ func (f *follower) runTail(ctx context.Context, recent *tailReader) error {
 		}
 		select {
 		case <-recent.more:
-			// Others that are about to bring events go first: under load, the batch is
-			// larger for it.
-			runtime.Gosched()
 		case <-missing: // its acknowledgement never came
 			return nil
 		case <-check.C:
