@@ -20,7 +20,7 @@ import (
 type writer struct {
 	tx    *redis.Tx
 	keys  keyspace
-	quiet bool   // nobody listens to notices
+	alone bool   // nobody else reads or writes this Redis
 	found string // the checkpoint that is watched, as it was seen then
 }
 
@@ -28,7 +28,7 @@ type writer struct {
 func (p *Projector) withWriter(ctx context.Context, f func(*writer) error) error {
 	// The end of ctx ends f; the connection must be told to stop watching even then.
 	return p.rdb.Watch(context.WithoutCancel(ctx), func(tx *redis.Tx) error {
-		w := &writer{tx: tx, keys: p.keys, quiet: p.private}
+		w := &writer{tx: tx, keys: p.keys, alone: p.private}
 		var err error
 		if w.found, err = w.read(ctx); err != nil {
 			return err
@@ -91,16 +91,19 @@ func (w *writer) write(ctx context.Context, expected string, after checkpoint, d
 	for name, members := range changes.entering {
 		trip.Do(ctx, append([]any{"ZADD", w.keys.index(name)}, members...)...)
 	}
-	if !w.quiet {
+	if !w.alone {
 		trip.Do(ctx, "PUBLISH", w.keys.notices(), after.String())
 	}
 	done := trip.Do(ctx, "EXEC")
-	trip.Do(ctx, "WATCH", w.keys.checkpoint())
-	now := trip.Get(ctx, w.keys.checkpoint())
+	now := func() string { return after.String() }
+	if !w.alone { // otherwise each is a turn in a queue behind everybody who reads
+		trip.Do(ctx, "WATCH", w.keys.checkpoint())
+		now = trip.Get(ctx, w.keys.checkpoint()).Val
+	}
 	if _, err := trip.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return err // of the first command that failed
 	}
-	w.found = now.Val()
+	w.found = now()
 	replies, err := done.Slice()
 	if errors.Is(err, redis.Nil) {
 		if w.found == expected {
