@@ -51,9 +51,7 @@ func (s *Server) change(c *fiber.Ctx) error {
 	}
 	command, reader := readChange(w.members)
 	command.By, command.Condition = w.caller, condition.allow
-	var ignored []string
 	recorded, err := s.transact(c, w, id, func(current domain.Session) domain.Command {
-		ignored = reader.ignored(&current)
 		command.Now = s.Now().UnixMilli()
 		command.Problems = w.problems(reader, &current)
 		return command
@@ -61,10 +59,11 @@ func (s *Server) change(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	if recorded.Before != nil { // the first answer again
-		ignored = reader.ignored(recorded.Before)
+	decidedOn := recorded.Before
+	if decidedOn == nil { // nothing was changed
+		decidedOn = &recorded.Session
 	}
-	w.answerPreferences(c, ignored)
+	w.answerPreferences(c, reader.ignored(decidedOn))
 	return sendSession(c, w.names.project(recorded.JSON()), recorded.Session.Version)
 }
 

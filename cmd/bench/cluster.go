@@ -24,8 +24,7 @@ type cluster struct {
 	addrs     []string
 	redisURL  string
 	nc        *nats.Conn
-	js        jetstream.JetStream
-	raw       rawLog
+	raw       rawLog // only its publish
 }
 
 // clusterUser and clusterPassword are what clients of the cluster give.
@@ -109,7 +108,7 @@ func (c *cluster) tryConnect(ctx context.Context) (err error) {
 		if c.nc, err = nats.Connect(c.natsURL(), nats.UserInfo(clusterUser, clusterPassword)); err != nil {
 			return err
 		}
-		if c.js, err = jetstream.New(c.nc); err != nil {
+		if c.raw.js, err = jetstream.New(c.nc); err != nil {
 			return err
 		}
 	}
@@ -117,18 +116,13 @@ func (c *cluster) tryConnect(ctx context.Context) (err error) {
 	defer cancel()
 	config := rawStream
 	config.Replicas = 3
-	_, err = c.js.CreateOrUpdateStream(attempt, config)
-	c.raw.js = c.js
+	_, err = c.raw.js.CreateOrUpdateStream(attempt, config)
 	return err
 }
 
 // natsURL names all servers, with the credentials.
 func (c *cluster) natsURL() string {
 	return "nats://" + clusterUser + ":" + clusterPassword + "@" + strings.Join(c.addrs, ",nats://"+clusterUser+":"+clusterPassword+"@")
-}
-
-func (c *cluster) publish(_ context.Context, inFlight, size int, duration time.Duration) (*result, error) {
-	return c.raw.publish(inFlight, size, duration)
 }
 
 func (c *cluster) stop() {

@@ -29,7 +29,7 @@ type options struct {
 	Sessions    int           `default:"1000000" help:"Sessions in the large log of size (${default})."`
 	Payload     int           `default:"900" help:"Bytes of a baseline's message; an event of the service has about as many with its headers (${default})."`
 	Dir         string        `type:"path" help:"Where logs lie while it runs, on the disk that is to be measured; not in memory. Default: where temporary files go."`
-	JSON        string        `name:"json" type:"path" placeholder:"FILE" help:"Where the figures go as JSON too."`
+	JSON        string        `name:"json" type:"path" placeholder:"FILE" help:"Where the figures go as JSON. Default: below the table."`
 	Profile     string        `type:"path" placeholder:"DIR" help:"Where CPU, allocation and mutex profiles of the service go, for go tool pprof; one set for each load. Profiling makes the service slower."`
 }
 
@@ -99,9 +99,6 @@ func (o options) run(ctx context.Context) error {
 		}
 	}
 	print(b.rows)
-	if o.JSON == "" {
-		return nil
-	}
 	return writeJSON(o.JSON, b.rows)
 }
 

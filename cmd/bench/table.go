@@ -61,10 +61,16 @@ func print(rows []row) {
 	_ = w.Flush()
 }
 
+// writeJSON writes the rows to a file, or below the table for "".
 func writeJSON(path string, rows []row) error {
 	content, err := json.MarshalIndent(rows, "", "  ")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(path, append(content, '\n'), 0o644)
+	content = append(content, '\n')
+	if path == "" {
+		_, err = os.Stdout.Write(content)
+		return err
+	}
+	return os.WriteFile(path, content, 0o644)
 }

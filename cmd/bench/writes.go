@@ -162,7 +162,7 @@ func (b *bench) cluster(ctx context.Context) error {
 	f := figures{}
 	for round := range b.Rounds {
 		var baseline *result
-		if baseline, err = c.publish(ctx, connections, b.Payload, b.Duration); err != nil {
+		if baseline, err = c.raw.publish(connections, b.Payload, b.Duration); err != nil {
 			err = fmt.Errorf("baseline: %w", err)
 			break
 		}
