@@ -22,6 +22,9 @@ var (
 	// ErrHistoryTooLong is returned for a request with a key when the session has so
 	// many events that it cannot be told in time whether the key was used.
 	ErrHistoryTooLong = errors.New("the session has too many events to look for the request key")
+	// ErrUnreadable is returned for a session of which the log has a message that is
+	// not an event: nobody can tell its state until that is mended.
+	ErrUnreadable = errors.New("the session cannot be read")
 	// ErrTooExpensive is returned for a list that would have to look at too much.
 	ErrTooExpensive = errors.New("the query would have to look at too many sessions")
 )

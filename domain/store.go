@@ -24,12 +24,16 @@ type Request struct {
 type Recorded struct {
 	Session  Session
 	Position uint64 // the event's place in the log; 0 for a session without events
+	EventID  string // the event's own; "" where there is none that can be read
 	// Before is the session before that: of an answered write, the one that it was
 	// decided on; of an event, the one that it changed. nil where it is not at hand.
 	Before *Session
 	// Encoded is what Session.AppendJSON writes, nil where it is not at hand. It is
 	// shared and must not be changed.
 	Encoded []byte
+	// Unreadable is why the message at this position is no event; nil for one that is.
+	// Then of the session only the ID is known.
+	Unreadable error
 }
 
 // JSON returns the session as clients see it. The bytes may be shared and must not
@@ -45,7 +49,7 @@ func (r *Recorded) JSON() []byte {
 type Document struct {
 	JSON    []byte // the bytes that a client gets
 	Version uint64
-	Readers []string // accounts that may see it: the creator and the participants
+	Visible bool // to the account for which it was asked
 }
 
 // A Query asks for a list of sessions, ordered by (createdAt, id).

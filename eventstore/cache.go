@@ -10,28 +10,43 @@ const maxCached = 160 << 20
 // as far as this node knows, so that a busy session's command needs no read.
 // Another node may have written since: what appends is checked by the log itself,
 // and what appends nothing is decided on the leader's newest event.
+//
+// What is kept counts for one connection to the server only: behind the next one the
+// log may have been restored from an older copy.
 type cache struct {
-	records *otter.Cache[string, *Record]
+	records *otter.Cache[string, *cached]
+}
+
+// A cached is a record, and the connection over which it came; see Log.Connections.
+type cached struct {
+	*Record
+	connection uint64
 }
 
 func newCache() cache {
-	return cache{otter.Must(&otter.Options[string, *Record]{
+	return cache{otter.Must(&otter.Options[string, *cached]{
 		MaximumWeight: maxCached,
-		Weigher:       func(_ string, r *Record) uint32 { return weight(r) },
+		Weigher:       func(_ string, c *cached) uint32 { return weight(c.Record) },
 	})}
 }
 
-func (c cache) get(id string) (*Record, bool) { return c.records.GetIfPresent(id) }
+func (c cache) get(id string, connection uint64) (*Record, bool) {
+	known, ok := c.records.GetIfPresent(id)
+	if !ok || known.connection != connection {
+		return nil, false
+	}
+	return known.Record, true
+}
 
 // put keeps an event that has passed the barrier, unless a newer one is there.
-func (c cache) put(r *Record) {
+func (c cache) put(r *Record, connection uint64) {
 	id := r.Event.Session.ID
-	if known, ok := c.records.GetIfPresent(id); ok && known.Position >= r.Position {
+	if known, ok := c.get(id, connection); ok && known.Position >= r.Position {
 		return
 	}
 	kept := *r
 	kept.Event.Changes, kept.encoded = nil, nil // nobody decides by them
-	c.records.Set(id, &kept)
+	c.records.Set(id, &cached{&kept, connection})
 }
 
 // weight is about how many bytes a record takes: its own, those of its place in the

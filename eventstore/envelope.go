@@ -67,11 +67,11 @@ type Record struct {
 
 // Recorded is the session after the event, and where the log has it.
 func (r *Record) Recorded() domain.Recorded {
-	return domain.Recorded{Session: r.Event.Session, Position: r.Position, Encoded: r.encoded}
+	return domain.Recorded{Session: r.Event.Session, Position: r.Position, EventID: r.ID, Encoded: r.encoded}
 }
 
 // An UnreadableError is returned for a message of the log that is not an event
-// as this package writes them.
+// as this package writes them. It is a domain.ErrUnreadable.
 type UnreadableError struct {
 	Position  uint64
 	SessionID string // as the message's subject has it
@@ -82,7 +82,7 @@ func (e *UnreadableError) Error() string {
 	return fmt.Sprintf("event %d of session %s cannot be read: %v", e.Position, e.SessionID, e.Err)
 }
 
-func (e *UnreadableError) Unwrap() error { return e.Err }
+func (e *UnreadableError) Unwrap() []error { return []error{domain.ErrUnreadable, e.Err} }
 
 // encode makes the message of an event, and returns the part of it that is the
 // session. The position of the session's event before is left out for its first.

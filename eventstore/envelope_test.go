@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -180,7 +181,7 @@ func TestUnreadable(t *testing.T) {
 		}
 		spoil(m)
 		r, err := decode(m)
-		if !isUnreadable(err) || !strings.Contains(err.Error(), "42") {
+		if !errors.Is(err, domain.ErrUnreadable) || !strings.Contains(err.Error(), "42") {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"chatsessions/domain"
@@ -22,6 +23,8 @@ const (
 	// consumerTimeout bounds one attempt to make a consumer, which a cluster has to
 	// agree on.
 	consumerTimeout = 2 * time.Second
+	// newestTimeout bounds one that the server looks up every subject for.
+	newestTimeout = 30 * time.Second
 	// feedInactive is how long the server keeps a consumer that nobody reads.
 	feedInactive = time.Minute
 	// cutAfter is how long the rest of an atomic write is waited for until that is
@@ -40,8 +43,8 @@ const (
 // Follow makes good for lost connections by itself. It returns when ctx or the
 // Log ends (with ctx's error), when the connection is closed for good (with
 // domain.ErrUnavailable), when handle fails (with that error, wrapped), with
-// ErrReplaced, and with an UnreadableError when it meets a message that is not an
-// event; what comes before that one has been handled.
+// ErrReplaced, and with ErrRewritten. A message that is not an event is handed over as such, with an
+// UnreadableError.
 func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Recorded) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -64,7 +67,7 @@ func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([
 			return ctx.Err()
 		}
 		var failed *handleError
-		if errors.As(err, &failed) || isUnreadable(err) || errors.Is(err, ErrReplaced) {
+		if errors.As(err, &failed) || errors.Is(err, ErrReplaced) || errors.Is(err, ErrRewritten) {
 			return fmt.Errorf("follow: %w", err)
 		}
 		if l.nc.IsClosed() {
@@ -80,6 +83,10 @@ func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([
 	}
 }
 
+// ErrRewritten is returned when the log does not hold any more what was read of it: it
+// was restored from an older copy.
+var ErrRewritten = errors.New("the log was rewritten: it does not hold what was read of it")
+
 // errReconnected ends a consumer that was made over an earlier connection.
 var errReconnected = errors.New("the connection was lost and is back")
 
@@ -93,6 +100,7 @@ func (e *handleError) Unwrap() error { return e.err }
 type follower struct {
 	log      *Log
 	position uint64 // of the last event that was handled
+	handled  string // id of that event, "" while there is none
 	limit    int
 	handle   func([]domain.Recorded) error
 
@@ -178,7 +186,12 @@ func (f *follower) runConsumer(ctx context.Context, recent *tailReader) error {
 	// heartbeat to be missed would take seconds.
 	reconnected := f.log.nc.StatusChanged(nats.CONNECTED)
 	defer f.log.nc.RemoveStatusListener(reconnected)
-	messages, stop, err := f.log.consume(ctx, f.position+1)
+	again := f.handled != "" // then the last event comes first once more
+	start := f.position + 1
+	if again {
+		start = f.position
+	}
+	messages, stop, err := f.log.consume(ctx, start)
 	if err != nil {
 		return err
 	}
@@ -215,10 +228,14 @@ func (f *follower) runConsumer(ctx context.Context, recent *tailReader) error {
 		if next.err != nil {
 			return next.err
 		}
-		if err := f.take(next.msg); err != nil {
-			if isUnreadable(err) {
-				return errors.Join(f.flush(), err)
+		if again {
+			if r := recordedIn(next.msg); r.Position != f.position || r.EventID != f.handled {
+				return fmt.Errorf("%w: position %d", ErrRewritten, f.position)
 			}
+			again = false
+			continue
+		}
+		if err := f.take(next.msg); err != nil {
 			return err
 		}
 		if f.whole >= f.limit {
@@ -247,16 +264,22 @@ func (f *follower) take(m *storedMsg) error {
 	if m.sequence <= f.read {
 		return fmt.Errorf("message %d came after %d", m.sequence, f.read)
 	}
-	r, err := decode(m)
-	if err != nil {
-		return err
-	}
 	f.read = m.sequence
-	f.pending = append(f.pending, r.Recorded())
+	f.pending = append(f.pending, recordedIn(m))
 	if !unfinished(m) {
 		f.whole = len(f.pending)
 	}
 	return nil
+}
+
+// recordedIn returns the event in a message, or why there is none.
+func recordedIn(m *storedMsg) domain.Recorded {
+	r, err := decode(m)
+	if err != nil {
+		id := strings.TrimPrefix(m.subject, subjectPrefix)
+		return domain.Recorded{Session: domain.Session{ID: id}, Position: m.sequence, Unreadable: err}
+	}
+	return r.Recorded()
 }
 
 // unfinished says whether a message is part of an atomic write and not its last.
@@ -274,7 +297,7 @@ func (f *follower) flush() error {
 	if err := f.handle(batch); err != nil {
 		return &handleError{err}
 	}
-	f.position = batch[len(batch)-1].Position
+	f.position, f.handled = batch[len(batch)-1].Position, batch[len(batch)-1].EventID
 	// What was handed over is the receiver's; the rest moves to a new slice.
 	f.pending = append([]domain.Recorded(nil), f.pending[f.whole:]...)
 	f.whole = 0
@@ -287,17 +310,17 @@ type delivery struct {
 	err error
 }
 
-// consume makes a consumer that starts at a sequence and returns its messages in
-// order, without gaps; the last delivery is an error. The consumer lives in the
-// server's memory, acknowledges nothing and is never resumed: whoever lost it
-// makes another. stop gives it up.
+// newestOfEach, as where a consumer starts, has it deliver the newest message of every
+// subject, and then everything that is new.
+const newestOfEach = 0
+
+// consume makes a consumer that starts at a sequence, or with newestOfEach, and
+// returns its messages in order, without gaps; the last delivery is an error. The
+// consumer lives in the server's memory, acknowledges nothing and is never resumed:
+// whoever lost it makes another. stop gives it up.
 func (l *Log) consume(ctx context.Context, start uint64) (<-chan delivery, func(), error) {
-	attempt, cancel := context.WithTimeout(ctx, consumerTimeout)
-	defer cancel()
-	if _, err := l.lastSequence(attempt); err != nil {
-		return nil, nil, err
-	}
-	consumer, err := l.js.CreateConsumer(attempt, StreamName, jetstream.ConsumerConfig{
+	patience := consumerTimeout
+	config := jetstream.ConsumerConfig{
 		Name:              "follow-" + uuid.NewString(),
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       start,
@@ -305,7 +328,17 @@ func (l *Log) consume(ctx context.Context, start uint64) (<-chan delivery, func(
 		InactiveThreshold: feedInactive,
 		Replicas:          1,
 		MemoryStorage:     true,
-	})
+	}
+	if start == newestOfEach {
+		patience = newestTimeout
+		config.DeliverPolicy, config.FilterSubject = jetstream.DeliverLastPerSubjectPolicy, subjectPrefix+"*"
+	}
+	attempt, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if _, err := l.lastSequence(attempt); err != nil {
+		return nil, nil, err
+	}
+	consumer, err := l.js.CreateConsumer(attempt, StreamName, config)
 	if err != nil {
 		return nil, nil, fmt.Errorf("consumer: %w", err)
 	}

@@ -2,7 +2,6 @@ package eventstore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 
@@ -145,10 +144,4 @@ func (s *keySearch) before(ctx context.Context, answer *Record) (*domain.Session
 		}
 	}
 	return &domain.Session{}, nil
-}
-
-// isUnreadable says whether err is about what the log holds, not about reaching it.
-func isUnreadable(err error) bool {
-	var unreadable *UnreadableError
-	return errors.As(err, &unreadable)
 }

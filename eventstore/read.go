@@ -62,6 +62,22 @@ func (l *Log) Load(ctx context.Context, id string) (domain.Recorded, error) {
 	return newest.Recorded(), nil
 }
 
+// EventID returns the id of the event at a position, as the stream's leader has it; ""
+// where there is none, or none that can be read. It returns domain.ErrUnavailable when
+// the leader cannot be reached in time.
+func (l *Log) EventID(ctx context.Context, position uint64) (string, error) {
+	ctx, cancel := withPatience(ctx, readPatience)
+	defer cancel()
+	m, err := l.get(ctx, leader, `{"seq":`+strconv.FormatUint(position, 10)+`}`)
+	if errors.Is(err, errNoMessage) {
+		return "", nil
+	}
+	if err != nil {
+		return "", unavailable(fmt.Sprintf("event %d", position), err)
+	}
+	return recordedIn(m).EventID, nil
+}
+
 // newest returns the newest event of a session, the zero Record for a session
 // that has none. It has not passed the barrier.
 func (l *Log) newest(ctx context.Context, id string, from reader) (*Record, error) {

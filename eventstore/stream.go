@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"chatsessions/domain"
@@ -59,6 +60,8 @@ type Log struct {
 	tail     *tail // nil where others write to the log too
 	counters counters
 	jitter   func(longest time.Duration) time.Duration // of backoffs; nil is at random
+	// connections counts how often the connection was lost, and how often it came back.
+	connections atomic.Uint64
 
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc
@@ -71,6 +74,29 @@ type requester interface {
 	IsClosed() bool
 	PublishMsg(m *nats.Msg) error
 	RequestMsgWithContext(ctx context.Context, m *nats.Msg) (*nats.Msg, error)
+}
+
+// Connections counts how often the connection to the server was lost, and how often it
+// came back. Behind each change there may be another server, or a log that was restored
+// from an older copy.
+func (l *Log) Connections() uint64 { return l.connections.Load() }
+
+func (l *Log) countConnections() {
+	changed := l.nc.StatusChanged(nats.RECONNECTING, nats.CONNECTED)
+	l.follows.Go(func() {
+		defer l.nc.RemoveStatusListener(changed)
+		for {
+			select {
+			case <-l.ctx.Done():
+				return
+			case _, open := <-changed:
+				if !open {
+					return
+				}
+				l.connections.Add(1)
+			}
+		}
+	})
 }
 
 // A ConfigError is returned by Open when there is a stream of the log's name that
@@ -128,6 +154,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 		cache:    newCache(),
 	}
 	l.ctx, l.stop = context.WithCancel(context.Background())
+	l.countConnections()
 	// What the log holds already is not taken for durable because it is there.
 	if e := o.Embedded; e != nil {
 		l.options.Durable = e.Durable

@@ -38,7 +38,8 @@ const writePatience = 10 * time.Second
 func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Recorded, error) {
 	ctx, cancel := withPatience(ctx, writePatience)
 	defer cancel()
-	current, cached := l.cache.get(req.SessionID)
+	connection := l.Connections()
+	current, cached := l.cache.get(req.SessionID, connection)
 	switch {
 	case cached:
 		l.counters.cacheHits.Add(1)
@@ -88,7 +89,7 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 				return domain.Recorded{}, unavailable("session "+req.SessionID, failed)
 			}
 			if current.Position > 0 {
-				l.cache.put(current)
+				l.cache.put(current, connection)
 			}
 			if answer == nil {
 				return current.Recorded(), err
@@ -105,6 +106,7 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 		if err != nil {
 			return domain.Recorded{}, err
 		}
+		w.connection = connection
 		recorded, latest, err := w.run(ctx, &pause)
 		if err != nil || latest == nil {
 			return recorded, err
@@ -124,6 +126,8 @@ type write struct {
 	states   []domain.Recorded // what each of them leads to; positions come last
 	lastID   string
 	position uint64 // of the last event, once it is known to be in the log
+	// connection is the one over which the session was read; see Log.Connections.
+	connection uint64
 	// loose says that an attempt may have been written, or may still be.
 	loose bool
 }
@@ -147,7 +151,7 @@ func (l *Log) newWrite(req domain.Request, after *Record, events []domain.Event)
 		w.lastID = id.String()
 		m, encoded := encode(&req, &events[i], w.lastID, previous)
 		w.msgs = append(w.msgs, m)
-		w.states = append(w.states, domain.Recorded{Session: events[i].Session, Before: before, Encoded: encoded})
+		w.states = append(w.states, domain.Recorded{Session: events[i].Session, EventID: w.lastID, Before: before, Encoded: encoded})
 		before = &events[i].Session
 		previous = previousInBatch
 	}
@@ -269,7 +273,7 @@ func (w *write) recorded(ctx context.Context, sequence uint64) (domain.Recorded,
 	w.log.cache.put(&Record{
 		Position: sequence, Previous: previous, ID: w.lastID, Time: time.UnixMilli(newest.Session.UpdatedAt).UTC(),
 		Event: w.events[len(w.events)-1], Request: *w.req,
-	})
+	}, w.connection)
 	w.log.counters.writes.Add(1)
 	w.log.counters.events.Add(uint64(len(w.events)))
 	newest.Before = &w.after.Event.Session

@@ -164,12 +164,20 @@ func problemOf(err error) *problem {
 	case errors.Is(err, domain.ErrKeyReused):
 		return newProblem(fiber.StatusUnprocessableEntity,
 			"this Idempotency-Key was used before with another body; a new request needs a new key")
+	case errors.Is(err, domain.ErrUnreadable):
+		return unreadable(err)
 	case errors.Is(err, domain.ErrUnavailable):
 		return unavailable(err, "the service cannot answer truthfully now; try again")
 	case errors.As(err, &byFiber):
 		return fromFiber(byFiber)
 	}
 	return newProblem(fiber.StatusInternalServerError, "something went wrong on our side").because(err)
+}
+
+// unreadable says that one session cannot be told, for as long as nobody mends it.
+func unreadable(err error) *problem {
+	return unavailable(err, "the log holds something of this session that cannot be read, so its state cannot be told; whoever runs the service finds it with `chatsessions parked`").
+		with(fiber.HeaderRetryAfter, "3600")
 }
 
 func illegalTransition(e *domain.IllegalTransitionError) *problem {

@@ -16,7 +16,6 @@ import (
 // Where the middlewares leave what they found, for the handlers.
 const (
 	localCorrelation = "correlation"
-	localTrace       = "traceparent"
 	localBody        = "body"
 	localCaller      = "caller"
 
@@ -24,15 +23,13 @@ const (
 	headerTraceParent = "Traceparent"
 )
 
-// trace gives the request its names: X-Request-Id, the client's own or a new one,
-// and a W3C trace context.
+// trace gives the request its name: X-Request-Id, the client's own or a new one.
 func (s *Server) trace(c *fiber.Ctx) error {
 	id := strings.Clone(c.Get(headerRequestID))
 	if !visibleASCII(id, 128) {
 		id = newID()
 	}
 	c.Locals(localCorrelation, id)
-	c.Locals(localTrace, traceParent(c.Get(headerTraceParent)))
 	c.Set(headerRequestID, id)
 	return c.Next()
 }

@@ -36,7 +36,8 @@ type Log interface {
 // A ReadModel answers queries. It returns domain.ErrUnavailable rather than an
 // answer that may be older than a write which was answered.
 type ReadModel interface {
-	Get(ctx context.Context, id string) (domain.Document, error)
+	// Get returns a session, and whether the account may see it; "" may see all.
+	Get(ctx context.Context, id, account string) (domain.Document, error)
 	List(ctx context.Context, q domain.Query) (domain.Page, error)
 	// WaitFor returns when the read model has reached the position, and an error when
 	// it has not at most so much later.
@@ -162,6 +163,15 @@ func NewServer(c Config) *Server {
 
 func (s *Server) logPanic(c *fiber.Ctx, cause any) {
 	s.Logger.Error("panic", "cause", cause, "request", correlationID(c), "stack", string(debug.Stack()))
+}
+
+// Static serves a document that never changes, to everybody, with or without a token.
+// It is to be called before Serve.
+func (s *Server) Static(path, contentType string, content []byte) {
+	s.app.Get(path, func(c *fiber.Ctx) error {
+		c.Set(fiber.HeaderContentType, contentType)
+		return c.Send(content)
+	})
 }
 
 // Serve answers requests on the listener until Shutdown.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -88,8 +87,7 @@ func (s *Server) get(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	caller := callerOf(c)
-	if !caller.SeesAll() && !slices.Contains(document.Readers, caller.Account) {
+	if !document.Visible {
 		return notFound()
 	}
 	if condition.match.given && !condition.match.holds(document.Version, false) {
@@ -107,14 +105,19 @@ func (s *Server) get(c *fiber.Ctx) error {
 // cannot be trusted now, or does not have it: that there is none, only the log
 // can say.
 func (s *Server) load(c *fiber.Ctx, id string) (domain.Document, error) {
-	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
-	defer cancel()
-	reading, stop := context.WithTimeout(ctx, hangingReads)
-	document, err := s.Reads.Get(reading, id)
+	caller := callerOf(c)
+	account := caller.Account
+	if caller.SeesAll() {
+		account = ""
+	}
+	reading, stop := context.WithTimeout(clientContext(c), hangingReads)
+	document, err := s.Reads.Get(reading, id, account)
 	stop()
 	if !errors.Is(err, domain.ErrUnavailable) && !errors.Is(err, domain.ErrNotFound) {
 		return document, err
 	}
+	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
+	defer cancel()
 	recorded, err := s.Log.Load(ctx, id)
 	if err != nil {
 		return domain.Document{}, err
@@ -128,7 +131,7 @@ func (s *Server) load(c *fiber.Ctx, id string) (domain.Document, error) {
 	return domain.Document{
 		JSON:    recorded.JSON(),
 		Version: recorded.Session.Version,
-		Readers: recorded.Session.Readers(),
+		Visible: caller.MaySee(&recorded.Session),
 	}, nil
 }
 
@@ -263,7 +266,7 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.
 		SessionID:     id,
 		Actor:         w.caller.Account,
 		CorrelationID: correlationID(c),
-		TraceParent:   c.Locals(localTrace).(string),
+		TraceParent:   traceParent(c.Get(headerTraceParent)),
 		New:           w.creates,
 		Key:           w.key.String(),
 		Digest:        w.key.digest(w.body),
@@ -282,6 +285,8 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.
 		return recorded, unwritten(unavailable(err,
 			"the session has too many events to tell whether this Idempotency-Key was used; without one, and with If-Match, the request will do").
 			with(fiber.HeaderRetryAfter, "3600"), true)
+	case errors.Is(err, domain.ErrUnreadable):
+		return recorded, unwritten(unreadable(err), false)
 	case errors.Is(err, domain.ErrUnavailable):
 		return recorded, unwritten(unavailable(err, "the log cannot be reached now; the change was not written, try again"), false)
 	}

@@ -27,7 +27,7 @@ func TestWhateverHappensToRedisNothingOlderIsAnswered(t *testing.T) {
 		}
 		r := newRig(t, rdb, log)
 		r.caughtUp()
-		other := NewReadModel(rdb, log, ReadModelOptions{Logger: r.logger()})
+		other := newReadModel(t, rdb, log, ReadModelOptions{Logger: r.logger()})
 		start(t, other.Run)
 		mustRun(t, other.CaughtUp(t.Context()))
 
@@ -49,7 +49,7 @@ func TestWhateverHappensToRedisNothingOlderIsAnswered(t *testing.T) {
 				for ctx.Err() == nil {
 					n := rand.IntN(sessions)
 					told := answered[n].Load()
-					got, err := node.Get(ctx, id(n))
+					got, err := node.Get(ctx, id(n), "")
 					switch {
 					case err == nil && got.Version >= told:
 						trusted.Add(1)

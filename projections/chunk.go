@@ -1,7 +1,5 @@
 package projections
 
-import "strings"
-
 // A chunk is what one transaction writes: the newest state of some sessions.
 type chunk struct {
 	documents []*document
@@ -11,9 +9,6 @@ type chunk struct {
 }
 
 func newChunk() *chunk { return &chunk{at: map[string]int{}} }
-
-// last is the position of the newest event in a chunk that is not empty.
-func (c *chunk) last() uint64 { return c.newest.position }
 
 // full says whether a document has to go into another chunk. An atomic write is of
 // one session, and is not cut.
@@ -51,16 +46,14 @@ func diff(documents []*document) indexChanges {
 	var zero any = 0
 	for _, d := range documents {
 		moved := d.before.member != d.member
-		if d.before.member != "" {
-			var member any = d.before.member
-			for name := range strings.FieldsSeq(d.before.indexes) {
-				if moved || !d.isIn(name) {
-					changes.leaving[name] = append(changes.leaving[name], member)
-				}
+		var member any = d.before.member
+		for name := range d.before.indexes() {
+			if moved || !d.isIn(name) {
+				changes.leaving[name] = append(changes.leaving[name], member)
 			}
 		}
-		var member any = d.member
-		for name := range strings.FieldsSeq(d.indexes) {
+		member = d.member
+		for name := range d.indexes() {
 			if moved || !d.before.isIn(name) {
 				changes.entering[name] = append(changes.entering[name], zero, member)
 			}

@@ -3,6 +3,7 @@ package projections
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -44,6 +45,7 @@ func connect(t testing.TB, server *redistest.Server) redis.UniversalClient {
 // A rig is a log, a projector and a read model over one Redis.
 type rig struct {
 	*ReadModel
+	keys      partition
 	t         testing.TB
 	rdb       redis.UniversalClient
 	log       *fakeLog
@@ -51,13 +53,35 @@ type rig struct {
 	projector *running
 }
 
+func newReadModel(t testing.TB, rdb redis.UniversalClient, log Log, opts ReadModelOptions) *ReadModel {
+	t.Helper()
+	if rdb == nil { // which is not going to be asked
+		rdb = redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
+		t.Cleanup(func() { mustRun(t, rdb.Close()) })
+	}
+	m, err := NewReadModel(rdb, log, opts)
+	mustRun(t, err)
+	return m
+}
+
 func newRig(t testing.TB, rdb redis.UniversalClient, log *fakeLog) *rig {
 	t.Helper()
 	r := &rig{t: t, rdb: rdb, log: log, output: &syncBuffer{}}
-	r.ReadModel = NewReadModel(rdb, log, ReadModelOptions{Logger: r.logger()})
+	r.ReadModel = newReadModel(t, rdb, log, ReadModelOptions{Logger: r.logger()})
+	r.keys = r.partitions[0]
 	start(t, r.Run)
 	r.project()
 	return r
+}
+
+// serving names the keys of the generation that answers.
+func (r *rig) serving() keyspace {
+	r.t.Helper()
+	c, ok := parseCheckpoint(r.rdb.Get(r.t.Context(), r.keys.checkpoint()).Val())
+	if !ok {
+		r.t.Fatal("there is no read model")
+	}
+	return r.keys.of(c.generation)
 }
 
 func (r *rig) logger() *slog.Logger {
@@ -120,7 +144,8 @@ func eventually(t testing.TB, what string, condition func() bool) {
 	}
 }
 
-// dump returns everything that Redis holds.
+// dump returns everything that Redis holds of the read model that answers, and whatever
+// else there is. Of generations it shows no names, since these are made up.
 func dump(t testing.TB, rdb redis.UniversalClient) map[string]string {
 	t.Helper()
 	ctx := context.Background()
@@ -130,21 +155,40 @@ func dump(t testing.TB, rdb redis.UniversalClient) map[string]string {
 	for _, key := range keys {
 		kind, err := rdb.Type(ctx, key).Result()
 		mustRun(t, err)
-		switch kind {
-		case "string":
-			all[key], err = rdb.Get(ctx, key).Result()
-		case "zset":
+		name, text := key, ""
+		part := newPartitions(1)[0]
+		if rest, ok := strings.CutPrefix(key, part.base); ok && strings.Contains(rest, ":") {
+			generation, rest, _ := strings.Cut(rest, ":")
+			name = "<" + rest
+			if c, _ := parseCheckpoint(rdb.Get(ctx, part.checkpoint()).Val()); c.generation == generation {
+				name = rest
+			}
+		}
+		switch {
+		case key == layoutsKey || key == part.generations():
+			continue
+		case kind == "string":
+			text, err = rdb.Get(ctx, key).Result()
+			if c, ok := parseCheckpoint(text); ok && key == part.checkpoint() {
+				text = fmt.Sprint(c.identity, " ", c.position, " ", string(c.state))
+			}
+		case kind == "zset":
 			var members []string
 			members, err = rdb.ZRangeByLex(ctx, key, &redis.ZRangeBy{Min: "-", Max: "+"}).Result()
 			for i, m := range members {
 				_, id := placeOf(m)
 				members[i] = id
 			}
-			all[key] = strings.Join(members, " ")
+			text = strings.Join(members, " ")
+		case kind == "hash":
+			var fields map[string]string
+			fields, err = rdb.HGetAll(ctx, key).Result()
+			text = fmt.Sprint(fields)
 		default:
 			t.Fatalf("%s is a %s", key, kind)
 		}
 		mustRun(t, err)
+		all[name] = text
 	}
 	return all
 }
@@ -155,14 +199,28 @@ func scratch(t testing.TB, log *fakeLog) map[string]string {
 	e, err := StartEmbedded("secret")
 	mustRun(t, err)
 	defer func() { mustRun(t, e.Close()) }()
-	p := NewProjector(e.Client(), log, ProjectorOptions{Logger: slog.New(slog.DiscardHandler)})
-	p.current = checkpoint{log.Identity(), 0}
-	mustRun(t, e.Client().Set(context.Background(), p.keys.checkpoint(), p.current.String(), 0).Err())
 	log.mu.Lock()
 	events := slices.Clone(log.events)
 	log.mu.Unlock()
-	mustRun(t, p.applyAlone(context.Background(), events))
+	p := NewProjector(e.Client(), newFakeLog(log.Identity()), ProjectorOptions{Logger: slog.New(slog.DiscardHandler)})
+	mustRun(t, p.begins(context.Background()))
+	if len(events) > 0 {
+		mustRun(t, p.applyAlone(context.Background(), events))
+	}
 	return dump(t, e.Client())
+}
+
+// begins makes the lanes, as project does, and fills what has to be filled.
+func (p *Projector) begins(ctx context.Context) error {
+	p.lanes = nil
+	for _, part := range p.partitions {
+		l, err := p.resume(ctx, part, false)
+		if err != nil {
+			return err
+		}
+		p.lanes = append(p.lanes, l)
+	}
+	return p.withWriters(ctx, p.lanes, func() error { return p.fill(ctx, p.lanes) })
 }
 
 // empty removes everything from a Redis at once. The embedded one refuses FLUSHALL.
@@ -188,7 +246,7 @@ func empty(t testing.TB, rdb redis.UniversalClient) {
 
 // applyAlone is apply with a writer of its own.
 func (p *Projector) applyAlone(ctx context.Context, batch []domain.Recorded) error {
-	return p.withWriter(ctx, func(w *writer) error { return p.apply(ctx, w, batch) })
+	return p.withWriters(ctx, p.lanes, func() error { return p.apply(ctx, p.lanes, batch) })
 }
 
 func sameKeys(t interface{ Fatalf(string, ...any) }, got, want map[string]string) {

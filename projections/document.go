@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"iter"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,12 +15,12 @@ import (
 // A stored is a session as it lies in Redis. Its value is three lines:
 //
 //	the JSON that a client gets
-//	its index member (24 raw bytes), and between spaces the names of its indexes
+//	its index member (24 raw bytes), and between spaces its entries in the indexes
 //	its version and its position in the log
 //
 // JSON comes first and has no line break of its own, so that a GET hands it out
-// as it is. The indexes stand beside it so that whoever replaces the document knows
-// its old entries, and so that visibility and filters are checked without parsing
+// as it is. The entries stand beside it so that whoever replaces the document knows
+// the old ones, and so that visibility and filters are checked without parsing
 // the JSON.
 type stored struct {
 	json string
@@ -28,33 +30,83 @@ type stored struct {
 }
 
 // entries say where the indexes have a session. The zero value is in none.
+//
+// Each value stands once, behind a letter for each of the fields that have it:
+// " s:finished r:room-1 pcS:alice pAF:bob ". A session with two participants would
+// be half as long again with the names of its indexes.
 type entries struct {
-	member  string
-	indexes string // " all reader:alice state:created "
+	member string
+	values string
+}
+
+// fieldLetters stand for domain.FilterFields, in their order.
+const fieldLetters = "strpcSARF"
+
+var filterFields = domain.FilterFields()
+
+// letterOf returns what stands for a filter field.
+func letterOf(field string) byte { return fieldLetters[slices.Index(filterFields, field)] }
+
+// has says whether a field has the value; bounded says what that looks like here.
+func (e *entries) has(letter byte, boundedValue string) bool {
+	for rest := e.values; ; {
+		at := strings.Index(rest, ":"+boundedValue+" ")
+		if at < 0 {
+			return false
+		}
+		letters := rest[strings.LastIndexByte(rest[:at], ' ')+1 : at]
+		if strings.IndexByte(letters, letter) >= 0 && strings.IndexByte(letters, ':') < 0 { // not the end of a value
+			return true
+		}
+		rest = rest[at+1:]
+	}
 }
 
 // isIn says whether the session belongs in an index.
 func (e *entries) isIn(index string) bool {
-	return strings.Contains(e.indexes, " "+index+" ")
+	if index == indexAll {
+		return e.member != ""
+	}
+	field, value, _ := strings.Cut(index, ":")
+	return e.has(letterOf(field), value)
+}
+
+// indexes yields the names of the indexes that have the session.
+func (e *entries) indexes() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if e.member == "" || !yield(indexAll) {
+			return
+		}
+		for entry := range strings.FieldsSeq(e.values) {
+			letters, value, _ := strings.Cut(entry, ":")
+			for i := range len(letters) {
+				if !yield(filterFields[strings.IndexByte(fieldLetters, letters[i])] + ":" + value) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // A document is a session as it is to be stored, as an event left it.
 type document struct {
 	id       string
 	position uint64
-	value    []byte
+	event    string // id of the event
+	value    []byte // nil for a session that is parked
 	entries
 	before *entries // of the session that it replaces; nil while that is not known
+	parked string   // why the session cannot be shown; "" for one that can
 }
 
 // newDocument encodes a session.
 func newDocument(r *domain.Recorded) (*document, error) {
-	d := &document{id: r.Session.ID, position: r.Position}
+	d := &document{id: r.Session.ID, position: r.Position, event: r.EventID}
 	session := r.JSON()
 	if bytes.IndexByte(session, '\n') >= 0 {
 		return nil, fmt.Errorf("the JSON of session %s has a line break", r.Session.ID)
 	}
-	b := make([]byte, 0, len(session)+512)
+	b := make([]byte, 0, len(session)+256)
 	b = append(b, session...)
 	b = append(b, '\n')
 	start := len(b)
@@ -86,27 +138,32 @@ func entriesOf(s *domain.Session) (*entries, error) {
 	return &e, nil
 }
 
-// appendEntries writes the index member of a session and the names of the indexes
-// that it belongs in.
+// appendEntries writes the index member of a session and its entries.
 func appendEntries(b []byte, s *domain.Session) ([]byte, error) {
 	b, err := appendMember(b, s.CreatedAt, s.ID)
 	if err != nil {
 		return nil, err
 	}
-	names := len(b)
-	b = append(b, " "+indexAll+" "...)
-	add := func(prefix, value string) {
-		start := len(b)
-		b = append(append(append(b, prefix...), bounded(value)...), ' ')
-		if bytes.Contains(b[names:start], b[start-1:]) {
-			b = b[:start]
+	type entry struct {
+		value   string
+		letters []byte
+	}
+	var room [8]entry
+	all := room[:0]
+	for field, value := range s.Filterable() {
+		value, letter := bounded(value), letterOf(field)
+		i := slices.IndexFunc(all, func(e entry) bool { return e.value == value })
+		if i < 0 {
+			all, i = append(all, entry{value: value}), len(all)
+		}
+		if bytes.IndexByte(all[i].letters, letter) < 0 {
+			all[i].letters = append(all[i].letters, letter)
 		}
 	}
-	for _, account := range s.Readers() {
-		add(readerPrefix, account)
-	}
-	for field, value := range s.Filterable() {
-		add(fieldPrefix(field), value)
+	b = append(b, ' ')
+	for _, e := range all {
+		b = append(append(b, e.letters...), ':')
+		b = append(append(b, e.value...), ' ')
 	}
 	return b, nil
 }
@@ -121,9 +178,9 @@ func decodeDocument(value string) (*stored, error) {
 		return nil, fmt.Errorf("a document of %d bytes is not in the layout %s", len(value), layoutVersion)
 	}
 	d := &stored{json: text, entries: entries{member: rest[:memberLength]}}
-	indexes, last, ok := strings.Cut(rest[memberLength:], "\n")
+	values, last, ok := strings.Cut(rest[memberLength:], "\n")
 	version, position, ok2 := strings.Cut(last, " ")
-	d.indexes = indexes
+	d.values = values
 	var err, err2 error
 	d.version, err = strconv.ParseUint(version, 10, 64)
 	d.position, err2 = strconv.ParseUint(position, 10, 64)
@@ -133,25 +190,21 @@ func decodeDocument(value string) (*stored, error) {
 	return d, nil
 }
 
-// readers lists the accounts that may see the session. Only where one of them
-// went into its index's name as a hash does this parse the JSON.
-func (d *stored) readers() ([]string, error) {
-	var readers []string
-	for name := range strings.FieldsSeq(d.indexes) {
-		account, ok := strings.CutPrefix(name, readerPrefix)
-		if !ok {
-			continue
-		}
-		if isHashed(account) {
-			s, err := d.session()
-			if err != nil {
-				return nil, err
-			}
-			return s.Readers(), nil
-		}
-		readers = append(readers, account)
+// seenBy says whether an account may see the session. Only where the account stands
+// in the entries as a hash does this parse the JSON.
+func (d *stored) seenBy(account string) (bool, error) {
+	value := bounded(account)
+	if !d.has('c', value) && !d.has('p', value) {
+		return false, nil
 	}
-	return readers, nil
+	if !isHashed(value) {
+		return true, nil
+	}
+	s, err := d.session()
+	if err != nil {
+		return false, err
+	}
+	return slices.Contains(s.Readers(), account), nil
 }
 
 func (d *stored) session() (*domain.Session, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -15,6 +16,7 @@ type fakeLog struct {
 	mu       sync.Mutex
 	identity string
 	events   []domain.Recorded // event i is at position i+1
+	written  int               // how many there have ever been
 	ends     int               // how often the end was asked for
 	trouble  error             // what End and Follow answer instead
 	grown    chan struct{}     // closed and replaced when anything changes
@@ -40,10 +42,20 @@ func (l *fakeLog) append(sessions ...domain.Session) uint64 {
 	l.change(func() {
 		for _, s := range sessions {
 			last = uint64(len(l.events) + 1)
-			l.events = append(l.events, domain.Recorded{Session: s, Position: last})
+			l.written++
+			l.events = append(l.events, domain.Recorded{Session: s, Position: last, EventID: fmt.Sprint("event-", l.written)})
 		}
 	})
 	return last
+}
+
+// appendUnreadable puts something on a session's subject that is no event.
+func (l *fakeLog) appendUnreadable(id string) {
+	l.change(func() {
+		l.events = append(l.events, domain.Recorded{
+			Session: domain.Session{ID: id}, Position: uint64(len(l.events) + 1), Unreadable: errors.New("no event"),
+		})
+	})
 }
 
 func (l *fakeLog) truncate(n int) { l.change(func() { l.events = l.events[:n:n] }) }
@@ -94,6 +106,15 @@ func (l *fakeLog) Durable(ctx context.Context, position uint64) error {
 // hold keeps what comes from a position on from being durable; 0 for nothing.
 func (l *fakeLog) hold(position uint64) { l.change(func() { l.holds = position }) }
 
+func (l *fakeLog) EventID(_ context.Context, position uint64) (string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if position == 0 || position > uint64(len(l.events)) {
+		return "", l.trouble
+	}
+	return l.events[position-1].EventID, l.trouble
+}
+
 func (l *fakeLog) Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Recorded) error) error {
 	for {
 		l.mu.Lock()
@@ -122,6 +143,29 @@ func (l *fakeLog) Follow(ctx context.Context, after uint64, limit int, handle fu
 		case <-grown:
 		}
 	}
+}
+
+// Newest hands over what is the newest of its session now.
+func (l *fakeLog) Newest(_ context.Context, limit int, handle func([]domain.Recorded) error) (uint64, error) {
+	l.mu.Lock()
+	end, trouble := uint64(len(l.events)), l.trouble
+	last := map[string]uint64{}
+	for _, e := range l.events {
+		last[e.Session.ID] = e.Position
+	}
+	var newest []domain.Recorded
+	for _, e := range l.events {
+		if last[e.Session.ID] == e.Position {
+			newest = append(newest, e)
+		}
+	}
+	l.mu.Unlock()
+	for batch := range slices.Chunk(newest, limit) {
+		if err := handle(batch); err != nil {
+			return 0, err
+		}
+	}
+	return end, trouble
 }
 
 var errLogDown = errors.New("the log is down")

@@ -3,6 +3,7 @@ package projections
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -24,33 +25,41 @@ const (
 	behindFor = 5
 )
 
-// errUntrusted is why the read model's answer was not given; always wrapped
-// with a reason.
-var errUntrusted = errors.New("the read model cannot be trusted now")
+// Why the read model's answer was not given.
+var (
+	// errUntrusted: it may lack something that was answered; always wrapped with a reason.
+	errUntrusted = errors.New("the read model cannot be trusted now")
+	// errMoved: another generation of the read model answers now.
+	errMoved = errors.New("the read model was rebuilt")
+)
 
 // A probe is one look at the end of the log.
 type probe struct {
 	asked time.Time // before the question was sent
 	end   uint64
+	epoch uint64 // how many connections to Redis had been made by then
 }
 
 // A ticket says what the read model must have passed for an answer to be given.
 // It is drawn before the question is sent: what happens later, on a connection
 // that is delayed or tried again, cannot soften it.
 type ticket struct {
-	identity string
-	need     uint64
+	identity   string
+	generation string // of the read model, in which is read
+	need       uint64
+	epoch      uint64 // how many connections to Redis had been made before
 }
 
 // freshness is what a node knows about how far the log and the read model are.
 type freshness struct {
-	mu     sync.Mutex
-	floor  uint64  // the largest position that this node has seen projected, or shown to a client
-	passed uint64  // the largest position that this node has seen projected
-	probes []probe // oldest first, those of the last Bound and one or two before
-	behind int     // how many probes in a row found the log's end before floor
-	newest Status  // as of the newest probe; Trusted is not kept
-	doubt  string  // why nothing can be trusted, whatever the probes say; "" for nothing
+	mu          sync.Mutex
+	floor       uint64   // the largest position that this node has shown to a client
+	passed      []uint64 // the largest position that this node has seen projected, by partition
+	generations []string // that answer, by partition; "" while that is not known
+	probes      []probe  // oldest first, those of the last Bound and one or two before
+	behind      int      // how many probes in a row found the log's end before floor
+	newest      Status   // as of the newest probe; Trusted is not kept
+	doubt       string   // why nothing can be trusted, whatever the probes say; "" for nothing
 
 	waiting  waiters
 	doubters int           // how many wait for healed
@@ -59,28 +68,38 @@ type freshness struct {
 	probeNow chan struct{} // told when a probe is wanted at once
 }
 
-func newFreshness() *freshness {
+func newFreshness(partitions int) *freshness {
 	return &freshness{
-		doubt:    "checkpoint and log have not been compared yet",
-		healed:   make(chan struct{}),
-		awaited:  make(chan struct{}, 1),
-		probeNow: make(chan struct{}, 1),
+		passed:      make([]uint64, partitions),
+		generations: make([]string, partitions),
+		doubt:       "checkpoint and log have not been compared yet",
+		healed:      make(chan struct{}),
+		awaited:     make(chan struct{}, 1),
+		probeNow:    make(chan struct{}, 1),
 	}
 }
 
-// ticket draws a ticket for a read that begins now.
-func (f *freshness) ticket(identity string, now time.Time) (*ticket, error) {
+// ticket draws a ticket for a read of a partition that begins now. epoch is how many
+// connections to Redis have been made: behind a new one there may be another server,
+// with an older copy, so only a look at the log's end that was asked for after it
+// says what an answer has to hold.
+func (f *freshness) ticket(shard int, identity string, epoch uint64, now time.Time) (ticket, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.doubt != "" {
-		return nil, fmt.Errorf("%w: %s", errUntrusted, f.doubt)
+		return ticket{}, fmt.Errorf("%w: %s", errUntrusted, f.doubt)
+	}
+	t := ticket{identity: identity, generation: f.generations[shard], epoch: epoch}
+	if t.generation == "" {
+		return t, fmt.Errorf("%w: there is none yet", errUntrusted)
 	}
 	for _, p := range f.probes { // the oldest that counts demands the least
-		if age(now, p.asked) <= probeLife {
-			return &ticket{identity: identity, need: max(f.floor, p.end)}, nil
+		if p.epoch == epoch && age(now, p.asked) <= probeLife {
+			t.need = max(f.floor, f.passed[shard], p.end)
+			return t, nil
 		}
 	}
-	return nil, fmt.Errorf("%w: the end of the log is not known", errUntrusted)
+	return t, fmt.Errorf("%w: the end of the log is not known", errUntrusted)
 }
 
 // age is the longer of what the monotonic and the wall clock say: the former
@@ -96,25 +115,33 @@ func (t *ticket) check(text string) (checkpoint, error) {
 	case text == "":
 		return c, fmt.Errorf("%w: it is empty", errUntrusted)
 	case !ok:
-		return c, fmt.Errorf("%w: it is being rebuilt", errUntrusted)
+		return c, fmt.Errorf("%w: it is damaged", errUntrusted)
 	case c.identity != t.identity:
 		return c, fmt.Errorf("%w: it is of another log", errUntrusted)
+	case c.generation != t.generation:
+		return c, errMoved
 	case c.position < t.need:
 		return c, fmt.Errorf("%w: it is at position %d, and %d may have been answered", errUntrusted, c.position, t.need)
 	}
 	return c, nil
 }
 
-// projected records a position that the read model has been seen to have.
-func (f *freshness) projected(position uint64) {
+// projected records a checkpoint that the read model has been seen to have.
+func (f *freshness) projected(shard int, generation string, position uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.floor = max(f.floor, position)
-	if position > f.passed {
-		f.passed = position
-		f.waiting.release(position)
+	if generation != "" {
+		f.generations[shard] = generation
 	}
+	if position <= f.passed[shard] {
+		return
+	}
+	f.passed[shard] = position
+	f.waiting.release(f.everywhere())
 }
+
+// everywhere is the position that all partitions have passed.
+func (f *freshness) everywhere() uint64 { return slices.Min(f.passed) }
 
 // observe records a position that a client has been shown.
 func (f *freshness) observe(position uint64) {
@@ -123,10 +150,11 @@ func (f *freshness) observe(position uint64) {
 	f.floor = max(f.floor, position)
 }
 
+// highest is the largest position that is known to have been in the log.
 func (f *freshness) highest() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.floor
+	return max(f.floor, slices.Max(f.passed))
 }
 
 // probed records a look at the log's end. before is the floor before it was
@@ -140,7 +168,8 @@ func (f *freshness) probed(p probe, before uint64, compared bool) {
 		f.doubt = fmt.Sprintf("the log ends at %d, and %d had been seen", p.end, before)
 		f.probes = nil
 		if f.behind++; f.behind >= behindFor {
-			f.floor, f.passed, f.behind = 0, 0, 0 // the next probe begins anew
+			f.floor, f.behind = 0, 0 // the next probe begins anew
+			clear(f.passed)
 		}
 		return
 	}
@@ -154,13 +183,20 @@ func (f *freshness) probed(p probe, before uint64, compared bool) {
 	f.probes = append(f.probes, p)
 }
 
+// distrust gives the reason why nothing can be trusted, until the next look.
+func (f *freshness) distrust(doubt string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.doubt, f.probes = doubt, nil
+}
+
 // unsettled is how long from now on another node may still answer from a read model
 // that is older than the position: until Bound has gone by since the position was in
 // the log, which is no later than when the probe after the one that told it was asked.
 func (f *freshness) unsettled(position uint64, now time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if position <= f.passed {
+	if position <= f.everywhere() {
 		return 0
 	}
 	for i, next := range f.probes {
@@ -175,7 +211,7 @@ func (f *freshness) unsettled(position uint64, now time.Time) time.Duration {
 func (f *freshness) wait(position uint64) *waiter {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if position <= f.passed {
+	if position <= f.everywhere() {
 		return nil
 	}
 	signal(f.awaited)
@@ -216,7 +252,7 @@ func (f *freshness) heal() {
 func (f *freshness) demand() (positions, doubters int, passed uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.waiting), f.doubters, f.passed
+	return len(f.waiting), f.doubters, f.everywhere()
 }
 
 // signal tells a channel with room for one message, unless it was told already.

@@ -1,35 +1,83 @@
 package projections
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"hash/fnv"
 	"math"
 	"strconv"
+	"strings"
 )
 
 // layoutVersion begins every key. A change of what the keys hold is a new
-// version, so that an old and a new binary can run side by side.
-const layoutVersion = "cs1"
+// version, so that an old and a new binary can run side by side. Tests build
+// binaries with another one (-ldflags -X).
+var layoutVersion = "cs2"
 
-// A keyspace names the keys of one partition of the read model. They share a
-// hash tag, so that Redis Cluster keeps them in one slot and one script can
-// touch them all.
-type keyspace struct{ base string }
-
-func newKeyspace(partition int) keyspace {
-	return keyspace{base: layoutVersion + ":{" + strconv.Itoa(partition) + "}:"}
+// layoutOf names a read model of so many partitions. One with another number of them
+// is another layout: it is built beside.
+func layoutOf(partitions int) string {
+	if partitions == 1 {
+		return layoutVersion
+	}
+	return layoutVersion + "x" + strconv.Itoa(partitions)
 }
 
-func (k keyspace) checkpoint() string        { return k.base + "checkpoint" }
-func (k keyspace) documents() string         { return k.base + "doc:" } // what document keys begin with
+// A partition is a part of the sessions, by their ids. Its keys share a hash tag, so
+// that Redis Cluster keeps them in one slot and one transaction can touch them all.
+type partition struct {
+	base  string
+	shard int // which one it is, from 0 on
+}
+
+func newPartitions(n int) []partition {
+	all := make([]partition, max(n, 1))
+	for i := range all {
+		all[i] = partition{layoutOf(len(all)) + ":{" + strconv.Itoa(i) + "}:", i}
+	}
+	return all
+}
+
+// shardOf returns which of n partitions a session belongs to.
+func shardOf(id string, n int) int {
+	if n == 1 {
+		return 0
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(id))        // never fails
+	return int(h.Sum32() % uint32(n)) //nolint:gosec // n is a small number
+}
+
+func (p partition) checkpoint() string  { return p.base + "checkpoint" }  // of the generation that answers
+func (p partition) next() string        { return p.base + "next" }        // checkpoint of one that is built beside it
+func (p partition) generations() string { return p.base + "generations" } // a set of all that have keys
+func (p partition) notices() string     { return p.base + "notices" }     // a pub/sub channel
+
+// A keyspace names the keys of one generation of a partition. A generation is filled
+// once and then kept up to date, until another one takes its place.
+type keyspace struct {
+	partition
+	generation string
+	begin      string // what its keys begin with
+}
+
+func (p partition) of(generation string) keyspace {
+	return keyspace{p, generation, p.base + generation + ":"}
+}
+
+func (k keyspace) documents() string         { return k.begin + "doc:" } // what document keys begin with
 func (k keyspace) document(id string) string { return k.documents() + id }
-func (k keyspace) indexes() string           { return k.base + "by:" } // what index keys begin with
+func (k keyspace) indexes() string           { return k.begin + "by:" } // what index keys begin with
 func (k keyspace) index(name string) string  { return k.indexes() + name }
-func (k keyspace) notices() string           { return k.base + "notices" } // a pub/sub channel
-func (k keyspace) pattern() string           { return k.base + "*" }       // every key of the partition
+func (k keyspace) parked() string            { return k.begin + "parked" } // a hash: why a session could not be projected, by id
+func (k keyspace) pattern() string           { return k.begin + "*" }      // every key of the generation
+
+// newGeneration returns a name that no generation has had.
+func newGeneration() string { return strings.ToLower(rand.Text()[:8]) }
 
 // queryKey is where an account's saved list query lies, and queriesKey where it is
 // noted which ones the account has. They belong to no partition: they outlive a
@@ -43,15 +91,17 @@ func queriesKey(account string) string { return layoutVersion + ":queries:{" + h
 // Names of indexes. An index is a sorted set of members, all with score 0.
 const indexAll = "all"
 
-func readerIndex(account string) string     { return readerPrefix + bounded(account) }
-func fieldIndex(field, value string) string { return fieldPrefix(field) + bounded(value) }
-func fieldPrefix(field string) string       { return field + ":" }
+func fieldIndex(field, value string) string { return field + ":" + bounded(value) }
 func isHashed(boundedValue string) bool     { return boundedValue[0] == hashMark }
 func digestOf(text string) string           { return hashed(text) }
 func validDigest(digest string) bool        { return len(digest) == digestLength && isPlain(digest) }
 
+// readerIndexes are those that together hold the sessions which an account may see.
+func readerIndexes(account string) []string {
+	return []string{fieldIndex("createdBy", account), fieldIndex("participants", account)}
+}
+
 const (
-	readerPrefix = "reader:"
 	maxPlain     = 64  // bytes; a UUID or a mail address stays legible
 	hashMark     = '~' // begins what stands for a value that is long or unsafe
 	digestLength = 32  // characters of a hash: 24 bytes in base64

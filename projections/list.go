@@ -30,8 +30,8 @@ func (m *ReadModel) List(ctx context.Context, q domain.Query) (domain.Page, erro
 		return domain.Page{}, err
 	}
 	var page domain.Page
-	err = m.answer(ctx, func(t *ticket) error {
-		l := &listing{ReadModel: m, plan: p, ticket: t, budget: m.budget, deadline: time.Now().Add(maxListTime)}
+	err = m.answer(ctx, m.all, func(views []*view) error {
+		l := &listing{ReadModel: m, plan: p, view: views[0], budget: m.budget, deadline: time.Now().Add(maxListTime)}
 		if d, ok := ctx.Deadline(); ok && d.Before(l.deadline) {
 			l.deadline = d
 		}
@@ -49,7 +49,7 @@ func (m *ReadModel) List(ctx context.Context, q domain.Query) (domain.Page, erro
 type listing struct {
 	*ReadModel
 	plan     *plan
-	ticket   *ticket
+	view     *view
 	budget   int // how many documents may be looked at
 	deadline time.Time
 }
@@ -109,17 +109,17 @@ func (l *listing) choose(ctx context.Context) (from source, size int64, err erro
 	if len(candidates) == 1 && !l.plan.query.Count {
 		return candidates[0], 0, nil
 	}
-	keys := []string{l.keys.checkpoint()}
+	keys := []string{l.view.keys.checkpoint()}
 	for _, c := range candidates {
 		for _, index := range c.indexes {
-			keys = append(keys, l.keys.index(index))
+			keys = append(keys, l.view.keys.index(index))
 		}
 	}
 	reply, err := sizesScript.Run(ctx, l.rdb, keys, l.plan.whole.low, l.plan.whole.high).Slice()
 	if err != nil {
 		return from, 0, err
 	}
-	if err := l.check(ctx, l.ticket, reply[0]); err != nil {
+	if err := l.check(ctx, l.view, reply[0]); err != nil {
 		return from, 0, err
 	}
 	at := 1

@@ -180,7 +180,7 @@ func TestEveryFieldFilters(t *testing.T) {
 }
 
 func TestAFilterOnAnUnknownFieldIsADefect(t *testing.T) {
-	m := NewReadModel(nil, newFakeLog("log"), ReadModelOptions{})
+	m := newReadModel(t, nil, newFakeLog("log"), ReadModelOptions{})
 	q := domain.Everything(1)
 	q.Filters = []domain.Filter{{Field: "rooom", Values: []string{"x"}}}
 	if _, err := m.List(t.Context(), q); err == nil || errors.Is(err, domain.ErrUnavailable) || !strings.Contains(err.Error(), "rooom") {
@@ -355,7 +355,7 @@ func TestAHashedNameProvesNothing(t *testing.T) {
 	victim := strings.Repeat("v", 100)
 	p, err := newPlan(domain.Query{MaxCreatedAt: math.MaxInt64, VisibleTo: victim, Limit: 1})
 	mustRun(t, err)
-	p.tests[0].indexes = []string{readerIndex(stranger)} // as if the hashes were the same
+	p.tests[0].indexes = readerIndexes(stranger) // as if the hashes were the same
 	s := session(1, 1, by(stranger))
 	written, err := newDocument(&domain.Recorded{Session: s})
 	mustRun(t, err)
@@ -373,7 +373,7 @@ func TestAnIndexEntryWithoutDocumentIsLeftOut(t *testing.T) {
 		r := newRig(t, rdb, newFakeLog("log"))
 		r.log.append(session(1, 1), session(2, 2), session(3, 3))
 		r.caughtUp()
-		mustRun(t, rdb.Del(t.Context(), r.keys.document(id(2))).Err())
+		mustRun(t, rdb.Del(t.Context(), r.serving().document(id(2))).Err())
 		page, err := r.List(t.Context(), domain.Everything(10))
 		if err != nil || len(page.Documents) != 2 || page.Next != nil {
 			t.Fatalf("got %v, %v", page, err)

@@ -37,7 +37,9 @@ type test struct {
 func newTest(values []string, index func(string) string, of func(*domain.Session) []string) test {
 	t := test{values: values, of: of}
 	for _, value := range values {
-		t.indexes = append(t.indexes, index(value))
+		if index != nil {
+			t.indexes = append(t.indexes, index(value))
+		}
 		t.hashed = t.hashed || !isPlain(value)
 	}
 	return t
@@ -81,10 +83,10 @@ func newPlan(q domain.Query) (*plan, error) {
 		})
 	}
 	if q.VisibleTo != "" {
-		t := newTest([]string{q.VisibleTo}, readerIndex, (*domain.Session).Readers)
+		t := newTest([]string{q.VisibleTo}, nil, (*domain.Session).Readers)
+		t.indexes = readerIndexes(q.VisibleTo)
 		p.tests = append(p.tests, t)
-		alone := len(q.Filters) == 0
-		p.candidates = append(p.candidates, source{indexes: t.indexes, alone: alone, exact: alone})
+		p.candidates = append(p.candidates, source{indexes: t.indexes, alone: len(q.Filters) == 0})
 	}
 	if len(p.candidates) == 0 {
 		p.candidates = []source{{indexes: []string{indexAll}, alone: true, exact: true}}

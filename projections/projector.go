@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 
 	"chatsessions/domain"
 )
@@ -17,6 +18,8 @@ import (
 const (
 	maxBatchEvents = 256
 	maxBatchBytes  = 1 << 20
+	// fillBatchEvents is how many are read at once to fill a generation.
+	fillBatchEvents = 512
 )
 
 // Pauses of the projector.
@@ -29,9 +32,12 @@ const (
 // ProjectorOptions are what a projector can be told; the zero value will do.
 type ProjectorOptions struct {
 	Logger *slog.Logger // slog.Default when nil
-	// Notify is told each position that the read model has passed, at once and
-	// without a way through Redis; it must not block. See ReadModel.Projected.
-	Notify func(position uint64)
+	// Partitions is how many parts the read model has; 0 is one. Every process that
+	// uses it has to be told the same.
+	Partitions int
+	// Notify is told each position that a partition of the read model has passed, at
+	// once and without a way through Redis; it must not block. See ReadModel.Projected.
+	Notify func(partition int, position uint64)
 	// Private says that this Redis lives and dies with this process, which alone reads
 	// it, through a ReadModel. Then it may hold what is not durable yet, which the
 	// ReadModel waits for, and nobody is sent notices.
@@ -45,19 +51,18 @@ type ProjectorOptions struct {
 // A Projector writes the log into the read model. Any number may run: one
 // advances, the others stand by.
 type Projector struct {
-	rdb     redis.UniversalClient
-	log     Log
-	keys    keyspace
-	logger  *slog.Logger
-	notify  func(uint64)
-	applied func(events int, took time.Duration)
-	private bool
-	token   string // marks what this projector is clearing
+	rdb        redis.UniversalClient
+	log        Log
+	partitions []partition
+	logger     *slog.Logger
+	notify     func(int, uint64)
+	applied    func(events int, took time.Duration)
+	private    bool
+	filled     func(position uint64) // told how far a filling is
+	began      map[string]bool       // the generations that this projector has begun
 
-	rebuild bool // what is in Redis is not to be gone on from
-
-	mu      sync.Mutex // held while Redis is changed
-	current checkpoint // what this projector believes to stand in Redis
+	mu    sync.Mutex // held while Redis is changed
+	lanes []*lane    // one for each partition, while the log is followed
 }
 
 // Why following the log was broken off.
@@ -68,20 +73,23 @@ var (
 	errDamaged = errors.New("the read model is damaged")
 	// errAstray: what stands in Redis is not what this projector left there.
 	errAstray = errors.New("the read model was changed beneath the projector")
+	// errSuccessor: a generation that was built beside waits to be taken over.
+	errSuccessor = errors.New("a rebuilt read model is ready")
 )
 
 // NewProjector returns a projector of a log into the Redis of rdb. Run starts it.
 func NewProjector(rdb redis.UniversalClient, log Log, opts ProjectorOptions) *Projector {
 	p := &Projector{
-		rdb: rdb, log: log, keys: newKeyspace(0), token: newToken(),
+		rdb: rdb, log: log, partitions: newPartitions(opts.Partitions), began: map[string]bool{},
 		logger: opts.Logger, notify: opts.Notify, private: opts.Private, applied: opts.Applied,
 	}
 	if p.logger == nil {
 		p.logger = slog.Default()
 	}
 	if p.notify == nil {
-		p.notify = func(uint64) {}
+		p.notify = func(int, uint64) {}
 	}
+	p.filled = func(uint64) {}
 	if p.applied == nil {
 		p.applied = func(int, time.Duration) {}
 	}
@@ -106,10 +114,11 @@ func (p *Projector) Run(ctx context.Context) error {
 			takeOver = p.standBy(ctx)
 			backoff = minBackoff
 			continue
+		case errors.Is(err, errSuccessor):
+			continue
 		case p.position() > before:
 			backoff = minBackoff
 		}
-		p.rebuild = p.rebuild || errors.Is(err, errDamaged)
 		level := slog.LevelWarn
 		if err.Error() != reported { // once loudly, so that it is seen, and can still be read
 			level, reported = slog.LevelError, err.Error()
@@ -121,31 +130,107 @@ func (p *Projector) Run(ctx context.Context) error {
 	return nil
 }
 
-// project goes on from the checkpoint until something is wrong, which it returns.
+// project goes on from the checkpoints until something is wrong, which it returns.
 func (p *Projector) project(ctx context.Context, takeOver bool) error {
-	from, err := p.resume(ctx, takeOver)
-	if err != nil {
-		return err
+	lanes := make([]*lane, len(p.partitions))
+	for i, part := range p.partitions {
+		var err error
+		if lanes[i], err = p.resume(ctx, part, takeOver); err != nil {
+			return err
+		}
 	}
 	p.mu.Lock()
-	p.current = from
+	p.lanes = lanes
 	p.mu.Unlock()
-	p.notify(from.position)
-	p.logger.Info("projecting", "log", from.identity, "after", from.position)
+	return p.withWriters(ctx, lanes, func() error {
+		if err := p.fill(ctx, lanes); err != nil {
+			return err
+		}
+		from := p.position()
+		for i, l := range lanes {
+			p.notify(i, l.current.position)
+		}
+		p.logger.Info("projecting", "log", p.log.Identity(), "after", from)
+		return p.follow(ctx, lanes, from)
+	})
+}
 
-	return p.withWriter(ctx, func(w *writer) error { return p.follow(ctx, w, from.position) })
+// withWriters runs f while each lane has a writer.
+func (p *Projector) withWriters(ctx context.Context, lanes []*lane, f func() error) error {
+	if len(lanes) == 0 {
+		return f()
+	}
+	l := lanes[0]
+	return withWriter(ctx, p.rdb, l.place, p.private, func(w *writer) error {
+		l.writer = w
+		return p.withWriters(ctx, lanes[1:], f)
+	})
+}
+
+// fill gives lanes that hold nothing yet the newest state of every session.
+func (p *Projector) fill(ctx context.Context, lanes []*lane) error {
+	empty := 0
+	for _, l := range lanes {
+		if l.current.state == filling {
+			empty++
+		}
+	}
+	if empty == 0 {
+		return nil
+	}
+	var end uint64
+	var last string                        // id of the event there
+	batches := make(chan [][]*document, 1) // one is encoded while Redis takes the one before
+	working, both := errgroup.WithContext(ctx)
+	working.Go(func() (err error) {
+		defer close(batches)
+		end, err = p.log.Newest(both, fillBatchEvents, func(batch []domain.Recorded) error {
+			last = batch[len(batch)-1].EventID
+			select {
+			case batches <- p.split(batch, len(lanes)):
+				p.filled(batch[len(batch)-1].Position)
+				return nil
+			case <-both.Done():
+				return both.Err()
+			}
+		})
+		return err
+	})
+	working.Go(func() error {
+		for batch := range batches {
+			err := p.eachLane(lanes, batch, func(l *lane, documents []*document) error {
+				if l.current.state != filling {
+					return nil
+				}
+				return l.put(both, documents)
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := working.Wait(); err != nil {
+		return err
+	}
+	return p.eachLane(lanes, make([][]*document, len(lanes)), func(l *lane, _ []*document) error {
+		if l.current.state != filling {
+			return nil
+		}
+		return l.write(ctx, newChunk(), l.current.after(end, last))
+	})
 }
 
 // follow writes the events after a position until something is wrong, which it
 // returns.
-func (p *Projector) follow(ctx context.Context, w *writer, after uint64) error {
+func (p *Projector) follow(ctx context.Context, lanes []*lane, after uint64) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var watching sync.WaitGroup
-	watching.Go(func() { cancel(p.watch(ctx, w)) })
+	watching.Go(func() { cancel(p.watch(ctx, lanes)) })
 	err := p.log.Follow(ctx, after, maxBatchEvents, func(batch []domain.Recorded) error {
 		began := time.Now()
-		err := p.apply(ctx, w, batch)
+		err := p.apply(ctx, lanes, batch)
 		if err == nil {
 			p.applied(len(batch), time.Since(began))
 		}
@@ -162,118 +247,106 @@ func (p *Projector) follow(ctx context.Context, w *writer, after uint64) error {
 	return err
 }
 
+// apply writes the newest state of each session in the batch.
+func (p *Projector) apply(ctx context.Context, lanes []*lane, batch []domain.Recorded) error {
+	last := &batch[len(batch)-1]
+	return p.eachLane(lanes, p.split(batch, len(lanes)), func(l *lane, documents []*document) error {
+		if err := l.apply(ctx, documents, last); err != nil {
+			return err
+		}
+		p.notify(l.keys.shard, l.current.position)
+		return nil
+	})
+}
+
+// split encodes the events of a batch, for each of n partitions its own.
+func (p *Projector) split(batch []domain.Recorded, n int) [][]*document {
+	parts := make([][]*document, n)
+	for i := range batch {
+		d := p.documentOf(&batch[i])
+		shard := shardOf(d.id, n)
+		parts[shard] = append(parts[shard], d)
+	}
+	return parts
+}
+
+// eachLane calls f for every lane with what belongs there. The first lane goes first:
+// of two projectors only one gets beyond it, so no two of them have some of the
+// partitions each.
+func (p *Projector) eachLane(lanes []*lane, parts [][]*document, f func(*lane, []*document) error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := f(lanes[0], parts[0]); err != nil {
+		return err
+	}
+	var others errgroup.Group
+	for i, l := range lanes[1:] {
+		others.Go(func() error { return f(l, parts[1+i]) })
+	}
+	return others.Wait()
+}
+
+// documentOf encodes what an event left. What cannot be is parked: the session is
+// not shown until that is mended, and everything else goes on.
+func (p *Projector) documentOf(event *domain.Recorded) *document {
+	err := event.Unreadable
+	if err == nil {
+		var d *document
+		if d, err = newDocument(event); err == nil {
+			return d
+		}
+	}
+	p.logger.Error("an event cannot be projected: its session is parked", "session", event.Session.ID, "position", event.Position, "error", err)
+	return &document{id: event.Session.ID, position: event.Position, parked: err.Error()}
+}
+
+// position returns how far every partition is.
 func (p *Projector) position() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.current.position
+	var least uint64
+	for i, l := range p.lanes {
+		if i == 0 || l.current.position < least {
+			least = l.current.position
+		}
+	}
+	return least
 }
 
-// apply writes the newest state of each session in the batch, in parts where one
-// transaction would take too long.
-func (p *Projector) apply(ctx context.Context, w *writer, batch []domain.Recorded) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	next := newChunk()
-	for i := range batch {
-		event := &batch[i]
-		if event.Position <= p.current.position {
-			continue
-		}
-		d, err := newDocument(event)
-		if err != nil {
-			return fmt.Errorf("event at position %d: %w", event.Position, err)
-		}
-		if next.full(d) {
-			if err := p.write(ctx, w, next); err != nil {
+// watch returns when a checkpoint in Redis is not the one that this projector left
+// there, when it lies past the end of the log, or when a generation that was built
+// beside is ready: an idle projector would not find out before the next event.
+func (p *Projector) watch(ctx context.Context, lanes []*lane) error {
+	for pause(ctx, watchEvery) {
+		for _, l := range lanes {
+			if err := p.look(ctx, l); err != nil {
 				return err
 			}
-			next = newChunk()
-		}
-		next.put(d)
-	}
-	return p.write(ctx, w, next)
-}
-
-// write applies one chunk and moves the checkpoint behind it.
-func (p *Projector) write(ctx context.Context, w *writer, c *chunk) error {
-	if len(c.documents) == 0 {
-		return nil
-	}
-	if err := replaced(ctx, w, c.documents); err != nil {
-		return err
-	}
-	after := checkpoint{p.current.identity, c.last()}
-	if !p.private {
-		if err := p.log.Durable(ctx, after.position); err != nil {
-			return fmt.Errorf("events up to position %d: %w", after.position, err)
 		}
 	}
-	if err := w.write(ctx, p.current.String(), after, c.documents, diff(c.documents)); err != nil {
-		return fmt.Errorf("write positions %d to %d into the read model: %w", p.current.position+1, after.position, err)
-	}
-	p.current = after
-	p.notify(after.position)
 	return nil
 }
 
-// replaced finds the documents that these replace, whose index entries may have to
-// go. Where the log did not tell the session before, Redis has it: as of the same
-// checkpoint on which the writer insists.
-func replaced(ctx context.Context, w *writer, documents []*document) error {
-	var ids []string
-	for _, d := range documents {
-		if d.before == nil {
-			ids = append(ids, d.id)
-		}
+func (p *Projector) look(ctx context.Context, l *lane) error {
+	if next, err := p.successor(ctx, l.keys.partition); err != nil {
+		return err
+	} else if next != (checkpoint{}) {
+		return errSuccessor
 	}
-	if len(ids) == 0 {
-		return nil
+	if !p.mu.TryLock() {
+		return nil // it is writing, and will see for itself
 	}
-	found, err := w.documents(ctx, ids)
+	expected := l.current
+	found, err := l.writer.read(ctx)
+	p.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	for _, d := range documents {
-		if d.before != nil {
-			continue
-		}
-		d.before = &entries{}
-		if found[0] != nil {
-			d.before = &found[0].entries
-		}
-		found = found[1:]
+	if found != expected.String() {
+		return moved(p.log.Identity(), found)
 	}
-	return nil
-}
-
-// moved says what it means that something else stands in the checkpoint's place.
-func moved(identity, found string) error {
-	if c, ok := parseCheckpoint(found); (ok && c.identity == identity) || isClearing(found) {
-		return errDeposed
-	}
-	return fmt.Errorf("%w: checkpoint %q", errAstray, found)
-}
-
-// watch returns when the checkpoint in Redis is not the one that this projector
-// left there, or lies past the end of the log: an idle projector would not find
-// out before the next event.
-func (p *Projector) watch(ctx context.Context, w *writer) error {
-	for pause(ctx, watchEvery) {
-		if !p.mu.TryLock() {
-			continue // it is writing, and will see for itself
-		}
-		expected := p.current
-		found, err := w.read(ctx)
-		p.mu.Unlock()
-		if err != nil {
-			return err
-		}
-		if found != expected.String() {
-			return moved(p.log.Identity(), found)
-		}
-		if end, err := p.log.End(ctx); err == nil && end < expected.position {
-			return fmt.Errorf("%w: the log ends at %d, before the checkpoint at %d", errAstray, end, expected.position)
-		}
+	if end, err := p.log.End(ctx); err == nil && end < expected.position {
+		return fmt.Errorf("%w: the log ends at %d, before the checkpoint at %d", errAstray, end, expected.position)
 	}
 	return nil
 }

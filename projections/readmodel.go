@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -20,51 +22,94 @@ const patience = time.Second
 // ReadModelOptions are what a read model can be told; the zero value will do.
 type ReadModelOptions struct {
 	Logger *slog.Logger // slog.Default when nil
+	// Partitions is how many parts the read model has; 0 is one. Every process that
+	// uses it has to be told the same.
+	Partitions int
+	// Private says that this Redis lives and dies with this process, which alone reads it.
+	Private bool
 	// AskEnd says that other nodes write to the log, and have read models of their own
 	// that this one does not hear of: each answer first asks the log for its end.
 	AskEnd bool
+	// Connections, where it is set, counts the connections to Redis and to the log that
+	// have been made: behind a new one there may be an older copy of either.
+	Connections func() uint64
 }
 
 // A ReadModel answers from Redis what the projector wrote there, or not at all:
 // an answer holds every write that any node has answered before the question,
 // as long as write handlers wait for their position with WaitFor, up to Bound.
 type ReadModel struct {
-	rdb    redis.UniversalClient
-	log    Log
-	keys   keyspace
-	logger *slog.Logger
-	fresh  *freshness
-	askEnd bool
-	budget int // documents that a list may look at
+	rdb         redis.UniversalClient
+	pipelined   *redis.AutoPipeliner // of rdb: what many ask at once goes to Redis in one trip
+	log         Log
+	partitions  []partition
+	all         []int   // every partition
+	one         [][]int // each partition alone
+	logger      *slog.Logger
+	fresh       *freshness
+	private     bool
+	askEnd      bool
+	connections func() uint64
+	sharesLog   atomic.Bool               // nodes with another layout use the same log
+	registered  atomic.Pointer[time.Time] // when this node first said which layout it has
+	compared    uint64                    // connections when checkpoint and log were last compared
+	budget      int                       // documents that a list may look at
 }
 
 // NewReadModel returns the read model of a log in the Redis of rdb. It answers
 // while Run runs.
-func NewReadModel(rdb redis.UniversalClient, log Log, opts ReadModelOptions) *ReadModel {
+func NewReadModel(rdb redis.UniversalClient, log Log, opts ReadModelOptions) (*ReadModel, error) {
 	m := &ReadModel{
-		rdb: rdb, log: log, keys: newKeyspace(0), logger: opts.Logger,
-		fresh: newFreshness(), askEnd: opts.AskEnd, budget: maxExamined,
+		rdb: rdb, log: log, partitions: newPartitions(opts.Partitions), logger: opts.Logger,
+		private: opts.Private, askEnd: opts.AskEnd, connections: opts.Connections, compared: math.MaxUint64, budget: maxExamined,
+	}
+	var err error
+	if m.pipelined, err = pipeline(rdb); err != nil {
+		return nil, fmt.Errorf("read model: %w", err)
+	}
+	m.fresh = newFreshness(len(m.partitions))
+	for i := range m.partitions {
+		m.all = append(m.all, i)
+		m.one = append(m.one, []int{i})
 	}
 	if m.logger == nil {
 		m.logger = slog.Default()
 	}
-	return m
+	if m.connections == nil {
+		m.connections = func() uint64 { return 0 }
+	}
+	return m, nil
 }
 
-// Get returns a session. It returns domain.ErrNotFound only when the read model
-// can be trusted to hold every session, and domain.ErrUnavailable when it cannot
-// be reached or trusted now.
-func (m *ReadModel) Get(ctx context.Context, id string) (domain.Document, error) {
+// pipeline has commands that are sent at the same time go in one trip.
+func pipeline(rdb redis.UniversalClient) (*redis.AutoPipeliner, error) {
+	if _, ok := rdb.(*redis.ClusterClient); !ok {
+		return rdb.AsyncAutoPipeline()
+	}
+	// A trip of a cluster waits for all nodes that it goes to. With many narrow ranges of
+	// slots, one node that hangs does not hold up who asks another one.
+	o := redis.DefaultAutoPipelineOptions()
+	o.NumShards, o.Unordered = 256, true
+	return rdb.AsyncAutoPipelineWithOptions(o)
+}
+
+// Get returns a session, and whether the account may see it; "" may see all. It
+// returns domain.ErrNotFound where the read model does not hold it, and
+// domain.ErrUnavailable when it cannot be reached or trusted now.
+func (m *ReadModel) Get(ctx context.Context, id, account string) (domain.Document, error) {
 	if !isID(id) {
 		return domain.Document{}, domain.ErrNotFound
 	}
 	var found domain.Document
-	err := m.answer(ctx, func(t *ticket) error {
-		values, err := m.rdb.MGet(ctx, m.keys.checkpoint(), m.keys.document(id)).Result()
-		if err != nil {
+	err := m.answer(ctx, m.one[shardOf(id, len(m.partitions))], func(views []*view) error {
+		v := views[0]
+		asked := redis.NewSliceCmd(ctx, "MGET", v.keys.checkpoint(), v.keys.document(id))
+		// A trip that hangs takes all who wait for it along, beyond their own deadlines.
+		if err := m.pipelined.Submit(ctx, asked).WaitContext(ctx); err != nil {
 			return err
 		}
-		if _, err := m.trust(t, values[0]); err != nil {
+		values := asked.Val()
+		if _, err := m.trust(v, values[0]); err != nil {
 			return err
 		}
 		value, ok := values[1].(string)
@@ -79,8 +124,10 @@ func (m *ReadModel) Get(ctx context.Context, id string) (domain.Document, error)
 		if err := m.log.Durable(ctx, d.position); err != nil {
 			return err
 		}
-		readers, err := d.readers()
-		found = domain.Document{JSON: []byte(d.json), Version: d.version, Readers: readers}
+		found = domain.Document{JSON: []byte(d.json), Version: d.version, Visible: account == ""}
+		if account != "" {
+			found.Visible, err = d.seenBy(account)
+		}
 		return err
 	})
 	if err != nil {
@@ -129,7 +176,7 @@ func (m *ReadModel) Observe(position uint64) { m.fresh.observe(position) }
 // node knows better, which takes Bound at most. It returns domain.ErrUnavailable
 // when ctx ends first.
 func (m *ReadModel) Settle(ctx context.Context, position uint64) error {
-	if m.askEnd { // as all nodes do
+	if m.asksEnd() { // as all nodes do
 		return nil
 	}
 	left := m.fresh.unsettled(position, time.Now())
@@ -139,12 +186,15 @@ func (m *ReadModel) Settle(ctx context.Context, position uint64) error {
 	return nil
 }
 
-// Projected tells of a position that the read model has passed. It is for a
-// projector in the same process; see ProjectorOptions.Notify.
-func (m *ReadModel) Projected(position uint64) { m.fresh.projected(position) }
+// Projected tells of a position that a partition of the read model has passed. It is
+// for a projector in the same process; see ProjectorOptions.Notify.
+func (m *ReadModel) Projected(partition int, position uint64) {
+	m.fresh.projected(partition, "", position)
+}
 
-// CaughtUp returns when the read model has reached the end that the log had at
-// the time of the call and can be trusted, or with ctx's error.
+// CaughtUp returns when the read model has reached the end that the log had at the
+// time of the call and can be trusted, and every other node knows of this one; or
+// with ctx's error.
 func (m *ReadModel) CaughtUp(ctx context.Context) error {
 	end, known := uint64(0), false
 	for {
@@ -153,8 +203,10 @@ func (m *ReadModel) CaughtUp(ctx context.Context) error {
 				end, known = asked, true
 			}
 		}
-		if known && m.reached(ctx, end) {
-			return nil
+		if known && m.isKnown() {
+			if texts, err := m.readCheckpoints(ctx); err == nil && m.trusted(texts, end) {
+				return nil
+			}
 		}
 		if !pause(ctx, pollEvery) {
 			return ctx.Err()
@@ -162,45 +214,72 @@ func (m *ReadModel) CaughtUp(ctx context.Context) error {
 	}
 }
 
-func (m *ReadModel) reached(ctx context.Context, end uint64) bool {
-	t, err := m.ticket()
-	if err != nil {
-		return false
+// isKnown says whether nodes with another layout, if there are any, know that this
+// one is there.
+func (m *ReadModel) isKnown() bool {
+	if m.private || !m.sharesLog.Load() {
+		return true
 	}
-	t.need = max(t.need, end)
-	text, err := m.readCheckpoint(ctx)
-	if err != nil {
-		return false
-	}
-	_, err = t.check(text)
-	return err == nil
+	since := m.registered.Load()
+	return since != nil && time.Since(*since) > Bound
 }
 
-// answer reads with a ticket. Where the read model cannot be trusted it waits a
-// little for it to become so, and reads once more.
-func (m *ReadModel) answer(ctx context.Context, read func(*ticket) error) error {
+// A view is one partition of the read model, as one request reads it.
+type view struct {
+	keys   keyspace
+	ticket ticket
+}
+
+// views returns some partitions for a read that begins now.
+func (m *ReadModel) views(shards []int) ([]*view, error) {
+	views := make([]*view, len(shards))
+	epoch, now := m.connections(), time.Now()
+	for i, shard := range shards {
+		t, err := m.fresh.ticket(shard, m.log.Identity(), epoch, now)
+		if err != nil {
+			return nil, err
+		}
+		views[i] = &view{m.partitions[shard].of(t.generation), t}
+	}
+	return views, nil
+}
+
+// answer reads some partitions. Where they cannot be trusted it waits a little for
+// them to become so, and reads again.
+func (m *ReadModel) answer(ctx context.Context, shards []int, read func([]*view) error) error {
 	end, err := m.endToShow(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", domain.ErrUnavailable, err)
 	}
-	first, err := m.ticket()
-	if err == nil {
-		first.need = max(first.need, end)
-		err = read(first)
+	var first []*view // as the question was put: what is answered later need not be in the answer
+	patient := time.Now().Add(patience)
+	for {
+		views, err := m.views(shards)
+		if err == nil {
+			if first == nil || first[0].ticket.epoch != views[0].ticket.epoch {
+				first = views
+			}
+			for i, v := range views {
+				v.ticket.need = max(min(v.ticket.need, first[i].ticket.need), end)
+			}
+			err = read(views)
+		}
+		switch {
+		case errors.Is(err, errMoved) && time.Now().Before(patient):
+			continue
+		case errors.Is(err, errUntrusted) && m.awaitTrust(ctx, time.Until(patient)):
+			continue
+		case err == nil, errors.Is(err, domain.ErrNotFound), errors.Is(err, domain.ErrTooExpensive):
+			return err
+		}
+		return fmt.Errorf("%w: %w", domain.ErrUnavailable, err)
 	}
-	if errors.Is(err, errUntrusted) && m.awaitTrust(ctx) {
-		err = m.readAgain(first, end, read)
-	}
-	if err == nil || errors.Is(err, domain.ErrNotFound) || errors.Is(err, domain.ErrTooExpensive) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", domain.ErrUnavailable, err)
 }
 
 // endToShow asks for the end that the log has now, and waits a little for the read
 // model to reach it, where answers have to; 0 where the looks in the background do.
 func (m *ReadModel) endToShow(ctx context.Context) (uint64, error) {
-	if !m.askEnd {
+	if !m.asksEnd() {
 		return 0, nil
 	}
 	end, err := m.log.End(ctx)
@@ -210,29 +289,16 @@ func (m *ReadModel) endToShow(ctx context.Context) (uint64, error) {
 	return end, err
 }
 
-// readAgain reads for a question that was put when the first ticket was drawn, nil
-// if none could be: what has been answered since then need not be in it.
-func (m *ReadModel) readAgain(first *ticket, end uint64, read func(*ticket) error) error {
-	again, err := m.ticket()
-	if err != nil {
-		return err
-	}
-	if first != nil {
-		again.need = min(again.need, first.need)
-	}
-	again.need = max(again.need, end)
-	return read(again)
-}
+func (m *ReadModel) asksEnd() bool { return m.askEnd || m.sharesLog.Load() }
 
-func (m *ReadModel) ticket() (*ticket, error) {
-	return m.fresh.ticket(m.log.Identity(), time.Now())
-}
-
-// awaitTrust waits until an answer would be trusted, at most for patience.
-func (m *ReadModel) awaitTrust(ctx context.Context) bool {
+// awaitTrust waits until an answer would be trusted, at most so long.
+func (m *ReadModel) awaitTrust(ctx context.Context, atMost time.Duration) bool {
+	if atMost <= 0 {
+		return false
+	}
 	healed, done := m.fresh.awaitHealing()
 	defer done()
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(atMost)
 	defer timer.Stop()
 	select {
 	case <-healed:
@@ -245,20 +311,23 @@ func (m *ReadModel) awaitTrust(ctx context.Context) bool {
 
 // trust judges the checkpoint that came with an answer, and returns its position.
 // What the same request reads later must not be older.
-func (m *ReadModel) trust(t *ticket, reply any) (position uint64, err error) {
+func (m *ReadModel) trust(v *view, reply any) (position uint64, err error) {
 	text, _ := reply.(string)
-	c, err := t.check(text)
-	m.note(text)
+	c, err := v.ticket.check(text)
+	m.note(v.keys.shard, text)
+	if err == nil && v.ticket.epoch != m.connections() {
+		err = fmt.Errorf("%w: there is a new connection, perhaps to another server", errUntrusted)
+	}
 	if err == nil {
-		t.need = c.position
+		v.ticket.need = c.position
 	}
 	return c.position, err
 }
 
 // check is trust, for an answer that rests on everything up to the checkpoint. That
 // may not be durable yet; nobody is to see it before it is.
-func (m *ReadModel) check(ctx context.Context, t *ticket, reply any) error {
-	position, err := m.trust(t, reply)
+func (m *ReadModel) check(ctx context.Context, v *view, reply any) error {
+	position, err := m.trust(v, reply)
 	if err != nil {
 		return err
 	}

@@ -20,8 +20,8 @@ func (r *rig) mustRefuse(why string) {
 	r.t.Helper()
 	var asked sync.WaitGroup
 	for name, ask := range map[string]func() error{
-		"Get of a session": func() error { _, err := r.Get(r.t.Context(), id(1)); return err },
-		"Get of none":      func() error { _, err := r.Get(r.t.Context(), id(999)); return err },
+		"Get of a session": func() error { _, err := r.Get(r.t.Context(), id(1), ""); return err },
+		"Get of none":      func() error { _, err := r.Get(r.t.Context(), id(999), ""); return err },
 		"List":             func() error { _, err := r.List(r.t.Context(), domain.Everything(10)); return err },
 		"List with merge": func() error {
 			q := domain.Everything(10)
@@ -62,13 +62,13 @@ func TestWithoutAProjectorNothingIsAnswered(t *testing.T) {
 		// A write is answered without the projector only after Bound; by then no
 		// probe from before it counts.
 		eventually(t, "the read model is too old", func() bool {
-			_, err := r.Get(t.Context(), id(1))
+			_, err := r.Get(t.Context(), id(1), "")
 			return errors.Is(err, domain.ErrUnavailable)
 		})
 		r.mustRefuse("at position 1, and 2 may have been answered")
 		r.project()
 		r.caughtUp()
-		got, err := r.Get(t.Context(), id(1))
+		got, err := r.Get(t.Context(), id(1), "")
 		if err != nil || got.Version != 2 {
 			t.Fatalf("got version %d, %v", got.Version, err)
 		}
@@ -86,9 +86,9 @@ func TestAFlushedRedisIsNotBelievedAndHeals(t *testing.T) {
 		r.projector.end()
 		empty(t, rdb)
 		r.mustRefuse("it is empty")
-		mustRun(t, rdb.Set(t.Context(), r.keys.checkpoint(), clearingMark("x")+"1", 0).Err())
-		r.mustRefuse("being rebuilt")
-		mustRun(t, rdb.Set(t.Context(), r.keys.checkpoint(), "other 1000", 0).Err())
+		mustRun(t, rdb.Set(t.Context(), r.keys.checkpoint(), "log 0 g f1 e", 0).Err())
+		r.mustRefuse("at position 0")
+		mustRun(t, rdb.Set(t.Context(), r.keys.checkpoint(), "other 1000 g p0 e", 0).Err())
 		r.mustRefuse("of another log")
 		empty(t, rdb)
 		r.project()
@@ -99,7 +99,7 @@ func TestAFlushedRedisIsNotBelievedAndHeals(t *testing.T) {
 		// answered meanwhile is right.
 		empty(t, rdb)
 		eventually(t, "it heals", func() bool {
-			got, err := r.Get(t.Context(), id(1))
+			got, err := r.Get(t.Context(), id(1), "")
 			if err != nil && !errors.Is(err, domain.ErrUnavailable) {
 				t.Fatalf("got %v", err)
 			}
@@ -118,14 +118,18 @@ func TestAfterAFailoverToAnOlderReplicaNothingOlderIsAnswered(t *testing.T) {
 		log.append(session(1, 1))
 		r := newRig(t, rdb, log)
 		r.caughtUp()
-		old := dump(t, rdb)
+		space := r.serving()
+		old := map[string]string{}
+		for _, key := range []string{space.document(id(1)), space.checkpoint()} {
+			old[key] = rdb.Get(t.Context(), key).Val()
+		}
 		position := log.append(session(1, 1, version(2)))
 		mustRun(t, r.WaitFor(t.Context(), position, time.Minute))
-		for _, key := range []string{r.keys.document(id(1)), r.keys.checkpoint()} {
-			mustRun(t, rdb.Set(t.Context(), key, old[key], 0).Err())
+		for key, value := range old {
+			mustRun(t, rdb.Set(t.Context(), key, value, 0).Err())
 		}
 		eventually(t, "it heals", func() bool {
-			got, err := r.Get(t.Context(), id(1))
+			got, err := r.Get(t.Context(), id(1), "")
 			if err == nil && got.Version == 1 || err != nil && !errors.Is(err, domain.ErrUnavailable) {
 				t.Fatalf("got version %d, %v", got.Version, err)
 			}
@@ -145,7 +149,7 @@ func TestWhatWasShownToAClientIsWaitedFor(t *testing.T) {
 		r.mustRefuse("2 may have been answered")
 		r.project()
 		eventually(t, "it is answered", func() bool {
-			got, err := r.Get(t.Context(), id(1))
+			got, err := r.Get(t.Context(), id(1), "")
 			if err == nil && got.Version != 2 {
 				t.Fatalf("got version %d", got.Version)
 			}
@@ -162,13 +166,13 @@ func TestALogThatCannotBeAskedIsNoProof(t *testing.T) {
 		r.caughtUp()
 		log.fail(errLogDown)
 		eventually(t, "all probes are too old", func() bool {
-			_, err := r.Get(t.Context(), id(1))
+			_, err := r.Get(t.Context(), id(1), "")
 			return errors.Is(err, domain.ErrUnavailable)
 		})
 		r.mustRefuse("the end of the log is not known")
 		log.fail(nil)
 		r.caughtUp()
-		_, err := r.Get(t.Context(), id(1))
+		_, err := r.Get(t.Context(), id(1), "")
 		mustRun(t, err)
 	})
 }
@@ -182,7 +186,7 @@ func TestAReadModelBeyondTheLogIsNotBelieved(t *testing.T) {
 		first.projector.end()
 		log.truncate(1)
 		// A node that starts now has seen nothing yet, and there is no projector.
-		r := &rig{ReadModel: NewReadModel(rdb, log, ReadModelOptions{}), t: t}
+		r := &rig{ReadModel: newReadModel(t, rdb, log, ReadModelOptions{}), keys: newPartitions(1)[0], t: t}
 		start(t, r.Run)
 		r.mustRefuse("")
 	})
@@ -193,7 +197,7 @@ func TestAWriteIsSeenByEveryNodeOnceItIsAnswered(t *testing.T) {
 		log := newFakeLog("log")
 		r := newRig(t, rdb, log)
 		r.project()
-		other := NewReadModel(rdb, log, ReadModelOptions{}) // hears of it through Redis only
+		other := newReadModel(t, rdb, log, ReadModelOptions{}) // hears of it through Redis only
 		start(t, other.Run)
 		r.caughtUp()
 		mustRun(t, other.CaughtUp(t.Context()))
@@ -204,7 +208,7 @@ func TestAWriteIsSeenByEveryNodeOnceItIsAnswered(t *testing.T) {
 					position := log.append(session(n, int64(n), version(v), room(fmt.Sprint("room", v))))
 					mustWait(t, r.ReadModel, position)
 					for _, node := range []*ReadModel{r.ReadModel, other} {
-						got, err := node.Get(t.Context(), id(n))
+						got, err := node.Get(t.Context(), id(n), "")
 						if err != nil || got.Version != v {
 							t.Errorf("got version %d, %v; want %d", got.Version, err, v)
 							return
@@ -249,7 +253,7 @@ func TestThousandsWaitAtOnce(t *testing.T) {
 }
 
 func TestAWaitEndsWithItsContext(t *testing.T) {
-	m := NewReadModel(nil, newFakeLog("log"), ReadModelOptions{})
+	m := newReadModel(t, nil, newFakeLog("log"), ReadModelOptions{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := m.WaitFor(ctx, 1, time.Minute); !errors.Is(err, context.Canceled) {
@@ -270,7 +274,7 @@ func TestAWaitEndsWithItsContext(t *testing.T) {
 func TestALostNoticeIsMadeUpFor(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		log := newFakeLog("log")
-		r := &rig{ReadModel: NewReadModel(rdb, log, ReadModelOptions{}), t: t}
+		r := &rig{ReadModel: newReadModel(t, rdb, log, ReadModelOptions{}), keys: newPartitions(1)[0], t: t}
 		start(t, r.Run)
 		log.append(session(1, 1))
 		done := make(chan struct{})
@@ -279,7 +283,7 @@ func TestALostNoticeIsMadeUpFor(t *testing.T) {
 			mustWait(t, r.ReadModel, 1)
 		}()
 		// The checkpoint moves, and nobody says so.
-		mustRun(t, rdb.Set(t.Context(), r.keys.checkpoint(), "log 1", 0).Err())
+		mustRun(t, rdb.Set(t.Context(), r.keys.checkpoint(), "log 1 g p0 e", 0).Err())
 		<-done
 	})
 }
@@ -289,7 +293,7 @@ func TestNoticesReachOtherProcesses(t *testing.T) {
 		log := newFakeLog("log")
 		r := newRig(t, rdb, log)
 		r.caughtUp()
-		other := NewReadModel(rdb, log, ReadModelOptions{})
+		other := newReadModel(t, rdb, log, ReadModelOptions{})
 		listening := start(t, func(ctx context.Context) error { other.keepListening(ctx); return nil })
 		eventually(t, "a notice arrives", func() bool {
 			log.append(session(1, 1, version(uint64(len(log.events)))))
@@ -319,7 +323,7 @@ func TestARedisThatIsGoneIsSaidAtOnceAndComesBack(t *testing.T) {
 			log.append(session(1, 1, version(2)))
 			server.Restart()
 			r.caughtUp()
-			got, err := r.Get(t.Context(), id(1))
+			got, err := r.Get(t.Context(), id(1), "")
 			if err != nil || got.Version != 2 {
 				t.Fatalf("got version %d, %v", got.Version, err)
 			}
@@ -330,7 +334,7 @@ func TestARedisThatIsGoneIsSaidAtOnceAndComesBack(t *testing.T) {
 
 func TestQueriesAreKept(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
-		m := NewReadModel(rdb, newFakeLog("log"), ReadModelOptions{})
+		m := newReadModel(t, rdb, newFakeLog("log"), ReadModelOptions{})
 		text := strings.Repeat("participants[$in][]=x&", 300)
 		digest, err := m.SaveQuery(t.Context(), "alice", text)
 		mustRun(t, err)
@@ -352,7 +356,7 @@ func TestQueriesAreKept(t *testing.T) {
 
 func TestAnAccountKeepsItsNewestQueries(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
-		m := NewReadModel(rdb, newFakeLog("log"), ReadModelOptions{})
+		m := newReadModel(t, rdb, newFakeLog("log"), ReadModelOptions{})
 		other, err := m.SaveQuery(t.Context(), "bob", "of bob")
 		mustRun(t, err)
 		var digests []string

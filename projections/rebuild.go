@@ -3,179 +3,296 @@ package projections
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
-	"strconv"
-	"strings"
+	"log/slog"
 	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+
+	"chatsessions/domain"
 )
 
-// Confirmation that a checkpoint lies past the log's end: a leader that was just
-// deposed may name an old end, and a rebuild is dear.
+// RebuildOptions are what a rebuild can be told; the zero value will do.
+type RebuildOptions struct {
+	Logger     *slog.Logger // slog.Default when nil
+	Partitions int          // as ProjectorOptions.Partitions
+	// Progress, where it is set, is told how far a stage is, now and then. total is 0
+	// where it is not known.
+	Progress func(s Stage, done, total uint64)
+	// Difference, where it is set, is told each difference between the old read model
+	// and the new one.
+	Difference func(Difference)
+	// CompareOnly removes the new read model after the comparison.
+	CompareOnly bool
+}
+
+// A Stage is what a rebuild is doing.
+type Stage int
+
+// The stages, in their order.
 const (
-	endAsked    = 3
-	endAskEvery = 200 * time.Millisecond
+	Filling    Stage = iota // counted in positions of the log
+	Comparing               // counted in keys of Redis
+	TakingOver              // counted in partitions
+	Removing                // counted in keys of Redis
 )
 
-// standby's patience: how long the checkpoint may rest with events waiting
-// before another projector takes over, and how often it looks.
+// A Rebuilt is what came of a rebuild.
+type Rebuilt struct {
+	Position    uint64 `json:"position"`    // up to which the log was read when the comparison began
+	Sessions    uint64 `json:"sessions"`    // in the new read model then
+	Compared    bool   `json:"compared"`    // false where there was nothing to compare with
+	Differences uint64 `json:"differences"` // between the old one and the log
+	Removed     int64  `json:"removed"`     // keys of read models that nobody reads any more
+}
+
+// ErrRebuilding is returned when another rebuild is at work.
+var ErrRebuilding = errors.New("another rebuild of this read model is at work")
+
+// How long a rebuild that was killed keeps others from beginning, and how often one
+// that is alive says so.
 const (
-	stallAfter = time.Second
-	stallEvery = 200 * time.Millisecond
+	rebuildLockLife  = 5 * time.Second
+	rebuildLockRenew = time.Second
 )
 
-// clearKeys is how many keys one slice of clearing looks at.
-const clearKeys = 500
+// adoptPatience is how long the projector at work may take to let the new generation
+// take over, before the rebuild looks after that itself.
+const adoptPatience = 2 * time.Second
 
-// resume returns the checkpoint to go on from. Where there is none, or one that
-// cannot be of this log, it clears the read model and begins at 0. takeOver is
-// for a projector that has watched long enough to know that no other is at work.
-func (p *Projector) resume(ctx context.Context, takeOver bool) (checkpoint, error) {
-	found, err := p.keys.readCheckpoint(ctx, p.rdb)
+// Rebuild makes the read model anew beside the one that answers: it fills a new
+// generation of every partition from the log, keeps it up to date, compares it with
+// the one that answers, and has the projector let it take over, which is one step for
+// all who read. Then it removes the old one. It may be broken off at any moment: what
+// answered before answers still, and the next rebuild removes what was left.
+func Rebuild(ctx context.Context, rdb redis.UniversalClient, log Log, opts RebuildOptions) (Rebuilt, error) {
+	b := &rebuild{
+		RebuildOptions: opts, rdb: rdb,
+		builder: NewProjector(rdb, log, ProjectorOptions{Logger: opts.Logger, Partitions: opts.Partitions}),
+	}
+	if b.Progress == nil {
+		b.Progress = func(Stage, uint64, uint64) {}
+	}
+	if b.Difference == nil {
+		b.Difference = func(Difference) {}
+	}
+	working, unlock, err := b.lock(ctx)
 	if err != nil {
-		return checkpoint{}, err
+		return Rebuilt{}, err
 	}
-	identity := p.log.Identity()
-	c, ok := parseCheckpoint(found)
-	switch {
-	case found == "":
-		p.logger.Info("there is no read model: building it", "log", identity)
-	case isClearing(found):
-		if !takeOver && !p.rebuild && !strings.HasPrefix(found, clearingMark(p.token)) {
-			return checkpoint{}, errDeposed
-		}
-		p.logger.Warn("the read model was left half cleared: rebuilding it", "log", identity)
-	case p.rebuild:
-		p.logger.Error("the read model is damaged: rebuilding it", "log", identity)
-	case !ok || c.identity != identity:
-		p.logger.Error("the read model is of another log: rebuilding it", "log", identity, "checkpoint", found)
-	default:
-		past, end, err := p.isPastEnd(ctx, c.position)
-		if err != nil {
-			return checkpoint{}, err
-		}
-		if !past {
-			return c, nil
-		}
-		p.logger.Error("the log ends before the read model, it lost events: rebuilding the read model",
-			"log", identity, "end", end, "checkpoint", c.position)
+	defer unlock()
+	if err := b.run(working); err != nil {
+		return b.done, errors.Join(context.Cause(working), err)
 	}
-	if err := p.clear(ctx, found); err != nil {
-		return checkpoint{}, err
-	}
-	p.rebuild = false
-	return checkpoint{identity, 0}, nil
+	return b.done, nil
 }
 
-// isPastEnd says whether the log ends before the position, every time it is asked.
-func (p *Projector) isPastEnd(ctx context.Context, position uint64) (past bool, end uint64, err error) {
-	for range endAsked {
-		end, err = p.log.End(ctx)
-		if err != nil {
-			return false, 0, fmt.Errorf("ask for the end of the log: %w", err)
-		}
-		if end >= position {
-			return false, end, nil
-		}
-		if !pause(ctx, endAskEvery) {
-			return false, 0, ctx.Err()
-		}
-	}
-	return true, end, nil
+// A rebuild is one call of Rebuild.
+type rebuild struct {
+	RebuildOptions
+	rdb     redis.UniversalClient
+	builder *Projector // of the generations that are built beside
+	done    Rebuilt
 }
 
-// clear removes everything of the partition and leaves a checkpoint at 0. While
-// it works, a mark stands in the checkpoint's place, which no reader trusts and
-// which every slice checks and moves: so no other projector can write meanwhile,
-// and one that finds the mark resting takes over.
-func (p *Projector) clear(ctx context.Context, found string) error {
-	expected := found
-	for slice, removed := 1, 0; ; {
-		cursor, removedInPass := "0", 0
-		for {
-			mark := clearingMark(p.token) + strconv.Itoa(slice)
-			n, next, err := p.clearSlice(ctx, expected, mark, cursor)
-			if err != nil {
-				return err
-			}
-			removedInPass += n
-			expected, cursor, slice = mark, next, slice+1
-			if cursor == "0" {
-				break
-			}
+func (b *rebuild) run(ctx context.Context) error {
+	var lanes []*lane
+	for _, part := range b.builder.partitions {
+		found, err := readText(ctx, b.rdb, part.next())
+		if err != nil {
+			return err
 		}
-		removed += removedInPass
-		if removedInPass == 0 {
-			if removed > 0 {
-				p.logger.Info("cleared the read model", "keys", removed)
-			}
-			break
+		l, err := b.builder.begin(ctx, part, part.next(), found)
+		if err != nil {
+			return err
 		}
+		lanes = append(lanes, l)
 	}
-	empty := checkpoint{p.log.Identity(), 0}
-	err := p.withWriter(ctx, func(w *writer) error {
-		return w.write(ctx, expected, empty, nil, indexChanges{})
+	b.builder.mu.Lock()
+	b.builder.lanes = lanes
+	b.builder.mu.Unlock()
+	err := b.builder.withWriters(ctx, lanes, func() error {
+		if err := b.fill(ctx, lanes); err != nil {
+			return err
+		}
+		if err := b.compareWhileFollowing(ctx, lanes); err != nil || b.CompareOnly {
+			return err
+		}
+		return b.release(ctx, lanes)
 	})
 	if err != nil {
-		return fmt.Errorf("begin a read model: %w", err)
+		return err
+	}
+	if b.CompareOnly {
+		for _, part := range b.builder.partitions {
+			if err := b.rdb.Del(ctx, part.next()).Err(); err != nil {
+				return fmt.Errorf("give the new read model up: %w", err)
+			}
+		}
+	} else if err := b.awaitAdoption(ctx, lanes); err != nil {
+		return err
+	}
+	for _, part := range b.builder.partitions {
+		removed, err := sweep(ctx, b.rdb, part, func(n int64) { b.Progress(Removing, uint64(b.done.Removed+n), 0) }) //nolint:gosec // not negative
+		b.done.Removed += removed
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (p *Projector) clearSlice(ctx context.Context, expected, mark, cursor string) (removed int, next string, err error) {
-	reply, err := clearScript.Run(ctx, p.rdb, []string{p.keys.checkpoint()},
-		expected, mark, p.keys.pattern(), cursor, clearKeys).Slice()
+// lock keeps other rebuilds from beginning. The context that it returns ends when the
+// lock was lost.
+func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
+	key, token := b.builder.partitions[0].base+"rebuilding", rand.Text()
+	for until := time.Now().Add(rebuildLockLife + time.Second); ; {
+		err := b.rdb.SetArgs(ctx, key, token, redis.SetArgs{Mode: "NX", TTL: rebuildLockLife}).Err()
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, redis.Nil) {
+			return nil, nil, fmt.Errorf("begin a rebuild: %w", err)
+		}
+		if time.Now().After(until) {
+			return nil, nil, ErrRebuilding
+		}
+		if !pause(ctx, rebuildLockRenew) {
+			return nil, nil, ctx.Err()
+		}
+	}
+	working, lost := context.WithCancelCause(ctx)
+	renewing := make(chan struct{})
+	go func() {
+		defer close(renewing)
+		held := time.Now()
+		for pause(working, rebuildLockRenew) {
+			found, err := readText(working, b.rdb, key)
+			if err == nil && found == token && b.rdb.PExpire(working, key, rebuildLockLife).Err() == nil {
+				held = time.Now()
+			} else if err == nil && found != token || time.Since(held) > rebuildLockLife {
+				lost(errors.Join(ErrRebuilding, err))
+			}
+		}
+	}()
+	unlock := func() {
+		lost(nil)
+		<-renewing
+		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), replyTimeout)
+		defer cancel()
+		if found, err := readText(leaving, b.rdb, key); err == nil && found == token {
+			_ = b.rdb.Del(leaving, key).Err() // otherwise it ends by itself
+		}
+	}
+	return working, unlock, nil
+}
+
+// fill fills the lanes and tells how far it is.
+func (b *rebuild) fill(ctx context.Context, lanes []*lane) error {
+	end, err := b.builder.log.End(ctx)
 	if err != nil {
-		return 0, "", fmt.Errorf("clear the read model: %w", err)
+		return fmt.Errorf("ask for the end of the log: %w", err)
 	}
-	found, _ := reply[0].(string)
-	next, _ = reply[1].(string)
-	n, _ := reply[2].(int64)
-	switch {
-	case found == mark: // sent twice, and the first time answered too late: look again from the start
-		return 1, "0", nil
-	case found != expected:
-		return 0, "", moved(p.log.Identity(), found)
+	b.Progress(Filling, 0, end)
+	b.builder.filled = func(position uint64) { b.Progress(Filling, min(position, end), end) }
+	if err := b.builder.fill(ctx, lanes); err != nil {
+		return err
 	}
-	return int(n), next, nil
+	b.Progress(Filling, end, end)
+	return nil
 }
 
-// standBy returns true when the other projector has stopped: nothing moves, and
-// there is something to do. It returns false when ctx ends.
-func (p *Projector) standBy(ctx context.Context) bool {
-	last, since := "", time.Now()
-	for pause(ctx, stallEvery) {
-		found, err := p.keys.readCheckpoint(ctx, p.rdb)
-		if err != nil {
-			since = time.Now() // the other one cannot get on either
-			continue
+// compareWhileFollowing compares while the new generations are kept up to date.
+func (b *rebuild) compareWhileFollowing(ctx context.Context, lanes []*lane) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	finished := errors.New("the comparison is finished")
+	var working errgroup.Group
+	working.Go(func() error {
+		err := b.builder.log.Follow(ctx, b.builder.position(), maxBatchEvents, func(batch []domain.Recorded) error {
+			return b.builder.apply(ctx, lanes, batch)
+		})
+		if errors.Is(context.Cause(ctx), finished) {
+			return nil
 		}
-		end, err := p.log.End(ctx)
-		if err != nil {
-			since = time.Now()
-			continue
+		cancel(err)
+		return err
+	})
+	working.Go(func() error {
+		err := b.compare(ctx, lanes)
+		if err == nil {
+			err = finished
 		}
-		c, ok := parseCheckpoint(found)
-		upToDate := ok && c.identity == p.log.Identity() && c.position == end
-		if found != last || upToDate {
-			last, since = found, time.Now()
-			continue
+		cancel(err)
+		if errors.Is(err, finished) {
+			return nil
 		}
-		if time.Since(since) >= stallAfter {
-			p.logger.Warn("the other projector has stopped: taking over", "checkpoint", found, "end", end)
-			return true
+		return err
+	})
+	return working.Wait()
+}
+
+// release declares the new generations complete: from now on only the projector
+// writes them.
+func (b *rebuild) release(ctx context.Context, lanes []*lane) error {
+	b.Progress(TakingOver, 0, uint64(len(lanes)))
+	for _, l := range lanes {
+		ready := l.current
+		ready.state = complete
+		if err := l.write(ctx, newChunk(), ready); err != nil {
+			return err
 		}
 	}
-	return false
+	return nil
 }
 
-// clearing begins what stands in the checkpoint's place while a read model is
-// cleared: "clearing <who> <slice>".
-const clearing = "clearing "
-
-func clearingMark(token string) string { return clearing + token + " " }
-
-func isClearing(text string) bool {
-	return strings.HasPrefix(text, clearing) && strings.Count(text, " ") == 2
+// awaitAdoption returns when every partition answers from its new generation. Where no
+// projector is at work it is one itself, until then.
+func (b *rebuild) awaitAdoption(ctx context.Context, lanes []*lane) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var standIn errgroup.Group
+	defer func() {
+		cancel()
+		_ = standIn.Wait() // Run returns nil
+	}()
+	since, standsIn := time.Now(), false
+	for {
+		adopted := 0
+		for _, l := range lanes {
+			found, err := readText(ctx, b.rdb, l.keys.checkpoint())
+			if err != nil {
+				return err
+			}
+			if c, ok := parseCheckpoint(found); ok && c.generation == l.keys.generation {
+				adopted++
+				continue
+			}
+			next, err := readText(ctx, b.rdb, l.keys.next())
+			if err != nil {
+				return err
+			}
+			if c, ok := parseCheckpoint(next); !ok || c.generation != l.keys.generation {
+				// It may have been adopted in between; then it answers now.
+				found, err := readText(ctx, b.rdb, l.keys.checkpoint())
+				if c, ok := parseCheckpoint(found); err == nil && ok && c.generation == l.keys.generation {
+					continue
+				}
+				return errors.Join(errors.New("the new read model is gone: Redis was emptied, or somebody else rebuilt it"), err)
+			}
+		}
+		b.Progress(TakingOver, uint64(adopted), uint64(len(lanes))) //nolint:gosec // not negative
+		if adopted == len(lanes) {
+			return nil
+		}
+		if !standsIn && time.Since(since) > adoptPatience {
+			standsIn = true
+			projector := NewProjector(b.rdb, b.builder.log, ProjectorOptions{Logger: b.Logger, Partitions: b.Partitions})
+			standIn.Go(func() error { return projector.Run(ctx) })
+		}
+		if !pause(ctx, 20*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
 }
-
-func newToken() string { return rand.Text() }

@@ -10,6 +10,8 @@ type Status struct {
 	// Projected is the position that the read model had then, shortly before the
 	// end was asked for; 0 where there was none that can be used.
 	Projected uint64
+	// Parked is how many sessions are parked.
+	Parked int64
 	// Trusted says whether an answer from the read model would have been given.
 	Trusted bool
 }
@@ -17,11 +19,11 @@ type Status struct {
 // Status tells how far the log and the read model are, without asking them.
 func (m *ReadModel) Status() Status { return m.fresh.status(time.Now()) }
 
-// looked records what a probe saw of both.
-func (f *freshness) looked(end, projected uint64) {
+// looked records what a probe saw.
+func (f *freshness) looked(s Status) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.newest = Status{End: end, Projected: projected}
+	f.newest = s
 }
 
 func (f *freshness) status(now time.Time) Status {

@@ -51,46 +51,111 @@ func (m *ReadModel) keepProbing(ctx context.Context) {
 }
 
 func (m *ReadModel) probe(ctx context.Context) error {
-	text, compared := m.readCheckpoint(ctx)
+	standing, parked, err := m.lookAround(ctx)
 	before := m.fresh.highest()
-	asked := time.Now()
+	seen := probe{asked: time.Now(), epoch: m.connections()}
 	bounded, cancel := context.WithTimeout(ctx, Bound/2)
 	defer cancel()
-	end, err := m.log.End(bounded)
-	if err != nil {
-		return fmt.Errorf("ask for the end of the log: %w", err)
+	var failed error
+	if seen.end, failed = m.log.End(bounded); failed != nil {
+		return fmt.Errorf("ask for the end of the log: %w", failed)
 	}
-	m.fresh.probed(probe{asked, end}, before, compared == nil)
-	standing, ok := parseCheckpoint(text)
-	if !ok || standing.identity != m.log.Identity() {
-		standing.position = 0
+	if err == nil && seen.epoch != m.compared {
+		// Behind a new connection, to Redis or to the log, there may be an older copy.
+		held, failed := m.logHolds(bounded)
+		if failed != nil {
+			return failed
+		}
+		if !held {
+			m.fresh.distrust("the log does not hold what it was made from")
+			return nil
+		}
+		m.compared = seen.epoch
 	}
-	m.fresh.looked(end, standing.position)
+	m.fresh.probed(seen, before, err == nil)
+	m.fresh.looked(Status{End: seen.end, Projected: standing, Parked: parked})
 	return nil
 }
 
-// readCheckpoint reads what stands in the checkpoint's place, and takes note of it.
-func (m *ReadModel) readCheckpoint(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, Bound/2)
-	defer cancel()
-	text, err := m.keys.readCheckpoint(ctx, m.rdb)
+// logHolds says whether the log has the events to which the checkpoints belong.
+func (m *ReadModel) logHolds(ctx context.Context) (bool, error) {
+	texts, err := m.readCheckpoints(ctx)
 	if err != nil {
-		return "", err
+		return false, err
 	}
-	m.note(text)
-	return text, nil
+	for _, text := range texts {
+		if c, ok := parseCheckpoint(text); ok && c.identity == m.log.Identity() {
+			if held, err := holds(ctx, m.log, c); err != nil || !held {
+				return held, err
+			}
+		}
+	}
+	return true, nil
 }
 
-// note learns from a checkpoint how far the read model is.
-func (m *ReadModel) note(text string) {
+// lookAround reads how far the read model is, and who else uses this Redis.
+func (m *ReadModel) lookAround(ctx context.Context) (standing uint64, parked int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, Bound/2)
+	defer cancel()
+	if !m.private {
+		others, err := m.register(ctx)
+		m.sharesLog.Store(others)
+		if err == nil && m.registered.CompareAndSwap(nil, new(time.Now())) && others {
+			m.logger.Info("nodes with another layout of the read model are at work: each answer asks the log first")
+		}
+	}
+	texts, err := m.readCheckpoints(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	for i, text := range texts {
+		c, ok := parseCheckpoint(text)
+		if !ok || c.identity != m.log.Identity() {
+			return 0, parked, nil
+		}
+		if i == 0 || c.position < standing {
+			standing = c.position
+		}
+		n, err := m.rdb.HLen(ctx, m.partitions[i].of(c.generation).parked()).Result()
+		if err != nil {
+			return 0, parked, fmt.Errorf("count parked sessions: %w", err)
+		}
+		parked += n
+	}
+	return standing, parked, nil
+}
+
+// readCheckpoints reads what stands in the checkpoints' places, and takes note of it.
+func (m *ReadModel) readCheckpoints(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, Bound/2)
+	defer cancel()
+	texts := make([]string, len(m.partitions))
+	for i, part := range m.partitions {
+		var err error
+		if texts[i], err = readText(ctx, m.rdb, part.checkpoint()); err != nil {
+			return nil, err
+		}
+		m.note(i, texts[i])
+	}
+	return texts, nil
+}
+
+// note learns from a checkpoint how far a partition is.
+func (m *ReadModel) note(shard int, text string) {
 	if c, ok := parseCheckpoint(text); ok && c.identity == m.log.Identity() {
-		m.fresh.projected(c.position)
+		m.fresh.projected(shard, c.generation, c.position)
 	}
 }
 
 // keepListening takes the notices that projectors in other processes send.
 func (m *ReadModel) keepListening(ctx context.Context) {
-	notices := m.rdb.Subscribe(ctx, m.keys.notices())
+	shards := map[string]int{}
+	var names []string
+	for i, part := range m.partitions {
+		shards[part.notices()] = i
+		names = append(names, part.notices())
+	}
+	notices := m.rdb.Subscribe(ctx, names...)
 	defer notices.Close()        //nolint:errcheck // nothing is lost
 	channel := notices.Channel() // subscribes again by itself
 	for {
@@ -101,7 +166,7 @@ func (m *ReadModel) keepListening(ctx context.Context) {
 			if !ok {
 				return
 			}
-			m.note(notice.Payload)
+			m.note(shards[notice.Channel], notice.Payload)
 		}
 	}
 }
@@ -132,11 +197,11 @@ func (m *ReadModel) keepPolling(ctx context.Context) {
 	}
 }
 
-// poll reads the checkpoint as a read would, and wakes those who wait for one to
-// be trusted when it would have been. It returns an error when Redis fails.
+// poll reads the checkpoints as a read would, and wakes those who wait for them to
+// be trusted when they would have been. It returns an error when Redis fails.
 func (m *ReadModel) poll(ctx context.Context) error {
-	t, doubt := m.fresh.ticket(m.log.Identity(), time.Now())
-	text, err := m.readCheckpoint(ctx)
+	_, doubt := m.views(m.all)
+	texts, err := m.readCheckpoints(ctx)
 	if err != nil {
 		return err
 	}
@@ -144,8 +209,24 @@ func (m *ReadModel) poll(ctx context.Context) error {
 		signal(m.fresh.probeNow)
 		return nil
 	}
-	if _, err := t.check(text); err == nil {
+	if m.trusted(texts, 0) {
 		m.fresh.heal()
 	}
 	return nil
+}
+
+// trusted says whether answers with these checkpoints would be given, and hold
+// everything up to a position.
+func (m *ReadModel) trusted(texts []string, position uint64) bool {
+	views, err := m.views(m.all)
+	if err != nil {
+		return false
+	}
+	for i, v := range views {
+		v.ticket.need = max(v.ticket.need, position)
+		if _, err := v.ticket.check(texts[i]); err != nil {
+			return false
+		}
+	}
+	return true
 }

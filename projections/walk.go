@@ -82,12 +82,12 @@ func (l *listing) verify(ctx context.Context, e entry) (bool, error) {
 // slice reads the next members of one index with their documents, as one view.
 func (l *listing) slice(ctx context.Context, indexes []string, part bounds, size int) (found []entry, rest bounds, more bool, err error) {
 	command, first, last := part.args()
-	reply, err := sliceScript.Run(ctx, l.rdb, []string{l.keys.checkpoint(), l.keys.index(indexes[0])},
-		command, first, last, size, l.keys.documents(), maxSliceBytes).Slice()
+	reply, err := sliceScript.Run(ctx, l.rdb, []string{l.view.keys.checkpoint(), l.view.keys.index(indexes[0])},
+		command, first, last, size, l.view.keys.documents(), maxSliceBytes).Slice()
 	if err != nil {
 		return nil, part, false, err
 	}
-	if err := l.check(ctx, l.ticket, reply[0]); err != nil {
+	if err := l.check(ctx, l.view, reply[0]); err != nil {
 		return nil, part, false, err
 	}
 	members, err := texts(reply[1])
@@ -113,16 +113,16 @@ func (l *listing) slice(ctx context.Context, indexes []string, part bounds, size
 // their documents.
 func (l *listing) merged(ctx context.Context, indexes []string, part bounds, size int) (found []entry, rest bounds, more bool, err error) {
 	each := max(2*size/len(indexes), 8)
-	keys := []string{l.keys.checkpoint()}
+	keys := []string{l.view.keys.checkpoint()}
 	for _, index := range indexes {
-		keys = append(keys, l.keys.index(index))
+		keys = append(keys, l.view.keys.index(index))
 	}
 	command, first, last := part.args()
 	reply, err := membersScript.Run(ctx, l.rdb, keys, command, first, last, each).Slice()
 	if err != nil {
 		return nil, part, false, err
 	}
-	if err := l.check(ctx, l.ticket, reply[0]); err != nil {
+	if err := l.check(ctx, l.view, reply[0]); err != nil {
 		return nil, part, false, err
 	}
 	var members []string
@@ -164,16 +164,16 @@ func (l *listing) documents(ctx context.Context, members []string) ([]entry, err
 	if len(members) == 0 {
 		return nil, nil
 	}
-	keys := []string{l.keys.checkpoint()}
+	keys := []string{l.view.keys.checkpoint()}
 	for _, member := range members {
 		_, id := placeOf(member)
-		keys = append(keys, l.keys.document(id))
+		keys = append(keys, l.view.keys.document(id))
 	}
 	reply, err := l.rdb.MGet(ctx, keys...).Result()
 	if err != nil {
 		return nil, err
 	}
-	if err := l.check(ctx, l.ticket, reply[0]); err != nil {
+	if err := l.check(ctx, l.view, reply[0]); err != nil {
 		return nil, err
 	}
 	found := make([]entry, len(members))
@@ -197,12 +197,12 @@ func (l *listing) seek(ctx context.Context, index string, part bounds, skip int)
 			low, high = complement(part.high), lexLast
 		}
 	}
-	reply, err := seekScript.Run(ctx, l.rdb, []string{l.keys.checkpoint(), l.keys.index(index)},
+	reply, err := seekScript.Run(ctx, l.rdb, []string{l.view.keys.checkpoint(), l.view.keys.index(index)},
 		command, low, high, skip).Slice()
 	if err != nil {
 		return part, false, err
 	}
-	if err := l.check(ctx, l.ticket, reply[0]); err != nil {
+	if err := l.check(ctx, l.view, reply[0]); err != nil {
 		return part, false, err
 	}
 	member, ok := reply[1].(string)

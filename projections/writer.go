@@ -8,8 +8,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A writer changes the read model through one connection that watches the
-// checkpoint (WATCH, MULTI, EXEC): what it sends is carried out, all or nothing,
+// A writer changes one generation of a partition through one connection that watches
+// its checkpoint (WATCH, MULTI, EXEC): what it sends is carried out, all or nothing,
 // only if the checkpoint has not moved since the writer saw it. It sees it again in
 // the trip that writes, so a batch costs one trip.
 //
@@ -19,47 +19,56 @@ import (
 // through tx, which sends UNWATCH in the end, whatever was sent meanwhile.
 type writer struct {
 	tx    *redis.Tx
-	keys  keyspace
+	place string // key of the checkpoint: of the generation that answers, or of one built beside it
 	alone bool   // nobody else reads or writes this Redis
 	found string // the checkpoint that is watched, as it was seen then
 }
 
-// withWriter runs f with a writer.
-func (p *Projector) withWriter(ctx context.Context, f func(*writer) error) error {
+// withWriter runs f with a writer of what the checkpoint at a place vouches for.
+func withWriter(ctx context.Context, rdb redis.UniversalClient, place string, alone bool, f func(*writer) error) error {
 	// The end of ctx ends f; the connection must be told to stop watching even then.
-	return p.rdb.Watch(context.WithoutCancel(ctx), func(tx *redis.Tx) error {
-		w := &writer{tx: tx, keys: p.keys, alone: p.private}
+	return watched(context.WithoutCancel(ctx), rdb, func(tx *redis.Tx) error {
+		w := &writer{tx: tx, place: place, alone: alone}
 		var err error
 		if w.found, err = w.read(ctx); err != nil {
 			return err
 		}
 		return f(w)
-	}, p.keys.checkpoint())
+	}, place)
+}
+
+// watched runs f on a connection that watches the keys.
+func watched(ctx context.Context, rdb redis.UniversalClient, f func(*redis.Tx) error, keys ...string) error {
+	called := false
+	err := rdb.Watch(ctx, func(tx *redis.Tx) error {
+		called = true
+		return f(tx)
+	}, keys...)
+	if err == nil && !called { // go-redis 9.23 says so while a slot moves to another node of a cluster
+		return fmt.Errorf("%s cannot be watched now: no node of the cluster has it", keys[0])
+	}
+	return err
 }
 
 // read returns what stands in the checkpoint's place now, "" for nothing.
-func (w *writer) read(ctx context.Context) (string, error) { return w.keys.readCheckpoint(ctx, w.tx) }
+func (w *writer) read(ctx context.Context) (string, error) { return readText(ctx, w.tx, w.place) }
 
-// readCheckpoint returns what stands in the checkpoint's place, "" for nothing.
-func (k keyspace) readCheckpoint(ctx context.Context, from redis.Cmdable) (string, error) {
-	text, err := from.Get(ctx, k.checkpoint()).Result()
+// readText returns what a key holds, "" for nothing.
+func readText(ctx context.Context, from redis.Cmdable, key string) (string, error) {
+	text, err := from.Get(ctx, key).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
-		return "", fmt.Errorf("read the checkpoint: %w", err)
+		return "", fmt.Errorf("read %s: %w", key, err)
 	}
 	return text, nil
 }
 
-// documents reads documents by session id, nil for those that are not there.
-func (w *writer) documents(ctx context.Context, ids []string) ([]*stored, error) {
-	keys := make([]string, len(ids))
-	for i, id := range ids {
-		keys[i] = w.keys.document(id)
-	}
+// documents reads documents by their keys, nil for those that are not there.
+func (w *writer) documents(ctx context.Context, keys []string) ([]*stored, error) {
 	reply, err := w.tx.MGet(ctx, keys...).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read the documents to replace: %w", err)
 	}
-	documents := make([]*stored, len(ids))
+	documents := make([]*stored, len(keys))
 	for i, value := range reply {
 		if text, ok := value.(string); ok {
 			if documents[i], err = decodeDocument(text); err != nil {
@@ -70,35 +79,33 @@ func (w *writer) documents(ctx context.Context, ids []string) ([]*stored, error)
 	return documents, nil
 }
 
-// write stores documents, changes the indexes and moves the checkpoint from
-// expected to after. When something else stands there, nothing is written and the
-// error says what that means.
-func (w *writer) write(ctx context.Context, expected string, after checkpoint, documents []*document, changes indexChanges) error {
+// A change is what one transaction does to the read model beside moving the
+// checkpoint; the zero value is nothing.
+type change struct {
+	keys      keyspace
+	documents []*document
+	indexes   indexChanges
+	healed    []any // sessions that are parked no more
+	begins    bool  // the generation is a new one
+}
+
+// write carries a change out and moves the checkpoint from expected to after. When
+// something else stands there, nothing is written and the error says what that means.
+func (w *writer) write(ctx context.Context, expected string, after checkpoint, c change) error {
 	if w.found != expected {
 		return moved(after.identity, w.found)
 	}
 	trip := w.tx.Pipeline()
 	trip.Do(ctx, "MULTI")
-	set := make([]any, 3, 3+2*len(documents))
-	set[0], set[1], set[2] = "MSET", w.keys.checkpoint(), after.String()
-	for _, d := range documents {
-		set = append(set, w.keys.document(d.id), d.value)
-	}
-	trip.Do(ctx, set...)
-	for name, members := range changes.leaving {
-		trip.Do(ctx, append([]any{"ZREM", w.keys.index(name)}, members...)...)
-	}
-	for name, members := range changes.entering {
-		trip.Do(ctx, append([]any{"ZADD", w.keys.index(name)}, members...)...)
-	}
+	c.send(ctx, trip, w.place, after)
 	if !w.alone {
-		trip.Do(ctx, "PUBLISH", w.keys.notices(), after.String())
+		trip.Do(ctx, "PUBLISH", c.keys.notices(), after.String())
 	}
 	done := trip.Do(ctx, "EXEC")
 	now := func() string { return after.String() }
 	if !w.alone { // otherwise each is a turn in a queue behind everybody who reads
-		trip.Do(ctx, "WATCH", w.keys.checkpoint())
-		now = trip.Get(ctx, w.keys.checkpoint()).Val
+		trip.Do(ctx, "WATCH", w.place)
+		now = trip.Get(ctx, w.place).Val
 	}
 	if _, err := trip.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return err // of the first command that failed
@@ -122,9 +129,49 @@ func (w *writer) write(ctx context.Context, expected string, after checkpoint, d
 	return nil
 }
 
+// send queues the commands of a change.
+func (c *change) send(ctx context.Context, trip redis.Pipeliner, place string, after checkpoint) {
+	set := make([]any, 3, 3+2*len(c.documents))
+	set[0], set[1], set[2] = "MSET", place, after.String()
+	var gone, parked []any
+	for _, d := range c.documents {
+		if d.parked == "" {
+			set = append(set, c.keys.document(d.id), d.value)
+			continue
+		}
+		gone = append(gone, c.keys.document(d.id))
+		parked = append(parked, d.id, d.parking())
+	}
+	trip.Do(ctx, set...)
+	if len(parked) > 0 {
+		trip.Do(ctx, append([]any{"DEL"}, gone...)...)
+		trip.Do(ctx, append([]any{"HSET", c.keys.parked()}, parked...)...)
+	}
+	if c.begins {
+		trip.Do(ctx, "SADD", c.keys.generations(), c.keys.generation)
+	}
+	if len(c.healed) > 0 {
+		trip.Do(ctx, append([]any{"HDEL", c.keys.parked()}, c.healed...)...)
+	}
+	for name, members := range c.indexes.leaving {
+		trip.Do(ctx, append([]any{"ZREM", c.keys.index(name)}, members...)...)
+	}
+	for name, members := range c.indexes.entering {
+		trip.Do(ctx, append([]any{"ZADD", c.keys.index(name)}, members...)...)
+	}
+}
+
 // damaged tells everybody that what is there is no model of the log: Redis does not
 // undo what it did before and after a command that failed.
 func (w *writer) damaged(ctx context.Context, cause error) error {
-	mark := w.tx.Set(context.WithoutCancel(ctx), w.keys.checkpoint(), clearingMark("damaged")+"0", 0)
+	mark := w.tx.Set(context.WithoutCancel(ctx), w.place, "damaged", 0)
 	return fmt.Errorf("%w: %w", errDamaged, errors.Join(cause, mark.Err()))
+}
+
+// moved says what it means that something else stands in the checkpoint's place.
+func moved(identity, found string) error {
+	if c, ok := parseCheckpoint(found); ok && c.identity == identity {
+		return errDeposed
+	}
+	return fmt.Errorf("%w: checkpoint %q", errAstray, found)
 }

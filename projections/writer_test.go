@@ -15,7 +15,7 @@ import (
 )
 
 // foreign is a checkpoint of the same log that somebody else has put.
-const foreign = "log 77"
+const foreign = "log 77 g p0 e"
 
 // A WATCH ends with its connection. What is sent over another one must not be carried
 // out as if nobody could have written in between.
@@ -24,22 +24,23 @@ func TestAWriterWhoseConnectionWasCutWritesNothingOverAnotherProjector(t *testin
 		"at once":                                   func(context.Context, *writer) {},
 		"after an idle look at the checkpoint":      func(ctx context.Context, w *writer) { _, _ = w.read(ctx) },
 		"after two idle looks":                      func(ctx context.Context, w *writer) { _, _ = w.read(ctx); _, _ = w.read(ctx) },
-		"after documents were asked for in between": func(ctx context.Context, w *writer) { _, _ = w.documents(ctx, []string{id(1)}) },
+		"after documents were asked for in between": func(ctx context.Context, w *writer) { _, _ = w.documents(ctx, []string{w.place}) },
 	} {
 		for told, before := range map[string]*domain.Session{
 			"the log tells the session before": {}, "Redis is asked for it": nil,
 		} {
 			t.Run(name+", "+told, func(t *testing.T) {
 				b := newBatches(t, redistest.Config{}, before)
-				_ = b.projector.withWriter(t.Context(), func(w *writer) error {
-					mustRun(t, b.apply(w, 0))
+				_ = b.projector.withWriters(t.Context(), b.projector.lanes, func() error {
+					w := b.projector.lanes[0].writer
+					mustRun(t, b.apply(0))
 					want := dump(t, b.stranger)
 					mustRun(t, b.stranger.Do(t.Context(), "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes").Err())
 					between(t.Context(), w)
-					mustRun(t, b.stranger.Set(t.Context(), b.projector.keys.checkpoint(), foreign, 0).Err())
-					want[b.projector.keys.checkpoint()] = foreign
+					mustRun(t, b.stranger.Set(t.Context(), b.projector.partitions[0].checkpoint(), foreign, 0).Err())
+					want = dump(t, b.stranger)
 					for range 3 {
-						if err := b.apply(w, 1); err == nil {
+						if err := b.apply(1); err == nil {
 							t.Error("the batch was written")
 						}
 						sameAs(t, dump(t, b.stranger), want)
@@ -67,12 +68,12 @@ func TestABatchThatRedisRefusesWritesNothingAndTheNextOneIsWritten(t *testing.T)
 			b := newBatches(t, redistest.Config{Args: []string{"--maxmemory-policy", "noeviction"}}, nil)
 			p, refused := b.projector, errors.New("refused, as it had to be")
 			var want map[string]string
-			err := p.withWriter(t.Context(), func(w *writer) error {
-				mustRun(t, b.apply(w, 0))
+			err := p.withWriters(t.Context(), p.lanes, func() error {
+				mustRun(t, b.apply(0))
 				want = dump(t, b.stranger)
 				mustRun(t, b.stranger.Do(t.Context(), refusal.refuse...).Err())
 				for range 2 {
-					if err := b.apply(w, 1); err == nil || !strings.Contains(err.Error(), refusal.says) {
+					if err := b.apply(1); err == nil || !strings.Contains(err.Error(), refusal.says) {
 						t.Errorf("got %v, want %s", err, refusal.says)
 					}
 					sameAs(t, dump(t, b.stranger), want)
@@ -82,7 +83,7 @@ func TestABatchThatRedisRefusesWritesNothingAndTheNextOneIsWritten(t *testing.T)
 			if !errors.Is(err, refused) || p.position() != 1 {
 				t.Errorf("got %v at position %d", err, p.position())
 			}
-			if _, err := p.resume(t.Context(), false); err != nil {
+			if _, err := p.resume(t.Context(), p.partitions[0], false); err != nil {
 				t.Errorf("nothing is wrong with what is there, and yet: %v", err)
 			}
 			sameAs(t, dump(t, b.stranger), want)
@@ -116,21 +117,21 @@ func newBatches(t *testing.T, config redistest.Config, before *domain.Session) *
 		b.log.events[i].Before = before
 	}
 	b.projector = NewProjector(b.rdb, b.log, ProjectorOptions{Logger: slog.New(slog.DiscardHandler)})
-	var err error
-	b.projector.current, err = b.projector.resume(t.Context(), false)
-	mustRun(t, err)
+	b.projector.log = newFakeLog("log") // what there is comes in batches
+	mustRun(t, b.projector.begins(t.Context()))
+	b.projector.log = b.log
 	return b
 }
 
-func (b *batches) apply(w *writer, n int) error {
-	return b.projector.apply(b.t.Context(), w, b.log.events[n:n+1])
+func (b *batches) apply(n int) error {
+	return b.projector.apply(b.t.Context(), b.projector.lanes, b.log.events[n:n+1])
 }
 
 // mustBeUnwatched takes every connection from the pool and fails the test for one that
 // is in a transaction, or whose next one would be given up when the checkpoint moves.
 func (b *batches) mustBeUnwatched() {
 	b.t.Helper()
-	ctx, checkpoint := b.t.Context(), b.projector.keys.checkpoint()
+	ctx, checkpoint := b.t.Context(), b.projector.partitions[0].checkpoint()
 	var conns []*redis.Conn
 	for range max(b.rdb.PoolStats().TotalConns, 1) {
 		c := b.rdb.Conn()

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,7 +20,7 @@ import (
 type cluster struct {
 	processes []*exec.Cmd
 	addrs     []string
-	redisURL  string
+	redis     *redisServer
 	nc        *nats.Conn
 	raw       rawLog // only its publish
 }
@@ -41,7 +39,7 @@ func startCluster(ctx context.Context, binary, dir string) (*cluster, error) {
 
 func (c *cluster) start(ctx context.Context, binary, dir string) error {
 	const servers = 3
-	ports, err := freePorts(2*servers + 1)
+	ports, err := freePorts(2 * servers)
 	if err != nil {
 		return err
 	}
@@ -55,7 +53,7 @@ func (c *cluster) start(ctx context.Context, binary, dir string) error {
 			return err
 		}
 		c.addrs = append(c.addrs, fmt.Sprintf("127.0.0.1:%d", ports[i]))
-		err := c.run(filepath.Join(store, "output"), []string{
+		cmd, err := launch(filepath.Join(store, "output"), []string{
 			"NATS_CLUSTER_LISTEN=" + fmt.Sprintf("127.0.0.1:%d", ports[servers+i]),
 			"NATS_CLUSTER_USER=route", "NATS_CLUSTER_PASSWORD=secret",
 			"NATS_CLUSTER_ROUTES=[" + strings.Join(routes, ", ") + "]",
@@ -65,29 +63,12 @@ func (c *cluster) start(ctx context.Context, binary, dir string) error {
 		if err != nil {
 			return err
 		}
+		c.processes = append(c.processes, cmd)
 	}
-	redis := ports[2*servers]
-	c.redisURL = fmt.Sprintf("redis://127.0.0.1:%d", redis)
-	err = c.run(filepath.Join(dir, "redis-output"), nil, "redis-server", "--bind", "127.0.0.1", "--port", strconv.Itoa(redis), "--save", "", "--appendonly", "no")
-	if err != nil {
+	if c.redis, err = startRedis(ctx, filepath.Join(dir, "redis")); err != nil {
 		return err
 	}
 	return c.connect(ctx)
-}
-
-func (c *cluster) run(output string, env []string, name string, args ...string) error {
-	out, err := os.Create(output)
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		return errors.Join(err, out.Close())
-	}
-	c.processes = append(c.processes, cmd)
-	return out.Close()
 }
 
 // connect waits for the cluster and makes the stream of the baseline.
@@ -135,18 +116,7 @@ func (c *cluster) stop() {
 	for _, p := range c.processes {
 		_ = p.Wait()
 	}
-}
-
-// freePorts returns ports of the loopback interface that nobody uses now.
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	if c.redis != nil {
+		c.redis.stop()
 	}
-	return ports, nil
 }

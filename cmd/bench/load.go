@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"strconv"
@@ -22,8 +23,12 @@ type load struct {
 	connections int
 	requests    int // at most
 	duration    time.Duration
-	request     func(b []byte, i int) []byte
-	answered    func(i int, a *reply) // may be nil; called by many goroutines
+	// rate, where it is set, is how many requests a second are sent, whether those
+	// before were answered or not, as long as a connection is free. A latency then
+	// begins when the request was due.
+	rate     float64
+	request  func(b []byte, i int) []byte
+	answered func(i int, a *reply) // may be nil; called by many goroutines
 }
 
 // A reply is what the generator reads of an answer.
@@ -62,6 +67,7 @@ func (l *load) run(ctx context.Context) (*result, error) {
 		ready   sync.WaitGroup
 		running sync.WaitGroup
 		begin   = make(chan struct{})
+		started time.Time
 	)
 	for range l.connections {
 		ready.Add(1)
@@ -71,7 +77,7 @@ func (l *load) run(ctx context.Context) (*result, error) {
 			<-begin
 			var mine result
 			if err == nil {
-				err = l.drive(ctx, conn, &next, &mine)
+				err = l.drive(ctx, conn, started, &next, &mine)
 				err = errors.Join(err, conn.Close())
 			}
 			mu.Lock()
@@ -85,7 +91,7 @@ func (l *load) run(ctx context.Context) (*result, error) {
 		})
 	}
 	ready.Wait()
-	started := time.Now()
+	started = time.Now()
 	close(begin)
 	running.Wait()
 	total.elapsed = time.Since(started)
@@ -93,7 +99,7 @@ func (l *load) run(ctx context.Context) (*result, error) {
 	return total, failure
 }
 
-func (l *load) drive(ctx context.Context, conn net.Conn, next *atomic.Int64, r *result) error {
+func (l *load) drive(ctx context.Context, conn net.Conn, started time.Time, next *atomic.Int64, r *result) error {
 	r.refused = map[int]int{}
 	in := bufio.NewReaderSize(conn, 4<<10)
 	var out []byte
@@ -104,6 +110,10 @@ func (l *load) drive(ctx context.Context, conn net.Conn, next *atomic.Int64, r *
 		}
 		out = l.request(out[:0], i)
 		sent := time.Now()
+		if l.rate > 0 {
+			sent = started.Add(time.Duration(float64(i) / l.rate * float64(time.Second)))
+			time.Sleep(time.Until(sent))
+		}
 		if _, err := conn.Write(out); err != nil {
 			return err
 		}
@@ -122,6 +132,19 @@ func (l *load) drive(ctx context.Context, conn net.Conn, next *atomic.Int64, r *
 		}
 	}
 	return nil
+}
+
+// cycle makes a load of requests that are sent over and over, for a duration.
+func cycle(addr string, connections int, duration time.Duration, requests ...[]byte) *load {
+	return &load{
+		addr: addr, connections: connections, requests: math.MaxInt, duration: duration,
+		request: func(b []byte, i int) []byte { return append(b, requests[i%len(requests)]...) },
+	}
+}
+
+// getRequest is a GET with a token.
+func getRequest(path, token string) []byte {
+	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n", path, token)
 }
 
 // readReply reads one answer; its body is skipped.

@@ -22,11 +22,11 @@ import (
 )
 
 type options struct {
-	Measure     []string      `enum:"writes,durability,cluster,size" default:"writes,durability,cluster,size" help:"What to measure, of: writes, durability, cluster, size (all of them)."`
+	Measure     []string      `enum:"writes,durability,cluster,size,reads,lag,stale,memory,rebuild,lists" default:"writes,durability,cluster,size,reads,lag,stale,memory,rebuild,lists" help:"What to measure, of: ${enum} (all of them)."`
 	Duration    time.Duration `default:"5s" help:"How long each load lasts (${default})."`
 	Rounds      int           `default:"3" help:"How often service and baseline alternate; the median counts (${default})."`
 	Connections []int         `default:"1,64,256,1024" help:"Connections of the writes, and messages in flight of their baseline (${default})."`
-	Sessions    int           `default:"1000000" help:"Sessions in the large log of size (${default})."`
+	Sessions    int           `default:"1000000" help:"Sessions in the large logs (${default}); answers looked at for stale, up to 100,000."`
 	Payload     int           `default:"900" help:"Bytes of a baseline's message; an event of the service has about as many with its headers (${default})."`
 	Dir         string        `type:"path" help:"Where logs lie while it runs, on the disk that is to be measured; not in memory. Default: where temporary files go."`
 	JSON        string        `name:"json" type:"path" placeholder:"FILE" help:"Where the figures go as JSON. Default: below the table."`
@@ -34,6 +34,13 @@ type options struct {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == baselineCommand {
+		if err := serveBaseline(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var o options
 	kong.Parse(&o, kong.Name("bench"), kong.Description("Measures the service beside raw baselines and prints a table of ratios. Run it in the project's directory, on a machine that does nothing else."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -51,10 +58,11 @@ type bench struct {
 	unsafe string // of the service that can be told not to sync
 	nats   string // of nats-server
 	dirs   int    // how many directories were given out
+	large  *large // what several measurements share; nil until one needs it
 	rows   []row
 }
 
-func (o options) run(ctx context.Context) error {
+func (o options) run(ctx context.Context) (err error) {
 	if o.Rounds < 1 || len(o.Connections) == 0 || slices.Min(o.Connections) < 1 || o.Duration <= 0 {
 		return errors.New("rounds, connections and duration have to be positive")
 	}
@@ -64,9 +72,7 @@ func (o options) run(ctx context.Context) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	o.Dir = dir
-	// The raw loop runs in this process, as the service tunes its own.
-	debug.SetGCPercent(400)
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
+	tuneRuntime()
 	if o.Profile != "" {
 		if err := os.MkdirAll(o.Profile, 0o755); err != nil {
 			return err
@@ -87,19 +93,32 @@ func (o options) run(ctx context.Context) error {
 			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
 		}
 	}
+	defer func() { err = errors.Join(err, b.large.stop()) }()
 	for _, measurement := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"writes", b.writes}, {"durability", b.durability}, {"cluster", b.cluster}, {"size", b.size}} {
+	}{
+		{"writes", b.writes}, {"durability", b.durability}, {"cluster", b.cluster}, {"size", b.size},
+		{"reads", b.reads}, {"lag", b.lag}, {"stale", b.stale},
+		{"memory", b.memory}, {"rebuild", b.rebuild}, {"lists", b.lists}, // in this order: lists adds sessions
+	} {
 		if !slices.Contains(o.Measure, measurement.name) {
 			continue
 		}
 		if err := measurement.run(ctx); err != nil {
+			print(b.rows) // what was measured until then
 			return fmt.Errorf("%s: %w", measurement.name, err)
 		}
 	}
 	print(b.rows)
 	return writeJSON(o.JSON, b.rows)
+}
+
+// tuneRuntime sets this process up as the service does with itself: the raw loop
+// runs in it, and so do the baselines of reads.
+func tuneRuntime() {
+	debug.SetGCPercent(400)
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 }
 
 // dir returns a directory that was not used before.
@@ -109,3 +128,35 @@ func (b *bench) dir(name string) string {
 }
 
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+
+// report prints, every few seconds, how far something long is: so many of a total,
+// as done tells. The function that it returns ends that.
+func report(ctx context.Context, doing, what string, total int, done func() (int, error)) func() {
+	const every = 5 * time.Second
+	ctx, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		started := time.Now()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			n, err := done()
+			if err != nil || n == 0 {
+				continue // it has not begun
+			}
+			rate := float64(n) / time.Since(started).Seconds()
+			left := time.Duration(float64(total-n) / rate * float64(time.Second))
+			progress("%s: %d of %d %s, %.0f a second, %s left", doing, n, total, what, rate, left.Round(time.Second))
+		}
+	}()
+	return func() {
+		stop()
+		<-ended
+	}
+}

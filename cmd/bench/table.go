@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"text/tabwriter"
 	"time"
 )
@@ -12,7 +13,7 @@ import (
 // A row is one line of the table.
 type row struct {
 	Measured    string  `json:"measured"`
-	Connections int     `json:"connections"`
+	Connections int     `json:"connections,omitempty"`
 	Service     float64 `json:"service"`
 	Baseline    float64 `json:"baseline,omitempty"`
 	Unit        string  `json:"unit"`
@@ -46,17 +47,26 @@ func (f figures) single(measured string, connections int, unit, name string) row
 	return row{Measured: measured, Connections: connections, Service: f.median(name), Unit: unit}
 }
 
+// aims sets what the row's ratio, or its figure, is to be.
+func (r row) aims(target string) row {
+	r.Target = target
+	return r
+}
+
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
 func print(rows []row) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "measured\tconnections\tservice\tbaseline\tunit\tratio\ttarget")
 	for _, r := range rows {
-		ratio, baseline := "", ""
+		connections, ratio, baseline := "", "", ""
+		if r.Connections > 0 {
+			connections = strconv.Itoa(r.Connections)
+		}
 		if r.Ratio > 0 {
 			ratio, baseline = fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.0f", r.Baseline)
 		}
-		fmt.Fprintf(w, "%s\t%d\t%.0f\t%s\t%s\t%s\t%s\n", r.Measured, r.Connections, r.Service, baseline, r.Unit, ratio, r.Target)
+		fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t%s\t%s\t%s\n", r.Measured, connections, r.Service, baseline, r.Unit, ratio, r.Target)
 	}
 	_ = w.Flush()
 }

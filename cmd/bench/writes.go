@@ -71,16 +71,9 @@ var parts = []struct {
 // patch starts sessions for the duration, each once, and adds the figures of it
 // under names with a prefix. Profiles are named as profile says.
 func (b *bench) patch(ctx context.Context, s *service, connections int, f figures, prefix, profile string) error {
-	// More sessions than can be started in the time: their number is what the
-	// creation of some tells, and as many again.
-	_, probe, err := s.create(ctx, 2000)
+	paths, err := b.startable(ctx, s, connections)
 	if err != nil {
-		return fmt.Errorf("creating sessions: %w", err)
-	}
-	rate := min(probe.perSecond(), 2000*float64(connections))
-	paths, _, err := s.create(ctx, int(2*rate*b.Duration.Seconds()))
-	if err != nil {
-		return fmt.Errorf("creating sessions: %w", err)
+		return err
 	}
 	before, err := s.metrics(ctx)
 	if err != nil {
@@ -90,7 +83,10 @@ func (b *bench) patch(ctx context.Context, s *service, connections int, f figure
 	if b.Profile != "" && profile != "" {
 		profiled = s.profile(ctx, filepath.Join(b.Profile, profile), b.Duration)
 	}
-	patched, err := s.start(ctx, paths, connections, b.Duration)
+	patched, err := s.starts(paths, connections, b.Duration).run(ctx)
+	if err == nil && len(patched.refused) > 0 {
+		err = fmt.Errorf("refused: %v", patched.refused)
+	}
 	if err != nil {
 		return fmt.Errorf("PATCH: %w", err)
 	}
@@ -114,6 +110,21 @@ func (b *bench) patch(ctx context.Context, s *service, connections int, f figure
 		f.add(prefix+p.measured, p.scale*after.mean(before, p.metric, p.labels))
 	}
 	return nil
+}
+
+// startable creates more sessions than can be started in the time, and returns their
+// paths: their number is what the creation of some tells, and as many again.
+func (b *bench) startable(ctx context.Context, s *service, connections int) ([]string, error) {
+	_, probe, err := s.create(ctx, 2000)
+	if err != nil {
+		return nil, fmt.Errorf("creating sessions: %w", err)
+	}
+	rate := min(probe.perSecond(), 2000*float64(connections))
+	paths, _, err := s.create(ctx, int(2*rate*b.Duration.Seconds()))
+	if err != nil {
+		return nil, fmt.Errorf("creating sessions: %w", err)
+	}
+	return paths, nil
 }
 
 // durability measures the service beside itself without syncs.
@@ -155,7 +166,7 @@ func (b *bench) cluster(ctx context.Context) error {
 		return err
 	}
 	defer c.stop()
-	s, err := startService(b.binary, b.dir("service"), withArgs("--nats-url", c.natsURL(), "--redis-url", c.redisURL))
+	s, err := startService(b.binary, b.dir("service"), withArgs("--nats-url", c.natsURL(), "--redis-url", c.redis.url))
 	if err != nil {
 		return err
 	}

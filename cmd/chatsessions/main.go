@@ -25,6 +25,8 @@ const (
 type commandLine struct {
 	Serve   serveCommand   `cmd:"" help:"Run the service: API and projector in one process."`
 	Token   tokenCommand   `cmd:"" help:"Make an API token, and the line for the tokens file that makes it valid."`
+	Rebuild rebuildCommand `cmd:"" help:"Make the read model anew beside the old one, compare, and let it take over."`
+	Parked  parkedCommand  `cmd:"" help:"List the sessions that cannot be shown, or bring them back."`
 	Version versionCommand `cmd:"" help:"Print version, commit and Go version."`
 }
 

@@ -172,6 +172,8 @@ func (m *metrics) progress(r *projections.ReadModel) {
 		func() float64 { return float64(r.Status().End) })
 	m.gauge("chatsessions_projected_position", "Position up to which the read model had the log, when this node looked last; 0 without a read model that can be used.",
 		func() float64 { return float64(r.Status().Projected) })
+	m.gauge("chatsessions_parked_sessions", "Sessions that are not shown because an event of them cannot be projected; chatsessions parked lists them.",
+		func() float64 { return float64(r.Status().Parked) })
 	m.gauge("chatsessions_read_model_trusted", "1 while this node answers from the read model, 0 while it does not because it may be older than an answered write.",
 		func() float64 {
 			if r.Status().Trusted {

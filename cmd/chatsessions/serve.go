@@ -24,9 +24,7 @@ type serveCommand struct {
 	Dev    bool   `help:"For trying it out: only on loopback, and any token dev-<role>-<account> is valid."`
 	Only   string `enum:"all,api,projector" default:"all" help:"Run one part alone, api or projector; needs --nats-url and --redis-url."`
 
-	DataDir  string    `default:"./chatsessions-data" placeholder:"DIR" type:"path" help:"Where the embedded log is kept (${default})."`
-	NATS     natsFlags `embed:"" prefix:"nats-"`
-	RedisURL string    `name:"redis-url" placeholder:"URL" help:"redis:// or rediss:// of the read model. Without it, one inside the process, filled from the log at every start."`
+	storeFlags
 
 	AuthTokens  string `placeholder:"FILE" type:"path" help:"Tokens that are valid: a file of the lines that chatsessions token prints. Read again on SIGHUP."`
 	OpsListen   string `placeholder:"HOST:PORT" help:"Address for operators: /metrics, /healthz, /readyz and /debug/pprof/, without a token. Off unless given."`
@@ -36,17 +34,6 @@ type serveCommand struct {
 
 	LogLevel  slog.Level `default:"info" help:"debug, info, warn or error."`
 	LogFormat string     `enum:"text,json" default:"text" help:"text or json, on standard error."`
-}
-
-type natsFlags struct {
-	URL      string `name:"url" placeholder:"URL" help:"NATS servers of the log, separated by commas. Without it, a server inside the process."`
-	Creds    string `placeholder:"FILE" type:"path" help:"NATS credentials file."`
-	CA       string `name:"ca" placeholder:"FILE" type:"path" help:"Authorities to trust for TLS to NATS."`
-	Cert     string `placeholder:"FILE" type:"path" help:"Client certificate for TLS to NATS."`
-	Key      string `placeholder:"FILE" type:"path" help:"Key of the client certificate."`
-	Replicas int    `default:"0" placeholder:"N" help:"Servers that keep the log, when it is created; 0 is three in a cluster, else one."`
-
-	MonitorURLs []string `name:"monitor-urls" placeholder:"URL" help:"Monitoring endpoints (http://HOST:8222) of the NATS servers, separated by commas. Each is asked at the start whether it acknowledges only what is on disk; if not, or without an answer, the service does not start."`
 }
 
 // drainTimeout bounds how long the requests in flight may take to end: longer
@@ -90,7 +77,7 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	defer ops.Close()
-	stores, err := openStores(ctx, c, measured, logger)
+	stores, err := openStores(ctx, c.storeFlags, measured, logger)
 	if err != nil {
 		return err
 	}
@@ -99,16 +86,23 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	parts, running := errgroup.WithContext(running)
-	reads := projections.NewReadModel(stores.redis, stores.log, projections.ReadModelOptions{
-		Logger: logger, AskEnd: c.NATS.URL != "" && c.RedisURL == "",
+	private := c.RedisURL == ""
+	reads, err := projections.NewReadModel(stores.redis, stores.log, projections.ReadModelOptions{
+		Logger: logger, Partitions: c.RedisPartitions, Private: private, AskEnd: c.NATS.URL != "" && private,
+		Connections: func() uint64 { return stores.redisConnections.Load() + stores.log.Connections() },
 	})
+	if err != nil {
+		return err
+	}
 	measured.progress(reads)
 	// The read model outlives ctx: requests that are being drained still read.
 	tracking, stopTracking := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopTracking()
 	parts.Go(func() error { return reads.Run(tracking) })
 	if c.Only != "api" {
-		projector := projections.NewProjector(stores.redis, stores.log, projections.ProjectorOptions{Logger: logger, Notify: reads.Projected, Applied: measured.applied(), Private: c.RedisURL == ""})
+		projector := projections.NewProjector(stores.redis, stores.log, projections.ProjectorOptions{
+			Logger: logger, Partitions: c.RedisPartitions, Notify: reads.Projected, Applied: measured.applied(), Private: private,
+		})
 		parts.Go(func() error { return projector.Run(tracking) })
 	}
 	parts.Go(func() error { return stores.watch(running) })
@@ -203,10 +197,7 @@ func (c serveCommand) check() error {
 	if c.Only != "all" && (c.NATS.URL == "" || c.RedisURL == "") {
 		return fmt.Errorf("--only %s needs --nats-url and --redis-url: the other parts run in other processes", c.Only)
 	}
-	if c.NATS.Replicas < 0 {
-		return fmt.Errorf("--nats-replicas %d: want a number of servers, or 0", c.NATS.Replicas)
-	}
-	if _, err := c.NATS.monitors(); err != nil {
+	if err := c.storeFlags.check(); err != nil {
 		return err
 	}
 	if c.Only == "projector" {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
 	"github.com/redis/go-redis/v9"
@@ -18,12 +19,48 @@ import (
 	"chatsessions/projections"
 )
 
+// storeFlags say where the log and the read model are.
+type storeFlags struct {
+	DataDir         string    `default:"./chatsessions-data" placeholder:"DIR" type:"path" help:"Where the embedded log is kept (${default})."`
+	NATS            natsFlags `embed:"" prefix:"nats-"`
+	RedisURL        string    `name:"redis-url" placeholder:"URL" help:"Redis of the read model: redis://, redis+cluster:// or redis+sentinel://, and rediss for TLS; see deploy/redis. Without it, one inside the process, filled from the log at every start."`
+	RedisPartitions int       `default:"1" placeholder:"N" help:"Parts of the read model (${default}), which a Redis Cluster spreads over its servers. The same for every process that uses it; another number is another read model."`
+}
+
+type natsFlags struct {
+	URL      string `name:"url" placeholder:"URL" help:"NATS servers of the log, separated by commas. Without it, a server inside the process."`
+	Creds    string `placeholder:"FILE" type:"path" help:"NATS credentials file."`
+	CA       string `name:"ca" placeholder:"FILE" type:"path" help:"Authorities to trust for TLS to NATS."`
+	Cert     string `placeholder:"FILE" type:"path" help:"Client certificate for TLS to NATS."`
+	Key      string `placeholder:"FILE" type:"path" help:"Key of the client certificate."`
+	Replicas int    `default:"0" placeholder:"N" help:"Servers that keep the log, when it is created; 0 is three in a cluster, else one."`
+
+	MonitorURLs []string `name:"monitor-urls" placeholder:"URL" help:"Monitoring endpoints (http://HOST:8222) of the NATS servers, separated by commas. Each is asked at the start whether it acknowledges only what is on disk; if not, or without an answer, the service does not start."`
+}
+
+// maxPartitions bounds --redis-partitions: each list asks all of them.
+const maxPartitions = 256
+
+// check finds flags that make no sense.
+func (f storeFlags) check() error {
+	if f.NATS.Replicas < 0 {
+		return fmt.Errorf("--nats-replicas %d: want a number of servers, or 0", f.NATS.Replicas)
+	}
+	if f.RedisPartitions < 1 || f.RedisPartitions > maxPartitions {
+		return fmt.Errorf("--redis-partitions %d: want a number from 1 to %d", f.RedisPartitions, maxPartitions)
+	}
+	_, err := f.NATS.monitors()
+	return err
+}
+
 // stores are the log and the Redis of the read model, wherever they run.
 type stores struct {
 	log      *eventstore.Log
 	embedded *eventstore.Embedded // the server of the log, where it runs in this process
 	redis    redis.UniversalClient
-	close    []func()
+	// redisConnections counts the connections that were made to an external Redis.
+	redisConnections atomic.Uint64
+	close            []func()
 }
 
 // connectionFile, in the data directory, tells other processes of this machine
@@ -39,7 +76,7 @@ type connection struct {
 
 // openStores connects to the log and the read model, and starts those that are
 // to run inside this process.
-func openStores(ctx context.Context, c serveCommand, m *metrics, logger *slog.Logger) (_ *stores, err error) {
+func openStores(ctx context.Context, c storeFlags, m *metrics, logger *slog.Logger) (_ *stores, err error) {
 	s := &stores{}
 	defer func() {
 		if err != nil {
@@ -51,10 +88,7 @@ func openStores(ctx context.Context, c serveCommand, m *metrics, logger *slog.Lo
 
 	var nc *nats.Conn
 	if c.NATS.URL != "" {
-		nc, err = eventstore.Connect(ctx, eventstore.ConnectOptions{
-			URL: c.NATS.URL, CredentialsFile: c.NATS.Creds, CAFile: c.NATS.CA, CertFile: c.NATS.Cert, KeyFile: c.NATS.Key,
-			Name: "chatsessions", Logger: logger,
-		})
+		nc, err = c.connectNATS(ctx, logger)
 	} else {
 		nc, err = s.embedNATS(ctx, c.DataDir, password, &reach, m, logger)
 	}
@@ -74,7 +108,9 @@ func openStores(ctx context.Context, c serveCommand, m *metrics, logger *slog.Lo
 
 	redis.SetLogger(redisLog{logger})
 	if c.RedisURL != "" {
-		s.redis, err = projections.Connect(ctx, projections.RedisOptions{URL: c.RedisURL})
+		s.redis, err = projections.Connect(ctx, projections.RedisOptions{
+			URL: c.RedisURL, OnConnect: func() { s.redisConnections.Add(1) },
+		})
 	} else {
 		s.redis, err = s.embedRedis(password, &reach)
 	}
@@ -89,6 +125,13 @@ func openStores(ctx context.Context, c serveCommand, m *metrics, logger *slog.Lo
 		}
 	}
 	return s, nil
+}
+
+func (f storeFlags) connectNATS(ctx context.Context, logger *slog.Logger) (*nats.Conn, error) {
+	return eventstore.Connect(ctx, eventstore.ConnectOptions{
+		URL: f.NATS.URL, CredentialsFile: f.NATS.Creds, CAFile: f.NATS.CA, CertFile: f.NATS.Cert, KeyFile: f.NATS.Key,
+		Name: "chatsessions", Logger: logger,
+	})
 }
 
 // A redisLog takes what go-redis would print on standard error, in a format of its

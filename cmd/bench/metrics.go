@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// metrics are the service's own figures, by the name of each series with its labels.
+type metrics map[string]float64
+
+func (s *service) metrics(ctx context.Context) (metrics, error) {
+	text, err := s.ask(ctx, "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	m := metrics{}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		end := strings.LastIndexByte(line, ' ')
+		if m[line[:max(end, 0)]], err = strconv.ParseFloat(strings.TrimSpace(line[end+1:]), 64); err != nil {
+			return nil, fmt.Errorf("metric %q: %w", line, err)
+		}
+	}
+	return m, nil
+}
+
+// since returns by how much a counter has grown.
+func (m metrics) since(before metrics, name string) float64 { return m[name] - before[name] }
+
+// mean returns the mean of what a histogram has observed since.
+func (m metrics) mean(before metrics, name, labels string) float64 {
+	return m.since(before, name+"_sum"+labels) / max(1, m.since(before, name+"_count"+labels))
+}
+
+// quantile estimates a quantile of what a histogram has observed since, of all its
+// labels together, as histogram_quantile of Prometheus does: as if the observations
+// of a bucket were spread evenly over it.
+func (m metrics) quantile(before metrics, name string, q float64) float64 {
+	counts := map[float64]float64{} // by the bucket's upper bound, of all that are not above it
+	for series := range m {
+		labels, found := strings.CutPrefix(series, name+"_bucket{")
+		if !found {
+			continue
+		}
+		_, bound, _ := strings.Cut(labels, `le="`)
+		le, err := strconv.ParseFloat(strings.TrimSuffix(bound, `"}`), 64) // "+Inf" too
+		if err != nil {
+			continue
+		}
+		counts[le] += m.since(before, series)
+	}
+	rank := q * counts[math.Inf(1)]
+	lower, below := 0.0, 0.0
+	for _, le := range slices.Sorted(maps.Keys(counts)) {
+		if counts[le] >= rank {
+			if math.IsInf(le, 1) || counts[le] == below {
+				return lower
+			}
+			return lower + (le-lower)*(rank-below)/(counts[le]-below)
+		}
+		lower, below = le, counts[le]
+	}
+	return lower
+}
+
+// profile begins to profile the service for a duration; the files' names begin with
+// the prefix. The function that it returns waits for them.
+func (s *service) profile(ctx context.Context, prefix string, duration time.Duration) func() error {
+	seconds := max(1, int(duration.Seconds())-1)
+	var running errgroup.Group
+	for name, path := range map[string]string{"cpu": "profile", "allocs": "allocs", "mutex": "mutex"} {
+		running.Go(func() error {
+			content, err := s.ask(ctx, fmt.Sprintf("/debug/pprof/%s?seconds=%d", path, seconds))
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(prefix+"."+name, content, 0o644)
+		})
+	}
+	return running.Wait
+}
+
+// ask gets something from the operators' address.
+func (s *service) ask(ctx context.Context, path string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.ops+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	content, err := io.ReadAll(answer.Body)
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", path, answer.Status)
+	}
+	return content, err
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"chatsessions/domain"
+	"chatsessions/eventstore"
+)
+
+// A population is finished telemedicine sessions as a busy service has them: each
+// was created and started by one of the patients, accepted and finished by one of
+// the doctors, who are its participants. Accounts and rooms are UUIDs.
+type population struct {
+	sessions, patients, doctors int
+	// shared is how many of the sessions, evenly spread, are in sharedRoom. All
+	// others have a room of their own.
+	shared int
+	// end is when the last event happened, epoch milliseconds.
+	end int64
+}
+
+// crowd is a population with five sessions for each patient and two hundred for
+// each doctor, of which at most a thousand share a room.
+func crowd(sessions int) population {
+	return population{
+		sessions: sessions, patients: max(1, sessions/5), doctors: max(1, sessions/200), shared: min(sessions, 1000),
+		end: time.Now().UnixMilli(),
+	}
+}
+
+// stages are the events of a session: it is created, started, accepted, finished.
+const stages = 4
+
+// Between two events of a session lie those of so many others. With one session
+// every few hundred milliseconds that makes some minutes.
+const (
+	stageGap     = 1024
+	sessionEvery = 200 // milliseconds
+)
+
+func (p population) events() int { return p.sessions * stages }
+
+// at is when an event of a session happened, epoch milliseconds.
+func (p population) at(session, stage int) int64 {
+	return p.end - int64(p.sessions-1-session+(stages-1-stage)*stageGap)*sessionEvery
+}
+
+// id is a UUIDv7, as the service makes them, of the time of creation.
+func (p population) id(session int) string {
+	id := nameBased("session", session)
+	var at [8]byte
+	binary.BigEndian.PutUint64(at[:], uint64(p.at(session, 0))<<16)
+	copy(id[:6], at[:6])
+	id[6] = id[6]&0x0f | 0x70
+	return id.String()
+}
+
+func (p population) patient(session int) string {
+	return nameBased("patient", scatter(session, 1, p.patients)).String()
+}
+
+func (p population) doctor(session int) string { return doctor(scatter(session, 2, p.doctors)) }
+
+func doctor(n int) string { return nameBased("doctor", n).String() }
+
+func (p population) room(session int) string {
+	if p.shared > 0 && session%(p.sessions/p.shared) == 0 && session/(p.sessions/p.shared) < p.shared {
+		return sharedRoom
+	}
+	return nameBased("room", session).String()
+}
+
+var sharedRoom = nameBased("room", -1).String()
+
+// nameBased is a UUID that looks like any other and is always the same for a name.
+func nameBased(kind string, n int) uuid.UUID {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", kind, n))
+	id := uuid.UUID(sum[:16])
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+// scatter deals sessions to n others, as if by chance.
+func scatter(session int, salt uint64, n int) int {
+	return int((uint64(session)*0x9e3779b97f4a7c15*(2*salt+1))>>33) % n
+}
+
+// command is what leads to the event of a session.
+func (p population) command(session, stage int) domain.Command {
+	at := p.at(session, stage)
+	patient := domain.Caller{Account: p.patient(session), Role: domain.RoleAccount}
+	doctor := domain.Caller{Account: p.doctor(session), Role: domain.RoleAccount}
+	change := domain.Change{By: doctor, Now: at}
+	switch stage {
+	case 0:
+		typ, room, participants := domain.TypeTelemed, p.room(session), []string{patient.Account, doctor.Account}
+		return domain.Create{ID: p.id(session), By: patient, Now: at, Values: domain.Values{Type: &typ, Room: &room, Participants: &participants}}
+	case 1:
+		change.By = patient
+		change.Directives[domain.Start].Asked = true
+	case 2:
+		change.Directives[domain.Accept].Asked = true
+	case 3:
+		change.Directives[domain.Finish].Asked = true
+	}
+	return change
+}
+
+// seed writes the population's events to the log of a data directory as the service
+// would, four for each session, with those of others between them. It does not
+// sync: nothing is promised to anybody.
+func (p population) seed(ctx context.Context, dataDir string) error {
+	embedded, err := eventstore.StartEmbedded(ctx, eventstore.EmbeddedOptions{
+		StoreDir: filepath.Join(dataDir, "log"), User: "bench", Password: uuid.NewString(),
+		Sync: func(string, func() error) error { return nil },
+	})
+	if err != nil {
+		return err
+	}
+	defer embedded.Shutdown()
+	nc, err := embedded.Connect()
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	log, err := eventstore.Open(ctx, nc, eventstore.Options{Embedded: embedded})
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+
+	var written atomic.Int64
+	defer report(ctx, "seeding", "events", p.events(), func() (int, error) { return int(written.Load()), nil })()
+	// Each writer has sessions of its own, so that each of their events comes after
+	// the one before.
+	const writers = 256
+	writing, ctx := errgroup.WithContext(ctx)
+	for w := range writers {
+		writing.Go(func() error {
+			for step := w; step < p.sessions+(stages-1)*stageGap; step += writers {
+				for stage := range stages {
+					session := step - stage*stageGap
+					if session < 0 || session >= p.sessions {
+						continue
+					}
+					if err := p.write(ctx, log, session, stage); err != nil {
+						return err
+					}
+					written.Add(1)
+				}
+			}
+			return nil
+		})
+	}
+	return writing.Wait()
+}
+
+func (p population) write(ctx context.Context, log *eventstore.Log, session, stage int) error {
+	command := p.command(session, stage)
+	trace := sha256.Sum256(fmt.Appendf(nil, "trace %d %d", session, stage))
+	actor := p.doctor(session)
+	if stage < 2 {
+		actor = p.patient(session)
+	}
+	request := domain.Request{
+		SessionID: p.id(session), Actor: actor, CorrelationID: uuid.UUID(trace[:16]).String(),
+		TraceParent: "00-" + hex.EncodeToString(trace[:16]) + "-" + hex.EncodeToString(trace[16:24]) + "-00",
+		New:         stage == 0,
+	}
+	_, err := log.Transact(ctx, request, func(s domain.Session) ([]domain.Event, error) { return domain.Decide(s, command) })
+	return err
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"text/tabwriter"
+
+	"chatsessions/domain"
+	"chatsessions/projections"
+)
+
+type parkedCommand struct {
+	storeFlags
+	ID     string `arg:"" optional:"" help:"One session; without it, all that are parked."`
+	Retry  bool   `help:"Read the session's newest event from the log again, and show the session if that goes now."`
+	Output string `enum:"text,json" default:"text" help:"text, or json: a line for each session."`
+}
+
+// Help says more than the flags do.
+func (parkedCommand) Help() string {
+	return `A session is parked when the log has something of it that cannot be projected: a message that is no event, or an event of a later version of the service. It is in no list then, and a GET of it is answered from the log or with a 503; everything else goes on. The service counts parked sessions in the metric chatsessions_parked_sessions.
+
+A later event of the session that can be projected brings it back by itself. --retry tries again without one, after an upgrade for example. The exit status is 1 when a session that was to be brought back could not be.`
+}
+
+// A parkedLine is what is printed of a parked session.
+type parkedLine struct {
+	projections.Parked
+	Retried string `json:"retried,omitempty"` // what came of it
+}
+
+// Run lists parked sessions, or brings them back.
+func (c parkedCommand) Run(ctx context.Context, s streams) error {
+	if err := c.check(); err != nil {
+		return usageError{err}
+	}
+	stores, err := c.openFromOutside(ctx, slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	if errors.Is(err, errNoReadModel) {
+		return errors.New("the service is not running, and without it there is no read model; start it, then ask again")
+	}
+	if err != nil {
+		return err
+	}
+	defer stores.Close()
+	table := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+	encoder := json.NewEncoder(s.out)
+	found, failed := 0, 0
+	show := func(p projections.Parked) error {
+		line := parkedLine{Parked: p}
+		if c.Retry {
+			line.Retried = "brought back"
+			if err := projections.Retry(ctx, stores.redis, p, stores.log.Load); err != nil {
+				line.Retried = err.Error()
+				if !errors.Is(err, domain.ErrUnreadable) && !errors.Is(err, projections.ErrNotParked) && ctx.Err() != nil {
+					return err
+				}
+				failed++
+			}
+		}
+		found++
+		if c.Output == "json" {
+			return encoder.Encode(line)
+		}
+		if found == 1 {
+			fmt.Fprint(table, "SESSION\tPOSITION\tWHY")
+			if c.Retry {
+				fmt.Fprint(table, "\tRETRIED")
+			}
+			fmt.Fprintln(table)
+		}
+		fmt.Fprintf(table, "%s\t%d\t%s", p.SessionID, p.Position, p.Reason)
+		if c.Retry {
+			fmt.Fprint(table, "\t", line.Retried)
+		}
+		_, err := fmt.Fprintln(table)
+		return err
+	}
+	if c.ID != "" {
+		var one projections.Parked
+		if one, err = projections.FindParked(ctx, stores.redis, c.RedisPartitions, c.ID); err == nil {
+			err = show(one)
+		}
+	} else {
+		err = projections.EachParked(ctx, stores.redis, c.RedisPartitions, show)
+	}
+	if flushed := table.Flush(); err == nil {
+		err = flushed
+	}
+	switch {
+	case err != nil:
+		return err
+	case failed > 0:
+		return fmt.Errorf("%d of %d sessions could not be brought back", failed, found)
+	case found == 0 && c.Output == "text":
+		fmt.Fprintln(s.out, "No session is parked.")
+	}
+	return nil
+}

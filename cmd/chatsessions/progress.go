@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+)
+
+// A progress shows how far long work is: as a bar with rate and time left on a
+// terminal, and as a line now and then in a file.
+type progress struct {
+	out   io.Writer
+	bar   *progressbar.ProgressBar // nil where there is no terminal
+	stage string
+	unit  string
+	began time.Time
+	told  time.Time
+	first uint64 // done when the stage began
+}
+
+// progressEvery is how often a line is written where there is no terminal.
+const progressEvery = 5 * time.Second
+
+func newProgress(out io.Writer) *progress { return &progress{out: out} }
+
+// show tells how much of a stage is done; total is 0 where it is not known.
+func (p *progress) show(stage, unit string, done, total uint64) {
+	if stage != p.stage {
+		p.finish()
+		p.stage, p.unit, p.began, p.told, p.first = stage, unit, time.Now(), time.Now(), done
+		if file, ok := p.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) { //nolint:gosec // a small number
+			p.bar = p.newBar(int64(total)) //nolint:gosec // a count
+		}
+	}
+	if p.bar != nil {
+		_ = p.bar.Set64(int64(done)) //nolint:gosec // a count; a terminal that is gone is no trouble
+		return
+	}
+	if time.Since(p.told) < progressEvery {
+		return
+	}
+	p.told = time.Now()
+	rate := float64(done-p.first) / time.Since(p.began).Seconds()
+	if total == 0 {
+		fmt.Fprintf(p.out, "%s: %d %s, %.0f a second\n", stage, done, unit, rate)
+		return
+	}
+	left := "unknown"
+	if rate > 0 {
+		left = time.Duration(float64(total-done) / rate * float64(time.Second)).Round(time.Second).String()
+	}
+	fmt.Fprintf(p.out, "%s: %d of %d %s (%d %%), %.0f a second, %s left\n", stage, done, total, unit, 100*done/total, rate, left)
+}
+
+func (p *progress) newBar(total int64) *progressbar.ProgressBar {
+	if total == 0 {
+		total = -1 // a spinner
+	}
+	return progressbar.NewOptions64(total,
+		progressbar.OptionSetWriter(p.out), progressbar.OptionSetDescription(p.stage),
+		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString(p.unit),
+		progressbar.OptionSetPredictTime(true), progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionOnCompletion(func() { fmt.Fprintln(p.out) }))
+}
+
+// finish ends the stage that is shown.
+func (p *progress) finish() {
+	if p.bar != nil && !p.bar.IsFinished() {
+		_ = p.bar.Exit()
+		fmt.Fprintln(p.out)
+	}
+	p.bar = nil
+}

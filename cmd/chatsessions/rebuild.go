@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"chatsessions/projections"
+)
+
+type rebuildCommand struct {
+	storeFlags
+	CompareOnly bool       `help:"Only compare: tell every difference between the read model and the log, and leave the read model as it is."`
+	Output      string     `enum:"text,json" default:"text" help:"text, or json: a line for each difference, and one at the end."`
+	LogLevel    slog.Level `default:"warn" help:"debug, info, warn or error."`
+}
+
+// Help says more than the flags do.
+func (rebuildCommand) Help() string {
+	return `The read model is made anew from the log, in keys of its own in the same Redis, while the old one goes on answering. Then the two are compared, each difference is told, the new one takes over in one step, and the old one is removed. Redis needs room for both.
+
+It can be ended at any time (Ctrl-C, kill), with nothing changed but some keys that the next rebuild removes. One that was started beside another one waits some seconds and gives up.
+
+Give it the same --nats-url, --redis-url and --redis-partitions, or --data-dir, as the service has. The exit status is 0 when the new read model answers, whatever the differences were; with --compare-only, 1 when there were any.`
+}
+
+// Run rebuilds the read model.
+func (c rebuildCommand) Run(ctx context.Context, s streams) error {
+	if err := c.check(); err != nil {
+		return usageError{err}
+	}
+	logger := slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: c.LogLevel}))
+	stores, err := c.openFromOutside(ctx, logger)
+	if errors.Is(err, errNoReadModel) {
+		fmt.Fprintln(s.out, "There is nothing to rebuild: the service is not running, and it builds its read model when it starts.")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer stores.Close()
+	bar := newProgress(s.err)
+	defer bar.finish()
+	text := c.Output == "text"
+	done, err := projections.Rebuild(ctx, stores.redis, stores.log, projections.RebuildOptions{
+		Logger: logger, Partitions: c.RedisPartitions, CompareOnly: c.CompareOnly,
+		Progress: func(stage projections.Stage, done, total uint64) {
+			shown := rebuildStages[stage]
+			bar.show(shown.title, shown.unit, done, total)
+		},
+		Difference: func(d projections.Difference) {
+			if text {
+				where := "document"
+				if d.Index != "" {
+					where = "index " + d.Index
+				}
+				fmt.Fprintf(s.out, "session %s, %s: %s\n", d.SessionID, where, d.Detail)
+			} else {
+				_ = json.NewEncoder(s.out).Encode(d)
+			}
+		},
+	})
+	bar.finish()
+	if err != nil {
+		return fmt.Errorf("the read model was not rebuilt, the old one answers: %w", err)
+	}
+	if err := c.report(s, done); err != nil {
+		return err
+	}
+	if c.CompareOnly && done.Differences > 0 {
+		return errors.New("the read model is not what the log says; chatsessions rebuild mends it")
+	}
+	return nil
+}
+
+// rebuildStages are the stages as they are shown.
+var rebuildStages = map[projections.Stage]struct{ title, unit string }{
+	projections.Filling:    {"reading the log", "events"},
+	projections.Comparing:  {"comparing", "keys"},
+	projections.TakingOver: {"taking over", "partitions"},
+	projections.Removing:   {"removing the old one", "keys"},
+}
+
+func (c rebuildCommand) report(s streams, done projections.Rebuilt) error {
+	if c.Output == "json" {
+		return json.NewEncoder(s.out).Encode(done)
+	}
+	compared := fmt.Sprintf("%d differences to the old one", done.Differences)
+	if !done.Compared {
+		compared = "there was no old one to compare with"
+	}
+	took := "it answers now"
+	if c.CompareOnly {
+		took = "it was removed again"
+	}
+	_, err := fmt.Fprintf(s.out, "A read model of %d sessions, up to position %d of the log: %s; %s. %d keys were removed.\n",
+		done.Sessions, done.Position, compared, took, done.Removed)
+	return err
+}

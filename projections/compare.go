@@ -1,0 +1,252 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Difference is where the read model that answers is not what the log says.
+type Difference struct {
+	SessionID string `json:"sessionId"`
+	// Index is the name of an index, "" for the session's document.
+	Index    string `json:"index,omitempty"`
+	Position uint64 `json:"position,omitempty"` // in the log, of the session's newest event
+	Detail   string `json:"detail"`
+}
+
+// Bounds of one step of a comparison.
+const (
+	compareMembers = 256
+	compareKeys    = 512  // keys
+	smallIndex     = 256  // members
+	maxDoubts      = 1000 // kept until they are looked at once more
+)
+
+// doubtPatience is how long the slower of two generations may take to get where the
+// other one is, before the comparison fails.
+const doubtPatience = 10 * time.Second
+
+// compare reports every difference between the generations that answer and the ones
+// that were built. Both may change meanwhile: what differs at first sight is looked at
+// once more when both hold the same events of that session.
+func (b *rebuild) compare(ctx context.Context, lanes []*lane) error {
+	b.done.Position = b.builder.position()
+	comparisons := make([]*comparison, len(lanes))
+	var total uint64
+	for i, l := range lanes {
+		n, err := b.rdb.ZCard(ctx, l.keys.index(indexAll)).Result()
+		if err != nil {
+			return fmt.Errorf("compare: %w", err)
+		}
+		b.done.Sessions += uint64(n) //nolint:gosec // not negative
+		found, err := readText(ctx, b.rdb, l.keys.checkpoint())
+		if err != nil {
+			return err
+		}
+		answers, ok := parseCheckpoint(found)
+		if !ok || answers.state != projected || answers.identity != b.builder.log.Identity() {
+			return nil
+		}
+		comparisons[i] = &comparison{rebuild: b, built: l.keys, answers: l.keys.of(answers.generation), doubts: map[doubt]struct{}{}}
+	}
+	b.done.Compared = true
+	if len(lanes) == 1 { // on a cluster, the number of keys says nothing about a partition
+		n, err := b.rdb.DBSize(ctx).Result()
+		if err != nil {
+			return fmt.Errorf("compare: %w", err)
+		}
+		total = uint64(n) //nolint:gosec // not negative
+	}
+	var seen uint64
+	for _, c := range comparisons {
+		if err := c.keys(ctx, &seen, total); err != nil {
+			return err
+		}
+		if err := c.resolve(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A comparison is that of one partition.
+type comparison struct {
+	*rebuild
+	built, answers keyspace
+	doubts         map[doubt]struct{} // what differed at first sight
+}
+
+// A doubt is about a session's document, or about its place in an index.
+type doubt struct{ id, index, member string }
+
+func (c *comparison) doubt(ctx context.Context, d doubt) error {
+	c.doubts[d] = struct{}{}
+	if len(c.doubts) < maxDoubts {
+		return nil
+	}
+	return c.resolve(ctx)
+}
+
+// keys compares all keys of both generations.
+func (c *comparison) keys(ctx context.Context, seen *uint64, total uint64) error {
+	for cursor := "0"; ; {
+		reply, err := compareKeysScript.Run(ctx, c.rdb, []string{c.built.checkpoint()},
+			c.built.base+"*", cursor, compareKeys, c.built.begin, c.answers.begin, smallIndex).Slice()
+		if err != nil {
+			return fmt.Errorf("compare: %w", err)
+		}
+		cursor, _ = reply[0].(string)
+		n, _ := reply[1].(int64)
+		differ, err := texts(reply[2])
+		if err != nil {
+			return err
+		}
+		for _, key := range differ {
+			if index, ok := strings.CutPrefix(c.built.begin+key, c.built.indexes()); ok {
+				err = c.index(ctx, index)
+			} else {
+				err = c.doubt(ctx, doubt{id: strings.TrimPrefix(c.built.begin+key, c.built.documents())})
+			}
+			if err != nil {
+				return err
+			}
+		}
+		*seen += uint64(n) //nolint:gosec // not negative
+		if total > 0 {
+			total = max(total, *seen) // it may have grown
+		}
+		c.Progress(Comparing, *seen, total)
+		if cursor == "0" {
+			return nil
+		}
+	}
+}
+
+// index compares one index, member by member, in slices of the one that holds less in
+// the same part.
+func (c *comparison) index(ctx context.Context, name string) error {
+	for from := lexFirst; ; {
+		reply, err := compareIndexScript.Run(ctx, c.rdb, []string{c.built.index(name), c.answers.index(name)}, from, compareMembers).Slice()
+		if err != nil {
+			return fmt.Errorf("compare index %s: %w", name, err)
+		}
+		var sides [2][]string
+		for i := range sides {
+			if sides[i], err = texts(reply[i]); err != nil {
+				return err
+			}
+		}
+		upTo, _ := reply[2].(string)
+		for i, mine := range sides {
+			for _, member := range mine {
+				_, both := slices.BinarySearch(sides[1-i], member)
+				if both || upTo != "" && member > upTo {
+					continue // it has it, or it comes with the next slice
+				}
+				_, id := placeOf(member)
+				if err := c.doubt(ctx, doubt{id, name, member}); err != nil {
+					return err
+				}
+			}
+		}
+		if upTo == "" {
+			return nil
+		}
+		from = lexAfter(upTo)
+	}
+}
+
+// resolve looks once more at what differed, and reports what differs still.
+func (c *comparison) resolve(ctx context.Context) error {
+	for d := range c.doubts {
+		for until := time.Now().Add(doubtPatience); ; {
+			difference, decided, err := c.judge(ctx, d)
+			if err != nil {
+				return err
+			}
+			if decided {
+				if difference != nil {
+					c.done.Differences++
+					c.Difference(*difference)
+				}
+				break
+			}
+			if time.Now().After(until) {
+				return fmt.Errorf("compare session %s: the read models do not reach the same event of it", d.id)
+			}
+			if !pause(ctx, 5*time.Millisecond) {
+				return context.Cause(ctx)
+			}
+		}
+	}
+	clear(c.doubts)
+	return nil
+}
+
+// judge says whether there is a difference, once that can be decided.
+func (c *comparison) judge(ctx context.Context, d doubt) (found *Difference, decided bool, err error) {
+	keys := []string{c.built.next(), c.answers.checkpoint(), c.built.document(d.id), c.answers.document(d.id)}
+	if d.index != "" {
+		keys = append(keys, c.built.index(d.index), c.answers.index(d.index))
+	}
+	reply, err := compareSessionScript.Run(ctx, c.rdb, keys, d.member).Slice()
+	if err != nil {
+		return nil, false, fmt.Errorf("compare session %s: %w", d.id, err)
+	}
+	var held [2]side
+	for i, space := range []keyspace{c.built, c.answers} {
+		text, _ := reply[i].(string)
+		at, ok := parseCheckpoint(text)
+		if !ok || at.generation != space.generation {
+			return nil, false, fmt.Errorf("the read model was changed during the comparison: checkpoint %q", text)
+		}
+		held[i].reached = at.position
+		if held[i].text, _ = reply[2+i].(string); held[i].text != "" {
+			stored, err := decodeDocument(held[i].text)
+			if err != nil {
+				held[i].damaged = err
+				continue
+			}
+			held[i].position = stored.position
+		}
+	}
+	built, answers := &held[0], &held[1]
+	report := func(format string, args ...any) (*Difference, bool, error) {
+		return &Difference{SessionID: d.id, Index: d.index, Position: built.position, Detail: fmt.Sprintf(format, args...)}, true, nil
+	}
+	switch {
+	case answers.damaged != nil:
+		return report("the document cannot be read: %v", answers.damaged)
+	case built.position > answers.reached, answers.position > built.reached:
+		return nil, false, nil // one of them is behind
+	case d.index != "":
+		inBuilt, inAnswers := reply[4] == int64(1), reply[5] == int64(1)
+		switch {
+		case inBuilt == inAnswers:
+			return nil, true, nil
+		case inBuilt:
+			return report("the index lacks the session")
+		}
+		return report("the index has the session, which does not belong there")
+	case built.text == answers.text:
+		return nil, true, nil
+	case answers.text == "":
+		return report("the session is missing")
+	case built.text == "":
+		return report("the session is not in the log, or cannot be projected")
+	case built.position != answers.position:
+		return report("the document is of position %d", answers.position)
+	}
+	return report("the document differs")
+}
+
+// A side is what one generation holds of a session.
+type side struct {
+	text     string
+	position uint64 // of the document, 0 for none
+	reached  uint64 // by the generation
+	damaged  error
+}

@@ -1,0 +1,126 @@
+package projections
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+
+	"chatsessions/domain"
+)
+
+// A Parked is a session that is not shown, because an event of it cannot be
+// projected. It is in no list, and a GET by id asks the log. A later event that can be
+// projected brings it back, and so does Retry.
+type Parked struct {
+	SessionID string `json:"sessionId"`
+	Position  uint64 `json:"position"` // of the event
+	Reason    string `json:"reason"`
+
+	partition partition
+	text      string // as it lies in Redis
+}
+
+// parking is what is noted of a session that is parked.
+func (d *document) parking() string {
+	text, _ := json.Marshal(Parked{SessionID: d.id, Position: d.position, Reason: d.parked}) // never fails
+	return string(text)
+}
+
+// ErrNotParked is returned for a session that is not parked, or no longer.
+var ErrNotParked = errors.New("the session is not parked")
+
+// parkedAtOnce is how many parked sessions are asked for in one trip, about.
+const parkedAtOnce = 500
+
+// EachParked calls f for every session that is parked. A session that is parked or
+// brought back meanwhile may be missing. It returns f's error, or that of Redis.
+func EachParked(ctx context.Context, rdb redis.UniversalClient, partitions int, f func(Parked) error) error {
+	for _, part := range newPartitions(partitions) {
+		c, err := answering(ctx, rdb, part)
+		if err != nil {
+			return err
+		}
+		all := rdb.HScan(ctx, part.of(c.generation).parked(), 0, "", parkedAtOnce).Iterator()
+		for all.Next(ctx) && all.Next(ctx) { // the id, and what is noted
+			one := Parked{partition: part, text: all.Val()}
+			if err := json.Unmarshal([]byte(one.text), &one); err != nil {
+				return fmt.Errorf("parked sessions: %w", err)
+			}
+			if err := f(one); err != nil {
+				return err
+			}
+		}
+		if err := all.Err(); err != nil {
+			return fmt.Errorf("parked sessions: %w", err)
+		}
+	}
+	return nil
+}
+
+// FindParked returns one parked session, or ErrNotParked.
+func FindParked(ctx context.Context, rdb redis.UniversalClient, partitions int, id string) (Parked, error) {
+	part := newPartitions(partitions)[shardOf(id, max(partitions, 1))]
+	c, err := answering(ctx, rdb, part)
+	if err != nil {
+		return Parked{}, err
+	}
+	found := Parked{partition: part}
+	found.text, err = rdb.HGet(ctx, part.of(c.generation).parked(), id).Result()
+	if errors.Is(err, redis.Nil) {
+		return Parked{}, fmt.Errorf("%s: %w", id, ErrNotParked)
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(found.text), &found)
+	}
+	if err != nil {
+		return Parked{}, fmt.Errorf("parked session %s: %w", id, err)
+	}
+	return found, nil
+}
+
+// Retry brings a parked session back as the log has it now: load returns its newest
+// state. It returns load's error when that cannot be read still, ErrNotParked when the
+// session is not parked any more, and an error when it cannot be projected.
+func Retry(ctx context.Context, rdb redis.UniversalClient, p Parked, load func(ctx context.Context, id string) (domain.Recorded, error)) error {
+	recorded, err := load(ctx, p.SessionID)
+	if err != nil {
+		return err
+	}
+	d, err := newDocument(&recorded)
+	if err != nil {
+		return err
+	}
+	c, err := answering(ctx, rdb, p.partition)
+	if err != nil {
+		return err
+	}
+	space := p.partition.of(c.generation)
+	keys := []string{space.checkpoint(), space.parked(), space.document(d.id)}
+	for name := range d.indexes() {
+		keys = append(keys, space.index(name))
+	}
+	done, err := retryScript.Run(ctx, rdb, keys, space.generation, d.id, p.text, d.value, d.member).Int()
+	if err != nil {
+		return fmt.Errorf("bring session %s back: %w", p.SessionID, err)
+	}
+	if done == 0 {
+		return fmt.Errorf("%s: %w", p.SessionID, ErrNotParked)
+	}
+	return nil
+}
+
+// answering returns the checkpoint of the generation that answers.
+func answering(ctx context.Context, rdb redis.UniversalClient, part partition) (checkpoint, error) {
+	text, err := readText(ctx, rdb, part.checkpoint())
+	if err != nil {
+		return checkpoint{}, err
+	}
+	c, ok := parseCheckpoint(text)
+	if !ok {
+		return c, fmt.Errorf("there is no read model that can be used: %s is %q", part.checkpoint(), text)
+	}
+	return c, nil
+}

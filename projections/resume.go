@@ -1,0 +1,285 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"chatsessions/domain"
+)
+
+// Confirmation that a checkpoint lies past the log's end: a leader that was just
+// deposed may name an old end, and a rebuild is dear.
+const (
+	endAsked    = 3
+	endAskEvery = 200 * time.Millisecond
+)
+
+// standby's patience: how long the checkpoint may rest with events waiting
+// before another projector takes over, and how often it looks.
+const (
+	stallAfter = time.Second
+	stallEvery = 100 * time.Millisecond
+)
+
+// resume returns the lane of a partition, at the checkpoint to go on from. Where there
+// is none, or one that cannot be of this log, it begins a new generation. takeOver is
+// for a projector that has watched long enough to know that no other is at work.
+func (p *Projector) resume(ctx context.Context, part partition, takeOver bool) (*lane, error) {
+	found, err := readText(ctx, p.rdb, part.checkpoint())
+	if err != nil {
+		return nil, err
+	}
+	identity := p.log.Identity()
+	c, ok := parseCheckpoint(found)
+	if next, err := p.successor(ctx, part); err != nil {
+		return nil, err
+	} else if next != (checkpoint{}) {
+		if !ok || c.identity != identity {
+			c = checkpoint{}
+		}
+		return p.succeed(ctx, part, next, found, c.position)
+	}
+	switch {
+	case found == "":
+		p.logger.Info("there is no read model: building it", "log", identity)
+	case !ok:
+		p.logger.Error("the read model is damaged: rebuilding it", "log", identity, "checkpoint", found)
+	case c.identity != identity:
+		p.logger.Error("the read model is of another log: rebuilding it", "log", identity, "checkpoint", found)
+	case c.state == filling:
+		if !takeOver && !p.began[c.generation] {
+			return nil, errDeposed
+		}
+		p.logger.Warn("the read model was left half filled: rebuilding it", "log", identity)
+	default:
+		rewritten, err := p.isRewritten(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		if rewritten == "" {
+			return p.openLane(ctx, part, part.checkpoint(), c)
+		}
+		p.logger.Error("the log was restored from an older copy, it lost events: rebuilding the read model",
+			"log", identity, "checkpoint", c.position, "found", rewritten)
+	}
+	return p.begin(ctx, part, part.checkpoint(), found)
+}
+
+// isRewritten says what shows that the log does not hold what the read model was made
+// from, "" for nothing.
+func (p *Projector) isRewritten(ctx context.Context, c checkpoint) (sign string, err error) {
+	past, end, err := p.isPastEnd(ctx, c.position)
+	if err != nil {
+		return "", err
+	}
+	if past {
+		return fmt.Sprintf("the log ends at %d", end), nil
+	}
+	held, err := holds(ctx, p.log, c)
+	if err != nil || held {
+		return "", err
+	}
+	return fmt.Sprintf("the event at %d is another one", c.position), nil
+}
+
+// holds says whether the log still has the event to which a checkpoint belongs.
+func holds(ctx context.Context, log Log, c checkpoint) (bool, error) {
+	if c.event == "" {
+		return true, nil
+	}
+	id, err := log.EventID(ctx, c.position)
+	if err != nil {
+		return false, fmt.Errorf("look for the event at the checkpoint: %w", err)
+	}
+	return id == c.event, nil
+}
+
+// isPastEnd says whether the log ends before the position, every time it is asked.
+func (p *Projector) isPastEnd(ctx context.Context, position uint64) (past bool, end uint64, err error) {
+	for range endAsked {
+		end, err = p.log.End(ctx)
+		if err != nil {
+			return false, 0, fmt.Errorf("ask for the end of the log: %w", err)
+		}
+		if end >= position {
+			return false, end, nil
+		}
+		if !pause(ctx, endAskEvery) {
+			return false, 0, ctx.Err()
+		}
+	}
+	return true, end, nil
+}
+
+// begin puts the checkpoint of a new, empty generation in the place of what was found
+// there, and removes what no checkpoint names any more.
+func (p *Projector) begin(ctx context.Context, part partition, place, found string) (*lane, error) {
+	c := checkpoint{identity: p.log.Identity(), generation: newGeneration(), state: filling}
+	p.began[c.generation] = true
+	err := withWriter(ctx, p.rdb, place, p.private, func(w *writer) error {
+		return w.write(ctx, found, c, change{keys: part.of(c.generation), begins: true})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("begin a read model: %w", err)
+	}
+	removed, err := sweep(ctx, p.rdb, part, func(int64) {})
+	if err != nil {
+		return nil, err
+	}
+	if removed > 0 {
+		p.logger.Info("removed read models that nobody reads", "keys", removed)
+	}
+	return p.openLane(ctx, part, place, c)
+}
+
+// successor returns the checkpoint of a generation that was built beside and waits to
+// be taken over, or the zero value.
+func (p *Projector) successor(ctx context.Context, part partition) (checkpoint, error) {
+	text, err := readText(ctx, p.rdb, part.next())
+	if err != nil {
+		return checkpoint{}, err
+	}
+	if next, ok := parseCheckpoint(text); ok && next.state == complete && next.identity == p.log.Identity() {
+		return next, nil
+	}
+	return checkpoint{}, nil
+}
+
+// succeed lets a generation that was built beside take the place of what was found,
+// which is at a position, and returns its lane. It first gets what it lacks, so that
+// no reader has to wait for it.
+func (p *Projector) succeed(ctx context.Context, part partition, next checkpoint, found string, position uint64) (*lane, error) {
+	l, err := p.openLane(ctx, part, part.next(), next)
+	if err != nil {
+		return nil, err
+	}
+	err = withWriter(ctx, p.rdb, l.place, p.private, func(w *writer) error {
+		l.writer = w
+		return p.catchUp(ctx, l, position)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("catch up with the rebuilt read model: %w", err)
+	}
+	if err := p.log.Durable(ctx, l.current.position); err != nil {
+		return nil, err
+	}
+	if err := p.swap(ctx, l, found); err != nil {
+		return nil, err
+	}
+	p.logger.Info("the rebuilt read model has taken over", "partition", part.shard, "generation", next.generation, "position", l.current.position)
+	return l, nil
+}
+
+// errReached ends the following of the log at a position.
+var errReached = errors.New("the position is reached")
+
+// catchUp brings a lane to a position.
+func (p *Projector) catchUp(ctx context.Context, l *lane, position uint64) error {
+	if l.current.position >= position {
+		return nil
+	}
+	err := p.log.Follow(ctx, l.current.position, maxBatchEvents, func(batch []domain.Recorded) error {
+		var documents []*document
+		for i := range batch {
+			if shardOf(batch[i].Session.ID, len(p.partitions)) == l.keys.shard {
+				documents = append(documents, p.documentOf(&batch[i]))
+			}
+		}
+		if err := l.apply(ctx, documents, &batch[len(batch)-1]); err != nil {
+			return err
+		}
+		if l.current.position >= position {
+			return errReached
+		}
+		return nil
+	})
+	if errors.Is(err, errReached) {
+		return nil
+	}
+	return err
+}
+
+// swap puts the checkpoint of a generation that was built beside in the place of the
+// one that answers, in one step with its own going away. The lane writes there then.
+func (p *Projector) swap(ctx context.Context, l *lane, answers string) error {
+	after := l.current
+	after.state = projected
+	place := l.keys.checkpoint()
+	err := watched(ctx, p.rdb, func(tx *redis.Tx) error {
+		for key, expected := range map[string]string{place: answers, l.place: l.current.String()} {
+			found, err := readText(ctx, tx, key)
+			if err != nil {
+				return err
+			}
+			if found != expected {
+				return moved(after.identity, found)
+			}
+		}
+		_, err := tx.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
+			pipe.Set(ctx, place, after.String(), 0)
+			pipe.Del(ctx, l.place)
+			pipe.Publish(ctx, l.keys.notices(), after.String())
+			return nil
+		})
+		return err
+	}, place, l.place)
+	if errors.Is(err, redis.TxFailedErr) {
+		return errDeposed
+	}
+	if err != nil {
+		return fmt.Errorf("let the rebuilt read model take over: %w", err)
+	}
+	l.place, l.current = place, after
+	return nil
+}
+
+// standBy returns true when the other projector has stopped: nothing moves, and
+// there is something to do. It returns false when ctx ends.
+func (p *Projector) standBy(ctx context.Context) bool {
+	last, since := "", time.Now()
+	for pause(ctx, stallEvery) {
+		found, waiting, err := p.standing(ctx)
+		if err != nil {
+			since = time.Now() // the other one cannot get on either
+			continue
+		}
+		if found != last || !waiting {
+			last, since = found, time.Now()
+			continue
+		}
+		if time.Since(since) >= stallAfter {
+			p.logger.Warn("the other projector has stopped: taking over", "checkpoint", found)
+			return true
+		}
+	}
+	return false
+}
+
+// standing returns what stands in the checkpoints' places, and whether there is
+// something that a projector should be doing.
+func (p *Projector) standing(ctx context.Context) (found string, waiting bool, err error) {
+	var all []string
+	for _, part := range p.partitions {
+		texts := make([]string, 2)
+		for i, key := range []string{part.checkpoint(), part.next()} {
+			if texts[i], err = readText(ctx, p.rdb, key); err != nil {
+				return "", false, err
+			}
+		}
+		end, err := p.log.End(ctx)
+		if err != nil {
+			return "", false, err
+		}
+		c, ok := parseCheckpoint(texts[0])
+		next, _ := parseCheckpoint(texts[1])
+		upToDate := ok && c.identity == p.log.Identity() && c.state == projected && c.position == end
+		waiting = waiting || !upToDate || next.state == complete
+		all = append(all, texts...)
+	}
+	return strings.Join(all, "\n"), waiting, nil
+}

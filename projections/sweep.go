@@ -1,0 +1,40 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// sweepKeys is how many keys one script looks at.
+const sweepKeys = 1000
+
+// sweep removes the generations of a partition that no checkpoint names, and returns
+// how many keys that were, as it tells progress meanwhile. It may be broken off at any
+// time and be begun again.
+func sweep(ctx context.Context, rdb redis.UniversalClient, part partition, progress func(removed int64)) (removed int64, err error) {
+	generations, err := rdb.SMembers(ctx, part.generations()).Result()
+	if err != nil {
+		return 0, fmt.Errorf("list the generations of the read model: %w", err)
+	}
+	slices.Sort(generations)
+	for _, generation := range generations {
+		for cursor := "0"; ; {
+			reply, err := sweepScript.Run(ctx, rdb, []string{part.checkpoint(), part.next(), part.generations()},
+				generation, part.of(generation).pattern(), cursor, sweepKeys).Slice()
+			if err != nil {
+				return removed, fmt.Errorf("remove generation %s of the read model: %w", generation, err)
+			}
+			cursor, _ = reply[0].(string)
+			n, _ := reply[1].(int64)
+			removed += n
+			progress(removed)
+			if cursor == "0" || cursor == "" {
+				break
+			}
+		}
+	}
+	return removed, nil
+}
