@@ -250,3 +250,18 @@ type side struct {
 	reached  uint64 // by the generation
 	damaged  error
 }
+
+// texts takes the strings out of a script's reply.
+func texts(reply any) ([]string, error) {
+	values, ok := reply.([]any)
+	if !ok {
+		return nil, fmt.Errorf("redis returned %T for a list of texts", reply)
+	}
+	all := make([]string, len(values))
+	for i, v := range values {
+		if all[i], ok = v.(string); !ok {
+			return nil, fmt.Errorf("redis returned %T for a text", v)
+		}
+	}
+	return all, nil
+}

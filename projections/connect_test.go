@@ -291,7 +291,7 @@ func TestTheServiceHasTheRightsThatItNeeds(t *testing.T) {
 		log.append(histories(rt)...)
 		r.caughtUp()
 		for range 3 {
-			checkList(rt, r.ReadModel, log.newest(), query(rt))
+			checkList(rt, r.ReadModel, log.newest(), query(rt, 3))
 		}
 	})
 	for i := range maxQueries + 1 {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,8 +55,12 @@ func reference(sessions map[string]domain.Session, q domain.Query) (page, all []
 
 func place(s domain.Session) domain.Place { return domain.Place{CreatedAt: s.CreatedAt, ID: s.ID} }
 
+type lister interface {
+	List(ctx context.Context, q domain.Query) (domain.Page, error)
+}
+
 // checkList compares a list with the reference.
-func checkList(t interface{ Fatalf(string, ...any) }, m *ReadModel, sessions map[string]domain.Session, q domain.Query) domain.Page {
+func checkList(t interface{ Fatalf(string, ...any) }, m lister, sessions map[string]domain.Session, q domain.Query) domain.Page {
 	got, err := m.List(context.Background(), q)
 	if err != nil {
 		t.Fatalf("%+v: %v", q, err)
@@ -97,39 +102,147 @@ func TestListsAreWhatLookingAtEverySessionWouldGive(t *testing.T) {
 			mustRun(t, r.WaitFor(t.Context(), uint64(len(r.log.events)), time.Minute))
 			sessions := r.log.newest()
 			for range 10 {
-				checkList(rt, r.ReadModel, sessions, query(rt))
+				checkList(rt, r.ReadModel, sessions, query(rt, 4))
 			}
 		})
 	})
 }
 
-func query(rt *rapid.T) domain.Query {
-	account := rapid.SampledFrom([]string{"alice", "bob", "carol", "dave of the\nsecond line", strings.Repeat("long", 32), "~tilde", "nobody"})
+// The same with so many sessions that they are found slice by slice, and in one
+// partition as in several.
+func TestPartitionsAreListedAsOneReadModel(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		for _, partitions := range []int{1, 3} {
+			t.Run(fmt.Sprint("partitions=", partitions), func(t *testing.T) {
+				rapid.Check(t, func(rt *rapid.T) {
+					n := rapid.SampledFrom([]int{1, 20, 300}).Draw(rt, "sessions")
+					sessions := randomSessions(rapid.Uint64().Draw(rt, "seed"), n)
+					l := newPartitioned(t, rdb, partitions, sessions)
+					for range 20 {
+						q := query(rt, n/4+1)
+						page := checkList(rt, l, sessions, q)
+						for q.Skip = 0; page.Next != nil && q.Limit >= n/20; { // to the last page
+							q.After = page.Next
+							page = checkList(rt, l, sessions, q)
+						}
+					}
+				})
+			})
+		}
+	})
+}
+
+// A partitioned read model is one whose partitions are there as fill wrote them.
+type partitioned struct{ *ReadModel }
+
+func newPartitioned(t testing.TB, rdb redis.UniversalClient, partitions int, sessions map[string]domain.Session) partitioned {
+	t.Helper()
+	empty(t, rdb)
+	parts := make([][]domain.Session, partitions)
+	for id, s := range sessions {
+		shard := shardOf(id, partitions)
+		parts[shard] = append(parts[shard], s)
+	}
+	for i, part := range parts {
+		fill(t, rdb, newPartitions(partitions)[i].of("g"), part...)
+	}
+	return partitioned{newReadModel(t, rdb, newFakeLog("log"), ReadModelOptions{Partitions: partitions})}
+}
+
+func (p partitioned) List(ctx context.Context, q domain.Query) (domain.Page, error) {
+	plan, err := newPlan(q)
+	if err != nil {
+		return domain.Page{}, err
+	}
+	var views []*view
+	for _, part := range p.partitions {
+		views = append(views, &view{part.of("g"), ticket{identity: "log", generation: "g"}})
+	}
+	return p.list(ctx, plan, views)
+}
+
+// fill writes sessions into a partition, as of position 1 of the log "log".
+func fill(t testing.TB, rdb redis.UniversalClient, keys keyspace, sessions ...domain.Session) {
+	t.Helper()
+	ctx := context.Background()
+	trip := rdb.Pipeline()
+	trip.Set(ctx, keys.checkpoint(), checkpoint{identity: "log", position: 1, generation: keys.generation, state: projected}.String(), 0)
+	indexes := map[string][]redis.Z{}
+	for _, s := range sessions {
+		d, err := newDocument(&domain.Recorded{Session: s, Position: 1})
+		mustRun(t, err)
+		trip.Set(ctx, keys.document(d.id), d.value, 0)
+		for name := range d.indexes() {
+			indexes[name] = append(indexes[name], redis.Z{Member: d.member})
+		}
+	}
+	for name, members := range indexes {
+		trip.ZAdd(ctx, keys.index(name), members...)
+	}
+	_, err := trip.Exec(ctx)
+	mustRun(t, err)
+}
+
+// Values that sessions and queries are made of; many of them go into the name of an
+// index as a hash.
+var (
+	someAccounts = []string{"alice", "bob", "carol", "dave of the\nsecond line", strings.Repeat("long", 32), "~tilde", "ünïcode"}
+	someRooms    = []string{"r1", "r 2", strings.Repeat("r", 200), "r3"}
+	someStates   = []string{"created", "started", "finished"}
+)
+
+// randomSessions are n sessions, about four of them at a time.
+func randomSessions(seed uint64, n int) map[string]domain.Session {
+	r := rand.New(rand.NewPCG(seed, 0))
+	one := func(of []string) string { return of[r.IntN(len(of))] }
+	sessions := map[string]domain.Session{}
+	for _, i := range r.Perm(n) {
+		s := session(i, r.Int64N(int64(n/4+1)), by(one(someAccounts)), room(one(someRooms)), in(domain.State(one(someStates))))
+		if r.IntN(2) == 0 {
+			s.Type = domain.TypeTelemed
+		}
+		for _, at := range r.Perm(len(someAccounts))[:r.IntN(4)] {
+			s.Participants = append(s.Participants, someAccounts[at])
+		}
+		for _, transition := range domain.Transitions() {
+			if r.IntN(2) == 0 {
+				s.Stamps[transition] = &domain.Stamp{At: 9, By: one(someAccounts)}
+			}
+		}
+		sessions[s.ID] = s
+	}
+	return sessions
+}
+
+// query draws a query for sessions that were created before a time.
+func query(rt *rapid.T, before int) domain.Query {
+	account := rapid.SampledFrom(append([]string{"nobody"}, someAccounts...))
 	values := map[string]*rapid.Generator[string]{
-		"state": rapid.SampledFrom([]string{"created", "started", "finished", "no such"}),
-		"room":  rapid.SampledFrom([]string{"r1", "r 2", "r3"}),
+		"state": rapid.SampledFrom(append([]string{"no such"}, someStates...)),
+		"room":  rapid.SampledFrom(append([]string{"no such"}, someRooms...)),
 		"type":  rapid.Just(domain.TypeTelemed),
 	}
+	at := rapid.Int64Range(0, int64(before))
 	q := domain.Query{
-		MinCreatedAt: rapid.SampledFrom([]int64{0, 0, 0, 1, 2, -1}).Draw(rt, "min"),
-		MaxCreatedAt: rapid.SampledFrom([]int64{math.MaxInt64, math.MaxInt64, 3, 2, 0}).Draw(rt, "max"),
+		MinCreatedAt: rapid.OneOf(rapid.Just(int64(0)), rapid.Just(int64(-1)), at).Draw(rt, "min"),
+		MaxCreatedAt: rapid.OneOf(rapid.Just(int64(math.MaxInt64)), at).Draw(rt, "max"),
 		Ascending:    rapid.Bool().Draw(rt, "ascending"),
-		Skip:         rapid.SampledFrom([]int{0, 0, 0, 1, 3, 100}).Draw(rt, "skip"),
-		Limit:        rapid.SampledFrom([]int{0, 1, 2, 50}).Draw(rt, "limit"),
+		Skip:         rapid.SampledFrom([]int{0, 0, 0, 1, 3, 20, 100}).Draw(rt, "skip"),
+		Limit:        rapid.SampledFrom([]int{0, 1, 2, 15, 50, 200}).Draw(rt, "limit"),
 		Count:        rapid.Bool().Draw(rt, "count"),
 	}
 	if rapid.Bool().Draw(rt, "as account") {
 		q.VisibleTo = account.Draw(rt, "visible to")
 	}
-	for _, field := range rapid.SliceOfNDistinct(rapid.SampledFrom(domain.FilterFields()), 0, 2, rapid.ID).Draw(rt, "fields") {
+	for _, field := range rapid.SliceOfNDistinct(rapid.SampledFrom(domain.FilterFields()), 0, 3, rapid.ID).Draw(rt, "fields") {
 		of, ok := values[field]
 		if !ok {
 			of = account
 		}
-		q.Filters = append(q.Filters, domain.Filter{Field: field, Values: rapid.SliceOfN(of, 0, 3).Draw(rt, field)})
+		q.Filters = append(q.Filters, domain.Filter{Field: field, Values: rapid.SliceOfN(of, 0, 4).Draw(rt, field)})
 	}
 	if rapid.IntRange(0, 2).Draw(rt, "from a place") == 0 {
-		q.After = &domain.Place{CreatedAt: rapid.Int64Range(0, 4).Draw(rt, "after"), ID: id(rapid.IntRange(0, 6).Draw(rt, "after id"))}
+		q.After = &domain.Place{CreatedAt: at.Draw(rt, "after"), ID: id(rapid.IntRange(0, 4*before).Draw(rt, "after id"))}
 	}
 	return q
 }
@@ -382,4 +495,136 @@ func TestAnIndexEntryWithoutDocumentIsLeftOut(t *testing.T) {
 			t.Fatalf("it was not said:\n%s", r.output.String())
 		}
 	})
+}
+
+// What one index names and another does not is left out before documents are read,
+// and what a page shows takes two trips, or one.
+func TestOnlyTheDocumentsOfThePageAreRead(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		r := newRig(t, rdb, newFakeLog("log"))
+		for n := range 1000 {
+			s := session(n, int64(n), room(fmt.Sprint("room", n%2)), with(fmt.Sprint("third", n%3), fmt.Sprint("ninth", n%9)))
+			if n%100 == 0 {
+				s.Type = domain.TypeTelemed
+			}
+			r.log.append(s)
+		}
+		r.caughtUp()
+		sessions := r.log.newest()
+		trips := new(tripCounter)
+		rdb.AddHook(trips)
+		is := func(field string, values ...string) domain.Filter { return domain.Filter{Field: field, Values: values} }
+		for name, c := range map[string]struct {
+			filters          []domain.Filter
+			trips, documents int64
+		}{
+			"all":                        {nil, 2, 20},
+			"one filter":                 {[]domain.Filter{is("room", "room0")}, 2, 20},
+			"two filters":                {[]domain.Filter{is("room", "room0"), is("participants", "third0")}, 2, 20},
+			"two filters of some values": {[]domain.Filter{is("room", "room0", "room1"), is("participants", "third0", "third1")}, 2, 20},
+			"few sessions":               {[]domain.Filter{is("room", "room0"), is("type", "telemed"), is("participants", "third0")}, 1, 0}, // 4 came with their members
+			"no session":                 {[]domain.Filter{is("room", "room1"), is("type", "telemed")}, 1, 0},
+		} {
+			q := domain.Everything(20)
+			q.Filters = c.filters
+			trips.reset()
+			checkList(t, r.ReadModel, sessions, q)
+			if trips.trips.Load() != c.trips || trips.documents.Load() != c.documents {
+				t.Errorf("%s: %d trips, with MGET %d documents", name, trips.trips.Load(), trips.documents.Load())
+			}
+		}
+	})
+}
+
+// A URL has room for some hundred values.
+func TestAFilterCanHaveHundredsOfValues(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		r := newRig(t, rdb, newFakeLog("log"))
+		var rooms, accounts []string
+		for n := range 500 {
+			rooms, accounts = append(rooms, fmt.Sprint("room", n)), append(accounts, fmt.Sprint("account", n))
+		}
+		for n := range 2000 {
+			r.log.append(session(n, int64(n/100), room(rooms[n*n%500]), with(accounts[n%250*2], accounts[n*7%250*2+1])))
+		}
+		r.caughtUp()
+		for _, ascending := range []bool{false, true} {
+			q := domain.Query{MaxCreatedAt: math.MaxInt64, Limit: 100, Ascending: ascending, Count: true,
+				Filters: []domain.Filter{{Field: "participants", Values: accounts[:300]}}}
+			checkList(t, r.ReadModel, r.log.newest(), q)
+			q.Filters = append(q.Filters, domain.Filter{Field: "room", Values: rooms[:300]})
+			q.Count = false // that would cost too much
+			checkList(t, r.ReadModel, r.log.newest(), q)
+		}
+	})
+}
+
+func TestALongListWaitsForItsTurnAndAShortOneDoesNot(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		r := newRig(t, rdb, newFakeLog("log"))
+		for n := range 3 * maxDocuments {
+			r.log.append(session(n, int64(n), room(fmt.Sprint("room", n%3))))
+		}
+		r.caughtUp()
+		leave, err := enter(t.Context(), r.pace.turn)
+		mustRun(t, err)
+		in := func(limit int, rooms ...string) domain.Query {
+			q := domain.Everything(limit)
+			q.Filters = []domain.Filter{{Field: "room", Values: rooms}, {Field: "state", Values: []string{"created"}}}
+			return q
+		}
+		skipping := domain.Everything(1)
+		skipping.Skip = freeSkip + 1
+		for name, c := range map[string]struct {
+			q    domain.Query
+			free bool
+		}{
+			"a page":                    {domain.Everything(maxDocuments), true},
+			"of what is filtered":       {in(50, "room1"), true},
+			"a long page with little":   {in(1000, "room1"), true},
+			"a long page":               {domain.Everything(1000), false},
+			"what is filtered and long": {in(1000, "room1", "room2"), false},
+			"a long way to skip":        {skipping, false},
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			_, err := r.List(ctx, c.q)
+			cancel()
+			if c.free && err != nil || !c.free && !errors.Is(err, domain.ErrTooExpensive) {
+				t.Errorf("%s: got %v", name, err)
+			}
+		}
+		counting := in(50, "room1")
+		counting.Count = true
+		page, err := r.List(t.Context(), counting)
+		if err != nil || len(page.Documents) != 50 || page.Total != nil {
+			t.Errorf("with a count: %d documents, %v, %v", len(page.Documents), page.Total, err)
+		}
+		leave()
+		checkList(t, r.ReadModel, r.log.newest(), counting)
+		checkList(t, r.ReadModel, r.log.newest(), domain.Everything(1000))
+	})
+}
+
+// A tripCounter counts what a client asks of Redis.
+type tripCounter struct{ trips, documents atomic.Int64 } // documents are those of MGET
+
+func (c *tripCounter) reset() { c.trips.Store(0); c.documents.Store(0) }
+
+func (c *tripCounter) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (c *tripCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		switch cmd.Name() {
+		case "mget":
+			c.documents.Add(int64(len(cmd.Args()) - 2)) // without the name and the checkpoint
+			c.trips.Add(1)
+		case "evalsha":
+			c.trips.Add(1)
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func (c *tripCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
 }

@@ -7,39 +7,29 @@ import (
 	"chatsessions/domain"
 )
 
-// A plan is how a query is answered: which indexes could be walked, which part
-// of them, and what a document found there has to satisfy.
+// A plan is how a query is answered: which part of the indexes is walked, and what
+// is to be found there.
 type plan struct {
-	query      domain.Query
-	tests      []test
-	candidates []source
-	whole      bounds // of createdAt
-	rest       bounds // what of it lies behind the place where the page before ended
-	empty      bool   // no session can match, whatever there is
+	query domain.Query
+	tests []test // at least one; a session in the list passes all of them
+	whole bounds // of createdAt
+	rest  bounds // what of it lies behind the place where the page before ended
+	empty bool   // no session can match, whatever there is
 }
 
-// A source is one way to walk through all sessions that a query can match: the
-// union of some indexes.
-type source struct {
-	indexes []string
-	alone   bool // every session in it matches
-	exact   bool // and is in only one of the indexes, so that their sizes add up
-}
-
-// A test is one condition on a document: it must be in one of some indexes.
+// A test is one condition on a session: it must be in one of some indexes.
 type test struct {
 	indexes []string
 	values  []string
 	of      func(*domain.Session) []string // the session's own values
 	hashed  bool                           // an index's name does not prove the value
+	apart   bool                           // no session is in two of the indexes
 }
 
-func newTest(values []string, index func(string) string, of func(*domain.Session) []string) test {
+func newTest(values []string, indexes func(string) []string, of func(*domain.Session) []string) test {
 	t := test{values: values, of: of}
 	for _, value := range values {
-		if index != nil {
-			t.indexes = append(t.indexes, index(value))
-		}
+		t.indexes = append(t.indexes, indexes(value)...)
 		t.hashed = t.hashed || !isPlain(value)
 	}
 	return t
@@ -59,6 +49,7 @@ func newPlan(q domain.Query) (*plan, error) {
 			p.rest = p.whole.resume(string(member))
 		}
 	}
+	seen := q.VisibleTo == "" // no session is found that the account may not see
 	for _, filter := range q.Filters {
 		if !slices.Contains(domain.FilterFields(), filter.Field) {
 			return nil, fmt.Errorf("no index of field %q", filter.Field)
@@ -70,29 +61,34 @@ func newPlan(q domain.Query) (*plan, error) {
 			continue
 		}
 		t := newTest(values,
-			func(value string) string { return fieldIndex(filter.Field, value) },
+			func(value string) []string { return []string{fieldIndex(filter.Field, value)} },
 			func(s *domain.Session) []string { return s.FilterValues(filter.Field) })
+		t.apart = len(values) == 1 || filter.Field != "participants"
 		p.tests = append(p.tests, t)
 		// What the account created or takes part in, it may see.
-		implied := q.VisibleTo == "" || slices.Equal(values, []string{q.VisibleTo}) &&
+		seen = seen || slices.Equal(values, []string{q.VisibleTo}) &&
 			(filter.Field == "createdBy" || filter.Field == "participants")
-		alone := len(q.Filters) == 1 && implied
-		p.candidates = append(p.candidates, source{
-			indexes: t.indexes, alone: alone,
-			exact: alone && (len(values) == 1 || filter.Field != "participants"),
-		})
 	}
-	if q.VisibleTo != "" {
-		t := newTest([]string{q.VisibleTo}, nil, (*domain.Session).Readers)
-		t.indexes = readerIndexes(q.VisibleTo)
-		p.tests = append(p.tests, t)
-		p.candidates = append(p.candidates, source{indexes: t.indexes, alone: len(q.Filters) == 0})
+	if !seen {
+		p.tests = append(p.tests, newTest([]string{q.VisibleTo}, readerIndexes, (*domain.Session).Readers))
 	}
-	if len(p.candidates) == 0 {
-		p.candidates = []source{{indexes: []string{indexAll}, alone: true, exact: true}}
+	if len(p.tests) == 0 {
+		p.tests = []test{{indexes: []string{indexAll}, apart: true}}
 	}
 	return p, nil
 }
+
+// indexes returns how many indexes the tests have together.
+func (p *plan) indexes() int {
+	n := 0
+	for _, t := range p.tests {
+		n += len(t.indexes)
+	}
+	return n
+}
+
+// counts says whether the sizes of the indexes add up to that of the whole result.
+func (p *plan) counts() bool { return len(p.tests) == 1 && p.tests[0].apart }
 
 // matches verifies a document against the whole query. A name of an index that
 // holds a hash is taken for a hint: then the document's own values decide.
@@ -132,16 +128,6 @@ func (b bounds) after(member string) bounds {
 		b.low = lexAfter(member)
 	} else {
 		b.high = lexBefore(member)
-	}
-	return b
-}
-
-// from returns what lies at and behind a member.
-func (b bounds) from(member string) bounds {
-	if b.ascending {
-		b.low = lexFrom(member)
-	} else {
-		b.high = lexFrom(member)
 	}
 	return b
 }

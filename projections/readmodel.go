@@ -30,6 +30,9 @@ type ReadModelOptions struct {
 	// AskEnd says that other nodes write to the log, and have read models of their own
 	// that this one does not hear of: each answer first asks the log for its end.
 	AskEnd bool
+	// Writes says how many commands are being carried out now; nil is none. Lists make
+	// room for them.
+	Writes func() int
 	// Connections, where it is set, counts the connections to Redis and to the log that
 	// have been made: behind a new one there may be an older copy of either.
 	Connections func() uint64
@@ -53,7 +56,8 @@ type ReadModel struct {
 	sharesLog   atomic.Bool               // nodes with another layout use the same log
 	registered  atomic.Pointer[time.Time] // when this node first said which layout it has
 	compared    uint64                    // connections when checkpoint and log were last compared
-	budget      int                       // documents that a list may look at
+	budget      int                       // entries of indexes that a list may look at
+	pace        *pace
 }
 
 // NewReadModel returns the read model of a log in the Redis of rdb. It answers
@@ -62,6 +66,7 @@ func NewReadModel(rdb redis.UniversalClient, log Log, opts ReadModelOptions) (*R
 	m := &ReadModel{
 		rdb: rdb, log: log, partitions: newPartitions(opts.Partitions), logger: opts.Logger,
 		private: opts.Private, askEnd: opts.AskEnd, connections: opts.Connections, compared: math.MaxUint64, budget: maxExamined,
+		pace: newPace(opts.Writes),
 	}
 	var err error
 	if m.pipelined, err = pipeline(rdb); err != nil {

@@ -11,22 +11,13 @@ import (
 var (
 	//go:embed scripts/sweep.lua
 	sweepSource string
-	//go:embed scripts/slice.lua
-	sliceSource string
-	//go:embed scripts/members.lua
-	membersSource string
-	//go:embed scripts/sizes.lua
-	sizesSource string
-	//go:embed scripts/seek.lua
-	seekSource string
+	//go:embed scripts/list.lua
+	listSource string
 	//go:embed scripts/savequery.lua
 	saveQuerySource string
 
-	sweepScript   = redis.NewScript(sweepSource)
-	sliceScript   = redis.NewScript(sliceSource)
-	membersScript = redis.NewScript(membersSource)
-	sizesScript   = redis.NewScript(sizesSource)
-	seekScript    = redis.NewScript(seekSource)
+	sweepScript = redis.NewScript(sweepSource)
+	listScript  = redis.NewScript(listSource)
 
 	//go:embed scripts/layouts.lua
 	layoutsSource string

@@ -2,246 +2,253 @@ package projections
 
 import (
 	"context"
-	"errors"
+	"encoding/hex"
 	"fmt"
-	"slices"
-	"strings"
-	"time"
+	"math"
 
-	"chatsessions/domain"
+	"golang.org/x/sync/errgroup"
 )
 
-// Bounds of one slice, so that the script which reads it stays short.
+// Bounds of one trip to Redis, which serves nobody else meanwhile.
 const (
-	minSlice      = 32  // members
-	maxSlice      = 256 // members
-	maxSliceBytes = 1 << 20
+	// minLooks and maxLooks are entries of indexes to look at in one slice: a look
+	// takes Redis 0.15 to 0.3 µs.
+	minLooks, maxLooks = 128, 1024
+	// looksPerFind is with how many of them the first slice of a list with several
+	// filters tries to find a session.
+	looksPerFind = 8
+	// maxDocuments is how many documents are asked for in one trip, 0.2 µs each.
+	maxDocuments = 128
+	// fewDocuments is how many come in the same trip as their members. There they take
+	// Redis 2 µs each; from ten on, another trip is cheaper for everybody.
+	fewDocuments = 10
 )
 
-// walk calls visit with every document of the source that matches the query, in
-// order, until visit returns false. wanted is how many matches the caller will
-// take, about. It returns domain.ErrTooExpensive when it has cost too much.
-func (l *listing) walk(ctx context.Context, from source, part bounds, wanted int, visit func(*stored) bool) error {
-	size := min(max(wanted, minSlice), maxSlice)
-	if from.alone {
-		size = min(wanted, maxSlice)
+// A walker walks through what one partition has of a list, slice by slice.
+type walker struct {
+	*listing
+	*view
+	part   bounds  // what has not been walked yet
+	found  []*pick // what has been found there and was not taken yet
+	passed string  // the member in front of part: all before it has been found
+	done   bool    // there is nothing in part
+
+	source int   // the test whose indexes are walked, from 1; 0 until Redis has chosen
+	size   int64 // how many members they have within the plan's bounds; 0 if Redis was not asked
+	skip   int   // members to leave out by rank
+	looks  int   // bound of the next slice
+	looked int   // how many entries of indexes have been looked at
+	few    int   // for how many members their documents come with them
+}
+
+// A pick is a member that was found for the list, and its document.
+type pick struct {
+	walker   *walker
+	member   string
+	read     bool
+	document *stored // nil until it was read, or if there is none
+}
+
+// set takes Redis' answer for the document.
+func (p *pick) set(value any) (err error) {
+	p.read = true
+	if text, ok := value.(string); ok {
+		p.document, err = decodeDocument(text)
 	}
-	read := l.slice
-	if len(from.indexes) > 1 {
-		read = l.merged
+	return err
+}
+
+// read finds some of the next members, find at most, none if it is 0.
+func (w *walker) read(ctx context.Context, find int) error {
+	keys := make([]string, 1, 1+w.plan.indexes())
+	keys[0] = w.keys.checkpoint()
+	command, first, last := w.part.args()
+	args := []any{
+		command, first, last, w.skip, w.source, w.plan.whole.low, w.plan.whole.high,
+		w.looks, find, w.few, w.keys.documents(),
 	}
-	for examined := 0; ; {
-		if examined >= l.budget || !time.Now().Before(l.deadline) {
-			return domain.ErrTooExpensive
+	for _, t := range w.plan.tests {
+		args = append(args, len(t.indexes))
+		for _, index := range t.indexes {
+			keys = append(keys, w.keys.index(index))
 		}
-		found, rest, more, err := read(ctx, from.indexes, part, size)
-		switch {
-		case err != nil && examined > 0 && errors.Is(err, context.DeadlineExceeded):
-			return domain.ErrTooExpensive
-		case err != nil:
-			return err
+	}
+	reply, err := listScript.Run(ctx, w.rdb, keys, args...).Slice()
+	if err != nil {
+		return err
+	}
+	if err := w.check(ctx, w.view, reply[0]); err != nil {
+		return err
+	}
+	return w.learn(reply, find)
+}
+
+// learn takes note of what the script has returned.
+func (w *walker) learn(reply []any, find int) error {
+	source, _ := reply[1].(int64)
+	size, _ := reply[2].(int64)
+	looked, _ := reply[3].(int64)
+	members, _ := reply[5].([]any)
+	documents, ok := reply[6].([]any)
+	if !ok || source == 0 {
+		return fmt.Errorf("redis returned %v for a slice of a list", reply)
+	}
+	if w.source == 0 {
+		w.source, w.size = int(source), size
+	}
+	w.looked += int(looked)
+	if find == 0 {
+		return nil
+	}
+	w.skip, w.looks = 0, min(2*w.looks, maxLooks)
+	picks := make([]pick, len(members))
+	for i, value := range members {
+		p := &picks[i]
+		p.walker = w
+		if p.member, _ = value.(string); len(p.member) != memberLength {
+			return fmt.Errorf("an index member of %d bytes is not in the layout %s", len(p.member), layoutVersion)
 		}
-		for _, e := range found {
-			examined++
-			ok, err := l.verify(ctx, e)
-			if err != nil {
+		if i < len(documents) {
+			if err := p.set(documents[i]); err != nil {
 				return err
 			}
-			if ok && !visit(e.document) {
-				return nil
-			}
 		}
-		if !more {
-			return nil
-		}
-		part = rest
-		size = min(2*size, maxSlice)
+		w.found = append(w.found, p)
 	}
+	if w.passed, ok = reply[4].(string); ok {
+		w.part = w.part.after(w.passed)
+	} else {
+		w.done = true
+	}
+	return nil
 }
 
-// An entry is a member of an index and its document, nil when there is none.
-type entry struct {
-	member   string
-	document *stored
+// cost is how many entries of indexes are looked at for each member of the source.
+func (w *walker) cost() int {
+	own := len(w.plan.tests[w.source-1].indexes)
+	return min(2, own) + w.plan.indexes() - own
 }
 
-// verify says whether an entry belongs in the result. The member of a document
-// that was changed between two reads may no longer be its own.
-func (l *listing) verify(ctx context.Context, e entry) (bool, error) {
-	if e.document == nil {
-		_, id := placeOf(e.member)
-		l.logger.WarnContext(ctx, "an index names a session that the read model does not hold", "id", id)
-		return false, nil
-	}
-	if e.document.member != e.member {
-		return false, nil
-	}
-	return l.plan.matches(e.document)
+// rewind begins anew, with everything that the plan's bounds hold.
+func (w *walker) rewind() {
+	w.part, w.found, w.passed, w.done, w.looks = w.plan.whole, nil, "", false, maxLooks
+	w.few = 0
 }
 
-// slice reads the next members of one index with their documents, as one view.
-func (l *listing) slice(ctx context.Context, indexes []string, part bounds, size int) (found []entry, rest bounds, more bool, err error) {
-	command, first, last := part.args()
-	reply, err := sliceScript.Run(ctx, l.rdb, []string{l.view.keys.checkpoint(), l.view.keys.index(indexes[0])},
-		command, first, last, size, l.view.keys.documents(), maxSliceBytes).Slice()
-	if err != nil {
-		return nil, part, false, err
-	}
-	if err := l.check(ctx, l.view, reply[0]); err != nil {
-		return nil, part, false, err
-	}
-	members, err := texts(reply[1])
-	if err != nil {
-		return nil, part, false, err
-	}
-	documents, _ := reply[2].([]any)
-	more = len(members) == size || len(documents) < len(members)
-	for i, value := range documents {
-		e, err := newEntry(members[i], value)
-		if err != nil {
-			return nil, part, false, err
+// nearest returns the walker whose next member, or whose next slice, comes first in
+// the order of the list; nil when all is walked.
+func nearest(walkers []*walker) *walker {
+	var first *walker
+	place := ""
+	for _, w := range walkers {
+		at := w.passed
+		switch {
+		case len(w.found) > 0:
+			at = w.found[0].member
+		case w.done:
+			continue
 		}
-		found = append(found, e)
+		if first == nil || w.part.precedes(at, place) {
+			first, place = w, at
+		}
 	}
-	if len(found) > 0 {
-		part = part.after(found[len(found)-1].member)
-	}
-	return found, part, more, nil
+	return first
 }
 
-// merged reads the next members of several indexes, each member once, and then
-// their documents.
-func (l *listing) merged(ctx context.Context, indexes []string, part bounds, size int) (found []entry, rest bounds, more bool, err error) {
-	each := max(2*size/len(indexes), 8)
-	keys := []string{l.view.keys.checkpoint()}
-	for _, index := range indexes {
-		keys = append(keys, l.view.keys.index(index))
-	}
-	command, first, last := part.args()
-	reply, err := membersScript.Run(ctx, l.rdb, keys, command, first, last, each).Slice()
-	if err != nil {
-		return nil, part, false, err
-	}
-	if err := l.check(ctx, l.view, reply[0]); err != nil {
-		return nil, part, false, err
-	}
-	var members []string
-	horizon := "" // behind it, an index that was not read to its end may hold more
-	for _, r := range reply[1:] {
-		some, err := texts(r)
-		if err != nil {
-			return nil, part, false, err
+// next takes the next member, nil when there are no more. It returns
+// domain.ErrTooExpensive when finding it would cost too much.
+func (l *listing) next(ctx context.Context) (*pick, error) {
+	for {
+		w := nearest(l.walkers)
+		if w == nil {
+			return nil, nil
 		}
-		members = append(members, some...)
-		if len(some) == each && (horizon == "" || part.precedes(some[each-1], horizon)) {
-			horizon = some[each-1]
+		if len(w.found) > 0 {
+			p := w.found[0]
+			w.found = w.found[1:]
+			l.wanted--
+			l.taken++
+			return p, nil
 		}
-	}
-	slices.SortFunc(members, func(a, b string) int {
-		if part.ascending {
-			return strings.Compare(a, b)
-		}
-		return strings.Compare(b, a)
-	})
-	members = slices.Compact(members)
-	if horizon != "" {
-		more = true
-		members = slices.DeleteFunc(members, func(m string) bool { return part.precedes(horizon, m) })
-	}
-	if len(members) > size {
-		more = true
-		members = members[:size]
-	}
-	found, err = l.documents(ctx, members)
-	if len(members) > 0 {
-		part = part.after(members[len(members)-1])
-	}
-	return found, part, more, err
-}
-
-// documents reads the documents of some members.
-func (l *listing) documents(ctx context.Context, members []string) ([]entry, error) {
-	if len(members) == 0 {
-		return nil, nil
-	}
-	keys := []string{l.view.keys.checkpoint()}
-	for _, member := range members {
-		_, id := placeOf(member)
-		keys = append(keys, l.view.keys.document(id))
-	}
-	reply, err := l.rdb.MGet(ctx, keys...).Result()
-	if err != nil {
-		return nil, err
-	}
-	if err := l.check(ctx, l.view, reply[0]); err != nil {
-		return nil, err
-	}
-	found := make([]entry, len(members))
-	for i, member := range members {
-		if found[i], err = newEntry(member, reply[i+1]); err != nil {
+		if err := l.further(ctx, w, l.portion()); err != nil {
 			return nil, err
 		}
 	}
-	return found, nil
 }
 
-// seek returns the part of an index that begins after so many members.
-func (l *listing) seek(ctx context.Context, index string, part bounds, skip int) (rest bounds, any bool, err error) {
-	command, low, high := "ZRANGE", "", ""
-	if part.ascending && part.low != lexFirst {
-		low, high = lexFirst, complement(part.low)
+// portion is how many members each partition has to find, so that together they have
+// what is wanted. Sessions are spread over the partitions at random; two slices
+// where one would have done cost more than some members too many.
+func (l *listing) portion() int {
+	n := float64(l.wanted)
+	if partitions := float64(len(l.walkers)); partitions > 1 {
+		n = n/partitions + 4*math.Sqrt(n/partitions)
 	}
-	if !part.ascending {
-		command = "ZREVRANGE"
-		if part.high != lexLast {
-			low, high = complement(part.high), lexLast
+	return int(min(max(n, 1), maxLooks))
+}
+
+// fetch reads the documents that some picks still lack, those of each partition in one trip.
+func (l *listing) fetch(ctx context.Context, picks []*pick) error {
+	return together(l.walkers, func(w *walker) error {
+		keys, own := []string{w.keys.checkpoint()}, []*pick(nil)
+		for _, p := range picks {
+			if p.walker == w && !p.read {
+				keys, own = append(keys, w.keys.document(idOf(p.member))), append(own, p)
+			}
 		}
-	}
-	reply, err := seekScript.Run(ctx, l.rdb, []string{l.view.keys.checkpoint(), l.view.keys.index(index)},
-		command, low, high, skip).Slice()
-	if err != nil {
-		return part, false, err
-	}
-	if err := l.check(ctx, l.view, reply[0]); err != nil {
-		return part, false, err
-	}
-	member, ok := reply[1].(string)
-	if !ok {
-		return part, false, nil
-	}
-	return part.from(member), true, nil
-}
-
-// complement turns the bound of a range into that of what the range leaves out.
-func complement(bound string) string {
-	if bound[0] == '[' {
-		return "(" + bound[1:]
-	}
-	return "[" + bound[1:]
-}
-
-func newEntry(member string, value any) (entry, error) {
-	if len(member) != memberLength {
-		return entry{}, fmt.Errorf("an index member of %d bytes is not in the layout %s", len(member), layoutVersion)
-	}
-	text, ok := value.(string)
-	if !ok {
-		return entry{member: member}, nil
-	}
-	d, err := decodeDocument(text)
-	return entry{member, d}, err
-}
-
-func texts(reply any) ([]string, error) {
-	values, ok := reply.([]any)
-	if !ok {
-		return nil, fmt.Errorf("redis returned %T for members", reply)
-	}
-	all := make([]string, len(values))
-	for i, v := range values {
-		if all[i], ok = v.(string); !ok {
-			return nil, fmt.Errorf("redis returned %T for a member", v)
+		if len(own) == 0 {
+			return nil
 		}
+		reply, err := w.rdb.MGet(ctx, keys...).Result()
+		if err != nil {
+			return err
+		}
+		if err := w.check(ctx, w.view, reply[0]); err != nil {
+			return err
+		}
+		for i, p := range own {
+			if err := p.set(reply[1+i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// verify says whether a pick belongs in the result: a session may have changed since
+// its member was found.
+func (l *listing) verify(ctx context.Context, p *pick) (bool, error) {
+	if p.document == nil {
+		l.logger.WarnContext(ctx, "an index names a session that the read model does not hold", "id", idOf(p.member))
+		return false, nil
 	}
-	return all, nil
+	if p.document.member != p.member {
+		return false, nil
+	}
+	return l.plan.matches(p.document)
+}
+
+// idOf returns the id in a member, as placeOf does, for every document of a list.
+func idOf(member string) string {
+	b := []byte(member[8:])
+	id := make([]byte, 0, 36)
+	for _, part := range [][]byte{b[:4], b[4:6], b[6:8], b[8:10], b[10:]} {
+		if len(id) > 0 {
+			id = append(id, '-')
+		}
+		id = hex.AppendEncode(id, part)
+	}
+	return string(id)
+}
+
+// together runs f for all walkers at once, and returns their errors.
+func together(walkers []*walker, f func(*walker) error) error {
+	if len(walkers) == 1 {
+		return f(walkers[0])
+	}
+	var all errgroup.Group
+	for _, w := range walkers {
+		all.Go(func() error { return f(w) })
+	}
+	return all.Wait()
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -87,8 +88,15 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 	defer stop()
 	parts, running := errgroup.WithContext(running)
 	private := c.RedisURL == ""
+	var api atomic.Pointer[chathttp.Server] // nil until it serves
 	reads, err := projections.NewReadModel(stores.redis, stores.log, projections.ReadModelOptions{
 		Logger: logger, Partitions: c.RedisPartitions, Private: private, AskEnd: c.NATS.URL != "" && private,
+		Writes: func() int {
+			if server := api.Load(); server != nil {
+				return int(server.Stats().Commands)
+			}
+			return 0
+		},
 		Connections: func() uint64 { return stores.redisConnections.Load() + stores.log.Connections() },
 	})
 	if err != nil {
@@ -124,6 +132,7 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 			Observe: measured.requests(), Now: now, Logger: logger,
 		})
 		measured.server(server)
+		api.Store(server)
 		return c.serveHTTP(running, listener, server, s.out, logger)
 	})
 	if err := parts.Wait(); err != nil {
