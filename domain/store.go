@@ -47,7 +47,7 @@ func (r *Recorded) JSON() []byte {
 
 // A Document is a session as the read model holds it.
 type Document struct {
-	JSON    []byte // the bytes that a client gets
+	JSON    string // what a client gets
 	Version uint64
 	Visible bool // to the account for which it was asked
 }
@@ -141,7 +141,7 @@ type Place struct {
 
 // A Page is one part of a list.
 type Page struct {
-	Documents [][]byte // each session as the client gets it
+	Documents []string // each session as the client gets it
 	Next      *Place   // where the next page starts after; nil on the last page
 	Total     *int64   // size of the whole result; nil when not counted
 }

@@ -43,8 +43,13 @@ type Options struct {
 	// when the events up to a position are on disk, or fails. Nil is for a server
 	// that acknowledges only what is on disk (sync_interval: always).
 	Durable func(ctx context.Context, position uint64) error
-	Logger  *slog.Logger
+	// Existing has Open return ErrNoLog where there is no log, and not create one.
+	Existing bool
+	Logger   *slog.Logger
 }
+
+// ErrNoLog is returned by Open with Options.Existing where there is no log.
+var ErrNoLog = errors.New("there is no log on these servers")
 
 // Log is the log of all events. It is safe for concurrent use.
 type Log struct {
@@ -139,7 +144,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	ctx, cancel := withPatience(ctx, openPatience)
 	defer cancel()
 	needed := streamConfig(o.Replicas)
-	found, err := ensureStream(ctx, js, needed)
+	found, err := ensureStream(ctx, js, needed, o.Existing)
 	if err != nil {
 		return nil, fmt.Errorf("open log: stream %s: %w", StreamName, err)
 	}
@@ -304,13 +309,18 @@ func compare(found, needed jetstream.StreamConfig) []Difference {
 }
 
 // ensureStream returns the stream as the server has it, created where there was
-// none. What comes back after a creation is compared too: the server changes
-// some settings in silence, and an old one leaves out what it does not know.
-func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) (*jetstream.StreamInfo, error) {
+// none, unless only an existing one will do. What comes back after a creation is
+// compared too: the server changes some settings in silence, and an old one leaves out
+// what it does not know.
+func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig, existing bool) (*jetstream.StreamInfo, error) {
 	var pause backoff
 	for {
 		attempt, cancel := context.WithTimeout(ctx, dialTimeout)
 		stream, err := js.Stream(attempt, StreamName)
+		if existing && errors.Is(err, jetstream.ErrStreamNotFound) {
+			cancel()
+			return nil, ErrNoLog
+		}
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			stream, err = js.CreateStream(attempt, config)
 		}

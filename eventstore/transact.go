@@ -213,6 +213,9 @@ func (w *write) attempt(ctx context.Context, pause *backoff) (domain.Recorded, *
 func (w *write) resolve(ctx context.Context) (domain.Recorded, *Record, error) {
 	id := w.events[0].Session.ID
 	latest, err := w.log.newest(ctx, id, leader)
+	if errors.Is(err, domain.ErrUnreadable) {
+		return w.resolveBeneath(ctx, err)
+	}
 	if err != nil {
 		return domain.Recorded{}, nil, w.failed(err)
 	}
@@ -239,6 +242,21 @@ func (w *write) resolve(ctx context.Context) (domain.Recorded, *Record, error) {
 		return recorded, nil, err
 	}
 	return domain.Recorded{}, latest, nil
+}
+
+// resolveBeneath is resolve where the session's newest message is no event: our events
+// may lie beneath it, and if not, they never will be there.
+func (w *write) resolveBeneath(ctx context.Context, foreign error) (domain.Recorded, *Record, error) {
+	first, err := w.firstAfter(ctx)
+	switch {
+	case err == nil && first.ID == w.lastID:
+		recorded, err := w.recorded(ctx, first.Position)
+		return recorded, nil, err
+	case err == nil, errors.Is(err, domain.ErrUnreadable):
+		w.loose = false
+		return domain.Recorded{}, nil, fmt.Errorf("append to session %s: %w", w.events[0].Session.ID, foreign)
+	}
+	return domain.Recorded{}, nil, w.failed(err)
 }
 
 // firstAfter returns the event of the session that stands where the write's last

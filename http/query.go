@@ -279,6 +279,14 @@ func parseSelectOnly(text string) (selection, error) {
 	return s, nil
 }
 
+// projectText is project for a text.
+func (s selection) projectText(document string) string {
+	if len(s) == 0 {
+		return document
+	}
+	return string(s.project([]byte(document)))
+}
+
 // project keeps the selected members of a session's JSON.
 func (s selection) project(document []byte) []byte {
 	if len(s) == 0 {

@@ -98,7 +98,8 @@ func (s *Server) get(c *fiber.Ctx) error {
 		c.Set(fiber.HeaderCacheControl, cachePrivately)
 		return c.SendStatus(fiber.StatusNotModified)
 	}
-	return sendSession(c, names.project(document.JSON), document.Version)
+	describeSession(c, document.Version)
+	return c.SendString(names.projectText(document.JSON))
 }
 
 // load gets a session from the read model, or from the log where the read model
@@ -129,7 +130,7 @@ func (s *Server) load(c *fiber.Ctx, id string) (domain.Document, error) {
 	s.Reads.Observe(recorded.Position)
 	c.Set(headerSource, "log")
 	return domain.Document{
-		JSON:    recorded.JSON(),
+		JSON:    string(recorded.JSON()),
 		Version: recorded.Session.Version,
 		Visible: caller.MaySee(&recorded.Session),
 	}, nil
@@ -172,14 +173,24 @@ func (s *Server) list(c *fiber.Ctx) error {
 	}
 	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
 	c.Set(fiber.HeaderCacheControl, cachePrivately)
-	body := []byte{'['}
-	for i, document := range page.Documents {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		body = append(body, query.names.project(document)...)
+	c.Response().SetBodyRaw(array(page.Documents, query.names))
+	return nil
+}
+
+// array writes sessions as a JSON array.
+func array(documents []string, names selection) []byte {
+	size := len("[]")
+	for _, document := range documents {
+		size += len(document) + len(",")
 	}
-	return c.Send(append(body, ']'))
+	b := append(make([]byte, 0, size), '[')
+	for i, document := range documents {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, names.projectText(document)...)
+	}
+	return append(b, ']')
 }
 
 // A write is what a POST and a PATCH have in common.
@@ -286,7 +297,8 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.
 			"the session has too many events to tell whether this Idempotency-Key was used; without one, and with If-Match, the request will do").
 			with(fiber.HeaderRetryAfter, "3600"), true)
 	case errors.Is(err, domain.ErrUnreadable):
-		return recorded, unwritten(unreadable(err), false)
+		// With a key, it may have been written by an earlier request.
+		return recorded, unwritten(unreadable(err), w.key.given)
 	case errors.Is(err, domain.ErrUnavailable):
 		return recorded, unwritten(unavailable(err, "the log cannot be reached now; the change was not written, try again"), false)
 	}
@@ -334,10 +346,14 @@ func (s *Server) awaitPosition(c *fiber.Ctx) error {
 }
 
 func sendSession(c *fiber.Ctx, json []byte, version uint64) error {
+	describeSession(c, version)
+	return c.Send(json)
+}
+
+func describeSession(c *fiber.Ctx, version uint64) {
 	c.Set(fiber.HeaderETag, etag(version))
 	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
 	c.Set(fiber.HeaderCacheControl, cachePrivately)
-	return c.Send(json)
 }
 
 // sessionID returns the id that the path names; false for what cannot be one.

@@ -2,6 +2,7 @@ package projections
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,7 +48,14 @@ func (b *rebuild) compare(ctx context.Context, lanes []*lane) error {
 			return err
 		}
 		answers, ok := parseCheckpoint(found)
-		if !ok || answers.state != projected || answers.identity != b.builder.log.Identity() {
+		if ok = ok && answers.state == projected && answers.identity == b.builder.log.Identity(); ok {
+			rewritten, err := b.builder.isRewritten(ctx, answers)
+			if err != nil {
+				return err
+			}
+			ok = rewritten == ""
+		}
+		if !ok {
 			return nil
 		}
 		comparisons[i] = &comparison{rebuild: b, built: l.keys, answers: l.keys.of(answers.generation), doubts: map[doubt]struct{}{}}
@@ -162,7 +170,7 @@ func (c *comparison) index(ctx context.Context, name string) error {
 // resolve looks once more at what differed, and reports what differs still.
 func (c *comparison) resolve(ctx context.Context) error {
 	for d := range c.doubts {
-		for until := time.Now().Add(doubtPatience); ; {
+		for since := time.Now(); ; {
 			difference, decided, err := c.judge(ctx, d)
 			if err != nil {
 				return err
@@ -174,7 +182,10 @@ func (c *comparison) resolve(ctx context.Context) error {
 				}
 				break
 			}
-			if time.Now().After(until) {
+			if time.Since(since) > projectorPatience {
+				signal(c.needed)
+			}
+			if time.Since(since) > doubtPatience {
 				return fmt.Errorf("compare session %s: the read models do not reach the same event of it", d.id)
 			}
 			if !pause(ctx, 5*time.Millisecond) {
@@ -188,11 +199,14 @@ func (c *comparison) resolve(ctx context.Context) error {
 
 // judge says whether there is a difference, once that can be decided.
 func (c *comparison) judge(ctx context.Context, d doubt) (found *Difference, decided bool, err error) {
-	keys := []string{c.built.next(), c.answers.checkpoint(), c.built.document(d.id), c.answers.document(d.id)}
+	keys := []string{
+		c.built.next(), c.answers.checkpoint(), c.built.document(d.id), c.answers.document(d.id),
+		c.built.parked(), c.answers.parked(),
+	}
 	if d.index != "" {
 		keys = append(keys, c.built.index(d.index), c.answers.index(d.index))
 	}
-	reply, err := compareSessionScript.Run(ctx, c.rdb, keys, d.member).Slice()
+	reply, err := compareSessionScript.Run(ctx, c.rdb, keys, d.id, d.member).Slice()
 	if err != nil {
 		return nil, false, fmt.Errorf("compare session %s: %w", d.id, err)
 	}
@@ -212,6 +226,13 @@ func (c *comparison) judge(ctx context.Context, d doubt) (found *Difference, dec
 			}
 			held[i].position = stored.position
 		}
+		if text, _ := reply[4+i].(string); text != "" {
+			var parked Parked
+			if err := json.Unmarshal([]byte(text), &parked); err != nil {
+				return nil, false, fmt.Errorf("parked session %s: %w", d.id, err)
+			}
+			held[i].position = parked.Position
+		}
 	}
 	built, answers := &held[0], &held[1]
 	report := func(format string, args ...any) (*Difference, bool, error) {
@@ -223,7 +244,7 @@ func (c *comparison) judge(ctx context.Context, d doubt) (found *Difference, dec
 	case built.position > answers.reached, answers.position > built.reached:
 		return nil, false, nil // one of them is behind
 	case d.index != "":
-		inBuilt, inAnswers := reply[4] == int64(1), reply[5] == int64(1)
+		inBuilt, inAnswers := reply[6] == int64(1), reply[7] == int64(1)
 		switch {
 		case inBuilt == inAnswers:
 			return nil, true, nil
@@ -246,7 +267,7 @@ func (c *comparison) judge(ctx context.Context, d doubt) (found *Difference, dec
 // A side is what one generation holds of a session.
 type side struct {
 	text     string
-	position uint64 // of the document, 0 for none
+	position uint64 // of the event that left it so, 0 for none
 	reached  uint64 // by the generation
 	damaged  error
 }

@@ -3,6 +3,7 @@ package projections
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -42,10 +43,26 @@ func connect(t testing.TB, server *redistest.Server) redis.UniversalClient {
 	return rdb
 }
 
+// another returns a client of its own for the same Redis, as another process has.
+func another(t testing.TB, rdb redis.UniversalClient) *redis.Client {
+	t.Helper()
+	return database(t, rdb, rdb.(*redis.Client).Options().DB)
+}
+
+// database returns a client for the n-th database of a Redis.
+func database(t testing.TB, rdb redis.UniversalClient, n int) *redis.Client {
+	t.Helper()
+	options := *rdb.(*redis.Client).Options()
+	options.DB = n
+	client := redis.NewClient(&options)
+	t.Cleanup(func() { mustRun(t, client.Close()) })
+	return client
+}
+
 // A rig is a log, a projector and a read model over one Redis.
 type rig struct {
 	*ReadModel
-	keys      partition
+	keys      partition // the first one
 	t         testing.TB
 	rdb       redis.UniversalClient
 	log       *fakeLog
@@ -66,8 +83,14 @@ func newReadModel(t testing.TB, rdb redis.UniversalClient, log Log, opts ReadMod
 
 func newRig(t testing.TB, rdb redis.UniversalClient, log *fakeLog) *rig {
 	t.Helper()
+	return newRigOf(t, rdb, log, 1)
+}
+
+// newRigOf returns a rig whose read model has so many partitions.
+func newRigOf(t testing.TB, rdb redis.UniversalClient, log *fakeLog, partitions int) *rig {
+	t.Helper()
 	r := &rig{t: t, rdb: rdb, log: log, output: &syncBuffer{}}
-	r.ReadModel = newReadModel(t, rdb, log, ReadModelOptions{Logger: r.logger()})
+	r.ReadModel = newReadModel(t, rdb, log, ReadModelOptions{Logger: r.logger(), Partitions: partitions})
 	r.keys = r.partitions[0]
 	start(t, r.Run)
 	r.project()
@@ -75,13 +98,16 @@ func newRig(t testing.TB, rdb redis.UniversalClient, log *fakeLog) *rig {
 }
 
 // serving names the keys of the generation that answers.
-func (r *rig) serving() keyspace {
-	r.t.Helper()
-	c, ok := parseCheckpoint(r.rdb.Get(r.t.Context(), r.keys.checkpoint()).Val())
+func (r *rig) serving() keyspace { r.t.Helper(); return servingOf(r.t, r.rdb, r.keys) }
+
+func servingOf(t testing.TB, rdb redis.UniversalClient, part partition) keyspace {
+	t.Helper()
+	text := rdb.Get(t.Context(), part.checkpoint()).Val()
+	c, ok := parseCheckpoint(text)
 	if !ok {
-		r.t.Fatal("there is no read model")
+		t.Fatalf("there is no read model: %q", text)
 	}
-	return r.keys.of(c.generation)
+	return part.of(c.generation)
 }
 
 func (r *rig) logger() *slog.Logger {
@@ -90,7 +116,7 @@ func (r *rig) logger() *slog.Logger {
 
 // project runs a projector, the rig's first or a further one.
 func (r *rig) project() *running {
-	p := NewProjector(r.rdb, r.log, ProjectorOptions{Logger: r.logger(), Notify: r.Projected})
+	p := NewProjector(r.rdb, r.log, ProjectorOptions{Logger: r.logger(), Notify: r.Projected, Partitions: len(r.partitions)})
 	run := start(r.t, p.Run)
 	if r.projector == nil {
 		r.projector = run
@@ -105,6 +131,28 @@ func (r *rig) caughtUp() {
 	defer cancel()
 	if err := r.CaughtUp(ctx); err != nil {
 		r.t.Fatalf("the read model does not catch up: %v\n%s", err, r.output.String())
+	}
+}
+
+// mustBeWhole waits until the read model holds the whole log, and fails the test where
+// it is not what it would be from scratch, or where anything of another one is left.
+func (r *rig) mustBeWhole() {
+	r.t.Helper()
+	r.caughtUp()
+	sameKeys(r.t, dumpOf(r.t, r.rdb, len(r.partitions)), scratchOf(r.t, r.log, len(r.partitions)))
+	mustHaveOneGeneration(r.t, r.rdb, r.partitions)
+}
+
+// mustHaveOneGeneration fails the test where a partition notes other generations than
+// the one that answers.
+func mustHaveOneGeneration(t testing.TB, rdb redis.UniversalClient, partitions []partition) {
+	t.Helper()
+	for _, part := range partitions {
+		noted, err := rdb.SMembers(t.Context(), part.generations()).Result()
+		mustRun(t, err)
+		if answers := servingOf(t, rdb, part).generation; !slices.Equal(noted, []string{answers}) {
+			t.Errorf("partition %d notes the generations %q, and %q answers", part.shard, noted, answers)
+		}
 	}
 }
 
@@ -148,6 +196,12 @@ func eventually(t testing.TB, what string, condition func() bool) {
 // else there is. Of generations it shows no names, since these are made up.
 func dump(t testing.TB, rdb redis.UniversalClient) map[string]string {
 	t.Helper()
+	return dumpOf(t, rdb, 1)
+}
+
+// dumpOf is dump for a read model of so many partitions.
+func dumpOf(t testing.TB, rdb redis.UniversalClient, partitions int) map[string]string {
+	t.Helper()
 	ctx := context.Background()
 	keys, err := rdb.Keys(ctx, "*").Result()
 	mustRun(t, err)
@@ -156,13 +210,19 @@ func dump(t testing.TB, rdb redis.UniversalClient) map[string]string {
 		kind, err := rdb.Type(ctx, key).Result()
 		mustRun(t, err)
 		name, text := key, ""
-		part := newPartitions(1)[0]
-		if rest, ok := strings.CutPrefix(key, part.base); ok && strings.Contains(rest, ":") {
-			generation, rest, _ := strings.Cut(rest, ":")
-			name = "<" + rest
-			if c, _ := parseCheckpoint(rdb.Get(ctx, part.checkpoint()).Val()); c.generation == generation {
-				name = rest
+		var part partition // that the key is of
+		for _, p := range newPartitions(partitions) {
+			if strings.HasPrefix(key, p.base) {
+				part = p
 			}
+		}
+		if rest, ok := strings.CutPrefix(key, part.base); ok && part.base != "" && strings.Contains(rest, ":") {
+			generation, rest, _ := strings.Cut(rest, ":")
+			state := "of another generation "
+			if c, _ := parseCheckpoint(rdb.Get(ctx, part.checkpoint()).Val()); c.generation == generation {
+				state = ""
+			}
+			name = fmt.Sprint(part.shard, ": ", state, rest)
 		}
 		switch {
 		case key == layoutsKey || key == part.generations():
@@ -196,18 +256,24 @@ func dump(t testing.TB, rdb redis.UniversalClient) map[string]string {
 // scratch returns what Redis holds when the log is projected into an empty one.
 func scratch(t testing.TB, log *fakeLog) map[string]string {
 	t.Helper()
+	return scratchOf(t, log, 1)
+}
+
+// scratchOf is scratch for a read model of so many partitions.
+func scratchOf(t testing.TB, log *fakeLog, partitions int) map[string]string {
+	t.Helper()
 	e, err := StartEmbedded("secret")
 	mustRun(t, err)
 	defer func() { mustRun(t, e.Close()) }()
 	log.mu.Lock()
 	events := slices.Clone(log.events)
 	log.mu.Unlock()
-	p := NewProjector(e.Client(), newFakeLog(log.Identity()), ProjectorOptions{Logger: slog.New(slog.DiscardHandler)})
+	p := NewProjector(e.Client(), newFakeLog(log.Identity()), ProjectorOptions{Logger: slog.New(slog.DiscardHandler), Partitions: partitions})
 	mustRun(t, p.begins(context.Background()))
 	if len(events) > 0 {
 		mustRun(t, p.applyAlone(context.Background(), events))
 	}
-	return dump(t, e.Client())
+	return dumpOf(t, e.Client(), partitions)
 }
 
 // begins makes the lanes, as project does, and fills what has to be filled.
@@ -235,11 +301,8 @@ func empty(t testing.TB, rdb redis.UniversalClient) {
 		t.Error(err)
 		return
 	}
-	keys, err := rdb.Keys(ctx, "*").Result()
-	if err == nil && len(keys) > 0 {
-		err = rdb.Del(ctx, keys...).Err()
-	}
-	if err != nil {
+	const script = `for _, key in ipairs(redis.call('KEYS', '*')) do redis.call('DEL', key) end`
+	if err := rdb.Eval(ctx, script, nil).Err(); err != nil && !errors.Is(err, redis.Nil) {
 		t.Error(err)
 	}
 }

@@ -313,7 +313,7 @@ func TestTheServiceHasTheRightsThatItNeeds(t *testing.T) {
 	if done, err := Rebuild(t.Context(), r.rdb, other, RebuildOptions{}); err != nil || done.Differences == 0 {
 		t.Fatalf("rebuilt %+v, %v", done, err)
 	}
-	other.appendUnreadable(id(1))
+	other.recordUnreadable(1)
 	r.caughtUp()
 	mustRun(t, EachParked(t.Context(), r.rdb, 1, func(p Parked) error {
 		found, err := FindParked(t.Context(), r.rdb, 1, p.SessionID)

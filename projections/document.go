@@ -120,9 +120,11 @@ func newDocument(r *domain.Recorded) (*document, error) {
 	b = append(b, ' ')
 	d.value = strconv.AppendUint(b, r.Position, 10)
 	if r.Before != nil {
-		d.before, err = entriesOf(r.Before)
+		if before, err := entriesOf(r.Before); err == nil { // otherwise it is parked, and Redis is asked
+			d.before = before
+		}
 	}
-	return d, err
+	return d, nil
 }
 
 // entriesOf returns the entries of a session, none for one that does not exist.

@@ -38,24 +38,32 @@ func (l *fakeLog) change(f func()) {
 
 // append records sessions, each as one event, and returns the last position.
 func (l *fakeLog) append(sessions ...domain.Session) uint64 {
+	events := make([]domain.Recorded, len(sessions))
+	for i, s := range sessions {
+		events[i].Session = s
+	}
+	return l.record(events...)
+}
+
+// record records events, gives them their positions, and returns the last one.
+func (l *fakeLog) record(events ...domain.Recorded) uint64 {
 	var last uint64
 	l.change(func() {
-		for _, s := range sessions {
-			last = uint64(len(l.events) + 1)
-			l.written++
-			l.events = append(l.events, domain.Recorded{Session: s, Position: last, EventID: fmt.Sprint("event-", l.written)})
+		for _, e := range events {
+			e.Position = uint64(len(l.events) + 1)
+			last = e.Position
+			if l.written++; e.Unreadable == nil {
+				e.EventID = fmt.Sprint("event-", l.written)
+			}
+			l.events = append(l.events, e)
 		}
 	})
 	return last
 }
 
-// appendUnreadable puts something on a session's subject that is no event.
-func (l *fakeLog) appendUnreadable(id string) {
-	l.change(func() {
-		l.events = append(l.events, domain.Recorded{
-			Session: domain.Session{ID: id}, Position: uint64(len(l.events) + 1), Unreadable: errors.New("no event"),
-		})
-	})
+// recordUnreadable records a message of the n-th session that is no event.
+func (l *fakeLog) recordUnreadable(n int) uint64 {
+	return l.record(domain.Recorded{Session: domain.Session{ID: id(n)}, Unreadable: errNoEvent})
 }
 
 func (l *fakeLog) truncate(n int) { l.change(func() { l.events = l.events[:n:n] }) }
@@ -71,6 +79,18 @@ func (l *fakeLog) newest() map[string]domain.Session {
 		all[e.Session.ID] = e.Session
 	}
 	return all
+}
+
+// load returns the newest event of a session.
+func (l *fakeLog) load(_ context.Context, id string) (domain.Recorded, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range slices.Backward(l.events) {
+		if e.Session.ID == id {
+			return e, e.Unreadable
+		}
+	}
+	return domain.Recorded{}, domain.ErrNotFound
 }
 
 func (l *fakeLog) Identity() string {
@@ -145,17 +165,19 @@ func (l *fakeLog) Follow(ctx context.Context, after uint64, limit int, handle fu
 	}
 }
 
-// Newest hands over what is the newest of its session now.
+// Newest hands over what was the newest of its session when half of the log was there,
+// and then the other half: as if that had been written meanwhile.
 func (l *fakeLog) Newest(_ context.Context, limit int, handle func([]domain.Recorded) error) (uint64, error) {
 	l.mu.Lock()
 	end, trouble := uint64(len(l.events)), l.trouble
+	begun := len(l.events) - len(l.events)/2
 	last := map[string]uint64{}
-	for _, e := range l.events {
+	for _, e := range l.events[:begun] {
 		last[e.Session.ID] = e.Position
 	}
 	var newest []domain.Recorded
-	for _, e := range l.events {
-		if last[e.Session.ID] == e.Position {
+	for i, e := range l.events {
+		if i >= begun || last[e.Session.ID] == e.Position {
 			newest = append(newest, e)
 		}
 	}
@@ -168,7 +190,10 @@ func (l *fakeLog) Newest(_ context.Context, limit int, handle func([]domain.Reco
 	return end, trouble
 }
 
-var errLogDown = errors.New("the log is down")
+var (
+	errLogDown = errors.New("the log is down")
+	errNoEvent = errors.New("this is no event")
+)
 
 // id returns the n-th of a row of valid session ids.
 func id(n int) string { return fmt.Sprintf("01890000-0000-7000-8000-%012x", n) }

@@ -27,17 +27,21 @@ func layoutOf(partitions int) string {
 	return layoutVersion + "x" + strconv.Itoa(partitions)
 }
 
+// MaxPartitions bounds their number: each list asks all of them.
+const MaxPartitions = 256
+
 // A partition is a part of the sessions, by their ids. Its keys share a hash tag, so
 // that Redis Cluster keeps them in one slot and one transaction can touch them all.
 type partition struct {
 	base  string
 	shard int // which one it is, from 0 on
+	count int // how many there are
 }
 
 func newPartitions(n int) []partition {
 	all := make([]partition, max(n, 1))
 	for i := range all {
-		all[i] = partition{layoutOf(len(all)) + ":{" + strconv.Itoa(i) + "}:", i}
+		all[i] = partition{layoutOf(len(all)) + ":{" + strconv.Itoa(i) + "}:", i, len(all)}
 	}
 	return all
 }

@@ -2,6 +2,7 @@ package projections
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"chatsessions/domain"
@@ -74,6 +75,15 @@ func (l *lane) put(ctx context.Context, documents []*document) error {
 
 // write writes one chunk and moves the checkpoint.
 func (l *lane) write(ctx context.Context, c *chunk, after checkpoint) error {
+	for {
+		err := l.tryToWrite(ctx, c, after)
+		if !errors.Is(err, errTouched) {
+			return err
+		}
+	}
+}
+
+func (l *lane) tryToWrite(ctx context.Context, c *chunk, after checkpoint) error {
 	if err := l.replaced(ctx, c.documents); err != nil {
 		return err
 	}
@@ -111,9 +121,10 @@ func (l *lane) write(ctx context.Context, c *chunk, after checkpoint) error {
 // checkpoint on which the writer insists.
 func (l *lane) replaced(ctx context.Context, documents []*document) error {
 	var keys []string
+	parked := false
 	for _, d := range documents {
-		if _, parked := l.parked[d.id]; parked {
-			d.before = nil // its entries went when it was parked, and may have come back since
+		if _, known := l.parked[d.id]; known {
+			d.before, parked = nil, true // its entries went when it was parked, and may have come back since
 		}
 		if d.before == nil {
 			keys = append(keys, l.keys.document(d.id))
@@ -121,6 +132,11 @@ func (l *lane) replaced(ctx context.Context, documents []*document) error {
 	}
 	if len(keys) == 0 {
 		return nil
+	}
+	if parked { // and may come back any time
+		if err := l.writer.watch(ctx); err != nil {
+			return err
+		}
 	}
 	found, err := l.writer.documents(ctx, keys)
 	if err != nil {

@@ -71,7 +71,7 @@ type listing struct {
 
 func (l *listing) page(ctx context.Context) (domain.Page, error) {
 	q := &l.plan.query
-	page := domain.Page{Documents: [][]byte{}}
+	page := domain.Page{Documents: []string{}}
 	if l.plan.empty {
 		if q.Count {
 			page.Total = new(int64)
@@ -196,7 +196,7 @@ func (l *listing) documents(ctx context.Context, page *domain.Page, picks []*pic
 				return err
 			}
 			if ok {
-				page.Documents = append(page.Documents, []byte(p.document.json))
+				page.Documents = append(page.Documents, p.document.json)
 			}
 			p.document = nil
 		}

@@ -77,7 +77,7 @@ func checkList(t interface{ Fatalf(string, ...any) }, m lister, sessions map[str
 		t.Fatalf("%+v: %d documents, want %d", q, len(got.Documents), len(want))
 	}
 	for i, s := range want {
-		if string(got.Documents[i]) != jsonOf(s) {
+		if got.Documents[i] != jsonOf(s) {
 			t.Fatalf("%+v: document %d is %s, want %s", q, i, got.Documents[i], jsonOf(s))
 		}
 	}
@@ -333,7 +333,7 @@ func TestPagingReturnsWhatDoesNotChangeExactlyOnce(t *testing.T) {
 					mustRun(t, err)
 					for _, d := range page.Documents {
 						var s domain.Session
-						mustRun(t, s.UnmarshalJSON(d))
+						mustRun(t, s.UnmarshalJSON([]byte(d)))
 						seen[s.ID]++
 					}
 					version++

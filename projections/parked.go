@@ -119,6 +119,11 @@ func answering(ctx context.Context, rdb redis.UniversalClient, part partition) (
 		return checkpoint{}, err
 	}
 	c, ok := parseCheckpoint(text)
+	if text == "" {
+		if err := findPartitions(ctx, rdb, part.count); err != nil {
+			return c, err
+		}
+	}
 	if !ok {
 		return c, fmt.Errorf("there is no read model that can be used: %s is %q", part.checkpoint(), text)
 	}

@@ -26,7 +26,7 @@ func TestASessionIsProjectedAsItsNewestEventLeftIt(t *testing.T) {
 		r.caughtUp()
 		got, err := r.Get(t.Context(), id(1), "")
 		mustRun(t, err)
-		if string(got.JSON) != jsonOf(last) || got.Version != 2 || !got.Visible {
+		if got.JSON != jsonOf(last) || got.Version != 2 || !got.Visible {
 			t.Fatalf("got %s, version %d, visible %v", got.JSON, got.Version, got.Visible)
 		}
 		for account, sees := range map[string]bool{"alice": true, "bob": true, "carol": false} {

@@ -129,7 +129,7 @@ func (m *ReadModel) Get(ctx context.Context, id, account string) (domain.Documen
 		if err := m.log.Durable(ctx, d.position); err != nil {
 			return err
 		}
-		found = domain.Document{JSON: []byte(d.json), Version: d.version, Visible: account == ""}
+		found = domain.Document{JSON: d.json, Version: d.version, Visible: account == ""}
 		if account != "" {
 			found.Visible, err = d.seenBy(account)
 		}

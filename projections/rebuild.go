@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -51,6 +52,11 @@ type Rebuilt struct {
 // ErrRebuilding is returned when another rebuild is at work.
 var ErrRebuilding = errors.New("another rebuild of this read model is at work")
 
+// ErrOtherLog is returned when the read model that answers is not of the log from which
+// it was to be rebuilt. Where that is right, because the log was replaced, the
+// service's projector makes a new one by itself.
+var ErrOtherLog = errors.New("the read model in this Redis is of another log")
+
 // How long a rebuild that was killed keeps others from beginning, and how often one
 // that is alive says so.
 const (
@@ -58,9 +64,9 @@ const (
 	rebuildLockRenew = time.Second
 )
 
-// adoptPatience is how long the projector at work may take to let the new generation
-// take over, before the rebuild looks after that itself.
-const adoptPatience = 2 * time.Second
+// projectorPatience is how long the projector at work may take to reach what the new
+// generation has, or to let it take over, before the rebuild looks after that itself.
+const projectorPatience = 2 * time.Second
 
 // Rebuild makes the read model anew beside the one that answers: it fills a new
 // generation of every partition from the log, keeps it up to date, compares it with
@@ -69,7 +75,7 @@ const adoptPatience = 2 * time.Second
 // answered before answers still, and the next rebuild removes what was left.
 func Rebuild(ctx context.Context, rdb redis.UniversalClient, log Log, opts RebuildOptions) (Rebuilt, error) {
 	b := &rebuild{
-		RebuildOptions: opts, rdb: rdb,
+		RebuildOptions: opts, rdb: rdb, needed: make(chan struct{}, 1),
 		builder: NewProjector(rdb, log, ProjectorOptions{Logger: opts.Logger, Partitions: opts.Partitions}),
 	}
 	if b.Progress == nil {
@@ -83,6 +89,7 @@ func Rebuild(ctx context.Context, rdb redis.UniversalClient, log Log, opts Rebui
 		return Rebuilt{}, err
 	}
 	defer unlock()
+	defer b.offerStandIn(working)()
 	if err := b.run(working); err != nil {
 		return b.done, errors.Join(context.Cause(working), err)
 	}
@@ -93,11 +100,15 @@ func Rebuild(ctx context.Context, rdb redis.UniversalClient, log Log, opts Rebui
 type rebuild struct {
 	RebuildOptions
 	rdb     redis.UniversalClient
-	builder *Projector // of the generations that are built beside
+	builder *Projector    // of the generations that are built beside
+	needed  chan struct{} // told when no projector seems to be at work
 	done    Rebuilt
 }
 
 func (b *rebuild) run(ctx context.Context) error {
+	if err := b.check(ctx); err != nil {
+		return err
+	}
 	var lanes []*lane
 	for _, part := range b.builder.partitions {
 		found, err := readText(ctx, b.rdb, part.next())
@@ -144,17 +155,38 @@ func (b *rebuild) run(ctx context.Context) error {
 	return nil
 }
 
+// check finds out whether this is the read model that was meant.
+func (b *rebuild) check(ctx context.Context) error {
+	for _, part := range b.builder.partitions {
+		text, err := readText(ctx, b.rdb, part.checkpoint())
+		if err != nil {
+			return err
+		}
+		if c, ok := parseCheckpoint(text); ok && c.identity != b.builder.log.Identity() {
+			return fmt.Errorf("%w: %s, and the log is %s", ErrOtherLog, c.identity, b.builder.log.Identity())
+		}
+		if text == "" {
+			return findPartitions(ctx, b.rdb, len(b.builder.partitions))
+		}
+	}
+	return nil
+}
+
 // lock keeps other rebuilds from beginning. The context that it returns ends when the
 // lock was lost.
 func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
 	key, token := b.builder.partitions[0].base+"rebuilding", rand.Text()
+	hold := func(ctx context.Context) (bool, error) {
+		held, err := rebuildingScript.Run(ctx, b.rdb, []string{key}, token, rebuildLockLife.Milliseconds()).Int()
+		return held == 1, err
+	}
 	for until := time.Now().Add(rebuildLockLife + time.Second); ; {
-		err := b.rdb.SetArgs(ctx, key, token, redis.SetArgs{Mode: "NX", TTL: rebuildLockLife}).Err()
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, redis.Nil) {
+		held, err := hold(ctx)
+		if err != nil {
 			return nil, nil, fmt.Errorf("begin a rebuild: %w", err)
+		}
+		if held {
+			break
 		}
 		if time.Now().After(until) {
 			return nil, nil, ErrRebuilding
@@ -164,29 +196,45 @@ func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
 		}
 	}
 	working, lost := context.WithCancelCause(ctx)
-	renewing := make(chan struct{})
-	go func() {
-		defer close(renewing)
-		held := time.Now()
-		for pause(working, rebuildLockRenew) {
-			found, err := readText(working, b.rdb, key)
-			if err == nil && found == token && b.rdb.PExpire(working, key, rebuildLockLife).Err() == nil {
-				held = time.Now()
-			} else if err == nil && found != token || time.Since(held) > rebuildLockLife {
+	var renewing sync.WaitGroup
+	renewing.Go(func() {
+		for last := time.Now(); pause(working, rebuildLockRenew); {
+			held, err := hold(working)
+			switch {
+			case held:
+				last = time.Now()
+			case err == nil || time.Since(last) > rebuildLockLife:
 				lost(errors.Join(ErrRebuilding, err))
 			}
 		}
-	}()
+	})
 	unlock := func() {
 		lost(nil)
-		<-renewing
+		renewing.Wait()
 		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), replyTimeout)
 		defer cancel()
-		if found, err := readText(leaving, b.rdb, key); err == nil && found == token {
-			_ = b.rdb.Del(leaving, key).Err() // otherwise it ends by itself
-		}
+		_ = b.rdb.ZRem(leaving, key, token).Err() // otherwise it ends by itself
 	}
 	return working, unlock, nil
+}
+
+// offerStandIn makes this process a projector once one is needed, until it is dismissed.
+func (b *rebuild) offerStandIn(ctx context.Context) (dismiss func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var offer errgroup.Group
+	offer.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.needed:
+		}
+		p := NewProjector(b.rdb, b.builder.log, ProjectorOptions{Logger: b.Logger, Partitions: b.Partitions})
+		return p.Run(ctx)
+	})
+	return func() {
+		cancel()
+		_ = offer.Wait() // Run returns nil
+	}
 }
 
 // fill fills the lanes and tells how far it is.
@@ -209,29 +257,24 @@ func (b *rebuild) compareWhileFollowing(ctx context.Context, lanes []*lane) erro
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	finished := errors.New("the comparison is finished")
-	var working errgroup.Group
-	working.Go(func() error {
-		err := b.builder.log.Follow(ctx, b.builder.position(), maxBatchEvents, func(batch []domain.Recorded) error {
+	var working sync.WaitGroup
+	working.Go(func() {
+		cancel(b.builder.log.Follow(ctx, b.builder.position(), maxBatchEvents, func(batch []domain.Recorded) error {
 			return b.builder.apply(ctx, lanes, batch)
-		})
-		if errors.Is(context.Cause(ctx), finished) {
-			return nil
-		}
-		cancel(err)
-		return err
+		}))
 	})
-	working.Go(func() error {
+	working.Go(func() {
 		err := b.compare(ctx, lanes)
 		if err == nil {
 			err = finished
 		}
 		cancel(err)
-		if errors.Is(err, finished) {
-			return nil
-		}
-		return err
 	})
-	return working.Wait()
+	working.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, finished) { // of the two, what came first
+		return cause
+	}
+	return nil
 }
 
 // release declares the new generations complete: from now on only the projector
@@ -248,17 +291,9 @@ func (b *rebuild) release(ctx context.Context, lanes []*lane) error {
 	return nil
 }
 
-// awaitAdoption returns when every partition answers from its new generation. Where no
-// projector is at work it is one itself, until then.
+// awaitAdoption returns when every partition answers from its new generation.
 func (b *rebuild) awaitAdoption(ctx context.Context, lanes []*lane) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var standIn errgroup.Group
-	defer func() {
-		cancel()
-		_ = standIn.Wait() // Run returns nil
-	}()
-	since, standsIn := time.Now(), false
-	for {
+	for since := time.Now(); ; {
 		adopted := 0
 		for _, l := range lanes {
 			found, err := readText(ctx, b.rdb, l.keys.checkpoint())
@@ -286,10 +321,8 @@ func (b *rebuild) awaitAdoption(ctx context.Context, lanes []*lane) error {
 		if adopted == len(lanes) {
 			return nil
 		}
-		if !standsIn && time.Since(since) > adoptPatience {
-			standsIn = true
-			projector := NewProjector(b.rdb, b.builder.log, ProjectorOptions{Logger: b.Logger, Partitions: b.Partitions})
-			standIn.Go(func() error { return projector.Run(ctx) })
+		if time.Since(since) > projectorPatience {
+			signal(b.needed)
 		}
 		if !pause(ctx, 20*time.Millisecond) {
 			return ctx.Err()

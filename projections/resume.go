@@ -39,10 +39,17 @@ func (p *Projector) resume(ctx context.Context, part partition, takeOver bool) (
 	if next, err := p.successor(ctx, part); err != nil {
 		return nil, err
 	} else if next != (checkpoint{}) {
-		if !ok || c.identity != identity {
-			c = checkpoint{}
+		lacks := uint64(0) // nothing: a position of another log, or one that this log has lost
+		if ok && c.identity == identity {
+			rewritten, err := p.isRewritten(ctx, c)
+			if err != nil {
+				return nil, err
+			}
+			if rewritten == "" {
+				lacks = c.position
+			}
 		}
-		return p.succeed(ctx, part, next, found, c.position)
+		return p.succeed(ctx, part, next, found, lacks)
 	}
 	switch {
 	case found == "":
@@ -162,6 +169,9 @@ func (p *Projector) succeed(ctx context.Context, part partition, next checkpoint
 		l.writer = w
 		return p.catchUp(ctx, l, position)
 	})
+	if errors.Is(err, errDeposed) || errors.Is(err, errAstray) {
+		return nil, fmt.Errorf("%w: another rebuild has begun instead", errSuccessor)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("catch up with the rebuilt read model: %w", err)
 	}
@@ -211,16 +221,20 @@ func (p *Projector) swap(ctx context.Context, l *lane, answers string) error {
 	after.state = projected
 	place := l.keys.checkpoint()
 	err := watched(ctx, p.rdb, func(tx *redis.Tx) error {
-		for key, expected := range map[string]string{place: answers, l.place: l.current.String()} {
-			found, err := readText(ctx, tx, key)
-			if err != nil {
-				return err
-			}
-			if found != expected {
-				return moved(after.identity, found)
-			}
+		found, err := readText(ctx, tx, place)
+		if err != nil {
+			return err
 		}
-		_, err := tx.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
+		if found != answers {
+			return moved(after.identity, found)
+		}
+		if found, err = readText(ctx, tx, l.place); err != nil {
+			return err
+		}
+		if found != l.current.String() { // which says nothing about the other projector
+			return fmt.Errorf("%w: another rebuild has begun instead", errSuccessor)
+		}
+		_, err = tx.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
 			pipe.Set(ctx, place, after.String(), 0)
 			pipe.Del(ctx, l.place)
 			pipe.Publish(ctx, l.keys.notices(), after.String())
@@ -228,8 +242,8 @@ func (p *Projector) swap(ctx context.Context, l *lane, answers string) error {
 		})
 		return err
 	}, place, l.place)
-	if errors.Is(err, redis.TxFailedErr) {
-		return errDeposed
+	if errors.Is(err, redis.TxFailedErr) { // one of the two has moved: the next attempt sees which
+		return fmt.Errorf("%w, and something has moved", errSuccessor)
 	}
 	if err != nil {
 		return fmt.Errorf("let the rebuilt read model take over: %w", err)
@@ -279,7 +293,10 @@ func (p *Projector) standing(ctx context.Context) (found string, waiting bool, e
 		next, _ := parseCheckpoint(texts[1])
 		upToDate := ok && c.identity == p.log.Identity() && c.state == projected && c.position == end
 		waiting = waiting || !upToDate || next.state == complete
-		all = append(all, texts...)
+		all = append(all, texts[0])
+		if next.state == complete { // before, it is a rebuild that moves it
+			all = append(all, texts[1])
+		}
 	}
 	return strings.Join(all, "\n"), waiting, nil
 }

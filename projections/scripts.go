@@ -23,6 +23,8 @@ var (
 	layoutsSource string
 	//go:embed scripts/retry.lua
 	retrySource string
+	//go:embed scripts/rebuilding.lua
+	rebuildingSource string
 
 	//go:embed scripts/comparekeys.lua
 	compareKeysSource string
@@ -35,7 +37,8 @@ var (
 	compareIndexScript   = redis.NewScript(compareIndexSource)
 	compareSessionScript = redis.NewScript(compareSessionSource)
 
-	layoutsScript   = redis.NewScript(layoutsSource)
-	retryScript     = redis.NewScript(retrySource)
-	saveQueryScript = redis.NewScript(saveQuerySource)
+	layoutsScript    = redis.NewScript(layoutsSource)
+	retryScript      = redis.NewScript(retrySource)
+	rebuildingScript = redis.NewScript(rebuildingSource)
+	saveQueryScript  = redis.NewScript(saveQuerySource)
 )

@@ -50,6 +50,22 @@ func watched(ctx context.Context, rdb redis.UniversalClient, f func(*redis.Tx) e
 	return err
 }
 
+// errTouched: somebody changed what the checkpoint vouches for and left it where it was,
+// as Retry does.
+var errTouched = errors.New("the read model was touched")
+
+// watch watches the checkpoint, where that is not done all the time.
+func (w *writer) watch(ctx context.Context) error {
+	if !w.alone {
+		return nil
+	}
+	err := w.tx.Watch(ctx, w.place).Err()
+	if err == nil {
+		w.found, err = w.read(ctx)
+	}
+	return err
+}
+
 // read returns what stands in the checkpoint's place now, "" for nothing.
 func (w *writer) read(ctx context.Context) (string, error) { return readText(ctx, w.tx, w.place) }
 
@@ -98,7 +114,7 @@ func (w *writer) write(ctx context.Context, expected string, after checkpoint, c
 	trip := w.tx.Pipeline()
 	trip.Do(ctx, "MULTI")
 	c.send(ctx, trip, w.place, after)
-	if !w.alone {
+	if !w.alone && w.place == c.keys.checkpoint() { // what nobody reads yet is no news, and would have writes answered too early
 		trip.Do(ctx, "PUBLISH", c.keys.notices(), after.String())
 	}
 	done := trip.Do(ctx, "EXEC")
@@ -113,8 +129,13 @@ func (w *writer) write(ctx context.Context, expected string, after checkpoint, c
 	w.found = now()
 	replies, err := done.Slice()
 	if errors.Is(err, redis.Nil) {
+		if w.alone {
+			if w.found, err = w.read(ctx); err != nil {
+				return err
+			}
+		}
 		if w.found == expected {
-			return errors.New("the transaction was given up, for no reason that is left")
+			return errTouched
 		}
 		return moved(after.identity, w.found)
 	}

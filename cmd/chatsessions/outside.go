@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -31,19 +32,25 @@ func (f storeFlags) openFromOutside(ctx context.Context, logger *slog.Logger) (_
 	if err != nil {
 		return nil, err
 	}
-	if f.NATS.URL == "" && reach.NATSURL != "" {
+	if f.NATS.URL == "" && f.RedisURL != "" && reach.RedisURL != "" {
+		return nil, fmt.Errorf("the service in %s has its read model inside: leave --redis-url out", f.DataDir)
+	}
+	if f.NATS.URL == "" {
 		f.NATS.URL = reach.NATSURL
 	}
 	if f.RedisURL == "" {
-		if f.RedisURL = reach.RedisURL; f.RedisURL == "" {
-			if f.NATS.URL == "" {
-				if _, err := os.Stat(filepath.Join(f.DataDir, "log")); errors.Is(err, fs.ErrNotExist) {
-					return nil, fmt.Errorf("%s holds no log: name the data directory of the service with --data-dir, or its servers with --nats-url and --redis-url", f.DataDir)
-				}
-				return nil, errNoReadModel
-			}
-			return nil, errors.New("the read model is in a Redis of its own: name it with --redis-url, as the service does")
+		f.RedisURL = reach.RedisURL
+	}
+	if f.NATS.URL == "" { // nothing is to be made where a service never was
+		if _, err := os.Stat(filepath.Join(f.DataDir, logDir)); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%s holds no log: name the data directory of the service with --data-dir, or its servers with --nats-url and --redis-url", f.DataDir)
 		}
+		if f.RedisURL == "" {
+			return nil, errNoReadModel
+		}
+	}
+	if f.RedisURL == "" {
+		return nil, errors.New("the read model is in a Redis of its own: name it with --redis-url, as the service does")
 	}
 	redis.SetLogger(redisLog{logger})
 	if f.NATS.URL == "" {
@@ -60,7 +67,11 @@ func (f storeFlags) openFromOutside(ctx context.Context, logger *slog.Logger) (_
 		return nil, err
 	}
 	s.onClose(nc.Close)
-	if s.log, err = eventstore.Open(ctx, nc, eventstore.Options{Replicas: f.NATS.Replicas, Logger: logger}); err != nil {
+	s.log, err = eventstore.Open(ctx, nc, eventstore.Options{Replicas: f.NATS.Replicas, Existing: true, Logger: logger})
+	if errors.Is(err, eventstore.ErrNoLog) {
+		return nil, fmt.Errorf("%w: name the servers of the service with --nats-url", err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	s.onClose(s.log.Close)
@@ -69,6 +80,19 @@ func (f storeFlags) openFromOutside(ctx context.Context, logger *slog.Logger) (_
 	}
 	s.onClose(func() { _ = s.redis.Close() })
 	return s, nil
+}
+
+// explain says by which flags a read model is to be found that was not.
+func (f storeFlags) explain(err error) error {
+	var parts *projections.PartitionsError
+	if !errors.As(err, &parts) {
+		return err
+	}
+	var all []string
+	for _, n := range parts.Found {
+		all = append(all, fmt.Sprintf("--redis-partitions %d", n))
+	}
+	return fmt.Errorf("there is no read model of --redis-partitions %d here, but one of %s: give the same as the service", parts.Asked, strings.Join(all, " and one of "))
 }
 
 // connection reads the connection file of a running service; without one, it is empty.

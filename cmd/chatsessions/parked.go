@@ -91,7 +91,7 @@ func (c parkedCommand) Run(ctx context.Context, s streams) error {
 	}
 	switch {
 	case err != nil:
-		return err
+		return c.explain(err)
 	case failed > 0:
 		return fmt.Errorf("%d of %d sessions could not be brought back", failed, found)
 	case found == 0 && c.Output == "text":

@@ -70,8 +70,7 @@ func (p *progress) newBar(total int64) *progressbar.ProgressBar {
 // finish ends the stage that is shown.
 func (p *progress) finish() {
 	if p.bar != nil && !p.bar.IsFinished() {
-		_ = p.bar.Exit()
-		fmt.Fprintln(p.out)
+		_ = p.bar.Exit() // ends the line, as its completion does
 	}
 	p.bar = nil
 }

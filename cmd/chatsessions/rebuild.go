@@ -34,6 +34,9 @@ func (c rebuildCommand) Run(ctx context.Context, s streams) error {
 	logger := slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: c.LogLevel}))
 	stores, err := c.openFromOutside(ctx, logger)
 	if errors.Is(err, errNoReadModel) {
+		if c.Output == "json" {
+			return json.NewEncoder(s.out).Encode(projections.Rebuilt{})
+		}
 		fmt.Fprintln(s.out, "There is nothing to rebuild: the service is not running, and it builds its read model when it starts.")
 		return nil
 	}
@@ -64,7 +67,7 @@ func (c rebuildCommand) Run(ctx context.Context, s streams) error {
 	})
 	bar.finish()
 	if err != nil {
-		return fmt.Errorf("the read model was not rebuilt, the old one answers: %w", err)
+		return fmt.Errorf("the rebuild was broken off, and did no harm: %w", c.explain(err))
 	}
 	if err := c.report(s, done); err != nil {
 		return err

@@ -38,16 +38,13 @@ type natsFlags struct {
 	MonitorURLs []string `name:"monitor-urls" placeholder:"URL" help:"Monitoring endpoints (http://HOST:8222) of the NATS servers, separated by commas. Each is asked at the start whether it acknowledges only what is on disk; if not, or without an answer, the service does not start."`
 }
 
-// maxPartitions bounds --redis-partitions: each list asks all of them.
-const maxPartitions = 256
-
 // check finds flags that make no sense.
 func (f storeFlags) check() error {
 	if f.NATS.Replicas < 0 {
 		return fmt.Errorf("--nats-replicas %d: want a number of servers, or 0", f.NATS.Replicas)
 	}
-	if f.RedisPartitions < 1 || f.RedisPartitions > maxPartitions {
-		return fmt.Errorf("--redis-partitions %d: want a number from 1 to %d", f.RedisPartitions, maxPartitions)
+	if f.RedisPartitions < 1 || f.RedisPartitions > projections.MaxPartitions {
+		return fmt.Errorf("--redis-partitions %d: want a number from 1 to %d", f.RedisPartitions, projections.MaxPartitions)
 	}
 	_, err := f.NATS.monitors()
 	return err
@@ -62,6 +59,9 @@ type stores struct {
 	redisConnections atomic.Uint64
 	close            []func()
 }
+
+// logDir, in the data directory, holds the embedded log.
+const logDir = "log"
 
 // connectionFile, in the data directory, tells other processes of this machine
 // how to reach what runs inside the service. It is readable by its owner only.
@@ -145,7 +145,7 @@ func (l redisLog) Printf(_ context.Context, format string, v ...any) {
 
 func (s *stores) embedNATS(ctx context.Context, dataDir, password string, reach *connection, m *metrics, logger *slog.Logger) (*nats.Conn, error) {
 	embedded, err := eventstore.StartEmbedded(ctx, eventstore.EmbeddedOptions{
-		StoreDir: filepath.Join(dataDir, "log"), User: "chatsessions", Password: password, Logger: logger,
+		StoreDir: filepath.Join(dataDir, logDir), User: "chatsessions", Password: password, Logger: logger,
 		Sync: syncFile, Synced: m.synced(),
 	})
 	if errors.Is(err, eventstore.ErrInUse) {

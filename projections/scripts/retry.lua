@@ -12,4 +12,6 @@ if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[3] then return 0 end
 redis.call('SET', KEYS[3], ARGV[4])
 for i = 4, #KEYS do redis.call('ZADD', KEYS[i], 0, ARGV[5]) end
 redis.call('HDEL', KEYS[2], ARGV[2])
+-- A projector that watches it has seen the session parked, and looks again.
+redis.call('SET', KEYS[1], answers)
 return 1

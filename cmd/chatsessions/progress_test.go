@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestWithoutATerminalProgressIsALineNowAndThen(t *testing.T) {
+	// What is shown at which time, in seconds, and the line that comes of it.
+	type step struct {
+		at          float64
+		stage, unit string
+		done, total uint64
+		line        string
+	}
+	for name, steps := range map[string][]step{
+		"what is over soon is not told": {
+			{0, "reading", "events", 0, 1000, ""}, {4.9, "reading", "events", 1000, 1000, ""},
+			{4.9, "comparing", "sessions", 0, 10, ""}, {9.8, "comparing", "sessions", 10, 10, ""},
+		},
+		"a line every five seconds": {
+			{0, "reading", "events", 0, 1000, ""}, {1, "reading", "events", 50, 1000, ""}, {4.99, "reading", "events", 100, 1000, ""},
+			{5, "reading", "events", 400, 1000, "reading: 400 of 1000 events (40 %), 80 a second, 8s left"},
+			{6, "reading", "events", 480, 1000, ""},
+			{10, "reading", "events", 400, 1000, "reading: 400 of 1000 events (40 %), 40 a second, 15s left"},
+			{16, "reading", "events", 1000, 1000, "reading: 1000 of 1000 events (100 %), 62 a second, 0s left"},
+		},
+		"a stage begins anew": {
+			{0, "reading", "events", 0, 100, ""}, {5, "reading", "events", 50, 100, "reading: 50 of 100 events (50 %), 10 a second, 5s left"},
+			{6, "comparing", "sessions", 10, 100, ""}, {10, "comparing", "sessions", 20, 100, ""},
+			{11, "comparing", "sessions", 60, 100, "comparing: 60 of 100 sessions (60 %), 10 a second, 4s left"},
+		},
+		"how much there is, is not known": {
+			{0, "comparing", "indexes", 0, 0, ""}, {5, "comparing", "indexes", 15, 0, "comparing: 15 indexes, 3 a second"},
+			{10, "comparing", "indexes", 15, 0, "comparing: 15 indexes, 2 a second"},
+		},
+		"nothing moves": {
+			{0, "taking over", "partitions", 0, 4, ""}, {5, "taking over", "partitions", 0, 4, "taking over: 0 of 4 partitions (0 %), 0 a second, unknown left"},
+		},
+		"hours": {
+			{0, "reading", "events", 0, 10_000_000, ""}, {5, "reading", "events", 5000, 10_000_000, "reading: 5000 of 10000000 events (0 %), 1000 a second, 2h46m35s left"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var out bytes.Buffer
+				p := newProgress(&out)
+				began := time.Now()
+				for _, s := range steps {
+					time.Sleep(time.Duration(s.at*float64(time.Second)) - time.Since(began))
+					out.Reset()
+					p.show(s.stage, s.unit, s.done, s.total)
+					want := s.line
+					if want != "" {
+						want += "\n"
+					}
+					if out.String() != want {
+						t.Errorf("after %v s: %q, want %q", s.at, out.String(), want)
+					}
+				}
+				out.Reset()
+				p.finish()
+				p.finish()
+				if out.Len() > 0 {
+					t.Errorf("the end is told as %q", out.String())
+				}
+			})
+		})
+	}
+}
+
+func TestOnATerminalProgressIsABar(t *testing.T) {
+	shown := onTerminal(t, func(terminal *os.File) {
+		p := newProgress(terminal)
+		p.show("reading the log", "events", 0, 1000)
+		<-time.After(150 * time.Millisecond) // the bar is drawn every 100 ms at most
+		p.show("reading the log", "events", 500, 1000)
+		p.show("reading the log", "events", 1000, 1000)
+		p.show("comparing indexes", "indexes", 7, 0)
+		p.finish()
+		p.finish()
+	})
+	lines := strings.Split(strings.TrimSuffix(shown, "\r\n"), "\r\n")
+	if len(lines) != 2 {
+		t.Fatalf("%d lines, want one for each stage: %q", len(lines), lines)
+	}
+	for i, want := range [][]string{
+		{`reading the log +50% \|█+ *\| \(500/1000, \d+ events/s\) \[.*:.*\]`, `reading the log 100% \|█+\| \(1000/1000`},
+		{`comparing indexes \(7/-`},
+	} {
+		for _, part := range want {
+			if !regexp.MustCompile(part).MatchString(lines[i]) {
+				t.Errorf("line %d is %q, and lacks %s", i, lines[i], part)
+			}
+		}
+	}
+}
+
+func TestARebuildShowsItsProgressOnATerminalOnly(t *testing.T) {
+	t.Parallel()
+	s := startService(t, "--dev")
+	fill(t, s, 6)
+	shown := onTerminal(t, func(terminal *os.File) {
+		p := startRebuildTo(t, terminal, "--data-dir", s.flag("--data-dir"))
+		if run := p.wait(); run.status != exitDone || !strings.Contains(run.stdout, "it answers now") {
+			t.Errorf("exit status %d, %q", run.status, run.stdout)
+		}
+	})
+	for _, stage := range []string{"reading the log", "comparing", "taking over", "removing the old one"} {
+		if !strings.Contains(shown, stage) {
+			t.Errorf("%q lacks %s", shown, stage)
+		}
+	}
+}
+
+// onTerminal calls a function with a terminal, and returns what was written there.
+func onTerminal(t *testing.T, use func(terminal *os.File)) string {
+	t.Helper()
+	display, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer display.Close()
+	fd := int(display.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, err := os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetWinsize(int(terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 25, Col: 120}); err != nil {
+		t.Fatal(err)
+	}
+	shown := make(chan string)
+	go func() {
+		all, err := io.ReadAll(display)
+		if err != nil && !errors.Is(err, unix.EIO) { // nobody has the terminal open any more
+			all = append(all, err.Error()...)
+		}
+		shown <- string(all)
+	}()
+	use(terminal)
+	if err := terminal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return <-shown
+}
