@@ -72,7 +72,7 @@ deps: ## Install what the tests need and is missing (Debian packages; sudo when 
 
 .PHONY: test
 test: deps ## Run all tests with the race detector
-	CGO_ENABLED=1 go test -race -timeout 20m $(TESTFLAGS) ./...
+	CGO_ENABLED=1 go test -race -timeout 40m $(TESTFLAGS) ./...
 
 .PHONY: lint
 lint: $(GOLANGCI) ## Check format, modules, vet and golangci-lint

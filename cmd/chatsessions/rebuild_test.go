@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -411,7 +412,8 @@ func TestARebuildBesideAnotherOneGivesUp(t *testing.T) {
 	before := fill(t, s, 6)
 	rdb := s.openRedis()
 	generation := answeringGeneration(t, rdb)
-	if err := rdb.Set(t.Context(), rebuildLock, "another one", 0).Err(); err != nil {
+	another := redis.Z{Score: float64(time.Now().Add(time.Hour).UnixMilli()), Member: "another one"}
+	if err := rdb.ZAdd(t.Context(), rebuildLock, another).Err(); err != nil {
 		t.Fatal(err)
 	}
 	told := rebuild(t, exitFailed, servers.stores()...)

@@ -14,9 +14,9 @@ for i = 1, 2 do
   if text and string.find(text, ' ' .. ARGV[1] .. ' ', 1, true) then return {'', 0} end
 end
 local reply = redis.call('SCAN', ARGV[3], 'MATCH', ARGV[2], 'COUNT', ARGV[4])
-local removed = 0
-for _, key in ipairs(reply[2]) do
-  removed = removed + redis.call('UNLINK', key)
+local removed, keys = 0, reply[2]
+for i = 1, #keys, 1000 do
+  removed = removed + redis.call('UNLINK', unpack(keys, i, math.min(i + 999, #keys)))
 end
 if reply[1] == '0' then redis.call('SREM', KEYS[3], ARGV[1]) end
 return {reply[1], removed}
