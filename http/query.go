@@ -246,7 +246,8 @@ func (q *listQuery) tooExpensive(err error) error {
 	if len(names) > 0 {
 		found = " by " + strings.Join(names, ", ")
 	}
-	return unavailable(err, "the query would have to look at too many sessions to find those%s; narrow it, by createdAt for example", found)
+	return unavailable(err, "the query would have to look at too many sessions to find those%s; narrow it, by createdAt for example", found).
+		quietly() // it is the query's doing, and counted with the other answers
 }
 
 // A selection is the fields that the client wants to see; empty for all. The id

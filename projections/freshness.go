@@ -122,6 +122,8 @@ func (t *ticket) check(text string) (checkpoint, error) {
 		return c, errMoved
 	case c.position < t.need:
 		return c, fmt.Errorf("%w: it is at position %d, and %d may have been answered", errUntrusted, c.position, t.need)
+	case c.state != projected:
+		return c, fmt.Errorf("%w: it is being filled", errUntrusted)
 	}
 	return c, nil
 }

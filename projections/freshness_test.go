@@ -88,6 +88,14 @@ func TestATicketRefuses(t *testing.T) {
 			t.Errorf("%q: %v, want %s", text, err, reason)
 		}
 	}
+	// Of an empty log nothing is needed, and yet a list would be a part of one.
+	ticket.need = 0
+	for _, text := range []string{"log 0 g f0 ", "log 0 g f9 ", "log 9 g c0 "} {
+		if _, err := ticket.check(text); !errors.Is(err, errUntrusted) {
+			t.Errorf("%q, of which nothing is needed: %v", text, err)
+		}
+	}
+	ticket.need = 7
 	if _, err := ticket.check("log 9 h p0 e"); !errors.Is(err, errMoved) {
 		t.Errorf("another generation: %v", err)
 	}

@@ -181,9 +181,21 @@ func isID(id string) bool { return decodeID(make([]byte, 16), id) }
 
 // placeOf is the inverse of appendMember.
 func placeOf(member string) (createdAt int64, id string) {
-	b := []byte(member)
-	return int64(binary.BigEndian.Uint64(b)), //nolint:gosec // appendMember wrote an int64
-		fmt.Sprintf("%x-%x-%x-%x-%x", b[8:12], b[12:14], b[14:16], b[16:18], b[18:24])
+	at := binary.BigEndian.Uint64([]byte(member))
+	return int64(at), idOf(member) //nolint:gosec // appendMember wrote an int64
+}
+
+// idOf returns the id in an index member.
+func idOf(member string) string {
+	b := []byte(member[8:])
+	id := make([]byte, 0, 36)
+	for _, part := range [][]byte{b[:4], b[4:6], b[6:8], b[8:10], b[10:]} {
+		if len(id) > 0 {
+			id = append(id, '-')
+		}
+		id = hex.AppendEncode(id, part)
+	}
+	return string(id)
 }
 
 // Lexicographic bounds of sorted sets, as ZRANGEBYLEX takes them.

@@ -59,6 +59,7 @@ func (l *lane) apply(ctx context.Context, documents []*document, last *domain.Re
 func (l *lane) put(ctx context.Context, documents []*document) error {
 	next := newChunk()
 	for _, d := range documents {
+		d.before = nil // the event before is not what it replaces here
 		if next.full(d) {
 			if err := l.write(ctx, next, l.current.fuller(len(next.documents))); err != nil {
 				return err

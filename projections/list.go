@@ -24,23 +24,24 @@ const (
 //
 // A session that does not change while a client goes from page to page is
 // returned exactly once; one that changes may have moved. The total is left out
-// when counting would cost too much. Any other error is a defect of the caller:
-// a filter on a field without an index, or a place that is not a session's.
+// when counting would cost too much. The page is shared with others who asked the
+// same, and must not be changed. Any other error is a defect of the caller: a filter
+// on a field without an index, or a place that is not a session's.
 func (m *ReadModel) List(ctx context.Context, q domain.Query) (domain.Page, error) {
 	p, err := newPlan(q)
 	if err != nil {
 		return domain.Page{}, err
 	}
-	var page domain.Page
-	err = m.answer(ctx, m.all, func(views []*view) error {
-		var err error
-		page, err = m.list(ctx, p, views)
-		return err
+	return m.shared.list(ctx, q, func(ctx context.Context) (page domain.Page, err error) {
+		err = m.answer(ctx, m.all, func(views []*view) error {
+			page, err = m.list(ctx, p, views)
+			return err
+		})
+		if err != nil {
+			return domain.Page{}, err
+		}
+		return page, nil
 	})
-	if err != nil {
-		return domain.Page{}, err
-	}
-	return page, nil
 }
 
 // list answers from some partitions, as a rule in one trip to Redis that finds the

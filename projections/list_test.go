@@ -544,16 +544,15 @@ func TestAFilterCanHaveHundredsOfValues(t *testing.T) {
 		for n := range 500 {
 			rooms, accounts = append(rooms, fmt.Sprint("room", n)), append(accounts, fmt.Sprint("account", n))
 		}
-		for n := range 2000 {
+		for n := range 1000 {
 			r.log.append(session(n, int64(n/100), room(rooms[n*n%500]), with(accounts[n%250*2], accounts[n*7%250*2+1])))
 		}
 		r.caughtUp()
 		for _, ascending := range []bool{false, true} {
-			q := domain.Query{MaxCreatedAt: math.MaxInt64, Limit: 100, Ascending: ascending, Count: true,
+			q := domain.Query{MaxCreatedAt: math.MaxInt64, Limit: 20, Ascending: ascending,
 				Filters: []domain.Filter{{Field: "participants", Values: accounts[:300]}}}
 			checkList(t, r.ReadModel, r.log.newest(), q)
 			q.Filters = append(q.Filters, domain.Filter{Field: "room", Values: rooms[:300]})
-			q.Count = false // that would cost too much
 			checkList(t, r.ReadModel, r.log.newest(), q)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 
@@ -43,18 +44,23 @@ func EachParked(ctx context.Context, rdb redis.UniversalClient, partitions int, 
 		if err != nil {
 			return err
 		}
-		all := rdb.HScan(ctx, part.of(c.generation).parked(), 0, "", parkedAtOnce).Iterator()
-		for all.Next(ctx) && all.Next(ctx) { // the id, and what is noted
-			one := Parked{partition: part, text: all.Val()}
-			if err := json.Unmarshal([]byte(one.text), &one); err != nil {
+		for cursor := uint64(0); ; {
+			var found []string // ids, each with what is noted
+			if found, cursor, err = rdb.HScan(ctx, part.of(c.generation).parked(), cursor, "", parkedAtOnce).Result(); err != nil {
 				return fmt.Errorf("parked sessions: %w", err)
 			}
-			if err := f(one); err != nil {
-				return err
+			for pair := range slices.Chunk(found, 2) {
+				one := Parked{partition: part, text: pair[1]}
+				if err := json.Unmarshal([]byte(one.text), &one); err != nil {
+					return fmt.Errorf("parked sessions: %w", err)
+				}
+				if err := f(one); err != nil {
+					return err
+				}
 			}
-		}
-		if err := all.Err(); err != nil {
-			return fmt.Errorf("parked sessions: %w", err)
+			if cursor == 0 {
+				break
+			}
 		}
 	}
 	return nil

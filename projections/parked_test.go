@@ -105,7 +105,7 @@ func TestWhatCannotBeProjectedParksItsSessionAndNothingElse(t *testing.T) {
 			log.record(domain.Recorded{Session: back, Before: &event.Session})
 			r.caughtUp()
 			got, err := r.Get(t.Context(), id(1), "bob")
-			if err != nil || !got.Visible || string(got.JSON) != jsonOf(back) {
+			if err != nil || !got.Visible || got.JSON != jsonOf(back) {
 				t.Errorf("%s: got %s, %v", reason, got.JSON, err)
 			}
 			r.mustHaveNoneParked()

@@ -58,6 +58,7 @@ type ReadModel struct {
 	compared    uint64                    // connections when checkpoint and log were last compared
 	budget      int                       // entries of indexes that a list may look at
 	pace        *pace
+	shared      *shared
 }
 
 // NewReadModel returns the read model of a log in the Redis of rdb. It answers
@@ -66,7 +67,7 @@ func NewReadModel(rdb redis.UniversalClient, log Log, opts ReadModelOptions) (*R
 	m := &ReadModel{
 		rdb: rdb, log: log, partitions: newPartitions(opts.Partitions), logger: opts.Logger,
 		private: opts.Private, askEnd: opts.AskEnd, connections: opts.Connections, compared: math.MaxUint64, budget: maxExamined,
-		pace: newPace(opts.Writes),
+		pace: newPace(opts.Writes), shared: newShared(),
 	}
 	var err error
 	if m.pipelined, err = pipeline(rdb); err != nil {

@@ -2,7 +2,6 @@ package projections
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"math"
 
@@ -226,19 +225,6 @@ func (l *listing) verify(ctx context.Context, p *pick) (bool, error) {
 		return false, nil
 	}
 	return l.plan.matches(p.document)
-}
-
-// idOf returns the id in a member, as placeOf does, for every document of a list.
-func idOf(member string) string {
-	b := []byte(member[8:])
-	id := make([]byte, 0, 36)
-	for _, part := range [][]byte{b[:4], b[4:6], b[6:8], b[8:10], b[10:]} {
-		if len(id) > 0 {
-			id = append(id, '-')
-		}
-		id = hex.AppendEncode(id, part)
-	}
-	return string(id)
 }
 
 // together runs f for all walkers at once, and returns their errors.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
+	"strings"
 	"text/tabwriter"
 
 	"chatsessions/domain"
@@ -65,17 +67,9 @@ func (c parkedCommand) Run(ctx context.Context, s streams) error {
 			return encoder.Encode(line)
 		}
 		if found == 1 {
-			fmt.Fprint(table, "SESSION\tPOSITION\tWHY")
-			if c.Retry {
-				fmt.Fprint(table, "\tRETRIED")
-			}
-			fmt.Fprintln(table)
+			fmt.Fprintln(table, c.columns("SESSION", "POSITION", "WHY", "RETRIED"))
 		}
-		fmt.Fprintf(table, "%s\t%d\t%s", p.SessionID, p.Position, p.Reason)
-		if c.Retry {
-			fmt.Fprint(table, "\t", line.Retried)
-		}
-		_, err := fmt.Fprintln(table)
+		_, err := fmt.Fprintln(table, c.columns(p.SessionID, strconv.FormatUint(p.Position, 10), p.Reason, line.Retried))
 		return err
 	}
 	if c.ID != "" {
@@ -98,4 +92,12 @@ func (c parkedCommand) Run(ctx context.Context, s streams) error {
 		fmt.Fprintln(s.out, "No session is parked.")
 	}
 	return nil
+}
+
+// columns joins the columns of a line; the last one is there only for a retry.
+func (c parkedCommand) columns(all ...string) string {
+	if !c.Retry {
+		all = all[:len(all)-1]
+	}
+	return strings.Join(all, "\t")
 }

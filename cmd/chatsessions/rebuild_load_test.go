@@ -19,7 +19,7 @@ import (
 func TestRebuildsUnderLoadRefuseNothingAndShowNothingOld(t *testing.T) {
 	servers := startServers(t)
 	nodes := []*service{startService(t, servers.flags()...), startService(t, servers.flags()...)}
-	load := startLoad(t, withLists, nodes...)
+	load := startMixedLoad(t, withLists, nodes...)
 	load.more(200)
 	const rebuilds = 8
 	for range rebuilds {
@@ -40,7 +40,7 @@ func TestRebuildsThatAreKilledUnderLoadRefuseNothingAndLoseNothing(t *testing.T)
 	servers := startServers(t)
 	nodes := []*service{startService(t, servers.flags()...), startService(t, servers.flags()...)}
 	rdb := nodes[0].openRedis()
-	load := startLoad(t, withLists, nodes...)
+	load := startMixedLoad(t, withLists, nodes...)
 	load.more(200)
 
 	// How long one takes, from when it begins to its end.
@@ -119,7 +119,7 @@ const (
 	withLists = true
 )
 
-func startLoad(t *testing.T, lists bool, nodes ...*service) *mixedLoad {
+func startMixedLoad(t *testing.T, lists bool, nodes ...*service) *mixedLoad {
 	t.Helper()
 	l := &mixedLoad{t: t, nodes: nodes, lists: lists}
 	const writers = 6

@@ -43,7 +43,7 @@ func upgrade(t *testing.T, servers servers, lists bool, old, next *service) {
 	}
 
 	// The new one comes while the old one is at work.
-	alone := startLoad(t, lists, old)
+	alone := startMixedLoad(t, lists, old)
 	alone.more(100)
 	launch(t, next)
 	alone.end()
@@ -59,20 +59,20 @@ func upgrade(t *testing.T, servers servers, lists bool, old, next *service) {
 		}
 	}
 
-	both := startLoad(t, lists, old, next)
+	both := startMixedLoad(t, lists, old, next)
 	both.more(600)
 	rebuild(t, exitDone, append(servers.stores(), "--redis-partitions", partitionsOf(old))...) // of one of them
 	both.more(200)
 	both.end()
 	t.Logf("while the other one starts: %s", alone)
 	t.Logf("side by side: %s", both)
-	both.tally.check(t)
+	both.check(t)
 	for _, s := range []*service{old, next} {
 		checkReadModel(t, s, s.log())
 	}
 
 	// The old one is stopped under load, as an upgrade does.
-	left := startLoad(t, lists, next)
+	left := startMixedLoad(t, lists, next)
 	left.more(50)
 	if status := old.stop(); status != 0 {
 		t.Errorf("exit status %d", status)
@@ -85,7 +85,7 @@ func upgrade(t *testing.T, servers servers, lists bool, old, next *service) {
 	})
 	left.end()
 	t.Logf("then alone: %s", left)
-	left.tally.check(t)
+	left.check(t)
 	checkReadModel(t, next, next.log())
 }
 

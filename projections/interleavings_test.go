@@ -1,0 +1,237 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"pgregory.net/rapid"
+
+	"chatsessions/domain"
+)
+
+// An interleaving is what two projectors, a rebuild and Redis do, step by step, in some
+// order. Each step that a projector or a rebuild takes may be its last.
+type interleaving struct {
+	t          *testing.T
+	rt         *rapid.T
+	rdb        redis.UniversalClient
+	log        *fakeLog
+	partitions int
+	projectors [2]*Projector // nil: not running
+	builder    *Projector    // of a rebuild, nil: there is none
+	newest     map[string]*domain.Session
+}
+
+var steps = map[string]func(*interleaving){
+	"append":             (*interleaving).append,
+	"append some more":   (*interleaving).append,
+	"project":            (*interleaving).project,
+	"project some more":  (*interleaving).project,
+	"kill a projector":   func(i *interleaving) { i.projectors[i.drawProjector()] = nil },
+	"begin a rebuild":    (*interleaving).beginRebuild,
+	"go on rebuilding":   (*interleaving).goOnRebuilding,
+	"finish the rebuild": (*interleaving).finishRebuild,
+	"kill the rebuild":   func(i *interleaving) { i.builder = nil },
+	"sweep":              (*interleaving).sweep,
+	"flush":              func(i *interleaving) { empty(i.t, i.rdb) },
+}
+
+// Whatever projectors and rebuilds do beside each other, and wherever they are killed:
+// what answers is always what the log was up to its checkpoint, and in the end the whole.
+func TestHoweverRebuildsAndProjectorsInterleaveWhatAnswersIsRight(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		names := slices.Sorted(maps.Keys(steps))
+		rapid.Check(t, func(rt *rapid.T) {
+			empty(t, rdb)
+			i := &interleaving{
+				t: t, rt: rt, rdb: rdb, log: newFakeLog("log"), newest: map[string]*domain.Session{},
+				partitions: rapid.IntRange(1, 2).Draw(rt, "partitions"),
+			}
+			for range rapid.IntRange(5, 25).Draw(rt, "steps") {
+				steps[rapid.SampledFrom(names).Draw(rt, "step")](i)
+			}
+			i.mustBeRight()
+			i.projectors[0] = nil
+			for !i.isDone() {
+				i.project0(0, len(i.log.events))
+			}
+			for _, part := range newPartitions(i.partitions) { // as the next rebuild does
+				mustRun(t, rdb.Del(context.Background(), part.next()).Err())
+			}
+			i.sweep()
+			sameKeys(rt, dumpOf(t, rdb, i.partitions), scratchOf(t, i.log, i.partitions))
+		})
+	})
+}
+
+func (i *interleaving) drawProjector() int { return rapid.IntRange(0, 1).Draw(i.rt, "which") }
+
+// append records an event of one of a few sessions. Some cannot be projected, and some
+// tell of the session before.
+func (i *interleaving) append() {
+	for range rapid.IntRange(1, 3).Draw(i.rt, "events") {
+		n := rapid.IntRange(1, 4).Draw(i.rt, "session")
+		e := domain.Recorded{Session: session(n, int64(n), version(uint64(len(i.log.events)+1)),
+			room(rapid.SampledFrom([]string{"", "r1", "r2"}).Draw(i.rt, "room")),
+			with(rapid.SampledFrom([]string{"alice", "bob", "carol"}).Draw(i.rt, "participant")))}
+		switch rapid.IntRange(0, 9).Draw(i.rt, "kind") {
+		case 0:
+			e = domain.Recorded{Session: domain.Session{ID: id(n)}, Unreadable: errNoEvent}
+		case 1:
+			e.Session.CreatedAt = -1
+		}
+		if e.Unreadable == nil && rapid.Bool().Draw(i.rt, "tells before") {
+			if e.Before = i.newest[id(n)]; e.Before == nil {
+				e.Before = &domain.Session{}
+			}
+		}
+		if i.newest[id(n)] = &e.Session; e.Unreadable != nil {
+			i.newest[id(n)] = nil
+		}
+		if e.Before != nil && e.Before.ID == "" && i.knows(id(n)) {
+			e.Before = nil // what was before cannot be read
+		}
+		i.log.record(e)
+	}
+}
+
+func (i *interleaving) knows(id string) bool {
+	return slices.ContainsFunc(i.log.events, func(e domain.Recorded) bool { return e.Session.ID == id })
+}
+
+func (i *interleaving) project() {
+	i.project0(i.drawProjector(), rapid.IntRange(0, 5).Draw(i.rt, "events to project"))
+}
+
+// project0 lets a projector start, or else write some events.
+func (i *interleaving) project0(which, events int) {
+	ctx, p := context.Background(), i.projectors[which]
+	if p == nil {
+		p = NewProjector(i.rdb, i.log, silent(i.partitions))
+		for _, part := range p.partitions {
+			l, err := p.resume(ctx, part, true)
+			if i.isOver(err) {
+				return
+			}
+			p.lanes = append(p.lanes, l)
+		}
+		if i.isOver(p.withWriters(ctx, p.lanes, func() error { return p.fill(ctx, p.lanes) })) {
+			return
+		}
+		i.projectors[which] = p
+		return
+	}
+	for _, part := range p.partitions {
+		if next, err := p.successor(ctx, part); err != nil || next != (checkpoint{}) {
+			mustRun(i.t, err)
+			i.projectors[which] = nil // it begins anew, with that
+			return
+		}
+	}
+	rest := i.log.events[p.position():]
+	if rest = rest[:min(events, len(rest))]; len(rest) > 0 && i.isOver(p.applyAlone(ctx, rest)) {
+		i.projectors[which] = nil
+	}
+}
+
+// isOver says whether a projector or a rebuild has to begin anew, because of another one
+// or of what happened to Redis. No other error may happen.
+func (i *interleaving) isOver(err error) bool {
+	if err != nil && !errors.Is(err, errDeposed) && !errors.Is(err, errAstray) {
+		i.rt.Fatalf("got %v", err)
+	}
+	return err != nil
+}
+
+func (i *interleaving) beginRebuild() {
+	ctx, b := context.Background(), NewProjector(i.rdb, i.log, silent(i.partitions))
+	i.builder = nil
+	for _, part := range b.partitions {
+		found, err := readText(ctx, i.rdb, part.next())
+		mustRun(i.t, err)
+		l, err := b.begin(ctx, part, part.next(), found)
+		mustRun(i.t, err)
+		b.lanes = append(b.lanes, l)
+		if rapid.IntRange(0, 9).Draw(i.rt, "is killed") == 0 {
+			return
+		}
+	}
+	mustRun(i.t, b.withWriters(ctx, b.lanes, func() error { return b.fill(ctx, b.lanes) }))
+	i.builder = b
+}
+
+func (i *interleaving) goOnRebuilding() {
+	if i.builder == nil {
+		return
+	}
+	rest := i.log.events[i.builder.position():]
+	if rest = rest[:rapid.IntRange(0, len(rest)).Draw(i.rt, "events to rebuild")]; len(rest) > 0 {
+		if i.isOver(i.builder.applyAlone(context.Background(), rest)) {
+			i.builder = nil
+		}
+	}
+}
+
+func (i *interleaving) finishRebuild() {
+	if i.builder == nil {
+		return
+	}
+	b := &rebuild{RebuildOptions: RebuildOptions{Progress: func(Stage, uint64, uint64) {}}, builder: i.builder}
+	finished := i.builder.lanes[:rapid.IntRange(1, i.partitions).Draw(i.rt, "partitions that it gets to")]
+	i.isOver(i.builder.withWriters(context.Background(), finished, func() error {
+		return b.release(context.Background(), finished)
+	}))
+	i.builder = nil
+}
+
+func (i *interleaving) sweep() {
+	for _, part := range newPartitions(i.partitions) {
+		_, err := sweep(context.Background(), i.rdb, part, func(int64) {})
+		mustRun(i.t, err)
+	}
+	i.mustBeRight()
+}
+
+// mustBeRight checks, for each partition that answers, that it holds what the log was up
+// to its checkpoint.
+func (i *interleaving) mustBeRight() {
+	i.t.Helper()
+	held := dumpOf(i.t, i.rdb, i.partitions)
+	for _, part := range newPartitions(i.partitions) {
+		c, ok := parseCheckpoint(i.rdb.Get(context.Background(), part.checkpoint()).Val())
+		if !ok || c.state != projected {
+			continue
+		}
+		until := newFakeLog("log")
+		until.events = i.log.events[:c.position]
+		prefix := string(rune('0'+part.shard)) + ": "
+		of := func(all map[string]string) map[string]string {
+			some := map[string]string{}
+			for key, value := range all {
+				if strings.HasPrefix(key, prefix) && !strings.HasPrefix(key, prefix+"of another") {
+					some[key] = value
+				}
+			}
+			return some
+		}
+		sameKeys(i.rt, of(held), of(scratchOf(i.t, until, i.partitions)))
+	}
+}
+
+// isDone says whether the first projector has adopted and projected all there is.
+func (i *interleaving) isDone() bool {
+	if i.projectors[0] == nil || i.projectors[0].position() < uint64(len(i.log.events)) {
+		return false
+	}
+	for _, part := range i.projectors[0].partitions {
+		if next, err := i.projectors[0].successor(context.Background(), part); err != nil || next != (checkpoint{}) {
+			return false
+		}
+	}
+	return true
+}
