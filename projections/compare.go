@@ -21,8 +21,8 @@ type Difference struct {
 // Bounds of one step of a comparison.
 const (
 	compareMembers = 256
-	compareKeys    = 512  // keys
-	smallIndex     = 256  // members
+	compareKeys    = 128  // a script takes some milliseconds for so many, when all are long indexes
+	smallIndex     = 64   // members
 	maxDoubts      = 1000 // kept until they are looked at once more
 )
 

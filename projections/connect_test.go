@@ -319,7 +319,7 @@ func TestTheServiceHasTheRightsThatItNeeds(t *testing.T) {
 		found, err := FindParked(t.Context(), r.rdb, 1, p.SessionID)
 		mustRun(t, err)
 		return Retry(t.Context(), r.rdb, found, func(context.Context, string) (domain.Recorded, error) {
-			return domain.Recorded{Session: session(1, 1), Position: 9}, nil
+			return domain.Recorded{Session: session(1, 1), Position: 2}, nil
 		})
 	}))
 	server.CheckRights()

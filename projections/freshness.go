@@ -195,10 +195,11 @@ func (f *freshness) distrust(doubt string) {
 // unsettled is how long from now on another node may still answer from a read model
 // that is older than the position: until Bound has gone by since the position was in
 // the log, which is no later than when the probe after the one that told it was asked.
-func (f *freshness) unsettled(position uint64, now time.Time) time.Duration {
+// Where nodes have other read models, it does not help that this one has passed it.
+func (f *freshness) unsettled(position uint64, now time.Time, others bool) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if position <= f.everywhere() {
+	if !others && position <= f.everywhere() {
 		return 0
 	}
 	for i, next := range f.probes {

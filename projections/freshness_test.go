@@ -172,7 +172,7 @@ func TestWaitersAreReleasedInTheOrderOfTheirPositions(t *testing.T) {
 func TestAPositionIsSettledWhenNoNodeCanShowLess(t *testing.T) {
 	now := time.Now()
 	f := compared(now, 5)
-	if left := f.unsettled(5, now); left != Bound {
+	if left := f.unsettled(5, now, false); left != Bound {
 		t.Errorf("the log told it only now: %v left", left)
 	}
 	// A look is answered before the next one is asked.
@@ -182,14 +182,14 @@ func TestAPositionIsSettledWhenNoNodeCanShowLess(t *testing.T) {
 		after    time.Duration
 		left     time.Duration
 	}{{5, probeEvery, Bound}, {5, Bound, probeEvery}, {5, Bound + probeEvery, 0}, {6, Bound + probeEvery, Bound}} {
-		if left := f.unsettled(c.position, now.Add(c.after)); left != c.left {
+		if left := f.unsettled(c.position, now.Add(c.after), false); left != c.left {
 			t.Errorf("position %d, %v later: %v left, want %v", c.position, c.after, left, c.left)
 		}
 	}
 	// Looks go on; what was settled stays so.
 	for at := 2 * probeEvery; at < 3*Bound; at += probeEvery {
 		f.probed(probe{now.Add(at), 9, 0}, 0, true)
-		if left := f.unsettled(5, now.Add(at)); left != max(0, Bound+probeEvery-at) {
+		if left := f.unsettled(5, now.Add(at), false); left != max(0, Bound+probeEvery-at) {
 			t.Errorf("%v later: %v left", at, left)
 		}
 	}
@@ -197,7 +197,7 @@ func TestAPositionIsSettledWhenNoNodeCanShowLess(t *testing.T) {
 		t.Errorf("%d looks are kept", len(f.probes))
 	}
 	f.projected(0, "g", 10)
-	if left := f.unsettled(10, now); left != 0 {
+	if left := f.unsettled(10, now, false); left != 0 {
 		t.Errorf("the read model has it: %v left", left)
 	}
 }

@@ -191,7 +191,7 @@ func (i *interleaving) finishRebuild() {
 
 func (i *interleaving) sweep() {
 	for _, part := range newPartitions(i.partitions) {
-		_, err := sweep(context.Background(), i.rdb, part, func(int64) {})
+		_, err := sweep(context.Background(), i.rdb, part, func(int64) error { return nil })
 		mustRun(i.t, err)
 	}
 	i.mustBeRight()

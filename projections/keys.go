@@ -84,13 +84,14 @@ func (k keyspace) pattern() string           { return k.begin + "*" }      // ev
 func newGeneration() string { return strings.ToLower(rand.Text()[:8]) }
 
 // queryKey is where an account's saved list query lies, and queriesKey where it is
-// noted which ones the account has. They belong to no partition: they outlive a
-// rebuild of the read model. Those of an account share a hash tag.
+// noted which ones the account has. They belong to no partition and to no layout: they
+// outlive a rebuild of the read model, and a node with another layout loads them too.
+// Those of an account share a hash tag.
 func queryKey(account, digest string) string {
-	return layoutVersion + ":query:{" + hashed(account) + "}:" + digest
+	return "cs:query:{" + hashed(account) + "}:" + digest
 }
 
-func queriesKey(account string) string { return layoutVersion + ":queries:{" + hashed(account) + "}" }
+func queriesKey(account string) string { return "cs:queries:{" + hashed(account) + "}" }
 
 // Names of indexes. An index is a sorted set of members, all with score 0.
 const indexAll = "all"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"chatsessions/domain"
 )
@@ -14,6 +15,7 @@ type lane struct {
 	keys    keyspace
 	place   string // key of its checkpoint
 	private bool
+	logger  *slog.Logger
 	writer  *writer
 	current checkpoint          // what this lane believes to stand in Redis
 	parked  map[string]struct{} // the sessions that are parked
@@ -21,7 +23,7 @@ type lane struct {
 
 // openLane returns a lane that goes on from a checkpoint.
 func (p *Projector) openLane(ctx context.Context, part partition, place string, c checkpoint) (*lane, error) {
-	l := &lane{log: p.log, keys: part.of(c.generation), place: place, private: p.private, current: c, parked: map[string]struct{}{}}
+	l := &lane{log: p.log, keys: part.of(c.generation), place: place, private: p.private, logger: p.logger, current: c, parked: map[string]struct{}{}}
 	ids, err := p.rdb.HKeys(ctx, l.keys.parked()).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read which sessions are parked: %w", err)
@@ -109,6 +111,7 @@ func (l *lane) tryToWrite(ctx context.Context, c *chunk, after checkpoint) error
 	for _, d := range c.documents {
 		if d.parked != "" {
 			l.parked[d.id] = struct{}{}
+			l.logger.Error("an event cannot be projected: its session is parked", "session", d.id, "position", d.position, "error", d.parked)
 		} else {
 			delete(l.parked, d.id)
 		}

@@ -21,7 +21,7 @@ func sideBySide(t *testing.T, rdb redis.UniversalClient, log *fakeLog) [2]*rig {
 	t.Helper()
 	rigs := [2]*rig{newRigOf(t, rdb, log, 1), newRigOf(t, rdb, log, 2)}
 	for _, r := range rigs {
-		eventually(t, "each knows of the other", func() bool { return r.sharesLog.Load() })
+		eventually(t, "each knows of the other", func() bool { return r.layouts.sharesLog() })
 		r.caughtUp()
 	}
 	return rigs
@@ -146,7 +146,7 @@ func TestTheLogIsAskedBeforeEachAnswerWhileAnotherLayoutIsInUse(t *testing.T) {
 		}
 		other := newReadModel(t, rdb, log, ReadModelOptions{Logger: alone.logger(), Partitions: 2})
 		using := start(t, other.Run)
-		eventually(t, "it knows of the other one", func() bool { return alone.sharesLog.Load() })
+		eventually(t, "it knows of the other one", func() bool { return alone.layouts.sharesLog() })
 		if n := alone.asks(reads); n < reads {
 			t.Errorf("beside another one, it asks %d times for %d reads", n, reads)
 		}
@@ -154,7 +154,8 @@ func TestTheLogIsAskedBeforeEachAnswerWhileAnotherLayoutIsInUse(t *testing.T) {
 		// As if it had been gone for so long.
 		score := float64(time.Now().Add(-layoutLife).UnixMilli())
 		mustRun(t, rdb.ZAdd(t.Context(), layoutsKey, redis.Z{Score: score, Member: layoutOf(2)}).Err())
-		eventually(t, "it knows that the other one is gone", func() bool { return !alone.sharesLog.Load() })
+		earlier(alone.ReadModel, layoutMemory)
+		eventually(t, "it knows that the other one is gone", func() bool { return !alone.layouts.sharesLog() })
 		if n := alone.asks(reads); n >= reads {
 			t.Errorf("alone again, it asks %d times for %d reads", n, reads)
 		}
@@ -172,34 +173,36 @@ func TestANewLayoutServesWhenAllOthersKnowOfIt(t *testing.T) {
 		r.caughtUp()
 		newcomer := newRigOf(t, rdb, log, 2)
 		newcomer.caughtUp()
-		if since := time.Since(*newcomer.registered.Load()); since <= Bound {
+		if since := time.Since(newcomer.layouts.since); since <= Bound {
 			t.Errorf("it is ready %v after it has said that it is there", since)
 		}
-		if !r.sharesLog.Load() {
+		if !r.layouts.sharesLog() {
 			t.Error("the other one does not know of it")
 		}
 	})
 }
 
 func TestWhetherOthersKnowOfANodeMattersOnlyBesideThem(t *testing.T) {
-	long := time.Now().Add(-Bound - time.Second)
+	now := time.Now()
+	long := now.Add(-Bound - time.Second)
 	for _, c := range []struct {
-		private, others bool
-		registered      *time.Time
-		known           bool
+		private, other, guest bool
+		noted, since          time.Time
+		known                 bool
 	}{
-		{known: true},
-		{registered: new(time.Now()), known: true},
-		{others: true},
-		{others: true, registered: new(time.Now())},
-		{others: true, registered: &long, known: true},
-		{others: true, private: true, known: true},
+		{known: false},
+		{noted: now, since: now, known: true},
+		{noted: now, since: now, other: true, known: true}, // who came later
+		{noted: now, since: now, other: true, guest: true, known: false},
+		{noted: now, since: long, other: true, guest: true, known: true},
+		{noted: now.Add(-layoutTrust - time.Second), since: long, known: false},
+		{private: true, known: true},
 	} {
 		m := newReadModel(t, nil, newFakeLog("log"), ReadModelOptions{Private: c.private})
-		m.sharesLog.Store(c.others)
-		m.registered.Store(c.registered)
-		if m.isKnown() != c.known {
-			t.Errorf("%+v: %v", c, m.isKnown())
+		l := &m.layouts
+		l.noted, l.since, l.other, l.guest = c.noted, c.since, c.other, c.guest
+		if m.isKnown(now) != c.known {
+			t.Errorf("%+v: %v", c, m.isKnown(now))
 		}
 	}
 }
@@ -210,11 +213,9 @@ func TestANodeThatCannotAskForOthersAsksTheLog(t *testing.T) {
 	if m.asksEnd() {
 		t.Error("it asks before it has looked")
 	}
-	if err := m.probe(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if !m.asksEnd() || m.isKnown() {
-		t.Errorf("asks the log: %v; is known to others: %v", m.asksEnd(), m.isKnown())
+	_ = m.probe(t.Context()) // there is no Redis
+	if known := m.isKnown(time.Now()); !m.asksEnd() || known {
+		t.Errorf("asks the log: %v; is known to others: %v", m.asksEnd(), known)
 	}
 }
 
@@ -250,4 +251,62 @@ func TestARebuildOfOneLayoutLeavesTheOtherOneAlone(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestANodeIsKnownWhenTheOthersHaveHadTimeToLook(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		node := func(partitions int) *ReadModel {
+			m := newReadModel(t, rdb, newFakeLog("log"), ReadModelOptions{Partitions: partitions})
+			m.register(t.Context())
+			return m
+		}
+		check := func(when string, m *ReadModel, known, asks bool) {
+			t.Helper()
+			now := time.Now()
+			if m.layouts.isKnown(now) != known || m.layouts.sharesLog() != asks {
+				t.Errorf("%s: known is %v, asks is %v, want %v, %v", when, m.layouts.isKnown(now), m.layouts.sharesLog(), known, asks)
+			}
+		}
+		first := node(1)
+		check("the first of all", first, true, false)
+		guest := node(4)
+		check("one that comes later", guest, false, true)
+		check("the first, before it has looked again", first, true, false)
+		first.register(t.Context())
+		check("the first, which needs no time to be known", first, true, true)
+		if err := guest.WaitFor(t.Context(), 0, time.Millisecond); err == nil {
+			t.Error("a node that is not known answers a write that others may not have")
+		}
+		if _, err := guest.views(guest.all); err == nil {
+			t.Error("a node that is not known shows what others may not have")
+		}
+		earlier(guest, Bound)
+		check("when the others have looked", guest, true, true)
+		mustRun(t, guest.WaitFor(t.Context(), 0, time.Millisecond))
+
+		earlier(guest, layoutTrust)
+		check("when it has stood still", guest, false, true)
+		guest.register(t.Context())
+		check("when it is back", guest, false, true)
+
+		// Redis forgets them both.
+		earlier(guest, Bound)
+		mustRun(t, rdb.Del(t.Context(), layoutsKey).Err())
+		first.register(t.Context())
+		check("the first, whom nobody told", first, true, true)
+		earlier(first, layoutMemory)
+		first.register(t.Context())
+		check("the first, when the other one has not come back", first, true, false)
+	})
+}
+
+// earlier has all that a node knows of the layouts happen earlier.
+func earlier(m *ReadModel, by time.Duration) {
+	l := &m.layouts
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.noted, l.since = l.noted.Add(-by), l.since.Add(-by)
+	if !l.seen.IsZero() {
+		l.seen = l.seen.Add(-by)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -99,7 +100,8 @@ func Retry(ctx context.Context, rdb redis.UniversalClient, p Parked, load func(c
 	if err != nil {
 		return err
 	}
-	c, err := answering(ctx, rdb, p.partition)
+	// Otherwise the projector would show older events of the session after this one.
+	c, err := reaching(ctx, rdb, p.partition, d.position)
 	if err != nil {
 		return err
 	}
@@ -116,6 +118,22 @@ func Retry(ctx context.Context, rdb redis.UniversalClient, p Parked, load func(c
 		return fmt.Errorf("%s: %w", p.SessionID, ErrNotParked)
 	}
 	return nil
+}
+
+// reaching returns the checkpoint of the generation that answers when that has reached
+// a position, and an error when it has not within Bound.
+func reaching(ctx context.Context, rdb redis.UniversalClient, part partition, position uint64) (checkpoint, error) {
+	for until := time.Now().Add(Bound); ; {
+		c, err := answering(ctx, rdb, part)
+		switch {
+		case err != nil || c.position >= position:
+			return c, err
+		case time.Now().After(until):
+			return c, fmt.Errorf("the read model is at position %d, and the session at %d: is a projector at work?", c.position, position)
+		case !pause(ctx, pollEvery):
+			return c, ctx.Err()
+		}
+	}
 }
 
 // answering returns the checkpoint of the generation that answers.

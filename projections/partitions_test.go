@@ -232,7 +232,7 @@ func TestAPartitionThatIsLostIsBuiltAnewAndTheOthersAreNot(t *testing.T) {
 }
 
 func TestAPositionIsWaitedForInAllPartitions(t *testing.T) {
-	m := newReadModel(t, nil, newFakeLog("log"), ReadModelOptions{Partitions: 3})
+	m := newReadModel(t, nil, newFakeLog("log"), ReadModelOptions{Partitions: 3, Private: true})
 	ended := make(chan error, 1)
 	go func() { ended <- m.WaitFor(t.Context(), 5, 30*time.Second) }()
 	eventually(t, "somebody waits", func() bool { n, _, _ := m.fresh.demand(); return n == 1 })

@@ -296,7 +296,6 @@ func (p *Projector) documentOf(event *domain.Recorded) *document {
 			return d
 		}
 	}
-	p.logger.Error("an event cannot be projected: its session is parked", "session", event.Session.ID, "position", event.Position, "error", err)
 	return &document{id: event.Session.ID, position: event.Position, parked: err.Error()}
 }
 

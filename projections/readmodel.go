@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -53,10 +52,9 @@ type ReadModel struct {
 	private     bool
 	askEnd      bool
 	connections func() uint64
-	sharesLog   atomic.Bool               // nodes with another layout use the same log
-	registered  atomic.Pointer[time.Time] // when this node first said which layout it has
-	compared    uint64                    // connections when checkpoint and log were last compared
-	budget      int                       // entries of indexes that a list may look at
+	layouts     layouts
+	compared    uint64 // connections when checkpoint and log were last compared
+	budget      int    // entries of indexes that a list may look at
 	pace        *pace
 	shared      *shared
 }
@@ -144,26 +142,44 @@ func (m *ReadModel) Get(ctx context.Context, id, account string) (domain.Documen
 
 // WaitFor returns when the read model has passed the position, with ctx's error when
 // that ends first, and with context.DeadlineExceeded when it takes longer than atMost.
+// Where nodes with another layout do not know of this one yet, it waits for that too.
 func (m *ReadModel) WaitFor(ctx context.Context, position uint64, atMost time.Duration) error {
 	w := m.fresh.wait(position)
-	if w == nil {
+	if w == nil && m.isSettled(position) {
 		return nil
 	}
 	timer := timers.Get().(*time.Timer) // every write waits here
 	defer timers.Put(timer)
 	timer.Reset(atMost)
 	defer timer.Stop()
-	var err error
-	select {
-	case <-w.passed:
-		return nil
-	case <-timer.C:
-		err = context.DeadlineExceeded
-	case <-ctx.Done():
-		err = ctx.Err()
+	if w != nil {
+		select {
+		case <-w.passed:
+		case <-timer.C:
+			m.fresh.forget(w)
+			return context.DeadlineExceeded
+		case <-ctx.Done():
+			m.fresh.forget(w)
+			return ctx.Err()
+		}
 	}
-	m.fresh.forget(w)
-	return err
+	for !m.isSettled(position) {
+		select {
+		case <-time.After(pollEvery):
+		case <-timer.C:
+			return context.DeadlineExceeded
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// isSettled says whether no node answers without a position that this read model has
+// passed.
+func (m *ReadModel) isSettled(position uint64) bool {
+	now := time.Now()
+	return m.isKnown(now) || m.fresh.unsettled(position, now, true) == 0
 }
 
 // timers are stopped timers.
@@ -182,10 +198,12 @@ func (m *ReadModel) Observe(position uint64) { m.fresh.observe(position) }
 // node knows better, which takes Bound at most. It returns domain.ErrUnavailable
 // when ctx ends first.
 func (m *ReadModel) Settle(ctx context.Context, position uint64) error {
-	if m.asksEnd() { // as all nodes do
+	now := time.Now()
+	known := m.isKnown(now)
+	if known && m.askEnd { // as all nodes do
 		return nil
 	}
-	left := m.fresh.unsettled(position, time.Now())
+	left := m.fresh.unsettled(position, now, !known)
 	if left > 0 && m.WaitFor(ctx, position, left) != nil && ctx.Err() != nil {
 		return fmt.Errorf("%w: wait for position %d to be shown: %w", domain.ErrUnavailable, position, ctx.Err())
 	}
@@ -209,7 +227,7 @@ func (m *ReadModel) CaughtUp(ctx context.Context) error {
 				end, known = asked, true
 			}
 		}
-		if known && m.isKnown() {
+		if known && m.isKnown(time.Now()) {
 			if texts, err := m.readCheckpoints(ctx); err == nil && m.trusted(texts, end) {
 				return nil
 			}
@@ -220,15 +238,7 @@ func (m *ReadModel) CaughtUp(ctx context.Context) error {
 	}
 }
 
-// isKnown says whether nodes with another layout, if there are any, know that this
-// one is there.
-func (m *ReadModel) isKnown() bool {
-	if m.private || !m.sharesLog.Load() {
-		return true
-	}
-	since := m.registered.Load()
-	return since != nil && time.Since(*since) > Bound
-}
+func (m *ReadModel) isKnown(now time.Time) bool { return m.private || m.layouts.isKnown(now) }
 
 // A view is one partition of the read model, as one request reads it.
 type view struct {
@@ -240,6 +250,9 @@ type view struct {
 func (m *ReadModel) views(shards []int) ([]*view, error) {
 	views := make([]*view, len(shards))
 	epoch, now := m.connections(), time.Now()
+	if !m.private && !m.layouts.mayRead(now) {
+		return nil, fmt.Errorf("%w: nodes with another layout may not know of this one", errUntrusted)
+	}
 	for i, shard := range shards {
 		t, err := m.fresh.ticket(shard, m.log.Identity(), epoch, now)
 		if err != nil {
@@ -295,7 +308,7 @@ func (m *ReadModel) endToShow(ctx context.Context) (uint64, error) {
 	return end, err
 }
 
-func (m *ReadModel) asksEnd() bool { return m.askEnd || m.sharesLog.Load() }
+func (m *ReadModel) asksEnd() bool { return m.askEnd || m.layouts.sharesLog() }
 
 // awaitTrust waits until an answer would be trusted, at most so long.
 func (m *ReadModel) awaitTrust(ctx context.Context, atMost time.Duration) bool {

@@ -253,7 +253,7 @@ func TestThousandsWaitAtOnce(t *testing.T) {
 }
 
 func TestAWaitEndsWithItsContext(t *testing.T) {
-	m := newReadModel(t, nil, newFakeLog("log"), ReadModelOptions{})
+	m := newReadModel(t, nil, newFakeLog("log"), ReadModelOptions{Private: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := m.WaitFor(ctx, 1, time.Minute); !errors.Is(err, context.Canceled) {
@@ -424,4 +424,23 @@ func TestTheEmbeddedRedisAsksForItsPassword(t *testing.T) {
 	if !strings.HasPrefix(e.Addr(), "127.0.0.1:") {
 		t.Fatal(e.Addr())
 	}
+}
+
+// A node that has lost Redis does not know what others show: it asks the log, and waits
+// as if it did not.
+func TestANodeWithoutRedisShowsNothingThatOthersDoNotShowYet(t *testing.T) {
+	server := redistest.Start(t, redistest.Config{})
+	log := newFakeLog("log")
+	log.append(session(1, 1))
+	r := newRig(t, connect(t, server), log)
+	r.caughtUp()
+	server.Kill()
+	eventually(t, "it is noticed", func() bool { return r.asksEnd() })
+	position := log.append(session(1, 1, version(2)))
+	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := r.Settle(short, position); !errors.Is(err, domain.ErrUnavailable) {
+		t.Errorf("settled at once: %v", err)
+	}
+	mustRun(t, r.Settle(t.Context(), position))
 }

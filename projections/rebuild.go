@@ -25,6 +25,9 @@ type RebuildOptions struct {
 	// Difference, where it is set, is told each difference between the old read model
 	// and the new one.
 	Difference func(Difference)
+	// Private says that the Redis lives and dies with a service, whose projector alone
+	// moves the checkpoint: nobody stands in for it.
+	Private bool
 	// CompareOnly removes the new read model after the comparison.
 	CompareOnly bool
 }
@@ -89,7 +92,9 @@ func Rebuild(ctx context.Context, rdb redis.UniversalClient, log Log, opts Rebui
 		return Rebuilt{}, err
 	}
 	defer unlock()
-	defer b.offerStandIn(working)()
+	if !b.Private {
+		defer b.offerStandIn(working)()
+	}
 	if err := b.run(working); err != nil {
 		return b.done, errors.Join(context.Cause(working), err)
 	}
@@ -146,7 +151,10 @@ func (b *rebuild) run(ctx context.Context) error {
 		return err
 	}
 	for _, part := range b.builder.partitions {
-		removed, err := sweep(ctx, b.rdb, part, func(n int64) { b.Progress(Removing, uint64(b.done.Removed+n), 0) }) //nolint:gosec // not negative
+		removed, err := sweep(ctx, b.rdb, part, func(n int64) error {
+			b.Progress(Removing, uint64(b.done.Removed+n), 0) //nolint:gosec // not negative
+			return nil
+		})
 		b.done.Removed += removed
 		if err != nil {
 			return err

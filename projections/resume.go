@@ -24,6 +24,9 @@ const (
 const (
 	stallAfter = time.Second
 	stallEvery = 100 * time.Millisecond
+	// fillStallAfter is the same for a generation that is being filled: the log has to
+	// find the newest event of every session first.
+	fillStallAfter = 15 * time.Second
 )
 
 // resume returns the lane of a partition, at the checkpoint to go on from. Where there
@@ -129,17 +132,29 @@ func (p *Projector) begin(ctx context.Context, part partition, place, found stri
 	c := checkpoint{identity: p.log.Identity(), generation: newGeneration(), state: filling}
 	p.began[c.generation] = true
 	err := withWriter(ctx, p.rdb, place, p.private, func(w *writer) error {
-		return w.write(ctx, found, c, change{keys: part.of(c.generation), begins: true})
+		change := change{keys: part.of(c.generation), begins: true}
+		if err := w.write(ctx, found, c, change); err != nil {
+			return err
+		}
+		change.begins = false
+		// The checkpoint moves meanwhile, so that whoever stands by sees somebody at work.
+		told := time.Now()
+		removed, err := sweep(ctx, p.rdb, part, func(int64) error {
+			if time.Since(told) < stallEvery {
+				return nil
+			}
+			told = time.Now()
+			before := c.String()
+			c = c.fuller(1)
+			return w.write(ctx, before, c, change)
+		})
+		if removed > 0 {
+			p.logger.Info("removed read models that nobody reads", "keys", removed)
+		}
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("begin a read model: %w", err)
-	}
-	removed, err := sweep(ctx, p.rdb, part, func(int64) {})
-	if err != nil {
-		return nil, err
-	}
-	if removed > 0 {
-		p.logger.Info("removed read models that nobody reads", "keys", removed)
 	}
 	return p.openLane(ctx, part, place, c)
 }
@@ -266,7 +281,11 @@ func (p *Projector) standBy(ctx context.Context) bool {
 			last, since = found, time.Now()
 			continue
 		}
-		if time.Since(since) >= stallAfter {
+		patience := stallAfter
+		if c, _ := parseCheckpoint(found); c.state == filling {
+			patience = fillStallAfter
+		}
+		if time.Since(since) >= patience {
 			p.logger.Warn("the other projector has stopped: taking over", "checkpoint", found)
 			return true
 		}

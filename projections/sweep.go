@@ -12,9 +12,10 @@ import (
 const sweepKeys = 1000
 
 // sweep removes the generations of a partition that no checkpoint names, and returns
-// how many keys that were, as it tells progress meanwhile. It may be broken off at any
+// how many keys that were, as it tells progress meanwhile, whose
+// error ends it. It may be broken off at any
 // time and be begun again.
-func sweep(ctx context.Context, rdb redis.UniversalClient, part partition, progress func(removed int64)) (removed int64, err error) {
+func sweep(ctx context.Context, rdb redis.UniversalClient, part partition, progress func(removed int64) error) (removed int64, err error) {
 	generations, err := rdb.SMembers(ctx, part.generations()).Result()
 	if err != nil {
 		return 0, fmt.Errorf("list the generations of the read model: %w", err)
@@ -30,7 +31,9 @@ func sweep(ctx context.Context, rdb redis.UniversalClient, part partition, progr
 			cursor, _ = reply[0].(string)
 			n, _ := reply[1].(int64)
 			removed += n
-			progress(removed)
+			if err := progress(removed); err != nil {
+				return removed, err
+			}
 			if cursor == "0" || cursor == "" {
 				break
 			}

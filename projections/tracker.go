@@ -60,7 +60,10 @@ func (m *ReadModel) probe(ctx context.Context) error {
 	if seen.end, failed = m.log.End(bounded); failed != nil {
 		return fmt.Errorf("ask for the end of the log: %w", failed)
 	}
-	if err == nil && seen.epoch != m.compared {
+	if seen.epoch != m.compared {
+		if err != nil {
+			return err
+		}
 		// Behind a new connection, to Redis or to the log, there may be an older copy.
 		held, failed := m.logHolds(bounded)
 		if failed != nil {
@@ -98,11 +101,7 @@ func (m *ReadModel) lookAround(ctx context.Context) (standing uint64, parked int
 	ctx, cancel := context.WithTimeout(ctx, Bound/2)
 	defer cancel()
 	if !m.private {
-		others, err := m.register(ctx)
-		m.sharesLog.Store(others)
-		if err == nil && m.registered.CompareAndSwap(nil, new(time.Now())) && others {
-			m.logger.Info("nodes with another layout of the read model are at work: each answer asks the log first")
-		}
+		m.register(ctx)
 	}
 	texts, err := m.readCheckpoints(ctx)
 	if err != nil {

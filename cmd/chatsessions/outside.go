@@ -38,7 +38,8 @@ func (f storeFlags) openFromOutside(ctx context.Context, logger *slog.Logger) (_
 	if f.NATS.URL == "" {
 		f.NATS.URL = reach.NATSURL
 	}
-	if f.RedisURL == "" {
+	private := f.RedisURL == ""
+	if private {
 		f.RedisURL = reach.RedisURL
 	}
 	if f.NATS.URL == "" { // nothing is to be made where a service never was
@@ -56,7 +57,7 @@ func (f storeFlags) openFromOutside(ctx context.Context, logger *slog.Logger) (_
 	if f.NATS.URL == "" {
 		return openStores(ctx, f, nil, logger)
 	}
-	s := &stores{}
+	s := &stores{private: private}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -75,7 +76,7 @@ func (f storeFlags) openFromOutside(ctx context.Context, logger *slog.Logger) (_
 		return nil, err
 	}
 	s.onClose(s.log.Close)
-	if s.redis, err = projections.Connect(ctx, projections.RedisOptions{URL: f.RedisURL}); err != nil {
+	if s.redis, err = projections.Connect(ctx, projections.RedisOptions{URL: f.RedisURL, PoolSize: f.redisConnections()}); err != nil {
 		return nil, err
 	}
 	s.onClose(func() { _ = s.redis.Close() })

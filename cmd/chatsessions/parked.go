@@ -55,10 +55,13 @@ func (c parkedCommand) Run(ctx context.Context, s streams) error {
 		if c.Retry {
 			line.Retried = "brought back"
 			if err := projections.Retry(ctx, stores.redis, p, stores.log.Load); err != nil {
-				line.Retried = err.Error()
-				if !errors.Is(err, domain.ErrUnreadable) && !errors.Is(err, projections.ErrNotParked) && ctx.Err() != nil {
+				if errors.Is(err, domain.ErrUnavailable) || ctx.Err() != nil {
 					return err
 				}
+				if errors.Is(err, projections.ErrNotParked) { // it came back by itself
+					return nil
+				}
+				line.Retried = err.Error()
 				failed++
 			}
 		}

@@ -48,7 +48,7 @@ func (c rebuildCommand) Run(ctx context.Context, s streams) error {
 	defer bar.finish()
 	text := c.Output == "text"
 	done, err := projections.Rebuild(ctx, stores.redis, stores.log, projections.RebuildOptions{
-		Logger: logger, Partitions: c.RedisPartitions, CompareOnly: c.CompareOnly,
+		Logger: logger, Partitions: c.RedisPartitions, Private: stores.private, CompareOnly: c.CompareOnly,
 		Progress: func(stage projections.Stage, done, total uint64) {
 			shown := rebuildStages[stage]
 			bar.show(shown.title, shown.unit, done, total)

@@ -624,8 +624,7 @@ func checkOneGeneration(t *testing.T, rdb *redis.Client) {
 	}
 	left := slices.DeleteFunc(keysOf(t, rdb, "cs2*"), func(key string) bool {
 		rest, _ := strings.CutPrefix(key, "cs2:{0}:")
-		return rest == "checkpoint" || rest == "generations" || strings.HasPrefix(rest, generation+":") ||
-			strings.HasPrefix(key, "cs2:quer") // saved queries outlive rebuilds
+		return rest == "checkpoint" || rest == "generations" || strings.HasPrefix(rest, generation+":")
 	})
 	if len(left) > 0 {
 		t.Errorf("%d keys were left behind: %.20q", len(left), left)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 
@@ -50,11 +51,17 @@ func (f storeFlags) check() error {
 	return err
 }
 
+// redisConnections is how many connections to Redis there may be: the projector holds
+// one for each partition.
+func (f storeFlags) redisConnections() int { return f.RedisPartitions + 10*runtime.GOMAXPROCS(0) }
+
 // stores are the log and the Redis of the read model, wherever they run.
 type stores struct {
 	log      *eventstore.Log
 	embedded *eventstore.Embedded // the server of the log, where it runs in this process
 	redis    redis.UniversalClient
+	// private says that the Redis is inside a service that runs.
+	private bool
 	// redisConnections counts the connections that were made to an external Redis.
 	redisConnections atomic.Uint64
 	close            []func()
@@ -109,7 +116,7 @@ func openStores(ctx context.Context, c storeFlags, m *metrics, logger *slog.Logg
 	redis.SetLogger(redisLog{logger})
 	if c.RedisURL != "" {
 		s.redis, err = projections.Connect(ctx, projections.RedisOptions{
-			URL: c.RedisURL, OnConnect: func() { s.redisConnections.Add(1) },
+			URL: c.RedisURL, PoolSize: c.redisConnections(), OnConnect: func() { s.redisConnections.Add(1) },
 		})
 	} else {
 		s.redis, err = s.embedRedis(password, &reach)

@@ -3,10 +3,14 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -19,21 +23,66 @@ func TestNodesWithDifferentLayoutsShowEachOthersWritesAtOnce(t *testing.T) {
 	t.Run("an old binary and a new one", func(t *testing.T) {
 		t.Parallel()
 		servers := startServers(t)
-		upgrade(t, servers, withLists,
+		upgrade(t, servers,
 			&service{t: t, args: servers.serve()},
-			&service{t: t, args: servers.serve(), binary: next})
+			&service{t: t, args: servers.serve(), binary: next}, "")
 	})
 	t.Run("one partition and four", func(t *testing.T) {
 		t.Parallel()
 		servers := startServers(t)
-		upgrade(t, servers, withLists,
+		upgrade(t, servers,
 			&service{t: t, args: servers.serve("--redis-partitions", "1")},
-			&service{t: t, args: servers.serve("--redis-partitions", "4")})
+			&service{t: t, args: servers.serve("--redis-partitions", "4")}, "cs2")
 	})
 }
 
+// A node that stood still for so long that the others have forgotten it, and does not
+// know that, waits with its answers until they know of it again.
+func TestANodeThatStoodStillBesideAnotherLayoutIsNewAgain(t *testing.T) {
+	t.Parallel()
+	servers := startServers(t)
+	js := servers.jetStream(t)
+	frozen := &service{t: t, args: servers.serve()}
+	other := &service{t: t, args: servers.serve("--redis-partitions", "4")}
+	launch(t, frozen)
+	launch(t, other)
+	path := fill(t, other, 6).paths()[0]
+	frozen.signal(syscall.SIGSTOP)
+	servers.forget(t, "cs2")
+	eventually(t, func() error {
+		if other.asksLog(js, path) {
+			return errors.New("a node that is alone asks the log before each answer")
+		}
+		return nil
+	})
+	load := startMixedLoad(t, withLists, frozen, other)
+	<-time.After(100 * time.Millisecond) // so that writes wait for the one that is frozen
+	frozen.signal(syscall.SIGCONT)
+	load.more(100)
+	load.end()
+	t.Logf("behind a stand: %s", load)
+	load.check(t)
+	checkReadModel(t, frozen, frozen.log())
+}
+
+// forget does what 10 s would: nobody sees any more that nodes with the layout were there.
+func (s servers) forget(t *testing.T, layout string) {
+	t.Helper()
+	if err := openRedis(t, s.redis.URL()).ZRem(t.Context(), "cs:layouts", layout).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *service) signal(signal syscall.Signal) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(signal); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // upgrade runs an old node alone, then with a new one beside it, then the new one alone.
-func upgrade(t *testing.T, servers servers, lists bool, old, next *service) {
+// A layout that is given is forgotten then, without the 10 s that it takes otherwise.
+func upgrade(t *testing.T, servers servers, old, next *service, layout string) {
 	js := servers.jetStream(t)
 	launch(t, old)
 	before := fill(t, old, 6)
@@ -43,7 +92,7 @@ func upgrade(t *testing.T, servers servers, lists bool, old, next *service) {
 	}
 
 	// The new one comes while the old one is at work.
-	alone := startMixedLoad(t, lists, old)
+	alone := startMixedLoad(t, withLists, old)
 	alone.more(100)
 	launch(t, next)
 	alone.end()
@@ -59,7 +108,9 @@ func upgrade(t *testing.T, servers servers, lists bool, old, next *service) {
 		}
 	}
 
-	both := startMixedLoad(t, lists, old, next)
+	checkPagesAcross(t, before, old, next)
+
+	both := startMixedLoad(t, withLists, old, next)
 	both.more(600)
 	rebuild(t, exitDone, append(servers.stores(), "--redis-partitions", partitionsOf(old))...) // of one of them
 	both.more(200)
@@ -72,10 +123,13 @@ func upgrade(t *testing.T, servers servers, lists bool, old, next *service) {
 	}
 
 	// The old one is stopped under load, as an upgrade does.
-	left := startMixedLoad(t, lists, next)
+	left := startMixedLoad(t, withLists, next)
 	left.more(50)
 	if status := old.stop(); status != 0 {
 		t.Errorf("exit status %d", status)
+	}
+	if layout != "" {
+		servers.forget(t, layout)
 	}
 	eventually(t, func() error {
 		if next.asksLog(js, path) {
@@ -87,6 +141,29 @@ func upgrade(t *testing.T, servers servers, lists bool, old, next *service) {
 	t.Logf("then alone: %s", left)
 	left.check(t)
 	checkReadModel(t, next, next.log())
+}
+
+// checkPagesAcross goes from page to page, each on another node, with a query that is
+// too long for the link to the next page.
+func checkPagesAcross(t *testing.T, want content, nodes ...*service) {
+	t.Helper()
+	query := "/chat-sessions?$limit=1"
+	for i := range 40 {
+		query += fmt.Sprintf("&room[$in][]=room%%20%d", i)
+	}
+	seen := map[string]bool{}
+	for page := 0; query != ""; page++ {
+		a := nodes[page%len(nodes)].as("service-crm").expect(200, "GET", query, "")
+		for _, session := range a.list(t) {
+			seen[fmt.Sprint("/chat-sessions/", session["id"])] = true
+		}
+		query, _, _ = strings.Cut(strings.TrimPrefix(a.header.Get("Link"), "<"), ">")
+	}
+	for path, was := range want.sessions {
+		if room, _ := was.object(t)["room"].(string); strings.HasPrefix(room, "room ") && !seen[path] {
+			t.Errorf("no page shows %s", was.body)
+		}
+	}
 }
 
 // asksLog says whether the service asks the log before each answer, by the number of
