@@ -21,7 +21,7 @@ type Difference struct {
 // Bounds of one step of a comparison.
 const (
 	compareMembers = 256
-	compareKeys    = 128  // a script takes some milliseconds for so many, when all are long indexes
+	compareKeys    = 256  // a script takes some milliseconds for so many, when all are long indexes
 	smallIndex     = 64   // members
 	maxDoubts      = 1000 // kept until they are looked at once more
 )
@@ -34,6 +34,20 @@ const doubtPatience = 10 * time.Second
 // that were built. Both may change meanwhile: what differs at first sight is looked at
 // once more when both hold the same events of that session.
 func (b *rebuild) compare(ctx context.Context, lanes []*lane) error {
+	err := b.compareAll(ctx, lanes)
+	if err == nil || !strings.Contains(err.Error(), "WRONGTYPE") { // of Redis, perhaps out of a script
+		return err
+	}
+	b.report(Difference{Detail: fmt.Sprintf("a key is not of its kind, the rest was not compared: %v", err)})
+	return nil // it is high time for another one
+}
+
+func (b *rebuild) report(d Difference) {
+	b.done.Differences++
+	b.Difference(d)
+}
+
+func (b *rebuild) compareAll(ctx context.Context, lanes []*lane) error {
 	b.done.Position = b.builder.position()
 	comparisons := make([]*comparison, len(lanes))
 	var total uint64
@@ -177,8 +191,7 @@ func (c *comparison) resolve(ctx context.Context) error {
 			}
 			if decided {
 				if difference != nil {
-					c.done.Differences++
-					c.Difference(*difference)
+					c.report(*difference)
 				}
 				break
 			}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -66,6 +67,15 @@ func memberOf(s domain.Session) string {
 		panic(err)
 	}
 	return string(member)
+}
+
+// numberOf is the inverse of id.
+func numberOf(id string) int {
+	n, err := strconv.ParseInt(id[24:], 16, 64)
+	if err != nil {
+		panic(err)
+	}
+	return int(n)
 }
 
 // valueOf is a session's document, as an event at a position left it.
@@ -167,16 +177,12 @@ func mustReport(t *testing.T, rdb redis.UniversalClient, log Log, want map[spot]
 	done, err := Rebuild(t.Context(), rdb, log, RebuildOptions{
 		Logger: slog.New(slog.DiscardHandler), CompareOnly: true,
 		Difference: func(d Difference) {
-			for at, says := range left {
-				if id(at.session) == d.SessionID && at.index == d.Index {
-					delete(left, at)
-					if !strings.Contains(d.Detail, says) {
-						t.Errorf("%+v, want %q", d, says)
-					}
-					return
-				}
+			at := spot{numberOf(d.SessionID), d.Index}
+			says, expected := left[at]
+			if !expected || !strings.Contains(d.Detail, says) {
+				t.Errorf("is no difference, or was reported before, or is not %q: %+v", says, d)
 			}
-			t.Errorf("is no difference, or was reported before: %+v", d)
+			delete(left, at)
 		},
 	})
 	mustRun(t, err)
@@ -191,7 +197,7 @@ func mustReport(t *testing.T, rdb redis.UniversalClient, log Log, want map[spot]
 func TestEveryKindOfDifferenceIsReportedOnceAndNothingElse(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		log := comparedLog()
-		p := NewProjector(rdb, log, ProjectorOptions{Logger: slog.New(slog.DiscardHandler)})
+		p := NewProjector(rdb, log, silent(1))
 		mustRun(t, p.begins(t.Context()))
 		whole := dump(t, rdb)
 		mustReport(t, rdb, log, nil)
@@ -202,6 +208,55 @@ func TestEveryKindOfDifferenceIsReportedOnceAndNothingElse(t *testing.T) {
 		mustReport(t, rdb, log, want)
 		sameKeys(t, dump(t, rdb), damaged)
 		mustHaveOneGeneration(t, rdb, p.partitions)
+	})
+}
+
+// More differs than is kept in mind at once.
+func TestAReadModelThatHasLostEverythingIsReportedEntryByEntry(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		log := comparedLog()
+		p := NewProjector(rdb, log, silent(1))
+		mustRun(t, p.begins(t.Context()))
+		answers := servingOf(t, rdb, p.partitions[0])
+		lost, err := rdb.Keys(t.Context(), answers.pattern()).Result()
+		mustRun(t, err)
+		mustRun(t, rdb.Del(t.Context(), lost...).Err())
+		want := map[spot]string{}
+		for n := range comparedSessions {
+			s := comparedSession(n)
+			want[spot{n, ""}] = "the session is missing"
+			for _, index := range indexNames(&s) {
+				want[spot{n, index}] = "lacks"
+			}
+		}
+		if len(want) <= maxDoubts {
+			t.Fatalf("these are only %d", len(want))
+		}
+		mustReport(t, rdb, log, want)
+	})
+}
+
+// What is damaged like this cannot be compared. All the more it has to be replaced.
+func TestAReadModelWithKeysOfTheWrongKindIsReportedAndReplaced(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		w := newWorld(t, rdb, 10, 1)
+		for _, key := range []func(keyspace) string{
+			func(k keyspace) string { return k.document(id(1)) },
+			func(k keyspace) string { return k.index(indexAll) },
+			func(k keyspace) string { return k.index(fieldIndex("createdBy", "alice")) },
+			func(k keyspace) string { return k.index(fieldIndex("room", "nobody's")) },
+		} {
+			damaged := key(w.serving())
+			mustRun(t, rdb.Del(t.Context(), damaged).Err())
+			mustRun(t, rdb.HSet(t.Context(), damaged, "field", "value").Err())
+			opts, told := quietly(), ""
+			opts.Difference = func(d Difference) { told += d.Detail }
+			done, err := Rebuild(t.Context(), rdb, w.log, opts)
+			if err != nil || done.Differences == 0 || !strings.Contains(told, "WRONGTYPE") {
+				t.Fatalf("%s: got %+v, %q, %v", damaged, done, told, err)
+			}
+			w.mustBeWhole()
+		}
 	})
 }
 

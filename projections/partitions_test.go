@@ -200,7 +200,7 @@ func TestAPartitionThatIsLostIsBuiltAnewAndTheOthersAreNot(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		w := newWorld(t, rdb, 40, 3)
 		for what, text := range map[string]string{
-			"lost": "", "damaged": "damaged", "of another log": "other 9 g p0", "beyond the log's end": "log 999999 g p0",
+			"lost": "", "damaged": "damaged", "of another log": "other 9 g p0 e", "beyond the log's end": "log 999999 g p0 e",
 			"half filled": "log 0 g f7",
 		} {
 			before := checkpoints(t, rdb, 3)

@@ -92,9 +92,7 @@ func Rebuild(ctx context.Context, rdb redis.UniversalClient, log Log, opts Rebui
 		return Rebuilt{}, err
 	}
 	defer unlock()
-	if !b.Private {
-		defer b.offerStandIn(working)()
-	}
+	defer b.offerStandIn(working)()
 	if err := b.run(working); err != nil {
 		return b.done, errors.Join(context.Cause(working), err)
 	}
@@ -116,11 +114,7 @@ func (b *rebuild) run(ctx context.Context) error {
 	}
 	var lanes []*lane
 	for _, part := range b.builder.partitions {
-		found, err := readText(ctx, b.rdb, part.next())
-		if err != nil {
-			return err
-		}
-		l, err := b.builder.begin(ctx, part, part.next(), found)
+		l, err := b.begin(ctx, part)
 		if err != nil {
 			return err
 		}
@@ -180,6 +174,21 @@ func (b *rebuild) check(ctx context.Context) error {
 	return nil
 }
 
+// begin begins the new generation of a partition. What an earlier rebuild has finished a
+// projector may just be letting take over: then that is awaited.
+func (b *rebuild) begin(ctx context.Context, part partition) (*lane, error) {
+	for {
+		found, err := readText(ctx, b.rdb, part.next())
+		if err != nil {
+			return nil, err
+		}
+		l, err := b.builder.begin(ctx, part, part.next(), found)
+		if !errors.Is(err, errDeposed) && !errors.Is(err, errAstray) {
+			return l, err
+		}
+	}
+}
+
 // lock keeps other rebuilds from beginning. The context that it returns ends when the
 // lock was lost.
 func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
@@ -228,6 +237,9 @@ func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
 
 // offerStandIn makes this process a projector once one is needed, until it is dismissed.
 func (b *rebuild) offerStandIn(ctx context.Context) (dismiss func()) {
+	if b.Private {
+		return func() {}
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	var offer errgroup.Group
 	offer.Go(func() error {

@@ -166,56 +166,114 @@ func TestWhatARebuildHasReadIsNotTakenForWhatAnswers(t *testing.T) {
 	})
 }
 
+// What a service keeps in a Redis of its own another process can rebuild through its
+// projector.
+func TestAPrivateReadModelIsRebuiltThroughItsProjector(t *testing.T) {
+	e, err := StartEmbedded("secret")
+	mustRun(t, err)
+	t.Cleanup(func() { mustRun(t, e.Close()) })
+	log := newFakeLog("log")
+	for n := range 20 {
+		log.append(session(n, int64(n)))
+	}
+	m := newReadModel(t, e.Client(), log, ReadModelOptions{Private: true, Logger: slog.New(slog.DiscardHandler)})
+	start(t, m.Run)
+	start(t, NewProjector(e.Client(), log, ProjectorOptions{Notify: m.Projected, Private: true, Logger: m.logger}).Run)
+	mustRun(t, m.CaughtUp(t.Context()))
+	ctx, stop := context.WithCancel(t.Context())
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for v := uint64(2); ctx.Err() == nil; v++ {
+			position := log.append(session(1, 1, version(v), room(fmt.Sprint(v%3))))
+			if m.WaitFor(ctx, position, time.Minute) != nil {
+				return
+			}
+			if got, err := m.Get(ctx, id(1), ""); ctx.Err() == nil && (err != nil || got.Version != v) {
+				t.Errorf("got version %d, %v; %d was written", got.Version, err, v)
+			}
+		}
+	})
+	outside := another(t, e.Client())
+	for range 3 {
+		before := servingOf(t, outside, m.partitions[0])
+		opts := quietly()
+		opts.Private = true
+		if done, err := Rebuild(t.Context(), outside, log, opts); err != nil || done.Differences != 0 {
+			t.Errorf("got %+v, %v", done, err)
+		}
+		if servingOf(t, outside, m.partitions[0]) == before {
+			t.Error("it does not answer")
+		}
+	}
+	stop()
+	writing.Wait()
+	mustRun(t, m.CaughtUp(t.Context()))
+	sameKeys(t, dump(t, outside), scratch(t, log))
+	mustHaveOneGeneration(t, outside, m.partitions)
+}
+
+// A situation is what a rebuild finds.
+type situation struct {
+	there    string
+	compared bool
+	make     func(ctx context.Context, rdb *redis.Client, part partition, log *fakeLog) error
+}
+
+// situationEvents is how many events the log has before.
+const situationEvents = 20
+
+func situations() []situation {
+	put := func(text string) func(context.Context, *redis.Client, partition, *fakeLog) error {
+		return func(ctx context.Context, rdb *redis.Client, part partition, _ *fakeLog) error {
+			return rdb.Set(ctx, part.checkpoint(), text, 0).Err()
+		}
+	}
+	change := func(f func(log *fakeLog)) func(context.Context, *redis.Client, partition, *fakeLog) error {
+		return func(_ context.Context, _ *redis.Client, _ partition, log *fakeLog) error { f(log); return nil }
+	}
+	return []situation{
+		{"nothing", false, func(ctx context.Context, rdb *redis.Client, part partition, _ *fakeLog) error {
+			return rdb.Del(ctx, part.checkpoint()).Err()
+		}},
+		{"a damaged one", false, put("damaged")},
+		{"a half filled one", false, put("log 0 g f7")},
+		{"one of which the log has lost the end", false, change(func(log *fakeLog) { log.truncate(situationEvents / 2) })},
+		{"one that is up to date", true, change(func(*fakeLog) {})},
+		{"one that is behind", true, change(func(log *fakeLog) { log.append(session(1, 1, version(2)), session(99, 99)) })},
+	}
+}
+
 // With no projector at work a rebuild looks after everything itself, whatever is there.
 func TestARebuildNeedsNoProjector(t *testing.T) {
-	const events = 20
-	type situation struct {
-		there    string
-		compared bool
-		make     func(ctx context.Context, rdb *redis.Client, part partition, log *fakeLog) error
+	type rebuilt struct {
+		situation
+		rdb  *redis.Client
+		log  *fakeLog
+		done Rebuilt
+		err  error
 	}
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
-		var rebuilding sync.WaitGroup
-		for i, s := range []situation{
-			{"nothing", false, func(ctx context.Context, rdb *redis.Client, part partition, _ *fakeLog) error {
-				empty(t, rdb)
-				return nil
-			}},
-			{"a damaged one", false, func(ctx context.Context, rdb *redis.Client, part partition, _ *fakeLog) error {
-				return rdb.Set(ctx, part.checkpoint(), "damaged", 0).Err()
-			}},
-			{"a half filled one", false, func(ctx context.Context, rdb *redis.Client, part partition, _ *fakeLog) error {
-				c, _ := parseCheckpoint(rdb.Get(ctx, part.checkpoint()).Val())
-				c.position, c.state = 0, filling
-				return rdb.Set(ctx, part.checkpoint(), c.String(), 0).Err()
-			}},
-			{"one of which the log has lost the end", false, func(_ context.Context, _ *redis.Client, _ partition, log *fakeLog) error {
-				log.truncate(events / 2)
-				return nil
-			}},
-			{"one that is up to date", true, func(context.Context, *redis.Client, partition, *fakeLog) error { return nil }},
-			{"one that is behind", true, func(_ context.Context, _ *redis.Client, _ partition, log *fakeLog) error {
-				log.append(session(1, 1, version(2)), session(events, events))
-				return nil
-			}},
-		} {
-			rdb, log := database(t, rdb, i), newFakeLog("log")
-			for n := range events {
-				log.append(session(n, int64(n)))
+		var all []*rebuilt
+		var rebuilding sync.WaitGroup // all at once: each waits for a projector first
+		for i, s := range situations() {
+			r := &rebuilt{situation: s, rdb: database(t, rdb, i), log: newFakeLog("log")}
+			for n := range situationEvents {
+				r.log.append(session(n, int64(n)))
 			}
-			p := NewProjector(rdb, log, ProjectorOptions{Logger: slog.New(slog.DiscardHandler)})
+			p := NewProjector(r.rdb, r.log, silent(1))
 			mustRun(t, p.begins(t.Context()))
-			mustRun(t, s.make(t.Context(), rdb, p.partitions[0], log))
-			var done Rebuilt
-			var err error
-			rebuilding.Go(func() { done, err = Rebuild(t.Context(), rdb, log, quietly()) }) // waits for a projector first
-			defer t.Run(s.there, func(t *testing.T) {
-				rebuilding.Wait()
-				if err != nil || done.Compared != s.compared || done.Differences != 0 || done.Sessions != uint64(len(log.newest())) {
-					t.Fatalf("got %+v, %v", done, err)
+			mustRun(t, s.make(t.Context(), r.rdb, p.partitions[0], r.log))
+			rebuilding.Go(func() { r.done, r.err = Rebuild(t.Context(), r.rdb, r.log, quietly()) })
+			all = append(all, r)
+		}
+		rebuilding.Wait()
+		for _, r := range all {
+			t.Run(r.there, func(t *testing.T) {
+				if r.err != nil || r.done.Compared != r.compared || r.done.Differences != 0 || r.done.Sessions != uint64(len(r.log.newest())) {
+					t.Fatalf("got %+v, %v", r.done, r.err)
 				}
-				sameKeys(t, dump(t, rdb), scratch(t, log))
-				mustHaveOneGeneration(t, rdb, p.partitions)
+				sameKeys(t, dump(t, r.rdb), scratch(t, r.log))
+				mustHaveOneGeneration(t, r.rdb, newPartitions(1))
 			})
 		}
 	})

@@ -17,23 +17,37 @@ import (
 )
 
 func TestRebuildsUnderLoadRefuseNothingAndShowNothingOld(t *testing.T) {
-	servers := startServers(t)
-	nodes := []*service{startService(t, servers.flags()...), startService(t, servers.flags()...)}
-	load := startMixedLoad(t, withLists, nodes...)
-	load.more(200)
-	const rebuilds = 8
-	for range rebuilds {
-		rebuilt := rebuild(t, exitDone, servers.stores()...)
-		rebuilt.expect(t, `: 0 differences to the old one; it answers now\.`)
+	check := func(t *testing.T, rebuilds int, flags []string, nodes ...*service) {
+		load := startMixedLoad(t, withLists, nodes...)
 		load.more(200)
+		for range rebuilds {
+			rebuilt := rebuild(t, exitDone, flags...)
+			rebuilt.expect(t, `: 0 differences to the old one; it answers now\.`)
+			load.more(200)
+		}
+		load.end()
+		t.Logf("%d rebuilds beside %s", rebuilds, load)
+		if n := load.refused.Load(); n != 0 {
+			t.Errorf("%d requests were refused with a 503", n)
+		}
+		checkReadModel(t, nodes[0], nodes[0].log())
 	}
-	load.end()
-	t.Logf("%d rebuilds beside %s", rebuilds, load)
-	if n := load.refused.Load(); n != 0 {
-		t.Errorf("%d requests were refused with a 503", n)
-	}
-	checkReadModel(t, nodes[0], nodes[0].log())
-	checkOneGeneration(t, nodes[0].openRedis())
+	t.Run("two nodes", func(t *testing.T) {
+		servers := startServers(t)
+		nodes := []*service{startService(t, servers.flags()...), startService(t, servers.flags()...)}
+		check(t, 8, servers.stores(), nodes...)
+		checkOneGeneration(t, nodes[0].openRedis())
+	})
+	t.Run("two nodes, three partitions", func(t *testing.T) {
+		servers := startServers(t)
+		flags := append(servers.flags(), "--redis-partitions", "3")
+		check(t, 4, append(servers.stores(), "--redis-partitions", "3"), startService(t, flags...), startService(t, flags...))
+	})
+	t.Run("everything embedded", func(t *testing.T) {
+		s := startService(t, "--dev")
+		check(t, 4, []string{"--data-dir", s.flag("--data-dir")}, s)
+		checkOneGeneration(t, s.openRedis())
+	})
 }
 
 func TestRebuildsThatAreKilledUnderLoadRefuseNothingAndLoseNothing(t *testing.T) {
