@@ -19,7 +19,7 @@ import (
 
 // comparedSessions is how many sessions the compared read models have: some indexes
 // have them all, and are compared in several slices.
-const comparedSessions = smallIndex + 144
+const comparedSessions = compareMembers + 144
 
 // comparedSession returns a session as its second event left it. Some are in a small
 // index.

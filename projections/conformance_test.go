@@ -14,13 +14,17 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"go.uber.org/goleak"
 
 	"chatsessions/domain"
 	"chatsessions/projections/redistest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	logging.Disable() // go-redis tells of every server that a test has killed
+	goleak.VerifyTestMain(m)
+}
 
 // onEveryRedis runs a test on the embedded Redis and on a real one.
 func onEveryRedis(t *testing.T, test func(t *testing.T, rdb redis.UniversalClient)) {

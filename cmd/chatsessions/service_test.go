@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9/logging"
+
 	"chatsessions/eventstore/natstest"
 	"chatsessions/projections/redistest"
 )
@@ -28,6 +30,7 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	logging.Disable() // go-redis tells of every server that a test has killed
 	dir, err := os.MkdirTemp("", "chatsessions-test")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
