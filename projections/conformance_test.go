@@ -80,9 +80,7 @@ func newReadModel(t testing.TB, rdb redis.UniversalClient, log Log, opts ReadMod
 		rdb = redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
 		t.Cleanup(func() { mustRun(t, rdb.Close()) })
 	}
-	m, err := NewReadModel(rdb, log, opts)
-	mustRun(t, err)
-	return m
+	return NewReadModel(rdb, log, opts)
 }
 
 func newRig(t testing.TB, rdb redis.UniversalClient, log *fakeLog) *rig {

@@ -42,7 +42,7 @@ type ReadModelOptions struct {
 // as long as write handlers wait for their position with WaitFor, up to Bound.
 type ReadModel struct {
 	rdb         redis.UniversalClient
-	pipelined   *redis.AutoPipeliner // of rdb: what many ask at once goes to Redis in one trip
+	trips       []*trips // to each partition
 	log         Log
 	partitions  []partition
 	all         []int   // every partition
@@ -61,20 +61,17 @@ type ReadModel struct {
 
 // NewReadModel returns the read model of a log in the Redis of rdb. It answers
 // while Run runs.
-func NewReadModel(rdb redis.UniversalClient, log Log, opts ReadModelOptions) (*ReadModel, error) {
+func NewReadModel(rdb redis.UniversalClient, log Log, opts ReadModelOptions) *ReadModel {
 	m := &ReadModel{
 		rdb: rdb, log: log, partitions: newPartitions(opts.Partitions), logger: opts.Logger,
 		private: opts.Private, askEnd: opts.AskEnd, connections: opts.Connections, compared: math.MaxUint64, budget: maxExamined,
 		pace: newPace(opts.Writes), shared: newShared(),
 	}
-	var err error
-	if m.pipelined, err = pipeline(rdb); err != nil {
-		return nil, fmt.Errorf("read model: %w", err)
-	}
 	m.fresh = newFreshness(len(m.partitions))
 	for i := range m.partitions {
 		m.all = append(m.all, i)
 		m.one = append(m.one, []int{i})
+		m.trips = append(m.trips, &trips{rdb: rdb, checkpoint: m.partitions[i].checkpoint()})
 	}
 	if m.logger == nil {
 		m.logger = slog.Default()
@@ -82,19 +79,7 @@ func NewReadModel(rdb redis.UniversalClient, log Log, opts ReadModelOptions) (*R
 	if m.connections == nil {
 		m.connections = func() uint64 { return 0 }
 	}
-	return m, nil
-}
-
-// pipeline has commands that are sent at the same time go in one trip.
-func pipeline(rdb redis.UniversalClient) (*redis.AutoPipeliner, error) {
-	if _, ok := rdb.(*redis.ClusterClient); !ok {
-		return rdb.AsyncAutoPipeline()
-	}
-	// A trip of a cluster waits for all nodes that it goes to. With many narrow ranges of
-	// slots, one node that hangs does not hold up who asks another one.
-	o := redis.DefaultAutoPipelineOptions()
-	o.NumShards, o.Unordered = 256, true
-	return rdb.AsyncAutoPipelineWithOptions(o)
+	return m
 }
 
 // Get returns a session, and whether the account may see it; "" may see all. It
@@ -107,17 +92,14 @@ func (m *ReadModel) Get(ctx context.Context, id, account string) (domain.Documen
 	var found domain.Document
 	err := m.answer(ctx, m.one[shardOf(id, len(m.partitions))], func(views []*view) error {
 		v := views[0]
-		asked := redis.NewSliceCmd(ctx, "MGET", v.keys.checkpoint(), v.keys.document(id))
-		// A trip that hangs takes all who wait for it along, beyond their own deadlines.
-		if err := m.pipelined.Submit(ctx, asked).WaitContext(ctx); err != nil {
+		checkpoint, value, err := m.trips[v.keys.shard].get(ctx, v.keys.document(id))
+		if err != nil {
 			return err
 		}
-		values := asked.Val()
-		if _, err := m.trust(v, values[0]); err != nil {
+		if _, err := m.trust(v, checkpoint); err != nil {
 			return err
 		}
-		value, ok := values[1].(string)
-		if !ok {
+		if value == "" {
 			return domain.ErrNotFound // the log is asked, before that is believed
 		}
 		d, err := decodeDocument(value)
@@ -330,8 +312,7 @@ func (m *ReadModel) awaitTrust(ctx context.Context, atMost time.Duration) bool {
 
 // trust judges the checkpoint that came with an answer, and returns its position.
 // What the same request reads later must not be older.
-func (m *ReadModel) trust(v *view, reply any) (position uint64, err error) {
-	text, _ := reply.(string)
+func (m *ReadModel) trust(v *view, text string) (position uint64, err error) {
 	c, err := v.ticket.check(text)
 	m.note(v.keys.shard, text)
 	if err == nil && v.ticket.epoch != m.connections() {
@@ -346,7 +327,8 @@ func (m *ReadModel) trust(v *view, reply any) (position uint64, err error) {
 // check is trust, for an answer that rests on everything up to the checkpoint. That
 // may not be durable yet; nobody is to see it before it is.
 func (m *ReadModel) check(ctx context.Context, v *view, reply any) error {
-	position, err := m.trust(v, reply)
+	text, _ := reply.(string)
+	position, err := m.trust(v, text)
 	if err != nil {
 		return err
 	}

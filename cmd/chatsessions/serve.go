@@ -89,7 +89,7 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 	parts, running := errgroup.WithContext(running)
 	private := c.RedisURL == ""
 	var api atomic.Pointer[chathttp.Server] // nil until it serves
-	reads, err := projections.NewReadModel(stores.redis, stores.log, projections.ReadModelOptions{
+	reads := projections.NewReadModel(stores.redis, stores.log, projections.ReadModelOptions{
 		Logger: logger, Partitions: c.RedisPartitions, Private: private, AskEnd: c.NATS.URL != "" && private,
 		Writes: func() int {
 			if server := api.Load(); server != nil {
@@ -99,9 +99,6 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 		},
 		Connections: func() uint64 { return stores.redisConnections.Load() + stores.log.Connections() },
 	})
-	if err != nil {
-		return err
-	}
 	measured.progress(reads)
 	// The read model outlives ctx: requests that are being drained still read.
 	tracking, stopTracking := context.WithCancel(context.WithoutCancel(ctx))
