@@ -31,6 +31,8 @@ type Recorded struct {
 	// Encoded is what Session.AppendJSON writes, nil where it is not at hand. It is
 	// shared and must not be changed.
 	Encoded []byte
+	// Record is the event; nil where it is not at hand.
+	Record *Record
 	// Unreadable is why the message at this position is no event; nil for one that is.
 	// Then of the session only the ID is known.
 	Unreadable error

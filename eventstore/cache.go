@@ -1,6 +1,10 @@
 package eventstore
 
-import "github.com/maypok86/otter/v2"
+import (
+	"github.com/maypok86/otter/v2"
+
+	"chatsessions/domain"
+)
 
 // maxCached is how much memory a Log spends on the newest events of sessions, in
 // bytes, about: of some 250,000 ordinary sessions.
@@ -19,7 +23,7 @@ type cache struct {
 
 // A cached is a record, and the connection over which it came; see Log.Connections.
 type cached struct {
-	*Record
+	*domain.Record
 	connection uint64
 }
 
@@ -30,7 +34,7 @@ func newCache() cache {
 	})}
 }
 
-func (c cache) get(id string, connection uint64) (*Record, bool) {
+func (c cache) get(id string, connection uint64) (*domain.Record, bool) {
 	known, ok := c.records.GetIfPresent(id)
 	if !ok || known.connection != connection {
 		return nil, false
@@ -39,19 +43,19 @@ func (c cache) get(id string, connection uint64) (*Record, bool) {
 }
 
 // put keeps an event that has passed the barrier, unless a newer one is there.
-func (c cache) put(r *Record, connection uint64) {
+func (c cache) put(r *domain.Record, connection uint64) {
 	id := r.Event.Session.ID
 	if known, ok := c.get(id, connection); ok && known.Position >= r.Position {
 		return
 	}
 	kept := *r
-	kept.Event.Changes, kept.encoded = nil, nil // nobody decides by them
+	kept.Event.Changes, kept.Encoded = nil, nil // nobody decides by them
 	c.records.Set(id, &cached{&kept, connection})
 }
 
 // weight is about how many bytes a record takes: its own, those of its place in the
 // cache, and its texts.
-func weight(r *Record) uint32 {
+func weight(r *domain.Record) uint32 {
 	s := &r.Event.Session
 	n := 600 + len(s.CreatedBy) + len(s.Room) + len(r.Request.CorrelationID)
 	for _, uid := range s.Participants {

@@ -38,37 +38,10 @@ const (
 const maxHeaders = 18
 
 const (
-	specVersion = "1.0"
-	source      = "/chat-sessions"
-	contentType = "application/json"
-	// schemaPrefix and schemaSuffix enclose the event's type in its dataschema, a
-	// URI reference relative to the service.
-	schemaPrefix = "/chat-sessions/events/schemas/"
-	schemaSuffix = ".json"
-	// timeFormat is RFC 3339 in UTC, to the millisecond, as Session.UpdatedAt.
-	timeFormat = "2006-01-02T15:04:05.000Z"
 	// previousInBatch as ce-previous stands for the message just before this one,
 	// in the same atomic write: its sequence is not known when it is sent.
 	previousInBatch = 0
 )
-
-// A Record is one event of the log, with everything that its envelope says.
-type Record struct {
-	Position uint64 // its sequence in the stream
-	Previous uint64 // position of the session's event before, 0 for the first
-	ID       string // UUIDv7
-	Time     time.Time
-	Event    domain.Event
-	// Request is the write that the event was part of, by whom and for which
-	// request.
-	Request domain.Request
-	encoded []byte // see domain.Recorded.Encoded
-}
-
-// Recorded is the session after the event, and where the log has it.
-func (r *Record) Recorded() domain.Recorded {
-	return domain.Recorded{Session: r.Event.Session, Position: r.Position, EventID: r.ID, Encoded: r.encoded}
-}
 
 // An UnreadableError is returned for a message of the log that is not an event
 // as this package writes them. It is a domain.ErrUnreadable.
@@ -96,14 +69,14 @@ func encode(req *domain.Request, e *domain.Event, id string, previous uint64) (m
 			h[name] = values[len(values)-1 : len(values) : len(values)]
 		}
 	}
-	set(headerSpecVersion, specVersion)
+	set(headerSpecVersion, domain.EventSpecVersion)
 	set(headerID, id)
-	set(headerSource, source)
+	set(headerSource, domain.EventSource)
 	set(headerType, string(e.Type))
 	set(headerSubject, req.SessionID)
-	set(headerTime, time.UnixMilli(e.Session.UpdatedAt).UTC().Format(timeFormat))
-	set(headerDataContentType, contentType)
-	set(headerDataSchema, schemaPrefix+string(e.Type)+schemaSuffix)
+	set(headerTime, time.UnixMilli(e.Session.UpdatedAt).UTC().Format(domain.EventTimeFormat))
+	set(headerDataContentType, domain.EventDataType)
+	set(headerDataSchema, e.Type.Schema())
 	set(headerSessionVersion, strconv.FormatUint(e.Session.Version, 10))
 	if e.Session.Version > 1 {
 		set(headerPrevious, strconv.FormatUint(previous, 10))
@@ -128,7 +101,7 @@ type storedMsg struct {
 }
 
 // decode reads the event out of a message. Its errors are UnreadableErrors.
-func decode(m *storedMsg) (*Record, error) {
+func decode(m *storedMsg) (*domain.Record, error) {
 	r, err := m.record()
 	if err != nil {
 		return nil, &UnreadableError{Position: m.sequence, SessionID: strings.TrimPrefix(m.subject, subjectPrefix), Err: err}
@@ -136,7 +109,7 @@ func decode(m *storedMsg) (*Record, error) {
 	return r, nil
 }
 
-func (m *storedMsg) record() (*Record, error) {
+func (m *storedMsg) record() (*domain.Record, error) {
 	var wrong error
 	get := func(name string) string {
 		value, err := headerValue(m.header, name)
@@ -145,7 +118,7 @@ func (m *storedMsg) record() (*Record, error) {
 		}
 		return value
 	}
-	r := &Record{
+	r := &domain.Record{
 		Position: m.sequence,
 		ID:       get(headerID),
 		Request: domain.Request{
@@ -162,14 +135,14 @@ func (m *storedMsg) record() (*Record, error) {
 		return nil, wrong
 	}
 	var err error
-	if r.encoded, err = r.Event.UnmarshalData(m.data); err != nil {
+	if r.Encoded, err = r.Event.UnmarshalData(m.data); err != nil {
 		return nil, fmt.Errorf("data: %w", err)
 	}
 	r.Event.Type = domain.EventType(typ)
 	session := &r.Event.Session
 	switch {
-	case spec != specVersion:
-		return nil, fmt.Errorf("%s is %q, not %q", headerSpecVersion, spec, specVersion)
+	case spec != domain.EventSpecVersion:
+		return nil, fmt.Errorf("%s is %q, not %q", headerSpecVersion, spec, domain.EventSpecVersion)
 	case r.ID == "":
 		return nil, errors.New(headerID + " is missing")
 	case typ == "":

@@ -318,7 +318,7 @@ func disturbed(t *testing.T, connect func(testing.TB) *nats.Conn, disturb func()
 	stop.Store(true)
 	writers.Wait()
 
-	written := map[string][]eventstore.Record{} // by the request that wrote them
+	written := map[string][]domain.Record{} // by the request that wrote them
 	seen := map[string]bool{}
 	for _, r := range everything(t, logs[0], 0) {
 		if id := r.Session.ID; !seen[id] {

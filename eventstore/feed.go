@@ -83,6 +83,34 @@ func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([
 	}
 }
 
+// Read gives the events after a position up to another one, which has to be in the log,
+// to handle, as Follow does, and returns when all of them were handled.
+func (l *Log) Read(ctx context.Context, after, upTo uint64, limit int, handle func([]domain.Recorded) error) error {
+	if after >= upTo {
+		return nil
+	}
+	reached := errors.New("all was read")
+	err := l.Follow(ctx, after, limit, func(batch []domain.Recorded) error {
+		wanted := len(batch)
+		for wanted > 0 && batch[wanted-1].Position > upTo {
+			wanted--
+		}
+		if wanted > 0 {
+			if err := handle(batch[:wanted]); err != nil {
+				return err
+			}
+		}
+		if batch[len(batch)-1].Position >= upTo {
+			return reached
+		}
+		return nil
+	})
+	if errors.Is(err, reached) {
+		return nil
+	}
+	return err
+}
+
 // ErrRewritten is returned when the log does not hold any more what was read of it: it
 // was restored from an older copy.
 var ErrRewritten = errors.New("the log was rewritten: it does not hold what was read of it")

@@ -15,8 +15,8 @@ const maxKeySearch = 1000
 // for each that is consumed, from ctx's time, which has to be bounded by the
 // caller. An error ends it: domain.ErrNotFound for a session without events,
 // domain.ErrUnavailable, or an UnreadableError.
-func (l *Log) History(ctx context.Context, id string) iter.Seq2[Record, error] {
-	return func(yield func(Record, error) bool) {
+func (l *Log) History(ctx context.Context, id string) iter.Seq2[domain.Record, error] {
+	return func(yield func(domain.Record, error) bool) {
 		newest, err := l.newest(ctx, id, leader)
 		if err == nil && newest.Position == 0 {
 			err = domain.ErrNotFound
@@ -28,12 +28,12 @@ func (l *Log) History(ctx context.Context, id string) iter.Seq2[Record, error] {
 			}
 		}
 		if err != nil {
-			yield(Record{}, err)
+			yield(domain.Record{}, err)
 			return
 		}
 		for r, err := range l.walk(ctx, newest) {
 			if err != nil {
-				yield(Record{}, err)
+				yield(domain.Record{}, err)
 				return
 			}
 			if !yield(*r, nil) {
@@ -44,8 +44,8 @@ func (l *Log) History(ctx context.Context, id string) iter.Seq2[Record, error] {
 }
 
 // walk returns an event of a session and those before it, along ce-previous.
-func (l *Log) walk(ctx context.Context, from *Record) iter.Seq2[*Record, error] {
-	return func(yield func(*Record, error) bool) {
+func (l *Log) walk(ctx context.Context, from *domain.Record) iter.Seq2[*domain.Record, error] {
+	return func(yield func(*domain.Record, error) bool) {
 		for r := from; ; {
 			if !yield(r, nil) || r.Previous == 0 {
 				return
@@ -64,7 +64,7 @@ func (l *Log) walk(ctx context.Context, from *Record) iter.Seq2[*Record, error] 
 }
 
 // follows checks that an event's ce-previous leads to the event before it.
-func follows(before, r *Record) error {
+func follows(before, r *domain.Record) error {
 	b, s := &before.Event.Session, &r.Event.Session
 	if b.ID == s.ID && b.Version+1 == s.Version {
 		return nil
@@ -87,7 +87,7 @@ type keySearch struct {
 // find returns the last event of the write that carries the key, nil if there is
 // none up to newest. All events of a write carry it, so the first one on the way
 // back is the one that holds the answer.
-func (s *keySearch) find(ctx context.Context, newest *Record) (*Record, error) {
+func (s *keySearch) find(ctx context.Context, newest *domain.Record) (*domain.Record, error) {
 	if s.key == "" || newest.Position <= s.searched {
 		return nil, nil
 	}
@@ -112,7 +112,7 @@ func (s *keySearch) find(ctx context.Context, newest *Record) (*Record, error) {
 // findFirst looks for the key in the first write of a long history, the one that
 // created the session: its key gave the session its id, so it is found for as long
 // as the log is kept. What lies between cannot be looked through in time.
-func (s *keySearch) findFirst(ctx context.Context, id string) (*Record, error) {
+func (s *keySearch) findFirst(ctx context.Context, id string) (*domain.Record, error) {
 	answer, err := s.log.firstFrom(ctx, id, 1)
 	if err != nil {
 		return nil, err
@@ -134,7 +134,7 @@ func (s *keySearch) findFirst(ctx context.Context, id string) (*Record, error) {
 
 // before returns the session that the write which ends with an event was decided
 // on: the zero Session for one that created it.
-func (s *keySearch) before(ctx context.Context, answer *Record) (*domain.Session, error) {
+func (s *keySearch) before(ctx context.Context, answer *domain.Record) (*domain.Session, error) {
 	for r, err := range s.log.walk(ctx, answer) {
 		if err != nil {
 			return nil, err

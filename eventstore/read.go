@@ -80,13 +80,13 @@ func (l *Log) EventID(ctx context.Context, position uint64) (string, error) {
 
 // newest returns the newest event of a session, the zero Record for a session
 // that has none. It has not passed the barrier.
-func (l *Log) newest(ctx context.Context, id string, from reader) (*Record, error) {
+func (l *Log) newest(ctx context.Context, id string, from reader) (*domain.Record, error) {
 	if !validID(id) {
-		return &Record{}, nil
+		return &domain.Record{}, nil
 	}
 	m, err := l.get(ctx, from, `{"last_by_subj":"`+subjectOf(id)+`"}`)
 	if errors.Is(err, errNoMessage) {
-		return &Record{}, nil
+		return &domain.Record{}, nil
 	}
 	if err != nil {
 		return nil, unavailable("newest event of session "+id, err)
@@ -97,7 +97,7 @@ func (l *Log) newest(ctx context.Context, id string, from reader) (*Record, erro
 // firstFrom returns the oldest event of a session from a position on; there has to
 // be one. It walks the log from there, so it is for what cannot be had along
 // ce-previous.
-func (l *Log) firstFrom(ctx context.Context, id string, position uint64) (*Record, error) {
+func (l *Log) firstFrom(ctx context.Context, id string, position uint64) (*domain.Record, error) {
 	m, err := l.get(ctx, leader, `{"seq":`+strconv.FormatUint(position, 10)+`,"next_by_subj":"`+subjectOf(id)+`"}`)
 	if err != nil {
 		return nil, unavailable("first event of session "+id, err)
@@ -107,7 +107,7 @@ func (l *Log) firstFrom(ctx context.Context, id string, position uint64) (*Recor
 
 // at returns the event at a position. A replica that does not have it yet is no
 // answer; the leader's is.
-func (l *Log) at(ctx context.Context, position uint64) (*Record, error) {
+func (l *Log) at(ctx context.Context, position uint64) (*domain.Record, error) {
 	request := `{"seq":` + strconv.FormatUint(position, 10) + `}`
 	m, err := l.get(ctx, anyReplica, request)
 	if errors.Is(err, errNoMessage) {

@@ -170,14 +170,14 @@ func mustEnd(t testing.TB, l *eventstore.Log) uint64 {
 }
 
 // history returns a session's events, the oldest first.
-func history(t testing.TB, l *eventstore.Log, id string) []eventstore.Record {
+func history(t testing.TB, l *eventstore.Log, id string) []domain.Record {
 	t.Helper()
-	var records []eventstore.Record
+	var records []domain.Record
 	for r, err := range l.History(testContext(t), id) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		records = append([]eventstore.Record{r}, records...)
+		records = append([]domain.Record{r}, records...)
 	}
 	return records
 }

@@ -14,12 +14,12 @@ import (
 
 // A written is what one attempt has in the log.
 type written struct {
-	records []*Record
+	records []*domain.Record
 	before  *state
 	at      time.Time
 }
 
-func (w *written) last() *Record { return w.records[len(w.records)-1] }
+func (w *written) last() *domain.Record { return w.records[len(w.records)-1] }
 
 // A state of a session was its newest from a time until another.
 type state struct {
@@ -76,7 +76,7 @@ func (x *examination) readLog() {
 			x.states[a.session] = []*state{{from: x.world.begin, until: x.world.begin.Add(1000 * time.Hour)}}
 		}
 	}
-	var records []*Record
+	var records []*domain.Record
 	for _, e := range x.world.log.entries {
 		r, err := decode(&storedMsg{subject: e.subject, sequence: e.sequence, header: e.header, data: e.data})
 		if err != nil {

@@ -44,7 +44,7 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 	case cached:
 		l.counters.cacheHits.Add(1)
 	case req.New:
-		current = &Record{} // if not, the log will say so
+		current = &domain.Record{} // if not, the log will say so
 	default:
 		l.counters.cacheMisses.Add(1)
 		var err error
@@ -120,10 +120,10 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 type write struct {
 	log      *Log
 	req      *domain.Request
-	after    *Record // the session's newest event, as far as we know
+	after    *domain.Record // the session's newest event, as far as we know
 	events   []domain.Event
-	msgs     []*nats.Msg       // as they are sent; their ids stay the same in all attempts
-	states   []domain.Recorded // what each of them leads to; positions come last
+	msgs     []*nats.Msg      // as they are sent; their ids stay the same in all attempts
+	records  []*domain.Record // what they say; positions come last
 	lastID   string
 	position uint64 // of the last event, once it is known to be in the log
 	// connection is the one over which the session was read; see Log.Connections.
@@ -132,13 +132,13 @@ type write struct {
 	loose bool
 }
 
-func (l *Log) newWrite(req domain.Request, after *Record, events []domain.Event) (*write, error) {
+func (l *Log) newWrite(req domain.Request, after *domain.Record, events []domain.Event) (*write, error) {
 	if !validID(req.SessionID) {
 		return nil, fmt.Errorf("append: %q cannot be the id of a session", req.SessionID)
 	}
 	w := &write{log: l, req: &req, after: after, events: events}
 	version := after.Event.Session.Version
-	previous, before := after.Position, &after.Event.Session
+	previous := after.Position
 	for i := range events {
 		version++
 		if s := &events[i].Session; s.ID != req.SessionID || s.Version != version {
@@ -151,8 +151,9 @@ func (l *Log) newWrite(req domain.Request, after *Record, events []domain.Event)
 		w.lastID = id.String()
 		m, encoded := encode(&req, &events[i], w.lastID, previous)
 		w.msgs = append(w.msgs, m)
-		w.states = append(w.states, domain.Recorded{Session: events[i].Session, EventID: w.lastID, Before: before, Encoded: encoded})
-		before = &events[i].Session
+		w.records = append(w.records, &domain.Record{
+			ID: w.lastID, Time: time.UnixMilli(events[i].Session.UpdatedAt).UTC(), Event: events[i], Request: req, Encoded: encoded,
+		})
 		previous = previousInBatch
 	}
 	first := w.msgs[0].Header
@@ -165,7 +166,7 @@ func (l *Log) newWrite(req domain.Request, after *Record, events []domain.Event)
 // log: it returns them recorded. Another writer was quicker, so they never will
 // be: it returns the session's newest event. Otherwise it returns an error that
 // says whether they may have been written.
-func (w *write) run(ctx context.Context, pause *backoff) (domain.Recorded, *Record, error) {
+func (w *write) run(ctx context.Context, pause *backoff) (domain.Recorded, *domain.Record, error) {
 	e := w.log.options.Embedded
 	if e == nil || len(w.msgs) == 1 {
 		return w.attempt(ctx, pause)
@@ -184,7 +185,7 @@ func (w *write) run(ctx context.Context, pause *backoff) (domain.Recorded, *Reco
 	return recorded, latest, err
 }
 
-func (w *write) attempt(ctx context.Context, pause *backoff) (domain.Recorded, *Record, error) {
+func (w *write) attempt(ctx context.Context, pause *backoff) (domain.Recorded, *domain.Record, error) {
 	for {
 		sequence, outcome, err := w.log.publish(ctx, w.msgs)
 		if outcome == acknowledged {
@@ -210,7 +211,7 @@ func (w *write) attempt(ctx context.Context, pause *backoff) (domain.Recorded, *
 // resolve finds out what a conflict means: our events are there, by an attempt
 // whose acknowledgement was lost; or others are, and ours never will be; or
 // nothing is new, then it returns the Record that the write is after.
-func (w *write) resolve(ctx context.Context) (domain.Recorded, *Record, error) {
+func (w *write) resolve(ctx context.Context) (domain.Recorded, *domain.Record, error) {
 	id := w.events[0].Session.ID
 	latest, err := w.log.newest(ctx, id, leader)
 	if errors.Is(err, domain.ErrUnreadable) {
@@ -246,7 +247,7 @@ func (w *write) resolve(ctx context.Context) (domain.Recorded, *Record, error) {
 
 // resolveBeneath is resolve where the session's newest message is no event: our events
 // may lie beneath it, and if not, they never will be there.
-func (w *write) resolveBeneath(ctx context.Context, foreign error) (domain.Recorded, *Record, error) {
+func (w *write) resolveBeneath(ctx context.Context, foreign error) (domain.Recorded, *domain.Record, error) {
 	first, err := w.firstAfter(ctx)
 	switch {
 	case err == nil && first.ID == w.lastID:
@@ -261,7 +262,7 @@ func (w *write) resolveBeneath(ctx context.Context, foreign error) (domain.Recor
 
 // firstAfter returns the event of the session that stands where the write's last
 // would, were it in the log.
-func (w *write) firstAfter(ctx context.Context) (*Record, error) {
+func (w *write) firstAfter(ctx context.Context) (*domain.Record, error) {
 	first, err := w.log.firstFrom(ctx, w.events[0].Session.ID, w.after.Position+1)
 	if err != nil || len(w.msgs) == 1 {
 		return first, err
@@ -273,25 +274,24 @@ func (w *write) firstAfter(ctx context.Context) (*Record, error) {
 // a sequence.
 func (w *write) recorded(ctx context.Context, sequence uint64) (domain.Recorded, error) {
 	w.position = sequence
-	for i := range w.states { // the events of a write are adjacent
-		w.states[i].Position = sequence - uint64(len(w.states)-1-i)
+	states := make([]domain.Recorded, len(w.records))
+	before := w.after
+	for i, r := range w.records { // the events of a write are adjacent
+		r.Position = sequence - uint64(len(w.records)-1-i)
+		r.Previous = before.Position
+		states[i] = r.Recorded()
+		states[i].Before = &before.Event.Session
+		before = r
 	}
 	if w.log.tail != nil {
-		w.log.tail.put(w.states)
+		w.log.tail.put(states)
 	}
 	if err := w.log.Durable(ctx, sequence); err != nil {
 		w.loose = true
 		return domain.Recorded{}, w.failed(err)
 	}
-	newest := w.states[len(w.states)-1]
-	previous := w.after.Position
-	if len(w.states) > 1 {
-		previous = sequence - 1
-	}
-	w.log.cache.put(&Record{
-		Position: sequence, Previous: previous, ID: w.lastID, Time: time.UnixMilli(newest.Session.UpdatedAt).UTC(),
-		Event: w.events[len(w.events)-1], Request: *w.req,
-	}, w.connection)
+	newest := states[len(states)-1]
+	w.log.cache.put(newest.Record, w.connection)
 	w.log.counters.writes.Add(1)
 	w.log.counters.events.Add(uint64(len(w.events)))
 	newest.Before = &w.after.Event.Session

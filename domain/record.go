@@ -1,0 +1,99 @@
+package domain
+
+import (
+	"strconv"
+	"time"
+)
+
+// A Record is one event of the log, with everything that its envelope says.
+type Record struct {
+	Position uint64 // its place in the log
+	Previous uint64 // position of the session's event before, 0 for the first
+	ID       string // UUIDv7
+	Time     time.Time
+	Event    Event
+	// Request is the write that the event was part of, by whom and for which
+	// request.
+	Request Request
+	Encoded []byte // see Recorded.Encoded
+}
+
+// Recorded is the session after the event, and where the log has it.
+func (r *Record) Recorded() Recorded {
+	return Recorded{Session: r.Event.Session, Position: r.Position, EventID: r.ID, Encoded: r.Encoded, Record: r}
+}
+
+// What every event of the log says of itself (CloudEvents 1.0, section 3.1).
+const (
+	EventSpecVersion = "1.0"
+	EventSource      = "/chat-sessions"
+	EventDataType    = "application/json"
+	// EventTimeFormat is RFC 3339 in UTC, to the millisecond, as Session.UpdatedAt.
+	EventTimeFormat = "2006-01-02T15:04:05.000Z"
+)
+
+// Schema is where the JSON Schema of the type's data is, a URI reference relative to
+// the service.
+func (t EventType) Schema() string { return "/chat-sessions/events/schemas/" + string(t) + ".json" }
+
+// AppendCloudEvent writes the event in the JSON format of CloudEvents 1.0, with the
+// attributes of the log's envelope, and its position. Position and previous are decimal
+// strings: an Integer of CloudEvents has 32 bits only.
+func (r *Record) AppendCloudEvent(b []byte) []byte {
+	b = append(b, '{')
+	b = appendMemberText(b, "specversion", EventSpecVersion)
+	b = appendMemberText(b, "id", r.ID)
+	b = appendMemberText(b, "source", EventSource)
+	b = appendMemberText(b, "type", string(r.Event.Type))
+	b = appendMemberText(b, "subject", r.Event.Session.ID)
+	b = appendMemberText(b, "time", r.Time.UTC().Format(EventTimeFormat))
+	b = appendMemberText(b, "datacontenttype", EventDataType)
+	b = appendMemberText(b, "dataschema", r.Event.Type.Schema())
+	b = strconv.AppendUint(append(b, `"sessionversion":`...), r.Event.Session.Version, 10)
+	b = append(b, ',')
+	b = appendMemberText(b, "position", strconv.FormatUint(r.Position, 10))
+	if r.Previous > 0 {
+		b = appendMemberText(b, "previous", strconv.FormatUint(r.Previous, 10))
+	}
+	b = appendMemberText(b, "actor", r.Request.Actor)
+	b = appendMemberText(b, "correlationid", r.Request.CorrelationID)
+	b = appendMemberText(b, "requestkey", r.Request.Key)
+	b = appendMemberText(b, "requestdigest", r.Request.Digest)
+	b = appendMemberText(b, "traceparent", r.Request.TraceParent)
+	b = append(b, `"data":{`...)
+	return append(r.appendData(b), "}}"...)
+}
+
+// AppendJSON writes the event as a history shows it: who, when, what changed, and
+// where the log has it.
+func (r *Record) AppendJSON(b []byte) []byte {
+	b = strconv.AppendUint(append(b, `{"position":`...), r.Position, 10)
+	b = append(b, ',')
+	b = appendMemberText(b, "id", r.ID)
+	b = appendMemberText(b, "type", string(r.Event.Type))
+	b = appendMemberText(b, "time", r.Time.UTC().Format(EventTimeFormat))
+	b = appendMemberText(b, "actor", r.Request.Actor)
+	b = appendMemberText(b, "correlationId", r.Request.CorrelationID)
+	b = strconv.AppendUint(append(b, `"version":`...), r.Event.Session.Version, 10)
+	b = append(b, ',')
+	return append(r.appendData(b), '}')
+}
+
+// appendData writes the members of the event's data.
+func (r *Record) appendData(b []byte) []byte {
+	b = append(append(b, `"changes":`...), r.Event.Changes...)
+	b = append(b, `,"session":`...)
+	if r.Encoded != nil {
+		return append(b, r.Encoded...)
+	}
+	return r.Event.Session.AppendJSON(b)
+}
+
+// appendMemberText appends a member and a comma, nothing for "".
+func appendMemberText(b []byte, name, value string) []byte {
+	if value == "" {
+		return b
+	}
+	b = appendQuoted(appendMember(b, name, true), value)
+	return append(b, ',')
+}
