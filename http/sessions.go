@@ -1,6 +1,7 @@
 package http
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/url"
@@ -362,13 +363,13 @@ func sessionID(c *fiber.Ctx) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	parsed, err := uuid.Parse(id)
-	return strings.Clone(id), err == nil && parsed.String() == id
+	canonical := len(id) == 36 && strings.ToLower(id) == id && uuid.Validate(id) == nil
+	return strings.Clone(id), canonical
 }
 
 // queryString returns what follows the first ? of the request target, with what
 // a client sent after a #: tagged numbers ($limit=#10) come unescaped too.
 func queryString(c *fiber.Ctx) string {
-	_, query, _ := strings.Cut(string(c.Request().Header.RequestURI()), "?")
-	return query
+	_, query, _ := bytes.Cut(c.Request().Header.RequestURI(), []byte{'?'})
+	return string(query)
 }

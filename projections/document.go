@@ -49,16 +49,21 @@ func letterOf(field string) byte { return fieldLetters[slices.Index(filterFields
 
 // has says whether a field has the value; bounded says what that looks like here.
 func (e *entries) has(letter byte, boundedValue string) bool {
-	for rest := e.values; ; {
-		at := strings.Index(rest, ":"+boundedValue+" ")
+	for from := 0; ; from++ {
+		at := strings.Index(e.values[from:], boundedValue)
 		if at < 0 {
 			return false
 		}
-		letters := rest[strings.LastIndexByte(rest[:at], ' ')+1 : at]
-		if strings.IndexByte(letters, letter) >= 0 && strings.IndexByte(letters, ':') < 0 { // not the end of a value
+		from += at
+		// Not the end of a longer value, nor the beginning of one.
+		letters, ok := strings.CutSuffix(e.values[:from], ":")
+		if !ok || !strings.HasPrefix(e.values[from+len(boundedValue):], " ") {
+			continue
+		}
+		letters = letters[strings.LastIndexByte(letters, ' ')+1:]
+		if strings.IndexByte(letters, letter) >= 0 && strings.IndexByte(letters, ':') < 0 {
 			return true
 		}
-		rest = rest[at+1:]
 	}
 }
 

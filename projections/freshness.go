@@ -108,7 +108,8 @@ func age(now, then time.Time) time.Duration {
 	return max(now.Sub(then), now.Round(0).Sub(then.Round(0)))
 }
 
-// check judges the checkpoint that came with an answer.
+// check judges the checkpoint that came with an answer, and returns it, the zero one
+// where it cannot be read.
 func (t *ticket) check(text string) (checkpoint, error) {
 	c, ok := parseCheckpoint(text)
 	switch {

@@ -92,7 +92,7 @@ func (m *ReadModel) Get(ctx context.Context, id, account string) (domain.Documen
 	var found domain.Document
 	err := m.answer(ctx, m.one[shardOf(id, len(m.partitions))], func(views []*view) error {
 		v := views[0]
-		checkpoint, value, err := m.trips[v.keys.shard].get(ctx, v.keys.document(id))
+		checkpoint, value, err := m.trips[v.keys.shard].get(v.keys.document(id))
 		if err != nil {
 			return err
 		}
@@ -314,7 +314,7 @@ func (m *ReadModel) awaitTrust(ctx context.Context, atMost time.Duration) bool {
 // What the same request reads later must not be older.
 func (m *ReadModel) trust(v *view, text string) (position uint64, err error) {
 	c, err := v.ticket.check(text)
-	m.note(v.keys.shard, text)
+	m.note(v.keys.shard, c)
 	if err == nil && v.ticket.epoch != m.connections() {
 		err = fmt.Errorf("%w: there is a new connection, perhaps to another server", errUntrusted)
 	}

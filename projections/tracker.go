@@ -134,14 +134,16 @@ func (m *ReadModel) readCheckpoints(ctx context.Context) ([]string, error) {
 		if texts[i], err = readText(ctx, m.rdb, part.checkpoint()); err != nil {
 			return nil, err
 		}
-		m.note(i, texts[i])
+		c, _ := parseCheckpoint(texts[i])
+		m.note(i, c)
 	}
 	return texts, nil
 }
 
-// note learns from a checkpoint how far a partition is.
-func (m *ReadModel) note(shard int, text string) {
-	if c, ok := parseCheckpoint(text); ok && c.identity == m.log.Identity() {
+// note learns from a checkpoint how far a partition is; nothing from one that could not
+// be read, which is of no log.
+func (m *ReadModel) note(shard int, c checkpoint) {
+	if c.identity == m.log.Identity() {
 		m.fresh.projected(shard, c.generation, c.position)
 	}
 }
@@ -165,7 +167,8 @@ func (m *ReadModel) keepListening(ctx context.Context) {
 			if !ok {
 				return
 			}
-			m.note(shards[notice.Channel], notice.Payload)
+			c, _ := parseCheckpoint(notice.Payload)
+			m.note(shards[notice.Channel], c)
 		}
 	}
 }

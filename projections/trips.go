@@ -2,8 +2,10 @@ package projections
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -12,6 +14,9 @@ import (
 const (
 	tripsUnderway = 2   // more would each carry less, and cost Redis and this process as much as a full one
 	tripDocuments = 256 // so that who asks for a short document is not kept by very many long ones
+	// tripTime is how long a trip may take, from when the first one joined. A GET asks
+	// the log after that.
+	tripTime = 500 * time.Millisecond
 )
 
 // trips carry those who ask for a document of a partition to Redis and back, all who
@@ -27,25 +32,23 @@ type trips struct {
 	next     []*trip // have not begun; all but the last one are full
 }
 
-// A trip is one MGET.
+// tripHead is how long the command of an empty trip is.
+const tripHead = 2
+
+// A trip is one MGET. It is not given up when somebody who shares it goes away.
 type trip struct {
-	keys    []string // the checkpoint's, and the documents'
-	waiting int      // how many have not given up
+	command []any // with the keys of the checkpoint and of the documents
+	until   time.Time
 	done    chan struct{}
 	values  []string
 	err     error
 }
 
 // get reads a document, "" for none, and the checkpoint as it is at the same moment.
-// Both are read after the call. It returns ctx's error when that ends earlier.
-func (t *trips) get(ctx context.Context, key string) (checkpoint, document string, err error) {
+// Both are read after the call, which takes tripTime at most.
+func (t *trips) get(key string) (checkpoint, document string, err error) {
 	mine, seat := t.join(key)
-	select {
-	case <-mine.done:
-	case <-ctx.Done():
-		t.leave(mine)
-		return "", "", ctx.Err()
-	}
+	<-mine.done
 	if mine.err != nil {
 		return "", "", mine.err
 	}
@@ -56,45 +59,30 @@ func (t *trips) get(ctx context.Context, key string) (checkpoint, document strin
 func (t *trips) join(key string) (mine *trip, seat int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if n := len(t.next); n > 0 && len(t.next[n-1].keys) <= tripDocuments {
+	if n := len(t.next); n > 0 && len(t.next[n-1].command) < tripHead+tripDocuments {
 		mine = t.next[n-1]
 	} else {
-		mine = &trip{keys: append(make([]string, 0, 16), t.checkpoint), done: make(chan struct{})}
+		mine = &trip{
+			command: append(make([]any, 0, tripHead+16), "MGET", t.checkpoint),
+			until:   time.Now().Add(tripTime), done: make(chan struct{}),
+		}
 		t.next = append(t.next, mine)
 	}
-	seat = len(mine.keys)
-	mine.keys = append(mine.keys, key)
-	mine.waiting++
+	mine.command = append(mine.command, key)
 	if t.underway < tripsUnderway {
 		t.underway++
 		go t.run()
 	}
-	return mine, seat
+	return mine, len(mine.command) - 2
 }
 
-// leave is for who waits no longer. A trip for nobody does not take place.
-func (t *trips) leave(mine *trip) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if mine.waiting--; mine.waiting > 0 {
-		return
-	}
-	if i := slices.Index(t.next, mine); i >= 0 {
-		t.next = slices.Delete(t.next, i, i+1)
-	}
-}
-
-// run makes one trip after the other, until nobody waits for one. What bounds a trip
-// are the client's deadlines: those who share it have different ones.
+// run makes one trip after the other, until nobody waits for one.
 func (t *trips) run() {
 	for mine := t.begin(); mine != nil; mine = t.begin() {
-		args := make([]any, 0, 1+len(mine.keys))
-		args = append(args, "MGET")
-		for _, key := range mine.keys {
-			args = append(args, key)
-		}
-		asked := redis.NewStringSliceCmd(context.Background(), args...)
-		mine.err = t.rdb.Process(context.Background(), asked)
+		ctx, cancel := context.WithDeadline(context.Background(), mine.until)
+		asked := redis.NewStringSliceCmd(ctx, mine.command...)
+		mine.err = t.rdb.Process(ctx, asked)
+		cancel()
 		mine.values = asked.Val()
 		close(mine.done)
 	}
@@ -102,6 +90,7 @@ func (t *trips) run() {
 
 // begin returns the trip whose turn it is, nil where nobody waits.
 func (t *trips) begin() *trip {
+	runtime.Gosched() // whoever is just about to ask comes along: a trip costs much, a passenger little
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.next) == 0 {
