@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 )
 
 // A Difference is where the read model that answers is not what the log says.
@@ -20,9 +23,8 @@ type Difference struct {
 
 // Bounds of one step of a comparison.
 const (
-	compareMembers = 256
-	compareKeys    = 256  // a script takes some milliseconds for so many, when all are long indexes
-	smallIndex     = 64   // members
+	compareMembers = 256  // of an index; one that has no more is read in one piece
+	compareKeys    = 512  // about
 	maxDoubts      = 1000 // kept until they are looked at once more
 )
 
@@ -112,39 +114,131 @@ func (c *comparison) doubt(ctx context.Context, d doubt) error {
 	return c.resolve(ctx)
 }
 
-// keys compares all keys of both generations.
+// keys compares all keys of both generations. Redis looks for the next ones while these
+// are compared here: it has only one processor.
 func (c *comparison) keys(ctx context.Context, seen *uint64, total uint64) error {
-	for cursor := "0"; ; {
-		reply, err := compareKeysScript.Run(ctx, c.rdb, []string{c.built.checkpoint()},
-			c.built.base+"*", cursor, compareKeys, c.built.begin, c.answers.begin, smallIndex).Slice()
+	found := make(chan []string, 1)
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error {
+		defer close(found)
+		return c.scan(ctx, found)
+	})
+	both.Go(func() error {
+		for keys := range found {
+			if err := c.some(ctx, keys); err != nil {
+				return err
+			}
+			*seen += uint64(len(keys))
+			if total > 0 {
+				total = max(total, *seen) // it may have grown
+			}
+			c.Progress(Comparing, *seen, total)
+		}
+		return nil
+	})
+	return both.Wait()
+}
+
+// scan finds the keys of the partition.
+func (c *comparison) scan(ctx context.Context, found chan<- []string) error {
+	for cursor := uint64(0); ; {
+		var node redis.Cmdable = c.rdb
+		if cluster, ok := c.rdb.(*redis.ClusterClient); ok {
+			var err error
+			if node, err = cluster.MasterForKey(ctx, c.built.checkpoint()); err != nil {
+				return fmt.Errorf("compare: %w", err)
+			}
+		}
+		keys, next, err := node.Scan(ctx, cursor, c.built.base+"*", compareKeys).Result()
 		if err != nil {
 			return fmt.Errorf("compare: %w", err)
 		}
-		cursor, _ = reply[0].(string)
-		n, _ := reply[1].(int64)
-		differ, err := texts(reply[2])
-		if err != nil {
-			return err
+		select {
+		case found <- keys:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-		for _, key := range differ {
-			if index, ok := strings.CutPrefix(c.built.begin+key, c.built.indexes()); ok {
-				err = c.index(ctx, index)
-			} else {
-				err = c.doubt(ctx, doubt{id: strings.TrimPrefix(c.built.begin+key, c.built.documents())})
-			}
-			if err != nil {
-				return err
-			}
-		}
-		*seen += uint64(n) //nolint:gosec // not negative
-		if total > 0 {
-			total = max(total, *seen) // it may have grown
-		}
-		c.Progress(Comparing, *seen, total)
-		if cursor == "0" {
+		if cursor = next; cursor == 0 {
 			return nil
 		}
 	}
+}
+
+// some compares some keys: those of what was built with those of what answers, and of
+// the latter whether the former has them too.
+func (c *comparison) some(ctx context.Context, keys []string) error {
+	var documents, indexes, others []string // names, and keys that what was built should have
+	for _, key := range keys {
+		if name, ok := strings.CutPrefix(key, c.built.documents()); ok {
+			documents = append(documents, name)
+		} else if name, ok := strings.CutPrefix(key, c.built.indexes()); ok {
+			indexes = append(indexes, name)
+		} else if strings.HasPrefix(key, c.answers.documents()) || strings.HasPrefix(key, c.answers.indexes()) {
+			others = append(others, c.built.begin+strings.TrimPrefix(key, c.answers.begin))
+		}
+	}
+	trip := c.rdb.Pipeline()
+	var texts *redis.SliceCmd
+	if len(documents) > 0 {
+		pairs := make([]string, 0, 2*len(documents))
+		for _, id := range documents {
+			pairs = append(pairs, c.built.document(id), c.answers.document(id))
+		}
+		texts = trip.MGet(ctx, pairs...)
+	}
+	members := make([][2]*redis.StringSliceCmd, len(indexes))
+	for i, name := range indexes {
+		members[i][0] = trip.ZRange(ctx, c.built.index(name), 0, compareMembers)
+		members[i][1] = trip.ZRange(ctx, c.answers.index(name), 0, compareMembers)
+	}
+	var known *redis.IntCmd
+	if len(others) > 0 {
+		known = trip.Exists(ctx, others...)
+	}
+	if _, err := trip.Exec(ctx); err != nil {
+		return fmt.Errorf("compare: %w", err)
+	}
+	for i, id := range documents {
+		if texts.Val()[2*i] != texts.Val()[2*i+1] {
+			if err := c.doubt(ctx, doubt{id: id}); err != nil {
+				return err
+			}
+		}
+	}
+	for i, name := range indexes {
+		built, answers := members[i][0].Val(), members[i][1].Val()
+		if len(built) > compareMembers || !slices.Equal(built, answers) {
+			if err := c.index(ctx, name); err != nil {
+				return err
+			}
+		}
+	}
+	if known != nil && known.Val() < int64(len(others)) {
+		return c.missing(ctx, others)
+	}
+	return nil
+}
+
+// missing compares those keys that what was built does not have, and what answers does.
+func (c *comparison) missing(ctx context.Context, keys []string) error {
+	for _, key := range keys {
+		n, err := c.rdb.Exists(ctx, key).Result()
+		if err != nil {
+			return fmt.Errorf("compare: %w", err)
+		}
+		if n > 0 {
+			continue
+		}
+		if name, ok := strings.CutPrefix(key, c.built.indexes()); ok {
+			err = c.index(ctx, name)
+		} else {
+			err = c.doubt(ctx, doubt{id: strings.TrimPrefix(key, c.built.documents())})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // index compares one index, member by member, in slices of the one that holds less in

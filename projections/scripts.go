@@ -26,14 +26,11 @@ var (
 	//go:embed scripts/rebuilding.lua
 	rebuildingSource string
 
-	//go:embed scripts/comparekeys.lua
-	compareKeysSource string
 	//go:embed scripts/compareindex.lua
 	compareIndexSource string
 	//go:embed scripts/comparesession.lua
 	compareSessionSource string
 
-	compareKeysScript    = redis.NewScript(compareKeysSource)
 	compareIndexScript   = redis.NewScript(compareIndexSource)
 	compareSessionScript = redis.NewScript(compareSessionSource)
 
