@@ -19,29 +19,35 @@ const (
 	memoryShare = 0.6
 )
 
-// tuneProcessors, where no quota of a container holds the process back, lets two more threads run Go code than there are processors, where
-// the log is embedded: one is nearly always in a write to the log's file, one in a
-// sync, and while they are, the runtime holds a processor back for them. The
-// environment variable GOMAXPROCS has precedence.
+// tuneProcessors, where no quota of a container holds the process back, lets two more
+// threads run Go code than there are processors, where the log is embedded: one is
+// nearly always in a write to the log's file, one in a sync, and while they are, the
+// runtime holds a processor back for them. The environment variable GOMAXPROCS has
+// precedence.
 func tuneProcessors() {
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) == runtime.NumCPU() {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 	}
 }
 
-// tuneMemory sets how the garbage collector trades memory for processor time. The
-// environment variables GOGC and GOMEMLIMIT have precedence.
-func tuneMemory(logger *slog.Logger) {
+// tuneMemory sets how the garbage collector trades memory for processor time, for when
+// requests are served; caughtUp is to be called then. Until that, while a read model may
+// have to be built, the embedded log keeps every block that it reads for ten seconds: as
+// many gigabytes, times collectAt. The environment variables GOGC and GOMEMLIMIT have
+// precedence.
+func tuneMemory(logger *slog.Logger) (caughtUp func()) {
 	limit, err := memlimit.Set(
 		memlimit.WithRatio(memoryShare),
 		memlimit.WithProvider(memlimit.ApplyFallback(memlimit.FromCgroup, memlimit.FromSystem)),
 	)
 	if err != nil {
 		logger.Warn("how much memory there is cannot be found out; the garbage collector stays as it is", "error", err)
-		return
-	}
-	if os.Getenv("GOGC") == "" && limit < math.MaxInt64 { // without a limit the heap would grow beyond all bounds
-		debug.SetGCPercent(collectAt)
+		return func() {}
 	}
 	logger.Debug("soft limit of memory", "bytes", limit)
+	return func() {
+		if os.Getenv("GOGC") == "" && limit < math.MaxInt64 { // without a limit the heap would grow beyond all bounds
+			debug.SetGCPercent(collectAt)
+		}
+	}
 }

@@ -54,7 +54,7 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 	if faulty {
 		logger.Warn("this build can be made to fail (-tags faults); it is not one to deploy")
 	}
-	tuneMemory(logger)
+	caughtUp := tuneMemory(logger)
 	if c.NATS.URL == "" {
 		tuneProcessors()
 	}
@@ -117,6 +117,7 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 		if err := awaitCaughtUp(running, reads, logger); err != nil {
 			return ignoreEnd(running, err)
 		}
+		caughtUp()
 		ops.becomes(readyWhile(running, reads))
 		if listener == nil {
 			fmt.Fprintln(s.out, "chatsessions projector is ready")
