@@ -151,7 +151,10 @@ func TestWhatARebuildHasReadIsNotTakenForWhatAnswers(t *testing.T) {
 				if err := node.WaitFor(t.Context(), position, 200*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("the position counts as shown: %v", err)
 				}
-				if knows := node.fresh.generations[0]; knows != answers {
+				node.fresh.mu.Lock()
+				knows := node.fresh.generations[0]
+				node.fresh.mu.Unlock()
+				if knows != answers {
 					t.Errorf("%s counts as the generation that answers, which %s does", knows, answers)
 				}
 			}
