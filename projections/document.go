@@ -49,7 +49,7 @@ func letterOf(field string) byte { return fieldLetters[slices.Index(filterFields
 
 // has says whether a field has the value; bounded says what that looks like here.
 func (e *entries) has(letter byte, boundedValue string) bool {
-	for from := 0; ; from++ {
+	for from := 0; boundedValue != ""; from++ {
 		at := strings.Index(e.values[from:], boundedValue)
 		if at < 0 {
 			return false
@@ -65,6 +65,7 @@ func (e *entries) has(letter byte, boundedValue string) bool {
 			return true
 		}
 	}
+	return false // no value is empty
 }
 
 // isIn says whether the session belongs in an index.

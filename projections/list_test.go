@@ -527,11 +527,13 @@ func TestOnlyTheDocumentsOfThePageAreRead(t *testing.T) {
 		} {
 			q := domain.Everything(20)
 			q.Filters = c.filters
-			trips.reset()
-			checkList(t, r.ReadModel, sessions, q)
-			if trips.trips.Load() != c.trips || trips.documents.Load() != c.documents {
-				t.Errorf("%s: %d trips, with MGET %d documents", name, trips.trips.Load(), trips.documents.Load())
-			}
+			// On a machine that is very busy, a look at the log comes late, and a list
+			// begins anew.
+			eventually(t, fmt.Sprintf("%s takes %d trips, and %d documents with MGET", name, c.trips, c.documents), func() bool {
+				trips.reset()
+				checkList(t, r.ReadModel, sessions, q)
+				return trips.trips.Load() == c.trips && trips.documents.Load() == c.documents
+			})
 		}
 	})
 }
