@@ -101,15 +101,17 @@ type storedMsg struct {
 }
 
 // decode reads the event out of a message. Its errors are UnreadableErrors.
-func decode(m *storedMsg) (*domain.Record, error) {
-	r, err := m.record()
+func decode(m *storedMsg) (*domain.Record, error) { return lifts.decode(m) }
+
+func (u upcaster) decode(m *storedMsg) (*domain.Record, error) {
+	r, err := m.record(u)
 	if err != nil {
 		return nil, &UnreadableError{Position: m.sequence, SessionID: strings.TrimPrefix(m.subject, subjectPrefix), Err: err}
 	}
 	return r, nil
 }
 
-func (m *storedMsg) record() (*domain.Record, error) {
+func (m *storedMsg) record(u upcaster) (*domain.Record, error) {
 	var wrong error
 	get := func(name string) string {
 		value, err := headerValue(m.header, name)
@@ -131,11 +133,15 @@ func (m *storedMsg) record() (*domain.Record, error) {
 		},
 	}
 	spec, typ, at, version, previous := get(headerSpecVersion), get(headerType), get(headerTime), get(headerSessionVersion), get(headerPrevious)
+	schema := get(headerDataSchema)
 	if wrong != nil {
 		return nil, wrong
 	}
-	var err error
-	if r.Encoded, err = r.Event.UnmarshalData(m.data); err != nil {
+	data, err := u.upcast(domain.EventType(typ), schema, m.data)
+	if err != nil {
+		return nil, err
+	}
+	if r.Encoded, err = r.Event.UnmarshalData(data); err != nil {
 		return nil, fmt.Errorf("data: %w", err)
 	}
 	r.Event.Type = domain.EventType(typ)

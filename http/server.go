@@ -165,15 +165,6 @@ func (s *Server) logPanic(c *fiber.Ctx, cause any) {
 	s.Logger.Error("panic", "cause", cause, "request", correlationID(c), "stack", string(debug.Stack()))
 }
 
-// Static serves a document that never changes, to everybody, with or without a token.
-// It is to be called before Serve.
-func (s *Server) Static(path, contentType string, content []byte) {
-	s.app.Get(path, func(c *fiber.Ctx) error {
-		c.Set(fiber.HeaderContentType, contentType)
-		return c.Send(content)
-	})
-}
-
 // Serve answers requests on the listener until Shutdown.
 func (s *Server) Serve(l net.Listener) error {
 	go s.connections.watch(s.ended)

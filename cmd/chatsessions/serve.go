@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"chatsessions/docs/events"
 	chathttp "chatsessions/http"
 	"chatsessions/projections"
 )
@@ -129,6 +130,9 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 			WriteWait: projections.Bound, RateLimit: c.RateLimit, MaxCommands: c.MaxCommands,
 			Observe: measured.requests(), Now: now, Logger: logger,
 		})
+		for _, d := range events.Documents() {
+			server.Static(d.Path, d.MediaType, d.Content)
+		}
 		measured.server(server)
 		api.Store(server)
 		return c.serveHTTP(running, listener, server, s.out, logger)
