@@ -244,6 +244,25 @@ func testMessagesAreAsPublished(t *testing.T, nc *nats.Conn, err error, e *Embed
 	}
 }
 
+// TestHeadersAreThePublishedOnes: what an event can be sent with, and no other header.
+func TestHeadersAreThePublishedOnes(t *testing.T) {
+	sent := map[string]bool{}
+	for _, e := range goldenEvents(t) {
+		req := goldenRequest(&e)
+		m, _ := encode(&req, &e, "id", 41)
+		for name := range m.Header {
+			sent[name] = true
+		}
+	}
+	described := map[string]bool{}
+	for name := range published(t, "asyncapi.json#/components/schemas/headers").Properties {
+		described[name] = true
+	}
+	if !maps.Equal(sent, described) {
+		t.Errorf("sent are %v, described %v", slices.Sorted(maps.Keys(sent)), slices.Sorted(maps.Keys(described)))
+	}
+}
+
 // standardCloudEvent returns a check by the schema that CloudEvents publishes for its
 // JSON format, and by the rules that the schema leaves to the text of the specification:
 // names of attributes (section 3.1), types of extensions (JSON format, section 2.2).
