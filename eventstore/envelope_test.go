@@ -58,15 +58,17 @@ func TestUnreadable(t *testing.T) {
 	e := goldenEvents(t)[1]
 	req := domain.Request{SessionID: e.Session.ID, Actor: "pat"}
 	for name, spoil := range map[string]func(*storedMsg){
-		"no headers":            func(m *storedMsg) { m.header = nil },
-		"another specversion":   func(m *storedMsg) { m.header.Set(headerSpecVersion, "0.3") },
-		"no id":                 func(m *storedMsg) { m.header.Del(headerID) },
-		"no type":               func(m *storedMsg) { m.header.Del(headerType) },
-		"another subject":       func(m *storedMsg) { m.subject = "chat-sessions.other" },
-		"another ce-subject":    func(m *storedMsg) { m.header.Set(headerSubject, "other") },
-		"another version":       func(m *storedMsg) { m.header.Set(headerSessionVersion, "3") },
-		"no shape":              func(m *storedMsg) { m.header.Del(headerDataSchema) },
-		"a later shape":         func(m *storedMsg) { m.header.Set(headerDataSchema, "/chat-sessions/events/schemas/chat-session.updated/2.json") },
+		"no headers":          func(m *storedMsg) { m.header = nil },
+		"another specversion": func(m *storedMsg) { m.header.Set(headerSpecVersion, "0.3") },
+		"no id":               func(m *storedMsg) { m.header.Del(headerID) },
+		"no type":             func(m *storedMsg) { m.header.Del(headerType) },
+		"another subject":     func(m *storedMsg) { m.subject = "chat-sessions.other" },
+		"another ce-subject":  func(m *storedMsg) { m.header.Set(headerSubject, "other") },
+		"another version":     func(m *storedMsg) { m.header.Set(headerSessionVersion, "3") },
+		"no shape":            func(m *storedMsg) { m.header.Del(headerDataSchema) },
+		"a later shape": func(m *storedMsg) {
+			m.header.Set(headerDataSchema, "/chat-sessions/events/schemas/chat-session.updated/2.json")
+		},
 		"another type's shape":  func(m *storedMsg) { m.header.Set(headerDataSchema, domain.EventStarted.Schema()) },
 		"no previous":           func(m *storedMsg) { m.header.Del(headerPrevious) },
 		"previous is itself":    func(m *storedMsg) { m.header.Set(headerPrevious, "42") },

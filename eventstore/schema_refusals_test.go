@@ -201,12 +201,13 @@ func (j *judge) session(m *storedMsg) {
 		_, there := has[field]
 		isStamp := slices.Contains(stampFields(), field)
 		reason := strings.HasSuffix(field, "Reason")
+		stray := reason && has[strings.TrimSuffix(field, "Reason")+"edAt"] == nil // without its transition
 		if slices.Contains(always, field) || isStamp && there && !reason {
 			j.refuses("a session without "+field, m, func(s *specimen) { delete(s.session, field) })
 		}
 		j.refuses("a session with a wrong type of "+field, m, set(true))
 		j.refuses("a session with null as "+field, m, set(nil))
-		if isStamp && !there && !(reason && has[strings.TrimSuffix(field, "Reason")+"edAt"] != nil) {
+		if isStamp && !there && (!reason || stray) {
 			j.refuses("a session in state "+has["state"].(string)+" with "+field, m, set(sample(field)))
 		}
 		switch text := strings.Repeat("ż", limit(field)); {
