@@ -144,20 +144,23 @@ func TestSchemasRefuseWhatTheServiceNeverWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
-	judges := map[domain.EventType]*judge{}
+	smallest := map[domain.EventType]*storedMsg{} // the large ones say the same, more slowly
 	for _, m := range subscribe(t, nc, writeEveryType(t, l)) {
 		typ := domain.EventType(m.header[headerType][0])
-		if judges[typ] == nil {
-			judges[typ] = newJudge(t, typ)
+		if known := smallest[typ]; known == nil || len(m.data) < len(known.data) {
+			smallest[typ] = m
 		}
-		j := judges[typ]
+	}
+	for typ, m := range smallest {
+		j := newJudge(t, typ)
 		j.accepts("as it is", m, func(*specimen) {})
 		j.changes(m)
 		j.session(m)
 		j.envelope(m)
+		t.Logf("%s: %d verdicts", typ, j.verdicts)
 	}
-	for _, j := range judges {
-		t.Logf("%s: %d verdicts", j.typ, j.verdicts)
+	if len(smallest) != len(changedBy) {
+		t.Errorf("%d types", len(smallest))
 	}
 }
 

@@ -166,7 +166,7 @@ func writeEveryType(t *testing.T, l *Log) uint64 {
 	}))
 
 	least := uuid.Must(uuid.NewV7()).String()
-	write(least, "", pat, func() domain.Command { return domain.Create{ID: least, By: pat, Now: now()} })
+	write(least, "c", pat, func() domain.Command { return domain.Create{ID: least, By: pat, Now: now()} })
 	write(least, "", doc, change(doc, func(c *domain.Change) {
 		early := int64(0)
 		c.Values.CreatedAt = &early
