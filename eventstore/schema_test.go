@@ -269,7 +269,7 @@ func TestHeadersAreThePublishedOnes(t *testing.T) {
 // dataschema is checked as the reference that it is, relative to the service, where the
 // standard asks for an absolute URI; docs/events/README.md says so.
 func standardCloudEvent(t *testing.T) func(event []byte) error {
-	// github.com/cloudevents/spec, v1.0.2, cloudevents/formats/cloudevents.json
+	// github.com/cloudevents/spec (Apache 2.0), v1.0.2, cloudevents/formats/cloudevents.json
 	content, err := os.ReadFile("../docs/events/testdata/cloudevents-v1.0.2.json")
 	if err != nil {
 		t.Fatal(err)
