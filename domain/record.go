@@ -32,9 +32,12 @@ const (
 	EventTimeFormat = "2006-01-02T15:04:05.000Z"
 )
 
-// Schema is where the JSON Schema of the type's data is, a URI reference relative to
-// the service.
-func (t EventType) Schema() string { return "/chat-sessions/events/schemas/" + string(t) + ".json" }
+// Schema names the shape of the type's data: an absolute URI, as CloudEvents asks for.
+// The service does not know under which host it is reached, so it is no address.
+func (t EventType) Schema() string { return "urn:chat-sessions:events/schemas/" + string(t) + ".json" }
+
+// SchemaPath is where the service has the JSON Schema of that name.
+func (t EventType) SchemaPath() string { return "/chat-sessions/events/schemas/" + string(t) + ".json" }
 
 // AppendCloudEvent writes the event in the JSON format of CloudEvents 1.0, with the
 // attributes of the log's envelope, and its position. Position and previous are decimal

@@ -41,7 +41,7 @@ const recordData = `"changes":{"id":"0192f5c6-3c00-7000-8000-000000000001","crea
 func TestAnEventAsCloudEvent(t *testing.T) {
 	const common = `{"specversion":"1.0","id":"` + recordID + `","source":"/chat-sessions","type":"chat-session.created",` +
 		`"subject":"0192f5c6-3c00-7000-8000-000000000001","time":"2024-11-19T07:06:40.123Z","datacontenttype":"application/json",` +
-		`"dataschema":"/chat-sessions/events/schemas/chat-session.created.json","sessionversion":1,"position":"42",`
+		`"dataschema":"urn:chat-sessions:events/schemas/chat-session.created.json","sessionversion":1,"position":"42",`
 	r := record(t, "one")
 	if got, want := string(r.AppendCloudEvent(nil)), common+`"data":{`+recordData+`}}`; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)

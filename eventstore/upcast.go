@@ -24,8 +24,9 @@ type upcaster map[string]lift
 // lifts are those of the log. No shape has come after another yet.
 var lifts = upcaster{}
 
-// today holds the shapes that are written today, by their ce-dataschema. It is looked
-// into for every event that is read, and saves making the name for the comparison.
+// today holds the shapes that are written today, by their ce-dataschema: by the path too,
+// which was the name of the first shapes at first. It is looked into for every event that
+// is read, and saves making the name for the comparison.
 var today = tabulate(
 	domain.EventCreated, domain.EventStarted, domain.EventAccepted, domain.EventRejected,
 	domain.EventFinished, domain.EventUpdated, domain.EventCorrected)
@@ -33,7 +34,7 @@ var today = tabulate(
 func tabulate(types ...domain.EventType) map[string]domain.EventType {
 	table := make(map[string]domain.EventType, len(types))
 	for _, t := range types {
-		table[t.Schema()] = t
+		table[t.Schema()], table[t.SchemaPath()] = t, t
 	}
 	return table
 }

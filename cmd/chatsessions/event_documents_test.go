@@ -74,7 +74,8 @@ func TestASubscriberFindsTheSchemaOfAnEvent(t *testing.T) {
 	c := jsonschema.NewCompiler()
 	c.UseLoader(jsonschema.SchemeURLLoader{"http": fetch{}})
 	for _, e := range log {
-		schema, err := c.Compile(s.url + strings.Join(e.header["ce-dataschema"], ""))
+		name := strings.TrimPrefix(strings.Join(e.header["ce-dataschema"], ""), "urn:chat-sessions:")
+		schema, err := c.Compile(s.url + "/chat-sessions/" + name)
 		if err != nil {
 			t.Fatal(err)
 		}

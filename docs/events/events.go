@@ -17,7 +17,7 @@ var files embed.FS
 
 // A Document is one file of the description.
 type Document struct {
-	Path      string // where the service serves it; of a schema also the ce-dataschema
+	Path      string // where the service serves it
 	MediaType string
 	Content   []byte
 }

@@ -85,8 +85,8 @@ func resolve(value any, names []string) (any, bool) {
 func TestSchemasAreSchemas(t *testing.T) {
 	documents := parsed(t)
 	for _, typ := range types() {
-		if documents[typ.Schema()] == nil {
-			t.Errorf("there is no %s", typ.Schema())
+		if documents[typ.SchemaPath()] == nil {
+			t.Errorf("there is no %s", typ.SchemaPath())
 		}
 	}
 	for _, d := range events.Documents() {
@@ -202,7 +202,7 @@ func TestEveryTypeHasItsMessages(t *testing.T) {
 	}
 	for _, typ := range types() {
 		m := message("log", string(typ), string(typ))
-		if m["name"] != string(typ) || m["contentType"] != domain.EventDataType || root+member(t, m, "payload", "$ref").(string) != typ.Schema() {
+		if m["name"] != string(typ) || m["contentType"] != domain.EventDataType || root+member(t, m, "payload", "$ref").(string) != typ.SchemaPath() {
 			t.Errorf("%s in the log is %v", typ, m)
 		}
 		m = message("feed", string(typ), "feed."+string(typ))
