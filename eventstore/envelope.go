@@ -55,6 +55,9 @@ func (e *UnreadableError) Error() string {
 	return fmt.Sprintf("event %d of session %s cannot be read: %v", e.Position, e.SessionID, e.Err)
 }
 
+// EventPosition is where in the log the event is.
+func (e *UnreadableError) EventPosition() uint64 { return e.Position }
+
 func (e *UnreadableError) Unwrap() []error { return []error{domain.ErrUnreadable, e.Err} }
 
 // encode makes the message of an event, and returns the part of it that is the

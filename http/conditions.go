@@ -11,6 +11,8 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/google/uuid"
+
+	"chatsessions/domain"
 )
 
 const (
@@ -35,9 +37,9 @@ type tag struct {
 	weak  bool
 }
 
-func (l tagList) holds(version uint64, weakly bool) bool {
+func (l tagList) holds(etag string, weakly bool) bool {
 	return l.any || slices.ContainsFunc(l.tags, func(t tag) bool {
-		return t.value == etag(version) && (weakly || !t.weak)
+		return t.value == etag && (weakly || !t.weak)
 	})
 }
 
@@ -86,8 +88,28 @@ func wholeList(c *fiber.Ctx, name string) string {
 // allow says whether a change of this version may be made
 // (RFC 9110, sections 13.1.1 and 13.1.2).
 func (k conditions) allow(version uint64) bool {
-	return (!k.match.given || k.match.holds(version, false)) &&
-		(!k.noneMatch.given || !k.noneMatch.holds(version, true))
+	return (!k.match.given || k.match.holds(etag(version), false)) &&
+		(!k.noneMatch.given || !k.noneMatch.holds(etag(version), true))
+}
+
+// answer judges the conditions of a GET of what has this entity tag, and is made of
+// this version of a session: true where that was all, a 304
+// (RFC 9110, section 13.2.2).
+func (k conditions) answer(c *fiber.Ctx, version uint64, etag string) (bool, error) {
+	if k.match.given && !k.match.holds(etag, false) {
+		return false, preconditionFailed(version, etag)
+	}
+	if !k.noneMatch.given || !k.noneMatch.holds(etag, true) {
+		return false, nil
+	}
+	c.Set(fiber.HeaderETag, etag)
+	c.Set(fiber.HeaderCacheControl, cachePrivately)
+	return true, c.SendStatus(fiber.StatusNotModified)
+}
+
+func preconditionFailed(version uint64, etag string) *problem {
+	return newProblem(fiber.StatusPreconditionFailed, "the condition does not hold: %v", &domain.PreconditionError{Version: version}).
+		with(fiber.HeaderETag, etag)
 }
 
 // preferences are what a client would like (RFC 7240).

@@ -34,12 +34,13 @@ const (
 	EndpointList
 	EndpointGet
 	EndpointChange
+	EndpointHistory
 	EndpointOther
 )
 
 // Endpoints lists all of them, so that Endpoints()[e] == e.
 func Endpoints() []Endpoint {
-	return []Endpoint{EndpointCreate, EndpointList, EndpointGet, EndpointChange, EndpointOther}
+	return []Endpoint{EndpointCreate, EndpointList, EndpointGet, EndpointChange, EndpointHistory, EndpointOther}
 }
 
 // Route returns method and path as the documentation writes them; "other" for both
@@ -54,6 +55,8 @@ func (e Endpoint) Route() (method, path string) {
 		return fiber.MethodGet, pathSession
 	case EndpointChange:
 		return fiber.MethodPatch, pathSession
+	case EndpointHistory:
+		return fiber.MethodGet, pathHistory
 	}
 	return "other", "other"
 }
@@ -74,10 +77,14 @@ func endpointOf(ctx *fasthttp.RequestCtx) Endpoint {
 		return EndpointOther
 	}
 	id, ok := bytes.CutPrefix(path, []byte(pathSessions+"/"))
+	id, history := bytes.CutSuffix(id, []byte("/events"))
 	if !ok || bytes.IndexByte(id, '/') >= 0 {
 		return EndpointOther
 	}
 	switch {
+	case history && reads:
+		return EndpointHistory
+	case history:
 	case reads:
 		return EndpointGet
 	case header.IsPatch():

@@ -217,11 +217,11 @@ func TestEntityTags(t *testing.T) {
 		`"4"`: false, `W/"3"`: false, `"03"`: false, `""`: false, `"3,3"`: false,
 	} {
 		list, err := parseTags("If-Match", value)
-		if err != nil || list.holds(3, false) != matches {
-			t.Errorf("%s: %v, %v; want %v", value, list.holds(3, false), err, matches)
+		if err != nil || list.holds(etag(3), false) != matches {
+			t.Errorf("%s: %v, %v; want %v", value, list.holds(etag(3), false), err, matches)
 		}
 	}
-	if list, _ := parseTags("If-None-Match", `W/"3"`); !list.holds(3, true) {
+	if list, _ := parseTags("If-None-Match", `W/"3"`); !list.holds(etag(3), true) {
 		t.Error("a weak tag does not match weakly")
 	}
 	for _, value := range []string{`3`, `"3`, `W/3`, `"1" "3"`, `"1", 3`, `*, "3"`} {

@@ -157,8 +157,7 @@ func problemOf(err error) *problem {
 	case errors.As(err, &forbidden):
 		return withFields(fiber.StatusForbidden, forbidden.Fields)
 	case errors.As(err, &stale):
-		return newProblem(fiber.StatusPreconditionFailed, "the condition does not hold: %v", stale).
-			with(fiber.HeaderETag, etag(stale.Version))
+		return preconditionFailed(stale.Version, etag(stale.Version))
 	case errors.As(err, &illegal):
 		return illegalTransition(illegal)
 	case errors.Is(err, domain.ErrKeyReused):
@@ -202,7 +201,7 @@ func illegalTransition(e *domain.IllegalTransitionError) *problem {
 func fromFiber(e *fiber.Error) *problem {
 	switch e.Code {
 	case fiber.StatusNotFound:
-		return newProblem(e.Code, "there is nothing here; the resources are /chat-sessions and /chat-sessions/<id>")
+		return newProblem(e.Code, "there is nothing here; the resources are /chat-sessions, /chat-sessions/<id> and /chat-sessions/<id>/events")
 	case fiber.StatusMethodNotAllowed:
 		return newProblem(e.Code, "this resource does not have that method; Allow names those that it has")
 	case fiber.StatusRequestHeaderFieldsTooLarge:

@@ -6,6 +6,7 @@ package http
 
 import (
 	"context"
+	"iter"
 	"log/slog"
 	"net"
 	"runtime/debug"
@@ -31,6 +32,12 @@ type Log interface {
 	Transact(ctx context.Context, r domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Recorded, error)
 	// Load returns the newest state of a session, never an older one.
 	Load(ctx context.Context, id string) (domain.Recorded, error)
+	// History gives the events of a session, the newest first, which is never older than
+	// an answered write. An error ends it; one about an event that cannot be read tells
+	// its EventPosition.
+	History(ctx context.Context, id string) iter.Seq2[domain.Record, error]
+	// End is the position of the newest event of all.
+	End(ctx context.Context) (uint64, error)
 }
 
 // A ReadModel answers queries. It returns domain.ErrUnavailable rather than an
@@ -93,6 +100,7 @@ const (
 const (
 	pathSessions = "/chat-sessions"
 	pathSession  = "/chat-sessions/:id"
+	pathHistory  = "/chat-sessions/:id/events"
 )
 
 // A Server serves the REST interface.
@@ -101,6 +109,7 @@ type Server struct {
 	app         *fiber.App
 	limits      *rateLimiter
 	commands    commands
+	histories   chan struct{} // holds one for each long history that is being read
 	connections connections
 	ended       chan struct{} // closed when nobody waits any more
 	end         func()        // closes it
@@ -110,6 +119,7 @@ type Server struct {
 func NewServer(c Config) *Server {
 	s := &Server{Config: c, limits: newRateLimiter(c.RateLimit, c.Now)}
 	s.commands.limit = int64(c.MaxCommands)
+	s.histories = make(chan struct{}, longHistories)
 	s.ended = make(chan struct{})
 	s.end = sync.OnceFunc(func() { close(s.ended) })
 	s.app = fiber.New(fiber.Config{
@@ -132,6 +142,7 @@ func NewServer(c Config) *Server {
 	s.app.Get(pathSessions, s.authenticate, s.list)
 	s.app.Get(pathSession, s.authenticate, s.get)
 	s.app.Patch(pathSession, s.authenticate, s.admit, s.change)
+	s.app.Get(pathHistory, s.authenticate, s.history)
 
 	handle := s.app.Handler()
 	s.app.Server().ConnState = s.connections.changed

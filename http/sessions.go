@@ -73,9 +73,12 @@ func (s *Server) get(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	names, err := parseSelectOnly(queryString(c))
+	query, err := parseSessionQuery(queryString(c))
 	if err != nil {
 		return err
+	}
+	if query.at != nil {
+		return s.getAt(c, *query.at, condition, query.names)
 	}
 	if err := s.awaitPosition(c); err != nil {
 		return err
@@ -91,16 +94,11 @@ func (s *Server) get(c *fiber.Ctx) error {
 	if !document.Visible {
 		return notFound()
 	}
-	if condition.match.given && !condition.match.holds(document.Version, false) {
-		return &domain.PreconditionError{Version: document.Version}
-	}
-	if condition.noneMatch.given && condition.noneMatch.holds(document.Version, true) {
-		c.Set(fiber.HeaderETag, etag(document.Version))
-		c.Set(fiber.HeaderCacheControl, cachePrivately)
-		return c.SendStatus(fiber.StatusNotModified)
+	if answered, err := condition.answer(c, document.Version, etag(document.Version)); answered || err != nil {
+		return err
 	}
 	describeSession(c, document.Version)
-	return c.SendString(names.projectText(document.JSON))
+	return c.SendString(query.names.projectText(document.JSON))
 }
 
 // load gets a session from the read model, or from the log where the read model

@@ -1,0 +1,282 @@
+package http
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"chatsessions/domain"
+)
+
+// Bounds of one answer that tells of the past.
+const (
+	maxHistory      = 10_000  // events
+	maxHistoryBytes = 8 << 20 // a single event is told whatever it has
+	historyDeadline = 10 * time.Second
+)
+
+// Reading a long history costs, and what was read of it is kept until it is told: so
+// many events are read at once, for more there are so many places.
+const (
+	shortHistory  = 32
+	longHistories = 4
+)
+
+// A historyForm is a representation of a history.
+type historyForm struct {
+	mediaType string
+	variant   string // what tells its entity tags from those of the others
+	append    func(r *domain.Record, b []byte) []byte
+}
+
+// historyForms are those that a client can ask for; the first is the default.
+func historyForms() []historyForm {
+	return []historyForm{
+		{fiber.MIMEApplicationJSON, "", (*domain.Record).AppendJSON},
+		// The JSON Batch Format of CloudEvents 1.0 (section 4 of the JSON event format).
+		{"application/cloudevents-batch+json", "-cloudevents", (*domain.Record).AppendCloudEvent},
+	}
+}
+
+// history is GET /chat-sessions/:id/events.
+func (s *Server) history(c *fiber.Ctx) error {
+	c.Vary(fiber.HeaderAccept)
+	form, err := acceptedForm(c)
+	if err != nil {
+		return err
+	}
+	condition, err := parseConditions(c)
+	if err != nil {
+		return err
+	}
+	query, err := parseHistoryQuery(queryString(c))
+	if err != nil {
+		return err
+	}
+	if err := s.awaitInLog(c); err != nil {
+		return err
+	}
+	id, known := sessionID(c)
+	if !known {
+		return notFound()
+	}
+	ctx, cancel := context.WithTimeout(clientContext(c), historyDeadline)
+	defer cancel()
+	page, tag := historyPage{limit: query.limit}, ""
+	for r, err := range s.past(ctx, callerOf(c), id) {
+		if err != nil {
+			return err
+		}
+		if tag == "" { // this is the newest event
+			version := r.Event.Session.Version
+			tag = `"` + strconv.FormatUint(version, 10) + form.variant + `"`
+			if answered, err := condition.answer(c, version, tag); answered || err != nil {
+				return err
+			}
+		}
+		if r.Position <= query.after || query.limit == 0 {
+			break
+		}
+		page.add(r.Position, form.append(&r, nil))
+		if r.Previous <= query.after {
+			break
+		}
+	}
+	if page.more {
+		c.Set(fiber.HeaderLink, query.next(id, page.events[0].position))
+	}
+	c.Set(fiber.HeaderETag, tag)
+	c.Set(fiber.HeaderContentType, form.mediaType)
+	c.Set(fiber.HeaderCacheControl, cachePrivately)
+	c.Response().SetBodyRaw(page.array())
+	return nil
+}
+
+// acceptedForm returns the representation that the client asks for.
+func acceptedForm(c *fiber.Ctx) (historyForm, error) {
+	forms := historyForms()
+	var offers []string
+	for _, f := range forms {
+		offers = append(offers, f.mediaType)
+	}
+	accept := wholeList(c, fiber.HeaderAccept)
+	i := negotiate(accept, offers)
+	if i < 0 {
+		return historyForm{}, newProblem(fiber.StatusNotAcceptable,
+			"Accept %q fits nothing that a history can be had as; there are %s", accept, strings.Join(offers, " and "))
+	}
+	return forms[i], nil
+}
+
+// A historyQuery says which part of a history is asked for.
+type historyQuery struct {
+	after uint64 // only what has a later position
+	limit int    // events of one answer
+}
+
+func parseHistoryQuery(text string) (historyQuery, error) {
+	q := historyQuery{limit: maxHistory}
+	params, err := parseParams(text)
+	if err != nil {
+		return q, err
+	}
+	once := map[string]bool{}
+	for _, p := range params {
+		name := p.path[0]
+		if len(p.path) != 1 || name != "after" && name != "$limit" {
+			return q, badRequest("%s means nothing for a history; there are after, a position, and $limit", p.key)
+		}
+		if once[name] {
+			return q, badRequest("%s is given twice", p.key)
+		}
+		once[name] = true
+		n, err := p.number()
+		if err != nil {
+			return q, err
+		}
+		if name == "after" {
+			q.after = uint64(n)
+		} else {
+			q.limit = int(min(n, maxHistory))
+		}
+	}
+	return q, nil
+}
+
+// next is the link to the page behind a position.
+func (q *historyQuery) next(id string, position uint64) string {
+	limit := ""
+	if q.limit < maxHistory {
+		limit = fmt.Sprintf("&$limit=%d", q.limit)
+	}
+	return fmt.Sprintf(`<%s/%s/events?after=%d%s>; rel="next"`, pathSessions, id, position, limit)
+}
+
+// A historyPage keeps the oldest of the events that are added to it, as many as fit
+// into an answer. They come newest first.
+type historyPage struct {
+	limit  int
+	events []placedEvent
+	bytes  int
+	more   bool // there were newer ones
+}
+
+// A placedEvent is an event as the client gets it, and its position.
+type placedEvent struct {
+	position uint64
+	text     []byte
+}
+
+func (p *historyPage) add(position uint64, text []byte) {
+	p.events = append(p.events, placedEvent{position, text})
+	p.bytes += len(text)
+	for len(p.events) > 1 && (len(p.events) > p.limit || p.bytes > maxHistoryBytes) {
+		p.bytes -= len(p.events[0].text)
+		p.events[0].text = nil
+		p.events, p.more = p.events[1:], true
+	}
+}
+
+// array writes the events as a JSON array, oldest first.
+func (p *historyPage) array() []byte {
+	b := append(make([]byte, 0, p.bytes+len(p.events)+len("[]")), '[')
+	for i := len(p.events) - 1; i >= 0; i-- {
+		b = append(b, p.events[i].text...)
+		if i > 0 {
+			b = append(b, ',')
+		}
+	}
+	return append(b, ']')
+}
+
+// past gives the events of a session that the caller may see, the newest first, as the
+// log's leader has them: what was answered is among them. Who may see the session as it
+// is now may see all of its past. An error ends it. ctx has to have a deadline.
+func (s *Server) past(ctx context.Context, caller domain.Caller, id string) iter.Seq2[domain.Record, error] {
+	return func(yield func(domain.Record, error) bool) {
+		told, position := 0, uint64(0) // events, and where the oldest of them is
+		for r, err := range s.Log.History(ctx, id) {
+			if err == nil && told == 0 {
+				err = s.admitToPast(ctx, caller, &r)
+			}
+			if err == nil && told == shortHistory {
+				select {
+				case s.histories <- struct{}{}:
+					defer func() { <-s.histories }()
+				case <-ctx.Done():
+					err = ctx.Err()
+				}
+			}
+			if err != nil {
+				yield(domain.Record{}, endOfPast(ctx, err, id, position))
+				return
+			}
+			if !yield(r, nil) {
+				return
+			}
+			told, position = told+1, r.Position
+		}
+	}
+}
+
+// admitToPast judges by the newest event whether the caller may see the session, and
+// sees to it that nobody is shown an older state from now on.
+func (s *Server) admitToPast(ctx context.Context, caller domain.Caller, newest *domain.Record) error {
+	if err := s.Reads.Settle(ctx, newest.Position); err != nil {
+		return err
+	}
+	s.Reads.Observe(newest.Position)
+	if !caller.MaySee(&newest.Event.Session) {
+		return notFound()
+	}
+	return nil
+}
+
+// endOfPast says why the past cannot be told, or only back to a position, which is not
+// 0 then.
+func endOfPast(ctx context.Context, err error, id string, position uint64) error {
+	var event interface {
+		error
+		EventPosition() uint64
+	}
+	newer := fmt.Sprintf("%s/%s/events?after=%d", pathSessions, id, position-1)
+	switch {
+	case errors.As(err, &event) && position > 0:
+		return unavailable(err, "event %d of the log, one of this session, cannot be read, so nothing before position %d can be told; the rest is at %s, and `chatsessions verify` tells whoever runs the service more",
+			event.EventPosition(), position, newer).with(fiber.HeaderRetryAfter, "3600")
+	case errors.As(err, &event):
+		p := unreadable(err)
+		p.Detail += fmt.Sprintf(" (position %d)", event.EventPosition())
+		p.Message = p.Detail
+		return p
+	case errors.Is(ctx.Err(), context.DeadlineExceeded) && position > 0:
+		return unavailable(err, "it took too long to read the session's history: within %d s only what is from position %d on was read; that is at %s",
+			historyDeadline/time.Second, position, newer)
+	}
+	return err
+}
+
+// awaitInLog is awaitPosition for what is read from the log: there, every position that
+// a client was ever told is, so nothing has to be waited for.
+func (s *Server) awaitInLog(c *fiber.Ctx) error {
+	position, err := parsePosition(c)
+	if err != nil || position == 0 {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(clientContext(c), positionDeadline)
+	defer cancel()
+	end, err := s.Log.End(ctx)
+	if err != nil {
+		return err
+	}
+	if position > end {
+		return newProblem(fiber.StatusGatewayTimeout, "the log has not reached position %d; its newest event is at %d", position, end)
+	}
+	return nil
+}
