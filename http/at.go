@@ -20,7 +20,7 @@ func (s *Server) getAt(c *fiber.Ctx, at int64, condition conditions, names selec
 	if !known {
 		return notFound()
 	}
-	ctx, cancel := context.WithTimeout(clientContext(c), historyDeadline)
+	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
 	defer cancel()
 	var recordedAt int64 // of the oldest event so far
 	newest := true
@@ -107,9 +107,9 @@ func (p param) instant() (int64, error) {
 	return 0, badRequest("%s must be epoch milliseconds, such as 1795348800000, or RFC 3339 with Z or an offset, such as 2026-11-22T12:00:00Z, not %q", p.key, p.value)
 }
 
-// parseRFC3339 is strict where time.Parse is not; T and Z may be in lower case
-// (RFC 3339, section 5.6).
-func parseRFC3339(text string) (t time.Time, ok bool) {
-	err := t.UnmarshalText([]byte(strings.ToUpper(text)))
+// parseRFC3339 reads a time, of which T and Z may be in lower case (RFC 3339,
+// section 5.6).
+func parseRFC3339(text string) (time.Time, bool) {
+	t, err := time.Parse(time.RFC3339, strings.ToUpper(text))
 	return t, err == nil
 }

@@ -18,8 +18,10 @@ import (
 const (
 	maxHistory      = 10_000  // events
 	maxHistoryBytes = 8 << 20 // a single event is told whatever it has
-	historyDeadline = 10 * time.Second
 )
+
+// usualEnvelope is how much an event's attributes take, in bytes.
+const usualEnvelope = 768
 
 // Reading a long history costs, and what was read of it is kept until it is told: so
 // many events are read at once, for more there are so many places.
@@ -66,7 +68,7 @@ func (s *Server) history(c *fiber.Ctx) error {
 	if !known {
 		return notFound()
 	}
-	ctx, cancel := context.WithTimeout(clientContext(c), historyDeadline)
+	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
 	defer cancel()
 	page, tag := historyPage{limit: query.limit}, ""
 	for r, err := range s.past(ctx, callerOf(c), id) {
@@ -83,7 +85,7 @@ func (s *Server) history(c *fiber.Ctx) error {
 		if r.Position <= query.after || query.limit == 0 {
 			break
 		}
-		page.add(r.Position, form.append(&r, nil))
+		page.add(r.Position, form.append(&r, make([]byte, 0, len(r.Event.Changes)+len(r.Encoded)+usualEnvelope)))
 		if r.Previous <= query.after {
 			break
 		}
@@ -257,7 +259,7 @@ func endOfPast(ctx context.Context, err error, id string, position uint64) error
 		return p
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) && position > 0:
 		return unavailable(err, "it took too long to read the session's history: within %d s only what is from position %d on was read; that is at %s",
-			historyDeadline/time.Second, position, newer)
+			readDeadline/time.Second, position, newer)
 	}
 	return err
 }

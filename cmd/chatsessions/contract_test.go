@@ -22,6 +22,7 @@ var feathersClass = map[int][2]string{
 	403: {"Forbidden", "forbidden"},
 	404: {"NotFound", "not-found"},
 	405: {"MethodNotAllowed", "method-not-allowed"},
+	406: {"NotAcceptable", "not-acceptable"},
 	409: {"Conflict", "conflict"},
 	412: {"PreconditionFailed", "precondition-failed"},
 	413: {"PayloadTooLarge", "payload-too-large"},

@@ -1,0 +1,309 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+const batchType = "application/cloudevents-batch+json"
+
+// eventsOf are those events of a log that are a session's, oldest first.
+func eventsOf(log []event, path string) []event {
+	var events []event
+	for _, e := range log {
+		if e.subject == "chat-sessions."+idOf(path) {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+// fullLife makes a session with an event of every kind, several of them in one write
+// and some with stamps in the past, and returns its path.
+func fullLife(t *testing.T, s *service) string {
+	t.Helper()
+	alice, bob, crm := s.as("account-alice"), s.as("account-bob"), s.as("service-crm")
+	path := alice.create(fmt.Sprintf(`{"createdAt": %d, "participants": ["bob"], "room": "Grüße & <b> \"4\""}`, longAgo))
+	alice.patch(path, fmt.Sprintf(`{"startedAt": %d}`, longAgo+5000))
+	bob.patch(path, `{"accept": true}`, "Idempotency-Key: once", "X-Request-Id: of-bob")
+	crm.patch(path, fmt.Sprintf(`{"startedAt": %d, "room": null, "type": "telemed", "finish": "done"}`, longAgo+1000))
+	crm.patch(path, `{"finishReason": "all done"}`)
+	return path
+}
+
+func TestAHistoryTellsEveryEvent(t *testing.T) {
+	onAllSetups(t, func(t *testing.T, s *service) {
+		imported, lively, created := s.reach(t, "alice", "rejected"), fullLife(t, s), s.as("account-alice").create(`{}`)
+		kinds := map[any]bool{}
+		log := s.log()
+		for path, want := range map[string]int{imported: 3, lively: 7, created: 1} {
+			events := eventsOf(log, path)
+			if len(events) != want {
+				t.Fatalf("%s has %d events, want %d", path, len(events), want)
+			}
+			plain := s.as("auditor-eve").expect(200, "GET", path+"/events", "")
+			batch := s.as("auditor-eve").expect(200, "GET", path+"/events", "", "Accept: "+batchType)
+			checkPlainHistory(t, plain, events)
+			checkFold(t, plain)
+			checkBatch(t, batch, events)
+			checkConditions(t, s.as("account-alice").in(t), path, want)
+			for _, e := range plain.list(t) {
+				kinds[e["type"]] = true
+			}
+		}
+		if len(kinds) != 7 {
+			t.Errorf("the histories have events of %d kinds, %v; there are 7", len(kinds), kinds)
+		}
+	})
+}
+
+// checkPlainHistory compares a history with what a subscriber reads.
+func checkPlainHistory(t *testing.T, a answer, events []event) {
+	t.Helper()
+	told := a.list(t)
+	if len(told) != len(events) || a.header.Get("Content-Type") != "application/json" {
+		t.Fatalf("%d of %d events as %s: %s", len(told), len(events), a.header.Get("Content-Type"), a.body)
+	}
+	for i, e := range events {
+		version, _ := strconv.ParseFloat(e.attribute(t, "ce-sessionversion"), 64)
+		want := map[string]any{
+			"position": float64(e.sequence), "id": e.attribute(t, "ce-id"), "type": e.attribute(t, "ce-type"), "time": e.attribute(t, "ce-time"),
+			"actor": e.attribute(t, "ce-actor"), "correlationId": e.attribute(t, "ce-correlationid"), "version": version, "changes": e.changes, "session": e.session,
+		}
+		if !reflect.DeepEqual(told[i], want) {
+			t.Fatalf("event %d is told as\n%v, and it is\n%v", i, told[i], want)
+		}
+	}
+}
+
+// checkFold applies the changes of a whole history one after the other.
+func checkFold(t *testing.T, a answer) {
+	t.Helper()
+	session := map[string]any{}
+	for i, e := range a.list(t) {
+		for name, value := range e["changes"].(map[string]any) {
+			session[name] = value
+			if value == nil {
+				delete(session, name)
+			}
+		}
+		if !reflect.DeepEqual(session, e["session"]) {
+			t.Fatalf("up to event %d the changes come to %v, and the session is %v", i, session, e["session"])
+		}
+	}
+}
+
+// checkBatch compares a history as CloudEvents with what a subscriber reads: attributes
+// for headers.
+func checkBatch(t *testing.T, a answer, events []event) {
+	t.Helper()
+	told := a.list(t)
+	if len(told) != len(events) || a.header.Get("Content-Type") != batchType {
+		t.Fatalf("%d of %d events as %s: %s", len(told), len(events), a.header.Get("Content-Type"), a.body)
+	}
+	for i, e := range events {
+		want := map[string]any{"position": strconv.FormatUint(e.sequence, 10), "data": map[string]any{"changes": e.changes, "session": e.session}}
+		for name := range e.header {
+			if extension, ok := strings.CutPrefix(name, "ce-"); ok || name == "traceparent" {
+				want[extension] = e.attribute(t, name)
+			}
+		}
+		version, _ := strconv.ParseFloat(e.attribute(t, "ce-sessionversion"), 64)
+		want["sessionversion"] = version
+		if want["previous"] == "0" { // the one before in the same write
+			want["previous"] = strconv.FormatUint(e.sequence-1, 10)
+		}
+		if !reflect.DeepEqual(told[i], want) {
+			t.Fatalf("event %d is told as\n%v, and it is\n%v", i, told[i], want)
+		}
+	}
+}
+
+// attribute is a header of the event, decoded; "" where there is none.
+func (e *event) attribute(t *testing.T, name string) string {
+	t.Helper()
+	value, err := url.PathUnescape(strings.Join(e.header[name], ","))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+// checkConditions asks for a history again, with its entity tags and with others.
+func checkConditions(t *testing.T, c *client, path string, version int) {
+	t.Helper()
+	plain, batch := fmt.Sprintf(`"%d"`, version), fmt.Sprintf(`"%d-cloudevents"`, version)
+	for _, tt := range []struct {
+		accept, condition string
+		status            int
+	}{
+		{"*/*", "", 200}, {batchType, "", 200},
+		{"*/*", "If-None-Match: " + plain, 304}, {batchType, "If-None-Match: " + batch, 304}, {"*/*", `If-None-Match: "0", W/` + plain, 304}, {batchType, "If-None-Match: *", 304},
+		{"*/*", "If-None-Match: " + batch, 200}, {batchType, "If-None-Match: " + plain, 200}, {"*/*", `If-None-Match: "0"`, 200},
+		{"*/*", "If-Match: " + plain, 200}, {batchType, "If-Match: " + batch, 200}, {batchType, "If-Match: " + plain, 412}, {"*/*", `If-Match: "0"`, 412},
+	} {
+		headers := []string{"Accept: " + tt.accept}
+		if tt.condition != "" {
+			headers = append(headers, tt.condition)
+		}
+		tag, sent := plain, fmt.Sprint(headers)
+		if tt.accept == batchType {
+			tag = batch
+		}
+		a, head := c.expect(tt.status, "GET", path+"/events", "", headers...), c.expect(tt.status, "HEAD", path+"/events", "", headers...)
+		cache := "private, no-cache"
+		if tt.status == 412 {
+			a.problem(t, sent)
+			cache = "no-store"
+		}
+		for name, want := range map[string]string{"Etag": tag, "Vary": "Accept", "Cache-Control": cache, "Link": ""} {
+			if got := a.header.Get(name); got != want {
+				t.Errorf("%s: %s is %q, want %q", sent, name, got, want)
+			}
+		}
+		if tt.status == 304 && len(a.body) > 0 || len(head.body) > 0 {
+			t.Errorf("%s: a 304 has %q, a HEAD has %q", sent, a.body, head.body)
+		}
+		for _, name := range []string{"Content-Type", "Content-Length", "Etag", "Vary", "Cache-Control"} {
+			if got, want := head.header.Get(name), a.header.Get(name); got != want {
+				t.Errorf("HEAD, %s: %s is %q, for GET it is %q", sent, name, got, want)
+			}
+		}
+	}
+}
+
+// TestWhoSeesASessionNowSeesAllOfItsPast, and who does not sees nothing of it, whatever
+// he saw before.
+func TestWhoSeesASessionNowSeesAllOfItsPast(t *testing.T) {
+	onAllSetups(t, func(t *testing.T, s *service) {
+		alice, bob, carl := s.as("account-alice"), s.as("account-bob"), s.as("account-carl")
+		path := alice.create(`{"participants": ["bob"]}`)
+		created := number(t, alice.get(path), "updatedAt")
+		sees := func(when string, version int, those ...*client) {
+			t.Helper()
+			for _, c := range []*client{alice, bob, carl, s.as("account-eve"), s.as("service-eve"), s.as("auditor-eve"), s.as("admin-eve")} {
+				asked := []string{path + "/events", path + "/events?$limit=1", path + "/events?after=999", fmt.Sprint(path, "?at=", created), path + "?at=5", fmt.Sprint(path, "?at=", nowMillis()+3_600_000)}
+				if !strings.HasSuffix(c.token, "-eve") || c.token == "dev-account-eve" {
+					if !slices.Contains(those, c) {
+						c.seesNothing(asked)
+						continue
+					}
+				}
+				if got := c.expect(200, "GET", asked[0], "").list(t); len(got) != version {
+					t.Errorf("%s, %s is told %d events, there are %d", when, c.token, len(got), version)
+				}
+				has(t, c.get(asked[3]), members{"version": 1, "participants": []string{"bob"}})
+				c.refused(404, "GET", asked[4], "")
+				c.refused(422, "GET", asked[5], "")
+			}
+		}
+		sees("at first", 1, alice, bob)
+		alice.patch(path, `{"participants": ["carl"]}`)
+		sees("when bob has left", 2, alice, carl)
+		carl.patch(path, `{"participants": ["bob", "carl"]}`)
+		sees("when bob is back", 3, alice, bob, carl)
+		alice.patch(path, `{"participants": []}`)
+		sees("when all have left", 4, alice)
+	})
+}
+
+// seesNothing checks that targets look as those of a session that does not exist.
+func (c *client) seesNothing(targets []string) {
+	c.t.Helper()
+	for _, target := range targets {
+		unknown := nobody + strings.TrimPrefix(target, target[:len(nobody)])
+		for _, headers := range [][]string{nil, {"If-None-Match: *"}, {`If-Match: "0"`}, {"Accept: " + batchType}} {
+			got, want := c.refused(404, "GET", target, "", headers...), c.refused(404, "GET", unknown, "", headers...)
+			got["instance"], want["instance"] = "", ""
+			if toJSON(got) != toJSON(want) {
+				c.t.Errorf("GET %s %v: told apart from what does not exist: %v and %v", target, headers, got, want)
+			}
+		}
+		if a := c.expect(404, "HEAD", target, ""); a.header.Get("Etag") != "" || a.header.Get("Link") != "" {
+			c.t.Errorf("HEAD %s tells %v", target, a.header)
+		}
+	}
+}
+
+// TestALongHistoryIsToldWholeOrInPages, also to many at once, and pages stay what they
+// are while the session goes on.
+func TestALongHistoryIsToldWholeOrInPages(t *testing.T) {
+	onAllSetups(t, func(t *testing.T, s *service) {
+		const size = 1200
+		crm, auditor := s.as("service-crm"), s.as("auditor-eve")
+		path := s.reach(t, "alice", "started")
+		for i := 2; i < size; i += 2 { // two events each
+			crm.patch(path, fmt.Sprintf(`{"startedAt": %d, "room": "room %d"}`, longAgo+1000+int64(i), i))
+		}
+		began := time.Now()
+		whole := auditor.expect(200, "GET", path+"/events", "")
+		took := time.Since(began)
+		events := eventsOf(s.log(), path)
+		if len(events) != size {
+			t.Fatalf("there are %d events", len(events))
+		}
+		checkPlainHistory(t, whole, events)
+		checkFold(t, whole)
+		t.Logf("%d events, %d bytes in %s", size, len(whole.body), took)
+		if took > 5*time.Second {
+			t.Errorf("%d events took %s", size, took)
+		}
+		has(t, auditor.get(path+"?at="+fmt.Sprint(recordedAt(events[0]))), members{"version": 2}) // imported in one write
+
+		var paged []json.RawMessage
+		next := path + "/events?$limit=350"
+		for pages := 1; next != ""; pages++ {
+			a := auditor.expect(200, "GET", next, "")
+			var page []json.RawMessage
+			if err := json.Unmarshal(a.body, &page); err != nil || len(page) == 0 || pages < 4 && len(page) != 350 || pages > 4 {
+				t.Fatalf("page %d, %s, has %d events: %v", pages, next, len(page), err)
+			}
+			paged = append(paged, page...)
+			link, found := strings.CutPrefix(a.header.Get("Link"), "<")
+			if next, _, _ = strings.Cut(link, `>; rel="next"`); found != (pages < 4) {
+				t.Errorf("page %d has the link %q", pages, link)
+			}
+			crm.patch(path, fmt.Sprintf(`{"room": "page %d"}`, pages))
+		}
+		now := auditor.expect(200, "GET", path+"/events", "")
+		var told []json.RawMessage
+		if err := json.Unmarshal(now.body, &told); err != nil {
+			t.Fatal(err)
+		}
+		same(t, "paged", texts(paged), texts(told[:size+3])) // the last one was written behind the last page
+
+		events = eventsOf(s.log(), path)
+		for _, tt := range []struct {
+			query       string
+			first, last int // as numbers of events
+		}{
+			{fmt.Sprint("after=", events[499].sequence), 500, len(events)},
+			{fmt.Sprint("after=", events[499].sequence, "&$limit=3"), 500, 503},
+			{fmt.Sprint("$limit=1"), 0, 1}, {fmt.Sprint("$limit=0"), 0, 0}, {"after=0", 0, len(events)},
+			{fmt.Sprint("after=", events[len(events)-1].sequence), 0, 0}, {"after=8640000000000000", 0, 0},
+		} {
+			checkPlainHistory(t, auditor.expect(200, "GET", path+"/events?"+tt.query, ""), events[tt.first:tt.last])
+		}
+		atOnce(t, 24, func(int) error {
+			if a, err := auditor.do("GET", path+"/events", ""); err != nil || string(a.body) != string(now.body) {
+				return a.instead(err)
+			}
+			return nil
+		})
+	})
+}
+
+func texts(list []json.RawMessage) []string {
+	var texts []string
+	for _, element := range list {
+		texts = append(texts, string(element))
+	}
+	return texts
+}

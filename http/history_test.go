@@ -1,0 +1,128 @@
+package http
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestTheClientsPreferenceIsFollowed(t *testing.T) {
+	const json, batch, none = 0, 1, -1
+	offers := []string{"application/json", "application/cloudevents-batch+json"}
+	for accept, want := range map[string]int{
+		"": json, " , ": json, "*/*": json, "application/*": json, "application/json": json, "APPLICATION/JSON": json,
+		"application/json, text/plain, */*": json, // axios, and with it the Feathers client
+		"application/json; charset=UTF-8":   json,
+		"text/html, *; q=.2, */*; q=.2":     json, // java.net.HttpURLConnection
+		"text/html, */*;q=0.1":              json,
+
+		"application/cloudevents-batch+json":                                     batch,
+		"Application/CloudEvents-Batch+JSON;charset=utf-8":                       batch,
+		"application/cloudevents-batch+json, */*":                                batch, // named is closer than meant
+		"*/*, application/cloudevents-batch+json":                                batch,
+		"application/json;q=0.5, application/cloudevents-batch+json":             batch,
+		"application/json;q=0.5, application/cloudevents-batch+json;q=0.4":       json,
+		"application/json;q=0, */*":                                              batch,
+		"application/json;q=0, application/*;q=0.001":                            batch,
+		"application/cloudevents-batch+json;q=0, application/*":                  json,
+		"application/cloudevents-batch+json;q=0.9, application/json;q=0.8, text": batch,
+		"application/*;q=0.9, */*":                                               json,
+		"application/*, application/cloudevents-batch+json;q=0.9":                json, // the closer one says the quality
+
+		"text/html": none, "text/*": none, "application/cloudevents+json": none, "application/xml, image/*;q=0.5": none,
+		"application/json;q=0": none, "*/*;q=0": none, "application/*;q=0, */*": none, "application/json;q=0, application/cloudevents-batch+json;q=0, */*": none,
+		"application/json;version=1": none, "application/json;charset=latin1": none, "application/json;q=2": none, "application/json;q=x": none, "application/json;q=NaN": none,
+		"nonsense": none, "/": none, "application": none, "application/jsonx": none, "application/json/x": none,
+	} {
+		if got := negotiate(accept, offers); got != want {
+			t.Errorf("Accept: %s is offer %d, want %d", accept, got, want)
+		}
+	}
+}
+
+func TestTimesInAQuery(t *testing.T) {
+	for text, want := range map[string]int64{
+		"at=0": 0, "at=1795348800000": 1795348800000, "at=%231795348800000": 1795348800000, "at=#5": 5, "at=1.0": 1, "at=1e3": 1000, "at=8.64e15": 8_640_000_000_000_000,
+		"at=2026-11-22T12:00:00Z": 1795348800000, "at=2026-11-22t12:00:00z": 1795348800000, "at=2026-11-22T12%3A00%3A00Z": 1795348800000,
+		"at=2026-11-22T13:00:00%2B01:00": 1795348800000, "at=2026-11-22T12:00:00%2b00:00": 1795348800000, "at=2026-11-22T04:30:00-07:30": 1795348800000,
+		"at=2026-11-22T12:00:00.001Z": 1795348800001, "at=2026-11-22T12:00:00.0019999999999Z": 1795348800001, "at=2026-11-22T12:00:00.1Z": 1795348800100,
+		"at=1969-12-31T23:59:59.9999Z": -1, "at=0001-01-01T00:00:00Z": -62135596800000, "$select=room&at=7": 7,
+	} {
+		if q, err := parseSessionQuery(text); err != nil || q.at == nil || *q.at != want {
+			t.Errorf("%s: %+v, %v; want %d", text, q, err, want)
+		}
+	}
+	for text, says := range map[string]string{
+		"at=": "RFC 3339", "at": "RFC 3339", "at=noon": "RFC 3339", "at=2026-11-22": "RFC 3339", "at=2026-11-22T12:00:00": "RFC 3339", "at=1.5": "RFC 3339",
+		"at=2026-02-30T12:00:00Z": "RFC 3339", "at=2026-11-22T24:00:00Z": "RFC 3339",
+		"at=2026-11-22T12:00:00%2B25:00": "RFC 3339", "at=2026-11-22%2012:00:00Z": "RFC 3339", "at=+5": "RFC 3339",
+		"at=2026-11-22T12:00:00+01:00": "%2B", "at=2026-11-22T12:00:00.5%2001:00": "%2B",
+		"at=-1": "from 0 to", "at=8640000000000001": "from 0 to", "at=1e99": "from 0 to",
+		"at=1&at=1": "twice", "at[$lt]=1": "means nothing", "at[]=1&x=2": "x means nothing", "room=a": "room means nothing", "$limit=1": "$limit means nothing",
+		"$select=nonsense": "not a field",
+	} {
+		if q, err := parseSessionQuery(text); err == nil || problemOf(err).Status != 400 || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %+v, %v; want a 400 that says %q", text, q, err, says)
+		}
+	}
+}
+
+func TestQueriesOfAHistory(t *testing.T) {
+	for text, want := range map[string]historyQuery{
+		"": {0, maxHistory}, "after=7": {7, maxHistory}, "after=%237&$limit=%2310": {7, 10}, "$limit=0": {0, 0}, "$limit=1e9": {0, maxHistory}, "%24limit=5&after=0": {0, 5},
+	} {
+		if q, err := parseHistoryQuery(text); err != nil || q != want {
+			t.Errorf("%s: %+v, %v; want %+v", text, q, err, want)
+		}
+	}
+	for text, says := range map[string]string{
+		"after=": "after must be", "after=-1": "after must be", "after=x": "after must be", "$limit=-1": "$limit must be", "$limit=1.5": "$limit must be",
+		"after=1&after=2": "twice", "$limit=1&%24limit=1": "twice", "limit=1": "limit means nothing", "$skip=1": "$skip means nothing", "$select=room": "$select means nothing",
+		"after[$gt]=1": "after[$gt] means nothing", "%zz": "percent-encoded",
+	} {
+		if q, err := parseHistoryQuery(text); err == nil || problemOf(err).Status != 400 || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %+v, %v; want a 400 that says %q", text, q, err, says)
+		}
+	}
+}
+
+// TestAPageKeepsTheOldestThatFit, one at least, and says whether there are newer ones.
+func TestAPageKeepsTheOldestThatFit(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		sizes := rapid.SliceOfN(rapid.IntRange(1, maxHistoryBytes/3), 1, 20).Draw(t, "sizes") // oldest first
+		page := historyPage{limit: rapid.IntRange(1, 20).Draw(t, "limit")}
+		room := strings.Repeat("9", maxHistoryBytes/3)
+		for i := len(sizes) - 1; i >= 0; i-- {
+			page.add(uint64(i+1), []byte(room[:sizes[i]]))
+		}
+		fit, bytes := 0, 0
+		for fit < min(len(sizes), page.limit) && (fit == 0 || bytes+sizes[fit] <= maxHistoryBytes) {
+			bytes += sizes[fit]
+			fit++
+		}
+		var want []string
+		for _, size := range sizes[:fit] {
+			want = append(want, room[:size])
+		}
+		if got := string(page.array()); got != "["+strings.Join(want, ",")+"]" {
+			t.Fatalf("%d bytes, want %d events with %d", len(got), fit, bytes)
+		}
+		if page.more != (fit < len(sizes)) || page.events[0].position != uint64(fit) {
+			t.Fatalf("of %d events %d fit; the newest is at %d, more: %v", len(sizes), fit, page.events[0].position, page.more)
+		}
+	})
+	single := historyPage{limit: 10}
+	large := strings.Repeat("9", maxHistoryBytes+1)
+	for position := range 3 {
+		single.add(uint64(3-position), []byte(large))
+	}
+	if got := len(single.array()); got != len(large)+len("[]") || !single.more || single.events[0].position != 1 {
+		t.Errorf("of events that are too large, a page has %d bytes", got)
+	}
+	empty := historyPage{}
+	if got := fmt.Sprintf("%s", empty.array()); got != "[]" {
+		t.Errorf("an empty page is %s", got)
+	}
+}
