@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"reflect"
 	"slices"
@@ -10,6 +11,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 const batchType = "application/cloudevents-batch+json"
@@ -238,10 +242,7 @@ func TestALongHistoryIsToldWholeOrInPages(t *testing.T) {
 	onAllSetups(t, func(t *testing.T, s *service) {
 		const size = 1200
 		crm, auditor := s.as("service-crm"), s.as("auditor-eve")
-		path := s.reach(t, "alice", "started")
-		for i := 2; i < size; i += 2 { // two events each
-			crm.patch(path, fmt.Sprintf(`{"startedAt": %d, "room": "room %d"}`, longAgo+1000+int64(i), i))
-		}
+		path := s.writeLongHistory(size)
 		began := time.Now()
 		whole := auditor.expect(200, "GET", path+"/events", "")
 		took := time.Since(began)
@@ -255,7 +256,7 @@ func TestALongHistoryIsToldWholeOrInPages(t *testing.T) {
 		if took > 5*time.Second {
 			t.Errorf("%d events took %s", size, took)
 		}
-		has(t, auditor.get(path+"?at="+fmt.Sprint(recordedAt(events[0]))), members{"version": 2}) // imported in one write
+		has(t, auditor.get(path+"?at="+fmt.Sprint(recordedAt(events[0]))), members{"version": 1, "room": "room 1"})
 
 		var paged []json.RawMessage
 		next := path + "/events?$limit=350"
@@ -291,13 +292,54 @@ func TestALongHistoryIsToldWholeOrInPages(t *testing.T) {
 		} {
 			checkPlainHistory(t, auditor.expect(200, "GET", path+"/events?"+tt.query, ""), events[tt.first:tt.last])
 		}
-		atOnce(t, 24, func(int) error {
-			if a, err := auditor.do("GET", path+"/events", ""); err != nil || string(a.body) != string(now.body) {
-				return a.instead(err)
+		atOnce(t, 12, func(int) error {
+			for {
+				a, err := auditor.do("GET", path+"/events", "")
+				if err == nil && a.status == 503 && strings.Contains(string(a.body), "too long") {
+					continue // where the machine has much else to do
+				}
+				if err != nil || string(a.body) != string(now.body) {
+					return a.instead(err)
+				}
+				return nil
 			}
-			return nil
 		})
 	})
+}
+
+// writeLongHistory writes a session with so many events into an empty log, as the service
+// would have, and returns its path.
+func (s *service) writeLongHistory(size int) string {
+	s.t.Helper()
+	js, err := jetstream.New(connectNATS(s.t, s.natsURL()))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	const id = "01a20000-0000-7000-8000-000000000001"
+	session := members{"id": id, "createdAt": longAgo, "createdBy": "alice", "state": "created"}
+	typ, first := "chat-session.created", nowMillis()-int64(size)
+	for version := 1; version <= size; version++ {
+		changes := members{"version": version, "updatedAt": first + int64(version), "room": fmt.Sprintf("room %d", version)}
+		maps.Copy(session, changes)
+		m := &nats.Msg{Subject: "chat-sessions." + id, Header: nats.Header{
+			"ce-specversion": {"1.0"}, "ce-id": {fmt.Sprintf("01a20000-0000-7000-8001-%012x", version)}, "ce-source": {"/chat-sessions"},
+			"ce-type": {typ}, "ce-subject": {id}, "ce-time": {rfc3339(first + int64(version))}, "ce-datacontenttype": {"application/json"},
+			"ce-dataschema": {"/chat-sessions/events/schemas/" + typ + ".json"}, "ce-sessionversion": {strconv.Itoa(version)},
+			"ce-actor": {"alice"}, "ce-correlationid": {"r" + strconv.Itoa(version)}, "traceparent": {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"},
+		}}
+		if version == 1 {
+			changes = session
+		} else {
+			m.Header["ce-previous"] = []string{strconv.Itoa(version - 1)}
+		}
+		m.Data = []byte(toJSON(members{"changes": changes, "session": session}))
+		if _, err := js.PublishMsgAsync(m); err != nil {
+			s.t.Fatal(err)
+		}
+		typ = "chat-session.updated"
+	}
+	<-js.PublishAsyncComplete()
+	return "/chat-sessions/" + id
 }
 
 func texts(list []json.RawMessage) []string {
