@@ -77,6 +77,7 @@ func FuzzQuery(f *testing.F) {
 	for _, seed := range []string{
 		"", "$limit=#10", "$limit=10&$skip=5", "$sort[createdAt]=-1", "state[$in][]=created&state[$in][]=started",
 		"createdAt[$gt]=1&createdAt[$lte]=1e3", "$select[]=id&$select[1]=room", "room=%2310", "%24limit=%231", "a[b", "=", "[]=",
+		"at=2026-11-22T12:00:00%2B01:00&$select=room", "at=2026-11-22T12:00:00+01:00", "after=7&$limit=#3",
 	} {
 		f.Add(seed)
 	}
@@ -88,6 +89,16 @@ func FuzzQuery(f *testing.F) {
 		}
 		if _, selectErr := parseSelectOnly(text); selectErr != nil {
 			mustBe400(t, selectErr)
+		}
+		if asked, atErr := parseSessionQuery(text); atErr != nil {
+			mustBe400(t, atErr)
+		} else if asked.at != nil && *asked.at > domain.MaxTime {
+			t.Fatalf("let in: %d", *asked.at)
+		}
+		if asked, historyErr := parseHistoryQuery(text); historyErr != nil {
+			mustBe400(t, historyErr)
+		} else if asked.limit < 0 || asked.limit > maxHistory || asked.after > uint64(domain.MaxTime) {
+			t.Fatalf("let in: %+v", asked)
 		}
 		if err != nil {
 			mustBe400(t, err)

@@ -1,7 +1,6 @@
 package http
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -40,6 +39,26 @@ func TestTheClientsPreferenceIsFollowed(t *testing.T) {
 			t.Errorf("Accept: %s is offer %d, want %d", accept, got, want)
 		}
 	}
+}
+
+func FuzzAccept(f *testing.F) {
+	for _, seed := range []string{
+		"", "*/*", "application/json, text/plain, */*", "application/cloudevents-batch+json;q=0.5, application/*;q=0.4", "text/html, *; q=.2", `a/b; x="1,2"`, "application/json;q=0",
+	} {
+		f.Add(seed)
+	}
+	offers := []string{"application/json", "application/cloudevents-batch+json"}
+	f.Fuzz(func(t *testing.T, accept string) {
+		got := negotiate(accept, offers)
+		swapped := negotiate(accept, []string{offers[1], offers[0]})
+		if got < -1 || got > 1 || (got < 0) != (swapped < 0) {
+			t.Fatalf("offer %d, and the other way round %d", got, swapped)
+		}
+		// What none of ours fits says nothing of them.
+		if !strings.Contains(accept, `"`) && strings.Trim(accept, ", \t") != "" && negotiate(accept+", image/png;q=0.7", offers) != got {
+			t.Fatalf("offer %d, and another one where pictures are welcome too", got)
+		}
+	})
 }
 
 func TestTimesInAQuery(t *testing.T) {
@@ -122,7 +141,7 @@ func TestAPageKeepsTheOldestThatFit(t *testing.T) {
 		t.Errorf("of events that are too large, a page has %d bytes", got)
 	}
 	empty := historyPage{}
-	if got := fmt.Sprintf("%s", empty.array()); got != "[]" {
+	if got := string(empty.array()); got != "[]" {
 		t.Errorf("an empty page is %s", got)
 	}
 }
