@@ -225,17 +225,21 @@ func (w *write) resolve(ctx context.Context) (domain.Recorded, *domain.Record, e
 	}
 	r := latest
 	for n := 1; r.Position > w.after.Position && r.ID != w.lastID && r.Previous != 0; n++ {
-		if n > maxKeySearch {
+		if n <= maxKeySearch {
+			r, err = w.log.at(ctx, r.Previous)
+		}
+		if n > maxKeySearch || errors.Is(err, domain.ErrUnreadable) { // the way back is too long, or blocked
 			// Ours would be the first event behind the one that it is after.
 			r, err = w.firstAfter(ctx)
-		} else {
-			r, err = w.log.at(ctx, r.Previous)
+			if errors.Is(err, domain.ErrUnreadable) {
+				return domain.Recorded{}, latest, nil
+			}
+			if err == nil {
+				break
+			}
 		}
 		if err != nil {
 			return domain.Recorded{}, nil, w.failed(err)
-		}
-		if n > maxKeySearch {
-			break
 		}
 	}
 	if r.ID == w.lastID {
