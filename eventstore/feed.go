@@ -23,7 +23,7 @@ const (
 	// consumerTimeout bounds one attempt to make a consumer, which a cluster has to
 	// agree on.
 	consumerTimeout = 2 * time.Second
-	// newestTimeout bounds one that the server looks up every subject for.
+	// newestTimeout bounds one that the server looks up subjects for.
 	newestTimeout = 30 * time.Second
 	// feedInactive is how long the server keeps a consumer that nobody reads.
 	feedInactive = time.Minute
@@ -46,6 +46,10 @@ const (
 // ErrReplaced, and with ErrRewritten. A message that is not an event is handed over as such, with an
 // UnreadableError.
 func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Recorded) error) error {
+	return l.follow(ctx, &follower{log: l, subject: allSubjects, position: after, upTo: math.MaxUint64, limit: max(limit, 1), handle: handle})
+}
+
+func (l *Log) follow(ctx context.Context, f *follower) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l.mu.Lock()
@@ -58,7 +62,6 @@ func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([
 	defer l.follows.Done()
 	defer context.AfterFunc(l.ctx, cancel)()
 
-	f := &follower{log: l, position: after, limit: max(limit, 1), handle: handle}
 	var pause backoff
 	for {
 		before := f.position
@@ -86,11 +89,17 @@ func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([
 // Read gives the events after a position up to another one, which has to be in the log,
 // to handle, as Follow does, and returns when all of them were handled.
 func (l *Log) Read(ctx context.Context, after, upTo uint64, limit int, handle func([]domain.Recorded) error) error {
+	return l.read(ctx, allSubjects, after, upTo, limit, handle)
+}
+
+// read is Read for the messages on a subject, of which one is at the position upTo.
+func (l *Log) read(ctx context.Context, subject string, after, upTo uint64, limit int, handle func([]domain.Recorded) error) error {
 	if after >= upTo {
 		return nil
 	}
 	reached := errors.New("all was read")
-	err := l.Follow(ctx, after, limit, func(batch []domain.Recorded) error {
+	f := &follower{log: l, subject: subject, position: after, upTo: upTo, limit: max(limit, 1)}
+	f.handle = func(batch []domain.Recorded) error {
 		wanted := len(batch)
 		for wanted > 0 && batch[wanted-1].Position > upTo {
 			wanted--
@@ -104,7 +113,8 @@ func (l *Log) Read(ctx context.Context, after, upTo uint64, limit int, handle fu
 			return reached
 		}
 		return nil
-	})
+	}
+	err := l.follow(ctx, f)
 	if errors.Is(err, reached) {
 		return nil
 	}
@@ -127,7 +137,9 @@ func (e *handleError) Unwrap() error { return e.err }
 // A follower is one Follow call: how far it is, and what it has read beyond.
 type follower struct {
 	log      *Log
+	subject  string // whose messages are read
 	position uint64 // of the last event that was handled
+	upTo     uint64 // at this position it ends, be it within an atomic write
 	handled  string // id of that event, "" while there is none
 	limit    int
 	handle   func([]domain.Recorded) error
@@ -139,7 +151,7 @@ type follower struct {
 
 // run reads the log until something breaks, from the tail as far as that goes.
 func (f *follower) run(ctx context.Context) error {
-	if f.log.tail == nil {
+	if f.log.tail == nil || f.subject != allSubjects {
 		return f.runConsumer(ctx, nil)
 	}
 	recent := f.log.tail.open()
@@ -219,7 +231,7 @@ func (f *follower) runConsumer(ctx context.Context, recent *tailReader) error {
 	if again {
 		start = f.position
 	}
-	messages, stop, err := f.log.consume(ctx, start)
+	messages, stop, err := f.log.consume(ctx, f.subject, start)
 	if err != nil {
 		return err
 	}
@@ -294,7 +306,7 @@ func (f *follower) take(m *storedMsg) error {
 	}
 	f.read = m.sequence
 	f.pending = append(f.pending, recordedIn(m))
-	if !unfinished(m) {
+	if !unfinished(m) || m.sequence >= f.upTo {
 		f.whole = len(f.pending)
 	}
 	return nil
@@ -342,11 +354,14 @@ type delivery struct {
 // subject, and then everything that is new.
 const newestOfEach = 0
 
-// consume makes a consumer that starts at a sequence, or with newestOfEach, and
-// returns its messages in order, without gaps; the last delivery is an error. The
+// allSubjects is the subject of every event.
+const allSubjects = subjectPrefix + "*"
+
+// consume makes a consumer of a subject that starts at a sequence, or with newestOfEach,
+// and returns its messages in order, without gaps; the last delivery is an error. The
 // consumer lives in the server's memory, acknowledges nothing and is never resumed:
 // whoever lost it makes another. stop gives it up.
-func (l *Log) consume(ctx context.Context, start uint64) (<-chan delivery, func(), error) {
+func (l *Log) consume(ctx context.Context, subject string, start uint64) (<-chan delivery, func(), error) {
 	patience := consumerTimeout
 	config := jetstream.ConsumerConfig{
 		Name:              "follow-" + uuid.NewString(),
@@ -357,9 +372,12 @@ func (l *Log) consume(ctx context.Context, start uint64) (<-chan delivery, func(
 		Replicas:          1,
 		MemoryStorage:     true,
 	}
+	if subject != allSubjects { // a filter costs time, so there is none for everything
+		patience, config.FilterSubject = newestTimeout, subject
+	}
 	if start == newestOfEach {
 		patience = newestTimeout
-		config.DeliverPolicy, config.FilterSubject = jetstream.DeliverLastPerSubjectPolicy, subjectPrefix+"*"
+		config.DeliverPolicy, config.FilterSubject = jetstream.DeliverLastPerSubjectPolicy, subject
 	}
 	attempt, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

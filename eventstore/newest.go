@@ -17,7 +17,7 @@ import (
 // It fails when the connection to the server breaks, with handle's error, and with
 // ctx's; then nothing can be said of what was handed over.
 func (l *Log) Newest(ctx context.Context, limit int, handle func([]domain.Recorded) error) (end uint64, err error) {
-	messages, stop, err := l.consume(ctx, newestOfEach)
+	messages, stop, err := l.consume(ctx, allSubjects, newestOfEach)
 	if err != nil {
 		return 0, fmt.Errorf("newest events: %w", err)
 	}

@@ -108,6 +108,15 @@ func (l *Log) firstFrom(ctx context.Context, id string, position uint64) (*domai
 // at returns the event at a position. A replica that does not have it yet is no
 // answer; the leader's is.
 func (l *Log) at(ctx context.Context, position uint64) (*domain.Record, error) {
+	m, err := l.message(ctx, position)
+	if err != nil {
+		return nil, err
+	}
+	return decode(m)
+}
+
+// message is at for the message as the stream has it.
+func (l *Log) message(ctx context.Context, position uint64) (*storedMsg, error) {
 	request := `{"seq":` + strconv.FormatUint(position, 10) + `}`
 	m, err := l.get(ctx, anyReplica, request)
 	if errors.Is(err, errNoMessage) {
@@ -116,7 +125,7 @@ func (l *Log) at(ctx context.Context, position uint64) (*domain.Record, error) {
 	if err != nil {
 		return nil, unavailable(fmt.Sprintf("event %d", position), err)
 	}
-	return decode(m)
+	return m, nil
 }
 
 // get reads one message, errNoMessage where there is none.

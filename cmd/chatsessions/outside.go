@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,9 +43,9 @@ func (f storeFlags) openFromOutside(ctx context.Context, logger *slog.Logger) (_
 	if private {
 		f.RedisURL = reach.RedisURL
 	}
-	if f.NATS.URL == "" { // nothing is to be made where a service never was
-		if _, err := os.Stat(filepath.Join(f.DataDir, logDir)); errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s holds no log: name the data directory of the service with --data-dir, or its servers with --nats-url and --redis-url", f.DataDir)
+	if f.NATS.URL == "" {
+		if err := f.checkLogDir("--nats-url and --redis-url"); err != nil {
+			return nil, err
 		}
 		if f.RedisURL == "" {
 			return nil, errNoReadModel
@@ -63,24 +64,73 @@ func (f storeFlags) openFromOutside(ctx context.Context, logger *slog.Logger) (_
 			s.Close()
 		}
 	}()
-	nc, err := f.connectNATS(ctx, logger)
-	if err != nil {
+	if err := s.openExisting(ctx, f.logFlags, reach, logger); err != nil {
 		return nil, err
 	}
-	s.onClose(nc.Close)
-	s.log, err = eventstore.Open(ctx, nc, eventstore.Options{Replicas: f.NATS.Replicas, Existing: true, Logger: logger})
-	if errors.Is(err, eventstore.ErrNoLog) {
-		return nil, fmt.Errorf("%w: name the servers of the service with --nats-url", err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	s.onClose(s.log.Close)
 	if s.redis, err = projections.Connect(ctx, projections.RedisOptions{URL: f.RedisURL, PoolSize: f.redisConnections()}); err != nil {
 		return nil, err
 	}
 	s.onClose(func() { _ = s.redis.Close() })
 	return s, nil
+}
+
+// openLogFromOutside is openFromOutside for a command that needs the log only.
+func (f logFlags) openLogFromOutside(ctx context.Context, logger *slog.Logger) (_ *stores, err error) {
+	reach, err := f.connection()
+	if err != nil {
+		return nil, err
+	}
+	if f.NATS.URL == "" {
+		f.NATS.URL = reach.NATSURL
+	}
+	if f.NATS.URL == "" {
+		if err := f.checkLogDir("--nats-url"); err != nil {
+			return nil, err
+		}
+	}
+	s := &stores{}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if err := s.openExisting(ctx, f, reach, logger); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// openExisting opens a log that is there, of a service that runs or does not. One that is
+// embedded in a running service is synced from here before anything of it is shown: what
+// its server shows may not be on disk yet.
+func (s *stores) openExisting(ctx context.Context, f logFlags, reach connection, logger *slog.Logger) error {
+	o := eventstore.Options{Existing: true, Logger: logger}
+	if f.NATS.URL != "" && f.NATS.URL == reach.NATSURL {
+		syncer, err := eventstore.NewSyncer(filepath.Join(f.DataDir, logDir))
+		if err != nil {
+			return err
+		}
+		s.onClose(syncer.Close)
+		o.Durable = syncer.Durable
+	}
+	var opened connection
+	err := s.openLog(ctx, f, o, rand.Text(), &opened, nil)
+	if errors.Is(err, eventstore.ErrNoLog) {
+		return fmt.Errorf("%w: name the servers of the service with --nats-url", err)
+	}
+	if err == nil && opened != (connection{}) { // so that another command gets there meanwhile
+		err = s.publish(f.DataDir, opened)
+	}
+	return err
+}
+
+// checkLogDir returns an error where no service ever had its embedded log: nothing is to
+// be made there.
+func (f logFlags) checkLogDir(flags string) error {
+	if _, err := os.Stat(filepath.Join(f.DataDir, logDir)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s holds no log: name the data directory of the service with --data-dir, or its servers with %s", f.DataDir, flags)
+	}
+	return nil
 }
 
 // explain says by which flags a read model is to be found that was not.
@@ -97,7 +147,7 @@ func (f storeFlags) explain(err error) error {
 }
 
 // connection reads the connection file of a running service; without one, it is empty.
-func (f storeFlags) connection() (connection, error) {
+func (f logFlags) connection() (connection, error) {
 	var reach connection
 	content, err := os.ReadFile(filepath.Join(f.DataDir, connectionFile))
 	if errors.Is(err, fs.ErrNotExist) {

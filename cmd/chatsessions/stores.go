@@ -20,12 +20,17 @@ import (
 	"chatsessions/projections"
 )
 
+// logFlags say where the log is.
+type logFlags struct {
+	DataDir string    `default:"./chatsessions-data" placeholder:"DIR" type:"path" help:"Where the embedded log is kept (${default})."`
+	NATS    natsFlags `embed:"" prefix:"nats-"`
+}
+
 // storeFlags say where the log and the read model are.
 type storeFlags struct {
-	DataDir         string    `default:"./chatsessions-data" placeholder:"DIR" type:"path" help:"Where the embedded log is kept (${default})."`
-	NATS            natsFlags `embed:"" prefix:"nats-"`
-	RedisURL        string    `name:"redis-url" placeholder:"URL" help:"Redis of the read model: redis://, redis+cluster:// or redis+sentinel://, and rediss for TLS; see deploy/redis. Without it, one inside the process, filled from the log at every start."`
-	RedisPartitions int       `default:"1" placeholder:"N" help:"Parts of the read model (${default}), which a Redis Cluster spreads over its servers. The same for every process that uses it; another number is another read model."`
+	logFlags
+	RedisURL        string `name:"redis-url" placeholder:"URL" help:"Redis of the read model: redis://, redis+cluster:// or redis+sentinel://, and rediss for TLS; see deploy/redis. Without it, one inside the process, filled from the log at every start."`
+	RedisPartitions int    `default:"1" placeholder:"N" help:"Parts of the read model (${default}), which a Redis Cluster spreads over its servers. The same for every process that uses it; another number is another read model."`
 }
 
 type natsFlags struct {
@@ -40,15 +45,20 @@ type natsFlags struct {
 }
 
 // check finds flags that make no sense.
-func (f storeFlags) check() error {
+func (f logFlags) check() error {
 	if f.NATS.Replicas < 0 {
 		return fmt.Errorf("--nats-replicas %d: want a number of servers, or 0", f.NATS.Replicas)
 	}
+	_, err := f.NATS.monitors()
+	return err
+}
+
+// check finds flags that make no sense.
+func (f storeFlags) check() error {
 	if f.RedisPartitions < 1 || f.RedisPartitions > projections.MaxPartitions {
 		return fmt.Errorf("--redis-partitions %d: want a number from 1 to %d", f.RedisPartitions, projections.MaxPartitions)
 	}
-	_, err := f.NATS.monitors()
-	return err
+	return f.logFlags.check()
 }
 
 // redisConnections is how many connections to Redis there may be: the projector holds
@@ -93,20 +103,9 @@ func openStores(ctx context.Context, c storeFlags, m *metrics, logger *slog.Logg
 	reach := connection{}
 	password := rand.Text()
 
-	var nc *nats.Conn
-	if c.NATS.URL != "" {
-		nc, err = c.connectNATS(ctx, logger)
-	} else {
-		nc, err = s.embedNATS(ctx, c.DataDir, password, &reach, m, logger)
-	}
-	if err != nil {
+	if err := s.openLog(ctx, c.logFlags, eventstore.Options{Logger: logger}, password, &reach, m); err != nil {
 		return nil, err
 	}
-	s.onClose(nc.Close)
-	if s.log, err = eventstore.Open(ctx, nc, eventstore.Options{Replicas: c.NATS.Replicas, Embedded: s.embedded, Logger: logger}); err != nil {
-		return nil, err
-	}
-	s.onClose(s.log.Close)
 	if s.embedded == nil {
 		if err := c.NATS.checkServers(ctx, s.log, logger); err != nil {
 			return nil, err
@@ -134,7 +133,29 @@ func openStores(ctx context.Context, c storeFlags, m *metrics, logger *slog.Logg
 	return s, nil
 }
 
-func (f storeFlags) connectNATS(ctx context.Context, logger *slog.Logger) (*nats.Conn, error) {
+// openLog connects to the log, or starts the server of an embedded one and says in reach
+// how others get there.
+func (s *stores) openLog(ctx context.Context, c logFlags, o eventstore.Options, password string, reach *connection, m *metrics) error {
+	var nc *nats.Conn
+	var err error
+	if c.NATS.URL != "" {
+		nc, err = c.connectNATS(ctx, o.Logger)
+	} else {
+		nc, err = s.embedNATS(ctx, c.DataDir, password, reach, m, o.Logger)
+	}
+	if err != nil {
+		return err
+	}
+	s.onClose(nc.Close)
+	o.Replicas, o.Embedded = c.NATS.Replicas, s.embedded
+	if s.log, err = eventstore.Open(ctx, nc, o); err != nil {
+		return err
+	}
+	s.onClose(s.log.Close)
+	return nil
+}
+
+func (f logFlags) connectNATS(ctx context.Context, logger *slog.Logger) (*nats.Conn, error) {
 	return eventstore.Connect(ctx, eventstore.ConnectOptions{
 		URL: f.NATS.URL, CredentialsFile: f.NATS.Creds, CAFile: f.NATS.CA, CertFile: f.NATS.Cert, KeyFile: f.NATS.Key,
 		Name: "chatsessions", Logger: logger,

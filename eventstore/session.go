@@ -1,0 +1,145 @@
+package eventstore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"chatsessions/domain"
+)
+
+const (
+	// maxWalk is how many events of a session are read one by one. That is quick for a
+	// few, wherever in the log they are; a consumer has the server look through what lies
+	// between them, which is quicker for many.
+	maxWalk = 10_000
+	// sessionBatch is how many events of a long history are handed over at once.
+	sessionBatch = 512
+	// walkPatience bounds the reading of so many where its context has no deadline.
+	walkPatience = time.Minute
+)
+
+// Session gives the events of a session to handle in their order, up to the one that is
+// the newest when it begins, in one batch or several. Every message on the session's
+// subject is handed over: one that is not an event as such, with an UnreadableError.
+// It takes memory for 10,000 events at most.
+//
+// It returns domain.ErrNotFound for a session without events, domain.ErrUnavailable,
+// handle's error, wrapped, and, when all was handed over, an UnreadableError for
+// the first event that does not follow the one before it.
+func (l *Log) Session(ctx context.Context, id string, handle func([]domain.Recorded) error) error {
+	reading, cancel := withPatience(ctx, readPatience)
+	defer cancel()
+	newest, err := l.newest(reading, id, leader)
+	end := uint64(0)
+	var unreadable *UnreadableError
+	switch {
+	case errors.As(err, &unreadable):
+		end = unreadable.Position
+	case err != nil:
+		return err
+	case newest.Position == 0:
+		return domain.ErrNotFound
+	default:
+		end = newest.Position
+	}
+	if err := l.Durable(reading, end); err != nil {
+		return unavailable("session "+id, err)
+	}
+	if unreadable == nil && newest.Event.Session.Version <= maxWalk {
+		whole, err := l.walkBack(ctx, newest)
+		if err != nil {
+			return err
+		}
+		if whole != nil {
+			return handle(whole)
+		}
+	}
+	chain := chain{}
+	err = l.read(ctx, subjectOf(id), 0, end, sessionBatch, func(batch []domain.Recorded) error {
+		for i := range batch {
+			chain.add(&batch[i])
+		}
+		return handle(batch)
+	})
+	if err != nil {
+		return err
+	}
+	if chain.broken != nil {
+		return chain.broken
+	}
+	return nil
+}
+
+// walkBack returns the events of a session along ce-previous, the oldest first; nil where
+// that way does not lead past every message on the session's subject.
+func (l *Log) walkBack(ctx context.Context, newest *domain.Record) ([]domain.Recorded, error) {
+	ctx, cancel := withPatience(ctx, walkPatience)
+	defer cancel()
+	id, version := newest.Event.Session.ID, newest.Event.Session.Version
+	messages, err := l.messagesOf(ctx, id)
+	if err != nil || messages != version {
+		return nil, err
+	}
+	events := make([]domain.Recorded, 0, version)
+	for r, err := range l.walk(ctx, newest) {
+		if errors.Is(err, domain.ErrUnreadable) || errors.Is(err, errNoMessage) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, r.Recorded())
+	}
+	slices.Reverse(events)
+	return events, nil
+}
+
+// messagesOf counts the messages on a session's subject.
+func (l *Log) messagesOf(ctx context.Context, id string) (uint64, error) {
+	var info struct {
+		State struct {
+			Subjects map[string]uint64 `json:"subjects"`
+		} `json:"state"`
+	}
+	request, err := json.Marshal(map[string]string{"subjects_filter": subjectOf(id)})
+	if err != nil {
+		return 0, err
+	}
+	err = l.ask(ctx, "$JS.API.STREAM.INFO."+StreamName, request, func(m *nats.Msg) error { return parseAPI(m.Data, &info) })
+	if err != nil {
+		return 0, unavailable("events of session "+id, err)
+	}
+	return info.State.Subjects[subjectOf(id)], nil
+}
+
+// A chain checks that the messages on a session's subject are its events one after the
+// other.
+type chain struct {
+	position uint64 // of the message before
+	session  *domain.Session
+	broken   *UnreadableError // the first that does not follow
+}
+
+func (c *chain) add(r *domain.Recorded) {
+	var err error
+	switch {
+	case r.Unreadable != nil:
+	case r.Record.Previous != c.position:
+		err = fmt.Errorf("%s leads to event %d, and the event before is %d", headerPrevious, r.Record.Previous, c.position)
+	case c.session != nil && r.Session.Version != c.session.Version+1:
+		err = fmt.Errorf("version %d comes after version %d", r.Session.Version, c.session.Version)
+	}
+	if err != nil && c.broken == nil {
+		c.broken = &UnreadableError{Position: r.Position, SessionID: r.Session.ID, Err: err}
+	}
+	c.position, c.session = r.Position, nil
+	if r.Unreadable == nil {
+		c.session = &r.Session
+	}
+}
