@@ -128,9 +128,10 @@ func (r *Republisher) Publish(ctx context.Context, position uint64) error {
 	return nil
 }
 
-// Confirm returns how many of the events that were published since the last Confirm the
-// server has: those that the stream has acknowledged, or, without a stream, those that
-// the server has taken, all or none. An error says why it is not all of them.
+// Confirm returns how many of the events that were published since the last Confirm, the
+// first of them, the server has for certain: up to where the stream has acknowledged
+// them, or, without a stream, all or none, as the server has taken them. An error says
+// why it is not all.
 func (r *Republisher) Confirm(ctx context.Context) (confirmed int, err error) {
 	defer func() { r.sent, r.pending = 0, nil }()
 	ctx, cancel := withPatience(ctx, readPatience)
@@ -155,12 +156,12 @@ func (r *Republisher) Confirm(ctx context.Context) (confirmed int, err error) {
 		case <-future.Ok():
 			confirmed++
 		case failed := <-future.Err():
-			err = fmt.Errorf("stream %s: %w", r.stream, failed)
+			return confirmed, fmt.Errorf("stream %s: %w", r.stream, failed)
 		case <-ctx.Done():
 			return confirmed, fmt.Errorf("stream %s: %w", r.stream, ctx.Err())
 		}
 	}
-	return confirmed, err
+	return confirmed, nil
 }
 
 // unfitSubject says why a subject is none to publish the log to, "" if it is one.

@@ -25,6 +25,8 @@ const (
 type commandLine struct {
 	Serve   serveCommand   `cmd:"" help:"Run the service: API and projector in one process."`
 	Token   tokenCommand   `cmd:"" help:"Make an API token, and the line for the tokens file that makes it valid."`
+	History historyCommand `cmd:"" help:"Show the events of one session."`
+	Replay  replayCommand  `cmd:"" help:"Replay the log, filtered: to the terminal, to a file, or on to another subject."`
 	Rebuild rebuildCommand `cmd:"" help:"Make the read model anew beside the old one, compare, and let it take over."`
 	Parked  parkedCommand  `cmd:"" help:"List the sessions that cannot be shown, or bring them back."`
 	Version versionCommand `cmd:"" help:"Print version, commit and Go version."`

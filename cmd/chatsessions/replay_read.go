@@ -1,0 +1,207 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"chatsessions/domain"
+	"chatsessions/eventstore"
+)
+
+const (
+	// replayBatch is how many events are read at once.
+	replayBatch = 512
+	// maxMerged is how many events of several sessions are held, to bring them into the
+	// log's order. For more, the log itself is read.
+	maxMerged = 10_000
+	noEnd     = math.MaxUint64
+)
+
+// An eventFilter says which events are replayed: those for which all of it holds.
+type eventFilter struct {
+	since, until time.Time          // of recording, both inclusive; zero is no bound
+	types        []domain.EventType // empty: all
+	account      string             // "": all
+	sessions     []string           // empty: all
+	after, upTo  uint64             // positions, the first exclusive
+}
+
+// keeps says whether an event is replayed. Of what cannot be read only position and
+// session are known, and what may be meant is not left out.
+func (f *eventFilter) keeps(r *domain.Recorded) bool {
+	if r.Position <= f.after || r.Position > f.upTo {
+		return false
+	}
+	if len(f.sessions) > 0 && !slices.Contains(f.sessions, r.Session.ID) {
+		return false
+	}
+	if r.Unreadable != nil {
+		return true
+	}
+	e := r.Record
+	switch {
+	case !f.since.IsZero() && e.Time.Before(f.since), !f.until.IsZero() && e.Time.After(f.until):
+		return false
+	case len(f.types) > 0 && !slices.Contains(f.types, e.Event.Type):
+		return false
+	}
+	reader := domain.Caller{Account: f.account, Role: domain.RoleAccount}
+	return f.account == "" || e.Request.Actor == f.account || reader.MaySee(&r.Session)
+}
+
+// A sink takes the events that are replayed.
+type sink interface {
+	// take gets the next events.
+	take(batch []domain.Recorded) error
+	// full asks for settle to be called before there is more: while the log is read, what
+	// takes long would make the server give up its reader.
+	full() bool
+	settle(ctx context.Context) error
+}
+
+// A replay reads the log through a filter.
+type replay struct {
+	log    *eventstore.Log
+	filter eventFilter
+	// searchSince and searchUntil say whether the positions for the times are searched.
+	searchSince, searchUntil bool
+	bar                      *progress // nil for none
+	defects                  defects
+}
+
+// errFull ends a reading of the log for the sink to settle.
+var errFull = errors.New("the sink is full")
+
+// run gives what the filter keeps to the sink.
+func (r *replay) run(ctx context.Context, to sink) error {
+	end, err := r.log.End(ctx)
+	if err != nil {
+		return err
+	}
+	r.filter.upTo = min(r.filter.upTo, end)
+	if len(r.filter.sessions) > 0 {
+		if whole, err := r.readSessions(ctx, to); whole || err != nil {
+			return err
+		}
+	}
+	return r.readLog(ctx, to)
+}
+
+func (r *replay) readLog(ctx context.Context, to sink) error {
+	f := &r.filter
+	var since, until time.Time
+	if r.searchSince {
+		since = f.since
+	}
+	if r.searchUntil {
+		until = f.until
+	}
+	first, last, err := r.log.Between(ctx, since, until, min(f.after, f.upTo), f.upTo)
+	if err != nil {
+		return err
+	}
+	for at := first; at < last; {
+		err := r.log.Read(ctx, at, last, replayBatch, func(batch []domain.Recorded) error {
+			at = batch[len(batch)-1].Position
+			if r.bar != nil {
+				r.bar.show("reading the log", "events", at-first, last-first)
+			}
+			if err := r.give(batch, to); err != nil {
+				return err
+			}
+			if to.full() {
+				return errFull
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errFull) {
+			return err
+		}
+		if err := to.settle(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// give gives what the filter keeps of a batch to the sink.
+func (r *replay) give(batch []domain.Recorded, to sink) error {
+	kept := batch[:0]
+	for i := range batch {
+		if r.filter.keeps(&batch[i]) {
+			kept = append(kept, batch[i])
+		}
+	}
+	if len(kept) == 0 {
+		return nil
+	}
+	r.defects.count(kept)
+	return to.take(kept)
+}
+
+// readSessions reads the histories of single sessions, which is quick in a log of any
+// size, and says whether it did: the events of several sessions may be too many to bring
+// them into order.
+func (r *replay) readSessions(ctx context.Context, to sink) (whole bool, err error) {
+	ids := r.filter.sessions
+	var merged []domain.Recorded
+	var broken []error
+	for _, id := range ids {
+		err := r.log.Session(ctx, id, func(batch []domain.Recorded) error {
+			if len(ids) == 1 {
+				return r.give(batch, to)
+			}
+			if merged = append(merged, batch...); len(merged) > maxMerged {
+				return errFull
+			}
+			return nil
+		})
+		var unreadable *eventstore.UnreadableError
+		switch {
+		case errors.Is(err, errFull):
+			return false, nil
+		case errors.Is(err, domain.ErrNotFound):
+			return false, noSuchSession(id)
+		case errors.As(err, &unreadable):
+			broken = append(broken, unreadable)
+		case err != nil:
+			return false, err
+		}
+	}
+	slices.SortFunc(merged, func(a, b domain.Recorded) int { return cmp.Compare(a.Position, b.Position) })
+	if err := r.give(merged, to); err != nil {
+		return false, err
+	}
+	for _, err := range broken {
+		r.defects.tell(err)
+	}
+	return true, to.settle(ctx)
+}
+
+// A writerSink writes the events.
+type writerSink struct{ eventWriter }
+
+func (w writerSink) take(batch []domain.Recorded) error { return w.write(batch) }
+func (writerSink) full() bool                           { return false }
+func (writerSink) settle(context.Context) error         { return nil }
+
+// parseTime reads a time as RFC 3339 or in epoch milliseconds; "" is the zero time.
+func parseTime(flag, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if ms, err := strconv.ParseInt(text, 10, 64); err == nil && ms >= 0 && ms <= domain.MaxTime {
+		return time.UnixMilli(ms), nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return t, fmt.Errorf("%s %s: want a time as 2026-11-22T12:00:00Z (RFC 3339), or epoch milliseconds", flag, text)
+	}
+	return t, nil
+}
