@@ -46,6 +46,7 @@ func (c historyCommand) Run(ctx context.Context, s streams) error {
 		return usageError{err}
 	}
 	keepOnWithoutReader()
+	tuneMemory(newLogger(s))
 	stores, err := c.openLogFromOutside(ctx, newLogger(s))
 	if err != nil {
 		return err

@@ -1,0 +1,147 @@
+package eventstore_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"chatsessions/eventstore"
+	"chatsessions/eventstore/natstest"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+func TestTheLogIsNeverPublishedToItself(t *testing.T) {
+	nc := connect(t, natstest.Start(t, natstest.Config{}).URL())
+	l := openLog(t, nc)
+	id := newID()
+	mustTransact(t, l, request(id, "pat"), create(id, "pat"))
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(testContext(t), jetstream.StreamConfig{
+		Name: "LOOP", Subjects: []string{"loop.>"}, RePublish: &jetstream.RePublish{Source: "loop.>", Destination: "chat-sessions.>"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for subject, reason := range map[string]string{
+		"chat-sessions." + id: "belong to the log", "chat-sessions.>": "wildcard", "chat-sessions.*": "wildcard", "chat-sessions": "belong to the log",
+		"chat-sessions.a.b": "belong to the log", "*." + id: "wildcard", ">": "wildcard", "audit.>": "wildcard", "audit.*.x": "wildcard",
+		"": "empty", "audit.": "empty", ".audit": "empty", "audit..x": "empty", "audit x": "space", "audit\r\nPUB": "control",
+		"$JS.API.STREAM.DELETE.CHAT_SESSIONS": "the server", "$SYS.REQ.SERVER.PING": "the server", "_INBOX.x": "the server", "$KV.a": "the server",
+		"loop." + id: "stream LOOP",
+	} {
+		_, err := l.Republish(testContext(t), subject)
+		var unfit *eventstore.SubjectError
+		if !errors.As(err, &unfit) || !strings.Contains(unfit.Reason, reason) {
+			t.Errorf("%q: %v, want %q", subject, err, reason)
+		}
+	}
+	if end := mustEnd(t, l); end != 1 {
+		t.Errorf("the log goes to %d", end)
+	}
+}
+
+func TestEventsArePublishedAsTheyAre(t *testing.T) {
+	for _, kept := range []bool{false, true} {
+		t.Run(fmt.Sprintf("kept by another stream: %v", kept), func(t *testing.T) {
+			nc := connect(t, natstest.Start(t, natstest.Config{}).URL())
+			l := openLog(t, nc)
+			id := newID()
+			req := keyed(id, "Zoë of the desk", "key", "body")
+			req.TraceParent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+			mustTransact(t, l, req, imported(id, "pat"))
+			mustTransact(t, l, request(id, "pat"), setRoom("a room"))
+			js, err := jetstream.New(nc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if kept {
+				if _, err := js.CreateStream(testContext(t), jetstream.StreamConfig{Name: "COPY", Subjects: []string{"audit.*"}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			subscription, err := nc.SubscribeSync("audit.copy")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := l.Republish(testContext(t), "audit.copy")
+			if err != nil {
+				t.Fatal(err)
+			}
+			end := mustEnd(t, l)
+			for position := range end {
+				if err := r.Publish(testContext(t), position+1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n, err := r.Confirm(testContext(t)); n != int(end) || err != nil {
+				t.Errorf("%d are confirmed, %v", n, err)
+			}
+			if n, err := r.Confirm(testContext(t)); n != 0 || err != nil {
+				t.Errorf("%d more are confirmed, %v", n, err)
+			}
+			for position := uint64(1); position <= end; position++ {
+				got, err := subscription.NextMsg(patience)
+				if err != nil {
+					t.Fatal(err)
+				}
+				original := stored(t, nc, position)
+				want := nats.Header{"Chat-Sessions-Position": {strconv.FormatUint(position, 10)}, "Chat-Sessions-Subject": {"chat-sessions." + id}}
+				for name, values := range original.Header {
+					if !strings.HasPrefix(name, "Nats-") {
+						want[name] = values
+					}
+				}
+				if kept { // the only one of the server's: into that stream, or none
+					want["Nats-Expected-Stream"] = []string{"COPY"}
+				}
+				if !maps.EqualFunc(got.Header, want, slices.Equal) || string(got.Data) != string(original.Data) {
+					t.Errorf("%v %s\nwant %v %s", got.Header, got.Data, want, original.Data)
+				}
+			}
+			if after := mustEnd(t, l); after != end {
+				t.Errorf("the log went from %d to %d", end, after)
+			}
+			if kept {
+				copied, err := js.Stream(testContext(t), "COPY")
+				if err != nil || r.Stream() != "COPY" || copied.CachedInfo().State.Msgs != end {
+					t.Errorf("stream %q has %+v, %v", r.Stream(), copied.CachedInfo().State, err)
+				}
+			}
+		})
+	}
+}
+
+// TestWhatTheServerRefusesIsNotConfirmed: a stream that is full.
+func TestWhatTheServerRefusesIsNotConfirmed(t *testing.T) {
+	nc := connect(t, natstest.Start(t, natstest.Config{}).URL())
+	l := openLog(t, nc)
+	id := newID()
+	mustTransact(t, l, request(id, "pat"), imported(id, "pat"))
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(testContext(t), jetstream.StreamConfig{Name: "SMALL", Subjects: []string{"small"}, MaxMsgs: 3, Discard: jetstream.DiscardNew}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := l.Republish(testContext(t), "small")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for position := range uint64(4) {
+		if err := r.Publish(testContext(t), position+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := r.Confirm(testContext(t)); n != 3 || err == nil || !strings.Contains(err.Error(), "SMALL") {
+		t.Errorf("%d are confirmed, %v", n, err)
+	}
+}
