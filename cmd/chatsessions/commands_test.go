@@ -32,10 +32,12 @@ func inProcess(t *testing.T, args ...string) (status int, stdout, stderr string)
 func TestHelpNamesEveryFlagWithItsVariable(t *testing.T) {
 	flag := regexp.MustCompile(`(?m)^\s+(?:-\w, )?--([a-z-]+)`)
 	want := map[string][]string{
-		"serve": {"listen", "nats-url", "redis-url", "data-dir", "auth-tokens", "only", "dev", "rate-limit"},
-		"token": {"account", "role", "output"},
+		"serve":   {"listen", "nats-url", "redis-url", "data-dir", "auth-tokens", "only", "dev", "rate-limit"},
+		"token":   {"account", "role", "output"},
+		"history": {"nats-url", "data-dir", "output"},
+		"replay":  {"nats-url", "data-dir", "since", "until", "type", "account", "session", "after", "until-position", "output", "file", "force", "to-subject", "rate"},
 	}
-	for _, name := range []string{"serve", "token", "version"} {
+	for _, name := range []string{"serve", "token", "history", "replay", "version"} {
 		status, stdout, stderr := inProcess(t, name, "--help")
 		if status != exitDone || stderr != "" {
 			t.Errorf("%s --help: exit status %d, %q", name, status, stderr)
@@ -56,7 +58,7 @@ func TestHelpNamesEveryFlagWithItsVariable(t *testing.T) {
 	}
 	for _, args := range [][]string{{}, {"--help"}} {
 		status, stdout, _ := inProcess(t, args...)
-		for _, command := range []string{"serve", "token", "version"} {
+		for _, command := range []string{"serve", "token", "history", "replay", "version"} {
 			if status != exitDone || !strings.Contains(stdout, "\n  "+command) {
 				t.Errorf("%v: exit status %d, lacks %s:\n%s", args, status, command, stdout)
 			}

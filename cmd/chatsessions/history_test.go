@@ -1,0 +1,143 @@
+package main
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+)
+
+// told is an event as a history in JSON has it.
+type told struct {
+	Position                             uint64
+	ID, Type, Time, Actor, CorrelationID string
+	Version                              uint64
+	Changes, Session                     map[string]any
+}
+
+// aLife is the log that these tests look at: one session's life with a correction, and
+// another session between. It returns their ids.
+func aLife(s *service) (one, other string) {
+	alice, bob := s.as("account-alice"), s.as("account-bob")
+	path := alice.create(`{"participants": ["bob"], "room": "consultation 4", "createdAt": 1700000000000}`)
+	alice.expect(200, "PATCH", path, `{"start": true}`)
+	beside := s.as("account-=HYPERLINK()").create(`{"room": "a\nb,\"c\""}`)
+	bob.expect(200, "PATCH", path, `{"accept": true}`)
+	s.as("service-crm").expect(200, "PATCH", path, `{"startedAt": 1700000100000, "acceptedAt": 1700000200000}`)
+	alice.expect(200, "PATCH", path, `{"participants": null, "finish": "all said"}`)
+	return strings.TrimPrefix(path, "/chat-sessions/"), strings.TrimPrefix(beside, "/chat-sessions/")
+}
+
+// ofLog are the flags by which a command finds the service's log.
+func (s *service) ofLog() []string {
+	if url := s.flag("--nats-url"); url != "" {
+		return []string{"--nats-url", url}
+	}
+	return []string{"--data-dir", s.flag("--data-dir")}
+}
+
+func TestTheHistoryOfASession(t *testing.T) {
+	t.Parallel()
+	onAllSetups(t, func(t *testing.T, s *service) {
+		id, other := aLife(s)
+		log := s.log()
+		for _, stopped := range []bool{false, true} {
+			if stopped {
+				s.stop()
+			}
+			history := func(output string, id string) string {
+				t.Helper()
+				status, stdout, stderr := command(t, nil, append([]string{"history", id, "--output", output}, s.ofLog()...)...)
+				if status != exitDone || stderr != "" {
+					t.Fatalf("stopped %v: exit status %d, %q, %q", stopped, status, stdout, stderr)
+				}
+				return stdout
+			}
+			var events []told
+			if err := json.Unmarshal([]byte(history("json", strings.ToUpper(id))), &events); err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for _, want := range log {
+				if want.subject != "chat-sessions."+id {
+					continue
+				}
+				got := events[n]
+				n++
+				if got.Position != want.sequence || got.ID != want.header["ce-id"][0] || got.Type != want.header["ce-type"][0] || got.Time != want.header["ce-time"][0] ||
+					got.Actor != want.header["ce-actor"][0] || got.CorrelationID != want.header["ce-correlationid"][0] || fmt.Sprint(got.Version) != want.header["ce-sessionversion"][0] ||
+					fmt.Sprint(got.Changes) != fmt.Sprint(want.changes) || fmt.Sprint(got.Session) != fmt.Sprint(want.session) {
+					t.Errorf("%+v, want %+v", got, want)
+				}
+			}
+			if n != 6 || len(events) != n {
+				t.Errorf("%d events, want %d", len(events), n)
+			}
+			// What was recorded now, as opposed to what was said to have happened then.
+			table := regexp.MustCompile(`202[^3]-\d\d-\d\dT[0-9:.]+Z`).ReplaceAllString(history("table", id), "-------- just now ------")
+			const want = `POSITION  TIME                      TYPE        VERSION  WHO    CHANGES
+       1  -------- just now ------  created           1  alice  createdAt 2023-11-14T22:13:20.000Z, createdBy alice, room "consultation 4", participants [bob], state created
+       2  -------- just now ------  started           2  alice  startedAt -------- just now ------, startedBy alice, state started
+       4  -------- just now ------  accepted          3  bob    acceptedAt -------- just now ------, acceptedBy bob, state accepted
+       5  -------- just now ------  corrected         4  crm    startedAt 2023-11-14T22:15:00.000Z, acceptedAt 2023-11-14T22:16:40.000Z
+       6  -------- just now ------  updated           5  alice  participants removed
+       7  -------- just now ------  finished          6  alice  finishedAt -------- just now ------, finishedBy alice, finishReason "all said", state finished
+`
+			if table != want {
+				t.Errorf("%s\nwant\n%s", table, want)
+			}
+			records, err := csv.NewReader(strings.NewReader(history("csv", other))).ReadAll()
+			if err != nil || len(records) != 2 || strings.Join(records[0], ",") != "position,time,type,session,version,state,actor,changes,id,correlationId" {
+				t.Fatalf("%q, %v", records, err)
+			}
+			if actor, changes := records[1][6], records[1][7]; actor != "'=HYPERLINK()" || !strings.Contains(changes, `"room":"a\nb,\"c\""`) || !json.Valid([]byte(changes)) {
+				t.Errorf("%q", records)
+			}
+		}
+	})
+}
+
+func TestAHistoryThatCannotBeShown(t *testing.T) {
+	t.Parallel()
+	s := startService(t, "--dev")
+	id, _ := aLife(s)
+	position := s.publish(&nats.Msg{Subject: "chat-sessions." + id, Data: []byte("nonsense")})
+	for _, c := range []struct {
+		args   string
+		status int
+		says   string
+	}{
+		{"nonsense", exitUsage, "is not the id of a session"},
+		{"{" + id + "}", exitUsage, "is not the id of a session"},
+		{ghost, exitFailed, "there is no session " + ghost},
+		{ghost + " --data-dir /dev/null", exitFailed, "/dev/null"},
+		{ghost + " --nats-url nats://127.0.0.1:1", exitFailed, "127.0.0.1:1"},
+		{ghost + " --output xml", exitUsage, "--output"},
+	} {
+		args := append([]string{"history"}, strings.Fields(c.args)...)
+		if !strings.Contains(c.args, " --") {
+			args = append(args, s.ofLog()...)
+		}
+		status, stdout, stderr := command(t, nil, args...)
+		if status != c.status || stdout != "" || !strings.Contains(stderr, c.says) {
+			t.Errorf("%s: exit status %d, %q, %q; want %d, %q", c.args, status, stdout, stderr, c.status, c.says)
+		}
+	}
+	for output, want := range map[string]string{
+		"table": fmt.Sprintf("\n%8d  %24s  unreadable  %7s  %-5s  ", position, "", "", ""),
+		"json":  fmt.Sprintf(",\n{\"position\":%d,\"sessionId\":%q,\"unreadable\":", position, id),
+		"csv":   fmt.Sprintf("\n%d,,unreadable,%s,", position, id),
+	} {
+		status, stdout, stderr := command(t, nil, append([]string{"history", id, "--output", output}, s.ofLog()...)...)
+		if status != exitFailed || !strings.Contains(stdout, want) || !strings.Contains(stderr, fmt.Sprintf("event %d of session %s cannot be read", position, id)) {
+			t.Errorf("exit status %d\n%s\n%s\nwant %q", status, stdout, stderr, want)
+		}
+		if lines := strings.Count(stdout, "\n"); lines < 7 {
+			t.Errorf("what can be read is left out:\n%s", stdout)
+		}
+	}
+}

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"chatsessions/eventstore/natstest"
+)
+
+// replayed runs `chatsessions replay` on the service's log, and returns the positions of
+// the events that it tells.
+func replayed(t *testing.T, s *service, flags ...string) []uint64 {
+	t.Helper()
+	status, stdout, stderr := command(t, nil, slices.Concat([]string{"replay", "--output", "ndjson"}, s.ofLog(), flags)...)
+	if status != exitDone || stderr != "" {
+		t.Fatalf("%q: exit status %d, %q", flags, status, stderr)
+	}
+	positions := []uint64{}
+	for line := range strings.Lines(stdout) {
+		var event struct {
+			SpecVersion string
+			Position    uint64 `json:",string"`
+		}
+		if err := json.Unmarshal([]byte(line), &event); err != nil || event.SpecVersion != "1.0" {
+			t.Fatalf("%s: %v", line, err)
+		}
+		positions = append(positions, event.Position)
+	}
+	return positions
+}
+
+func TestAReplayIsTheLogThroughAFilter(t *testing.T) {
+	t.Parallel()
+	nats := natstest.Start(t, natstest.Config{})
+	for name, s := range map[string]*service{"embedded": startService(t, "--dev"), "external": startService(t, "--dev", "--nats-url", nats.URL())} {
+		id, other := aLife(s)
+		aLife(s)
+		log := s.log()
+		end := log[len(log)-1].sequence
+		at := func(i int) string { return log[i].header["ce-time"][0] }
+		ms := func(i int) string { return fmt.Sprintf("%.0f", log[i].session["updatedAt"]) }
+		typ := func(e event) string { return strings.TrimPrefix(e.header["ce-type"][0], "chat-session.") }
+		of := func(e event, account string) bool {
+			participants, _ := e.session["participants"].([]any)
+			return e.header["ce-actor"][0] == account || e.session["createdBy"] == account || slices.Contains(participants, any(account))
+		}
+		for _, c := range []struct {
+			flags string
+			keeps func(event) bool
+		}{
+			{"", func(event) bool { return true }},
+			{"--type accepted --type chat-session.finished", func(e event) bool { return typ(e) == "accepted" || typ(e) == "finished" }},
+			{"--type rejected", func(event) bool { return false }},
+			{"--account bob", func(e event) bool { return of(e, "bob") }}, // who loses sight at the end
+			{"--account crm", func(e event) bool { return of(e, "crm") }},
+			{"--account alice --type created", func(e event) bool { return of(e, "alice") && typ(e) == "created" }},
+			{"--account nobody", func(event) bool { return false }},
+			{"--session " + id, func(e event) bool { return e.session["id"] == id }},
+			{"--session " + other + " --session " + strings.ToUpper(id) + " --type created,updated", func(e event) bool {
+				return (e.session["id"] == id || e.session["id"] == other) && (typ(e) == "created" || typ(e) == "updated")
+			}},
+			{"--session " + id + " --after 1 --until-position 5", func(e event) bool {
+				return e.session["id"] == id && e.sequence > 1 && e.sequence <= 5
+			}},
+			{"--after 3", func(e event) bool { return e.sequence > 3 }},
+			{"--after 3 --until-position 6", func(e event) bool { return e.sequence > 3 && e.sequence <= 6 }},
+			{"--until-position 1000", func(event) bool { return true }},
+			{"--after 1000", func(event) bool { return false }},
+			{"--after 3 --until-position 3", func(event) bool { return false }},
+			{"--since " + at(5), func(e event) bool { return e.header["ce-time"][0] >= at(5) }},
+			{"--since " + ms(5) + " --until " + at(9), func(e event) bool { return e.header["ce-time"][0] >= at(5) && e.header["ce-time"][0] <= at(9) }},
+			{"--until " + ms(2) + " --after 0 --until-position " + fmt.Sprint(end), func(e event) bool { return e.header["ce-time"][0] <= at(2) }},
+			{"--since 2000-01-01T00:00:00+01:00 --until 2000-01-02T00:00:00Z", func(event) bool { return false }},
+			{"--since 2100-01-01T00:00:00Z", func(event) bool { return false }},
+			{"--until 2100-01-01T00:00:00Z --account =HYPERLINK()", func(e event) bool { return of(e, "=HYPERLINK()") }},
+		} {
+			want := []uint64{}
+			for _, e := range log {
+				if c.keeps(e) {
+					want = append(want, e.sequence)
+				}
+			}
+			if got := replayed(t, s, strings.Fields(c.flags)...); !slices.Equal(got, want) {
+				t.Errorf("%s, %s: %d, want %d", name, c.flags, got, want)
+			}
+		}
+		s.stop()
+		if got := replayed(t, s); len(got) != len(log) {
+			t.Errorf("%s, stopped: %d events, want %d", name, len(got), len(log))
+		}
+	}
+}
+
+func TestAReplayToAFileIsWholeOrNotThere(t *testing.T) {
+	t.Parallel()
+	s := startService(t, "--dev")
+	one, _ := aLife(s)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "log.ndjson")
+	replay := func(status int, flags ...string) (stdout, stderr string) {
+		t.Helper()
+		got, stdout, stderr := command(t, nil, slices.Concat([]string{"replay"}, s.ofLog(), flags)...)
+		if got != status || stdout != "" {
+			t.Fatalf("%q: exit status %d, %q, %q", flags, got, stdout, stderr)
+		}
+		return stdout, stderr
+	}
+	read := func() string {
+		t.Helper()
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left, err := os.ReadDir(dir)
+		if err != nil || len(left) != 1 {
+			t.Errorf("left in the directory: %v, %v", left, err)
+		}
+		return string(content)
+	}
+	replay(exitDone, "--output", "ndjson", "--file", file)
+	first := read()
+	if lines := strings.Count(first, "\n"); lines != len(s.log()) {
+		t.Errorf("%d lines of %d events", lines, len(s.log()))
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if _, stderr := replay(exitFailed, "--output", "csv", "--file", file); !strings.Contains(stderr, "--force") || read() != first {
+		t.Errorf("%q", stderr)
+	}
+	replay(exitDone, "--output", "csv", "--file", file, "--force")
+	if forced := read(); !strings.HasPrefix(forced, "position,") {
+		t.Errorf("%s", forced)
+	}
+	// One that fails, of a session that is not there, leaves what was there.
+	if _, stderr := replay(exitFailed, "--session", ghost, "--file", file, "--force"); !strings.Contains(stderr, ghost) || !strings.HasPrefix(read(), "position,") {
+		t.Errorf("%q", stderr)
+	}
+	// What cannot be read is in the file, and told.
+	position := s.publish(&nats.Msg{Subject: "chat-sessions." + ghost, Data: []byte("nonsense")})
+	_, stderr := replay(exitFailed, "--type", "created", "--output", "ndjson", "--file", file, "--force")
+	if !strings.Contains(stderr, fmt.Sprintf("event %d of session %s cannot be read", position, ghost)) || !strings.Contains(read(), fmt.Sprintf("{\"position\":%d,\"sessionId\":%q,\"unreadable\":", position, ghost)) {
+		t.Errorf("%q\n%s", stderr, read())
+	}
+	if got := replayed(t, s, "--session", one); len(got) != 6 {
+		t.Errorf("another session: %d", got)
+	}
+}
+
+func TestWhatAReplayIsNotAskedFor(t *testing.T) {
+	for _, c := range []struct {
+		flags string
+		says  []string
+	}{
+		{"--type acepted", []string{"acepted", "accepted", "corrected"}},
+		{"--since noon", []string{"--since", "noon", "RFC 3339", "milliseconds"}},
+		{"--until=-5", []string{"--until", "-5"}},
+		{"--since 2026-11-22T12:00:00Z --until 2026-11-22T11:00:00Z", []string{"--since", "--until"}},
+		{"--session nonsense", []string{"nonsense"}},
+		{"--after=-1", []string{"--after"}},
+		{"--after 5 --until-position 4", []string{"--after 5", "--until-position 4"}},
+		{"--rate=-1 --to-subject a", []string{"--rate"}},
+		{"--rate NaN --to-subject a", []string{"--rate"}},
+		{"--to-subject a --file b", []string{"--to-subject", "--file"}},
+		{"--force", []string{"--force", "--file"}},
+		{"--output json", []string{"--output", "ndjson"}},
+		{"something", []string{"something"}},
+	} {
+		status, stdout, stderr := inProcess(t, append([]string{"replay"}, strings.Fields(c.flags)...)...)
+		if status != exitUsage || stdout != "" {
+			t.Errorf("%s: exit status %d, %q, %q", c.flags, status, stdout, stderr)
+		}
+		for _, want := range c.says {
+			if !strings.Contains(stderr, want) {
+				t.Errorf("%s: %q does not say %s", c.flags, stderr, want)
+			}
+		}
+	}
+	dir := t.TempDir()
+	if status, _, stderr := inProcess(t, "replay", "--data-dir", dir); status != exitFailed || !strings.Contains(stderr, "holds no log") {
+		t.Errorf("exit status %d, %q", status, stderr)
+	}
+	if _, err := os.Stat(filepath.Join(dir, logDir)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a log was made: %v", err)
+	}
+	empty := natstest.Start(t, natstest.Config{})
+	if status, _, stderr := inProcess(t, "replay", "--nats-url", empty.URL()); status != exitFailed || !strings.Contains(stderr, "--nats-url") {
+		t.Errorf("exit status %d, %q", status, stderr)
+	}
+}
+
+func TestAReplayToASubjectHasARateAndLeavesTheLogAlone(t *testing.T) {
+	t.Parallel()
+	s := startService(t, "--dev")
+	id, _ := aLife(s)
+	for range 6 {
+		aLife(s)
+	}
+	log := s.log()
+	bad := s.publish(&nats.Msg{Subject: "chat-sessions." + ghost, Data: []byte("nonsense")})
+	nc := connectNATS(t, s.natsURL())
+	got, err := nc.SubscribeSync("audit.copy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	republish := func(flags ...string) (status int, stdout, stderr string) {
+		t.Helper()
+		return command(t, nil, slices.Concat([]string{"replay", "--to-subject"}, flags, s.ofLog())...)
+	}
+	began := time.Now()
+	status, stdout, stderr := republish("audit.copy", "--rate", "40")
+	want := fmt.Sprintf("%d events were published to audit.copy and confirmed by the server: the first from position 1, the last from position %d.\n", len(log), len(log))
+	if status != exitFailed || stdout != want || !strings.Contains(stderr, fmt.Sprintf("event %d of session %s", bad, ghost)) {
+		t.Errorf("exit status %d, %q, %q; want %q", status, stdout, stderr, want)
+	}
+	if took, least := time.Since(began), time.Duration(len(log)-1)*time.Second/40; took < least {
+		t.Errorf("%d events at 40 a second took %s", len(log), took)
+	}
+	for _, e := range log {
+		m, err := got.NextMsg(patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Header.Get("Chat-Sessions-Position") != strconv.FormatUint(e.sequence, 10) || m.Header.Get("Chat-Sessions-Subject") != e.subject || string(m.Data) != string(e.data) {
+			t.Errorf("%v %s, want %d %s", m.Header, m.Data, e.sequence, e.data)
+		}
+	}
+	status, stdout, stderr = republish("audit.copy", "--session", id, "--type", "accepted", "--rate", "0")
+	if want := "1 events were published to audit.copy and confirmed by the server: the first from position 4, the last from position 4.\n"; status != exitDone || stdout != want || stderr != "" {
+		t.Errorf("exit status %d, %q, %q; want %q", status, stdout, stderr, want)
+	}
+	for _, subject := range []string{"chat-sessions." + id, "chat-sessions.>", "$JS.API.STREAM.PURGE.CHAT_SESSIONS", "_INBOX.a", "a.*"} {
+		if status, stdout, stderr := republish(subject); status != exitUsage || stdout != "" || !strings.Contains(stderr, "--to-subject") {
+			t.Errorf("%s: exit status %d, %q, %q", subject, status, stdout, stderr)
+		}
+	}
+	if end := s.newestOn("chat-sessions." + ghost); end != bad {
+		t.Errorf("the log goes to %d, want %d", end, bad)
+	}
+	if again, err := readLogLength(t, s); err != nil || again != bad {
+		t.Errorf("the log has %d messages, want %d: %v", again, bad, err)
+	}
+}
+
+// readLogLength is the position of the log's last message.
+func readLogLength(t *testing.T, s *service) (uint64, error) {
+	t.Helper()
+	status, stdout, stderr := command(t, nil, slices.Concat([]string{"replay", "--output", "csv"}, s.ofLog())...)
+	if status != exitFailed {
+		return 0, fmt.Errorf("exit status %d, %q", status, stderr)
+	}
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	position, _, _ := strings.Cut(lines[len(lines)-1], ",")
+	return strconv.ParseUint(position, 10, 64)
+}
+
+// TestAReplayThatNobodyReadsAnyMore closes the log in good order: nothing is left of it
+// but the log.
+func TestAReplayThatNobodyReadsAnyMore(t *testing.T) {
+	t.Parallel()
+	s := startService(t, "--dev")
+	for range 50 {
+		aLife(s)
+	}
+	s.stop()
+	cmd := exec.Command("sh", "-c", `"$0" replay --data-dir "$1" | head -1; ls "$1"`, binary, s.flag("--data-dir"))
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "POSITION") || strings.Contains(string(out), connectionFile) || strings.Contains(string(out), "panic") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
