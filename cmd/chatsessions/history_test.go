@@ -4,6 +4,9 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -139,5 +142,31 @@ func TestAHistoryThatCannotBeShown(t *testing.T) {
 		if lines := strings.Count(stdout, "\n"); lines < 7 {
 			t.Errorf("what can be read is left out:\n%s", stdout)
 		}
+	}
+}
+
+// TestAHistoryIsOnDiskBeforeItIsShown: the service's server may show what it has not
+// synced yet, so the command syncs the log's file itself.
+func TestAHistoryIsOnDiskBeforeItIsShown(t *testing.T) {
+	t.Parallel()
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Fatalf("this test needs strace, make deps installs it: %v", err)
+	}
+	s := startService(t, "--dev")
+	id, _ := aLife(s)
+	calls := filepath.Join(t.TempDir(), "calls")
+	args := append([]string{"-f", "-qq", "-y", "-e", "trace=fdatasync,write", "-e", "signal=none", "-o", calls, binary, "history", id}, s.ofLog()...)
+	if out, err := exec.Command(strace, args...).Output(); err != nil || !strings.HasPrefix(string(out), "POSITION") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	content, err := os.ReadFile(calls)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synced := regexp.MustCompile(`fdatasync\(\d+<[^>]*/1\.blk>`).FindIndex(content)
+	shown := regexp.MustCompile(`write\(1<[^>]*>, "POSITION`).FindIndex(content)
+	if synced == nil || shown == nil || synced[0] > shown[0] {
+		t.Errorf("synced at %v, shown at %v of\n%s", synced, shown, content)
 	}
 }

@@ -48,7 +48,7 @@ In csv a text that a spreadsheet would take for a formula has a ' in front; ndjs
 ` + readsTheLog
 }
 
-// check finds flags that make no sense, and reads the others.
+// filter reads the flags, and finds those that make no sense.
 func (c replayCommand) filter() (eventFilter, error) {
 	f := eventFilter{account: c.Account, after: valueOr(c.After, 0), upTo: valueOr(c.UntilPosition, noEnd)}
 	if err := c.check(); err != nil {
@@ -119,16 +119,15 @@ func (c replayCommand) Run(ctx context.Context, s streams) error {
 		out = file
 	}
 	events := newEventWriter(c.Output, out, false)
-	if err := r.run(ctx, writerSink{events}); err != nil {
-		return err
+	err = r.run(ctx, writerSink{events})
+	if err == nil {
+		err = events.end()
 	}
-	if err := events.end(); err != nil {
-		return err
+	if err == nil && file != nil {
+		err = file.keep()
 	}
-	if file != nil {
-		if err := file.keep(); err != nil {
-			return err
-		}
+	if err != nil {
+		return fmt.Errorf("the replay was broken off: %w", err)
 	}
 	return r.defects.err()
 }
@@ -157,7 +156,7 @@ func (c replayCommand) republish(ctx context.Context, s streams, r *replay) erro
 	}
 	fmt.Fprintln(s.out, ".")
 	if err != nil {
-		return fmt.Errorf("%w; go on with --after %d", err, out.resume(r))
+		return fmt.Errorf("the replay was broken off: %w; go on with --after %d", err, out.resume(r))
 	}
 	return r.defects.err()
 }

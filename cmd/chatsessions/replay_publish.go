@@ -12,9 +12,6 @@ import (
 )
 
 const (
-	// publishedAtOnce is how many events are looked for in the log before they are
-	// published.
-	publishedAtOnce = 10_000
 	// After so many events, or so long, the server has to confirm them.
 	confirmEvery = 200
 	confirmAfter = time.Second
@@ -49,9 +46,9 @@ func (p *publishSink) take(batch []domain.Recorded) error {
 	return nil
 }
 
-func (p *publishSink) full() bool { return len(p.positions) >= publishedAtOnce }
+func (p *publishSink) pending() int { return len(p.positions) }
 
-func (p *publishSink) settle(ctx context.Context) error {
+func (p *publishSink) settle(ctx context.Context, reached func(position uint64)) error {
 	positions := p.positions
 	p.positions = p.positions[:0]
 	begin, told := 0, time.Now() // what is confirmed ends there, and was so then
@@ -74,6 +71,7 @@ func (p *publishSink) settle(ctx context.Context) error {
 			return err
 		}
 		begin, told = end, time.Now()
+		reached(position)
 	}
 	return nil
 }

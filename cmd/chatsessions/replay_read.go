@@ -59,11 +59,15 @@ func (f *eventFilter) keeps(r *domain.Recorded) bool {
 type sink interface {
 	// take gets the next events.
 	take(batch []domain.Recorded) error
-	// full asks for settle to be called before there is more: while the log is read, what
-	// takes long would make the server give up its reader.
-	full() bool
-	settle(ctx context.Context) error
+	// pending is how many of them wait for settle, which takes too long to be done while
+	// the log is read: the server would give up its reader.
+	pending() int
+	// settle deals with all that is pending, and tells how far it is.
+	settle(ctx context.Context, reached func(position uint64)) error
 }
+
+// maxPending is how many events wait at most, but for a batch.
+const maxPending = 10_000
 
 // A replay reads the log through a filter.
 type replay struct {
@@ -75,7 +79,7 @@ type replay struct {
 	defects                  defects
 }
 
-// errFull ends a reading of the log for the sink to settle.
+// errFull ends a reading of the log: as much is pending as may be.
 var errFull = errors.New("the sink is full")
 
 // run gives what the filter keeps to the sink.
@@ -106,16 +110,21 @@ func (r *replay) readLog(ctx context.Context, to sink) error {
 	if err != nil {
 		return err
 	}
+	reached := func(position uint64) {
+		if r.bar != nil {
+			r.bar.show("reading the log", "events", position-first, last-first)
+		}
+	}
 	for at := first; at < last; {
 		err := r.log.Read(ctx, at, last, replayBatch, func(batch []domain.Recorded) error {
 			at = batch[len(batch)-1].Position
-			if r.bar != nil {
-				r.bar.show("reading the log", "events", at-first, last-first)
-			}
 			if err := r.give(batch, to); err != nil {
 				return err
 			}
-			if to.full() {
+			switch n := to.pending(); {
+			case n == 0:
+				reached(at)
+			case n >= maxPending:
 				return errFull
 			}
 			return nil
@@ -123,9 +132,10 @@ func (r *replay) readLog(ctx context.Context, to sink) error {
 		if err != nil && !errors.Is(err, errFull) {
 			return err
 		}
-		if err := to.settle(ctx); err != nil {
+		if err := to.settle(ctx, reached); err != nil {
 			return err
 		}
+		reached(at)
 	}
 	return nil
 }
@@ -181,15 +191,15 @@ func (r *replay) readSessions(ctx context.Context, to sink) (whole bool, err err
 	for _, err := range broken {
 		r.defects.tell(err)
 	}
-	return true, to.settle(ctx)
+	return true, to.settle(ctx, func(uint64) {})
 }
 
 // A writerSink writes the events.
 type writerSink struct{ eventWriter }
 
-func (w writerSink) take(batch []domain.Recorded) error { return w.write(batch) }
-func (writerSink) full() bool                           { return false }
-func (writerSink) settle(context.Context) error         { return nil }
+func (w writerSink) take(batch []domain.Recorded) error       { return w.write(batch) }
+func (writerSink) pending() int                               { return 0 }
+func (writerSink) settle(context.Context, func(uint64)) error { return nil }
 
 // parseTime reads a time as RFC 3339 or in epoch milliseconds; "" is the zero time.
 func parseTime(flag, text string) (time.Time, error) {

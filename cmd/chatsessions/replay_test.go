@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -240,9 +241,27 @@ func TestAReplayToASubjectHasARateAndLeavesTheLogAlone(t *testing.T) {
 			t.Errorf("%v %s, want %d %s", m.Header, m.Data, e.sequence, e.data)
 		}
 	}
-	status, stdout, stderr = republish("audit.copy", "--session", id, "--type", "accepted", "--rate", "0")
-	if want := "1 events were published to audit.copy and confirmed by the server: the first from position 4, the last from position 4.\n"; status != exitDone || stdout != want || stderr != "" {
+	status, stdout, stderr = republish("audit.one", "--session", id, "--type", "accepted", "--rate", "0")
+	if want := "1 events were published to audit.one and confirmed by the server: the first from position 4, the last from position 4.\n"; status != exitDone || stdout != want || stderr != "" {
 		t.Errorf("exit status %d, %q, %q; want %q", status, stdout, stderr, want)
+	}
+	// Broken off, it tells from where to go on.
+	slow := exec.Command(binary, slices.Concat([]string{"replay", "--to-subject", "audit.copy", "--rate", "5"}, s.ofLog())...)
+	var errs output
+	slow.Stderr = &errs
+	if err := slow.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := got.NextMsg(patience); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := slow.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := slow.Wait(); err == nil || !regexp.MustCompile(`go on with --after [1-5]\n$`).MatchString(errs.String()) {
+		t.Errorf("%v, %q", err, errs.String())
 	}
 	for _, subject := range []string{"chat-sessions." + id, "chat-sessions.>", "$JS.API.STREAM.PURGE.CHAT_SESSIONS", "_INBOX.a", "a.*"} {
 		if status, stdout, stderr := republish(subject); status != exitUsage || stdout != "" || !strings.Contains(stderr, "--to-subject") {
