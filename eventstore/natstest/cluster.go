@@ -1,6 +1,7 @@
 package natstest
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -17,7 +18,7 @@ func StartCluster(tb testing.TB, n int) *Cluster {
 }
 
 // StartClusterOf is StartCluster with a say in how each server is run. The
-// configuration file is the cluster's.
+// configuration file is the cluster's where none is given.
 func StartClusterOf(tb testing.TB, configs ...Config) *Cluster {
 	tb.Helper()
 	n := len(configs)
@@ -30,7 +31,7 @@ func StartClusterOf(tb testing.TB, configs ...Config) *Cluster {
 	c := &Cluster{}
 	file := deployed(tb, "cluster.conf")
 	for i, config := range configs {
-		config.File = file
+		config.File = cmp.Or(config.File, file)
 		c.Servers = append(c.Servers, prepare(tb, config, fmt.Sprintf("chat-sessions-%d", i+1),
 			"NATS_CLUSTER_LISTEN="+listen[i],
 			"NATS_CLUSTER_USER=route",
