@@ -83,4 +83,3 @@ var forbiddenRequests = []struct{ subject, body string }{
 
 	{"chat-sessions.x", `{"changes":{},"session":{}}`},
 }
-
