@@ -1,5 +1,4 @@
-// Writes every event of the log to a file, in order and once, however often it is stopped:
-// NATS_URL=nats://billing:password@host:4222 go run ./docs/examples/go billing events.ndjson
+// Writes every event of the log to a file, in order and once, however often it is stopped.
 package main
 
 import (
@@ -12,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/cloudevents/sdk-go/v2/binding/spec"
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -21,25 +21,26 @@ import (
 
 func main() {
 	// What an event does and how far we are is written in one step: line n is event n.
-	file := must(os.OpenFile(os.Args[2], os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600))
+	file := must(os.OpenFile(os.Args[2], os.O_RDWR|os.O_CREATE|os.O_APPEND|os.O_SYNC, 0o600))
 	lines := must(os.ReadFile(file.Name()))
 	done := uint64(bytes.Count(lines, []byte("\n")))
 	must(file, file.Truncate(int64(bytes.LastIndex(lines, []byte("\n"))+1))) // half a line is none
-	js := must(jetstream.NewWithDomain(must(nats.Connect(os.Getenv("NATS_URL"), nats.MaxReconnects(-1))), "CHAT_SESSIONS"))
+	nc := must(nats.Connect(os.Getenv("NATS_URL"), nats.MaxReconnects(-1)))
+	js := must(jetstream.NewWithDomain(nc, "CHAT_SESSIONS"))
 	consumer := must(js.Consumer(context.Background(), "CHAT_SESSIONS", os.Args[1]))
-	consuming := must(consumer.Consume(func(msg jetstream.Msg) {
-		if n := must(msg.Metadata()).Sequence.Stream; n > done { // else its acknowledgement was lost
-			must(fmt.Fprintf(file, "%s\n", must(json.Marshal(cloudEvent(msg)))))
-			must(file, file.Sync())
-			done = n
-		}
-		_ = msg.Ack() // only now the next one comes
-	}, jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { log.Print(err) })))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, consuming.Drain)
-	<-consuming.Closed()
-	must(js, js.Conn().Flush())
+	for ctx.Err() == nil {
+		batch := must(consumer.Fetch(1, jetstream.FetchMaxWait(time.Second)))
+		for msg := range batch.Messages() {
+			if n := must(msg.Metadata()).Sequence.Stream; n > done { // else its acknowledgement was lost
+				must(fmt.Fprintf(file, "%s\n", must(json.Marshal(cloudEvent(msg)))))
+				done = n
+			}
+			must(msg, msg.DoubleAck(context.Background())) // now the next one may come
+		}
+		must(batch, batch.Error())
+	}
 }
 
 func cloudEvent(msg jetstream.Msg) event.Event {
@@ -50,10 +51,9 @@ func cloudEvent(msg jetstream.Msg) event.Event {
 	return e
 }
 
-// must ends the process: the event was not acknowledged, so it comes again.
 func must[T any](v T, err error) T {
 	if err != nil {
-		log.Fatal(err)
+		log.Fatal(err) // whoever runs this starts it again
 	}
 	return v
 }

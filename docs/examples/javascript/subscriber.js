@@ -1,6 +1,5 @@
-// Writes every event of the log to a file, in order and once, however often it is stopped:
-// NATS_URL=nats://billing:password@host:4222 node subscriber.js billing events.ndjson
-import { closeSync, fsyncSync, openSync, readFileSync, truncateSync, writeSync } from "node:fs";
+// Writes every event of the log to a file, in order and once, however often it is stopped.
+import { openSync, readFileSync, truncateSync, writeSync } from "node:fs";
 import { jetstream } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import { CloudEvent } from "cloudevents";
@@ -8,7 +7,7 @@ import { CloudEvent } from "cloudevents";
 const [name, path] = process.argv.slice(2);
 
 // What an event does and how far we are is written in one step: line n is event n.
-const file = openSync(path, "a+", 0o600);
+const file = openSync(path, "as+", 0o600);
 const lines = readFileSync(path);
 let done = lines.toString().split("\n").length - 1;
 truncateSync(path, lines.lastIndexOf("\n") + 1); // half a line is none
@@ -21,20 +20,20 @@ const nc = await connect({
   maxReconnectAttempts: -1,
 });
 const consumer = await jetstream(nc, { domain: "CHAT_SESSIONS" }).consumers.get("CHAT_SESSIONS", name);
-const messages = await consumer.consume();
-for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => messages.close());
+let stopped = false;
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => (stopped = true));
 
-// An error ends the process: the event was not acknowledged, so it comes again.
-for await (const message of messages) {
+// An error ends the process: whoever runs it starts it again.
+while (!stopped) {
+  const message = await consumer.next({ expires: 1_000 });
+  if (message === null) continue;
   if (message.seq > done) { // else its acknowledgement was lost
     writeSync(file, JSON.stringify(cloudEvent(message)) + "\n");
-    fsyncSync(file);
     done = message.seq;
   }
-  message.ack(); // only now the next one comes
+  await message.ackAck(); // now the next one may come
 }
 await nc.drain();
-closeSync(file);
 
 function cloudEvent(message) {
   const attributes = {};
