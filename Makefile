@@ -37,18 +37,21 @@ build: ## Build bin/chatsessions with its version and commit
 	go build -trimpath -ldflags '-X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o bin/chatsessions ./cmd/chatsessions
 
 # What the tests run and `go test` cannot bring: redis-server (a real one),
-# strace (proves the order of fsync and answer), curl (sends the published lines) and a C compiler (the race
-# detector). Debian's redis-server package starts a service when it is installed
-# and at every boot; the tests start servers of their own, so that is prevented.
+# strace (proves the order of fsync and answer), curl (sends the published lines),
+# node and npm (run the example in JavaScript) and a C compiler (the race detector).
+# Debian's redis-server package starts a service when it is installed and at every
+# boot; the tests start servers of their own, so that is prevented.
 .PHONY: deps
 deps: ## Install what the tests need and is missing (Debian packages; sudo when not root)
 	@missing=(); \
 	command -v redis-server >/dev/null || missing+=(redis-server); \
 	command -v strace >/dev/null || missing+=(strace); \
 	command -v curl >/dev/null || missing+=(curl); \
+	command -v node >/dev/null || missing+=(nodejs); \
+	command -v npm >/dev/null || missing+=(npm); \
 	echo '#include <stdlib.h>' | $$(go env CC) -E -x c - >/dev/null 2>&1 || missing+=(gcc libc6-dev); \
 	if [ $${#missing[@]} -eq 0 ]; then \
-	  echo "deps: redis-server, strace, curl and a C compiler are here, nothing to install"; exit 0; \
+	  echo "deps: redis-server, strace, curl, node, npm and a C compiler are here, nothing to install"; exit 0; \
 	fi; \
 	if ! command -v apt-get >/dev/null; then \
 	  echo "deps: missing: $${missing[*]}; there is no apt-get here, please install them by hand" >&2; exit 1; \

@@ -7,9 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -376,52 +374,4 @@ func TestASubscriberOfAClusterConsumesFromEachServerAndDoesNothingElse(t *testin
 	}
 	l.requests(t)
 	l.consumes(t)
-}
-
-func TestASubscriberIsAddedToAServerThatRuns(t *testing.T) {
-	dir, pidFile := configureSubscribers(t, "billing"), filepath.Join(t.TempDir(), "pid")
-	server := natstest.Start(t, natstest.Config{File: filepath.Join(dir, "nats-server.conf"), Args: []string{"--pid", pidFile}})
-	l := &subscribedLog{t: t, server: server, service: startService(t, "--dev", "--nats-url", server.URL()), operator: connect(t, server.URL())}
-	l.write()
-	addConsumer(t, l.operator, "billing")
-	l.billing = connect(t, subscriberURL(server, "billing"))
-	l.consumes(t)
-
-	configureSubscriber(t, dir, "crm", strconv.Quote(subscriberPasswordHash))
-	addConsumer(t, l.operator, "crm")
-	eventually(t, func() error {
-		reload(t, pidFile) // more than once: see deploy/nats/README.md
-		crm, err := nats.Connect(subscriberURL(server, "crm"))
-		if err != nil {
-			return err
-		}
-		defer crm.Close()
-		_, err = crm.Request(strings.Replace(ownNext, "billing", "crm", 1), []byte("1"), 100*time.Millisecond)
-		return err
-	})
-	l.consumes(t)
-	for name, nc := range map[string]*nats.Conn{"operator": l.operator, "billing": l.billing} {
-		if n := nc.Stats().Reconnects; n != 0 {
-			t.Errorf("the connection of %s was lost %d times", name, n)
-		}
-	}
-	if log := l.service.errors.String(); strings.Contains(log, "NATS connection lost") {
-		t.Error("the service lost its connection")
-	}
-}
-
-// reload has a server read its configuration again.
-func reload(t *testing.T, pidFile string) {
-	t.Helper()
-	content, err := os.ReadFile(pidFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(content)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
 }

@@ -21,11 +21,8 @@ const deployedNATS = "../../deploy/nats"
 // model is the subscriber that the deployed files are written for.
 const model = "billing"
 
-// subscriberPassword is that of all subscribers; its hash is by `nats server passwd`.
-const (
-	subscriberPassword     = "subscriber's secret"
-	subscriberPasswordHash = "$2a$04$HBBT8tCOKtu/Ma27IvSUtOnHpwDvcCKyA8ZnV4L/rs1qaZ6P2z4h2" //nolint:gosec // of a test
-)
+// subscriberPassword is that of all subscribers.
+const subscriberPassword = "subscriber's secret"
 
 // configureSubscribers returns a copy of the deployed configuration, to which
 // subscribers were added as its README says.
@@ -35,26 +32,19 @@ func configureSubscribers(t *testing.T, names ...string) (dir string) {
 	if err := os.CopyFS(dir, os.DirFS(deployedNATS)); err != nil {
 		t.Fatal(err)
 	}
+	list := readDeployed(t, "subscribers.conf")
 	for _, name := range names {
 		t.Setenv("NATS_PASSWORD_"+name, fmt.Sprintf("%q", subscriberPassword))
-		configureSubscriber(t, dir, name, "$NATS_PASSWORD_"+name)
+		list += "include " + name + ".conf\n"
+		writeConfig(t, filepath.Join(dir, name+".conf"), strings.ReplaceAll(readDeployed(t, "subscriber.conf"), model, name))
 	}
+	writeConfig(t, filepath.Join(dir, "subscribers.conf"), list)
 	return dir
 }
 
-// configureSubscriber adds a subscriber to a copy of the deployed configuration.
-func configureSubscriber(t *testing.T, dir, name, password string) {
+func writeConfig(t *testing.T, path, content string) {
 	t.Helper()
-	content := strings.NewReplacer("$NATS_PASSWORD_"+model, password, model, name).Replace(readDeployed(t, "subscriber.conf"))
-	if err := os.WriteFile(filepath.Join(dir, name+".conf"), []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	list, err := os.OpenFile(filepath.Join(dir, "subscribers.conf"), os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer list.Close()
-	if _, err := fmt.Fprintf(list, "include %s.conf\n", name); err != nil {
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
