@@ -64,9 +64,10 @@ type Stats struct {
 	Refused  uint64
 	// Gone are the clients that left while their request waited.
 	Gone uint64
+	Feed FeedStats
 }
 
 // Stats returns what is so now.
 func (s *Server) Stats() Stats {
-	return Stats{Commands: s.commands.inFlight.Load(), Refused: s.commands.refused.Load(), Gone: s.connections.gone.Load()}
+	return Stats{Commands: s.commands.inFlight.Load(), Refused: s.commands.refused.Load(), Gone: s.connections.gone.Load(), Feed: s.hub.stats()}
 }

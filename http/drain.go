@@ -106,7 +106,7 @@ func (cs *connections) changed(c net.Conn, to fasthttp.ConnState) {
 		if cs.draining.Load() {
 			own.closeResting()
 		}
-	case fasthttp.StateClosed:
+	case fasthttp.StateClosed, fasthttp.StateHijacked: // closed, or not ours any more
 		own.leave()
 		cs.mu.Lock()
 		defer cs.mu.Unlock()

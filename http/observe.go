@@ -35,12 +35,13 @@ const (
 	EndpointGet
 	EndpointChange
 	EndpointHistory
+	EndpointFeed
 	EndpointOther
 )
 
 // Endpoints lists all of them, so that Endpoints()[e] == e.
 func Endpoints() []Endpoint {
-	return []Endpoint{EndpointCreate, EndpointList, EndpointGet, EndpointChange, EndpointHistory, EndpointOther}
+	return []Endpoint{EndpointCreate, EndpointList, EndpointGet, EndpointChange, EndpointHistory, EndpointFeed, EndpointOther}
 }
 
 // Route returns method and path as the documentation writes them; "other" for both
@@ -57,6 +58,8 @@ func (e Endpoint) Route() (method, path string) {
 		return fiber.MethodPatch, pathSession
 	case EndpointHistory:
 		return fiber.MethodGet, pathHistory
+	case EndpointFeed:
+		return fiber.MethodGet, pathEvents
 	}
 	return "other", "other"
 }
@@ -75,6 +78,9 @@ func endpointOf(ctx *fasthttp.RequestCtx) Endpoint {
 			return EndpointCreate
 		}
 		return EndpointOther
+	}
+	if string(path) == pathEvents && reads {
+		return EndpointFeed
 	}
 	id, ok := bytes.CutPrefix(path, []byte(pathSessions+"/"))
 	id, history := bytes.CutSuffix(id, []byte("/events"))

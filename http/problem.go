@@ -35,6 +35,10 @@ type problem struct {
 	Conflict *conflict    `json:"conflict,omitempty"`
 	// MayHaveBeenWritten is said of every write that was answered with a 503.
 	MayHaveBeenWritten *bool `json:"mayHaveBeenWritten,omitempty"`
+	// LogEnd is where the log ends, said of a position beyond that. LastEventID is where
+	// to resume, said in the last event of a stream.
+	LogEnd      *uint64 `json:"logEnd,omitempty"`
+	LastEventID string  `json:"lastEventId,omitempty"`
 
 	headers map[string]string
 	cause   error // what is logged, and not shown

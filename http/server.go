@@ -73,6 +73,12 @@ type Config struct {
 	// MaxCommands is how many commands (POST and PATCH) may be in flight; one more is
 	// refused. 0 is no limit.
 	MaxCommands int
+	// Feed is the log for readers of the feed. MaxReaders is how many of them there may
+	// be, 0 for no limit; FeedHeartbeat how often each of them gets a sign of life, 0 for
+	// DefaultFeedHeartbeat.
+	Feed          FeedLog
+	MaxReaders    int
+	FeedHeartbeat time.Duration
 	// Observe, where it is set, is told of every request.
 	Observe Observer
 	Now     func() time.Time
@@ -101,6 +107,7 @@ const (
 	pathSessions = "/chat-sessions"
 	pathSession  = "/chat-sessions/:id"
 	pathHistory  = "/chat-sessions/:id/events"
+	pathEvents   = "/chat-sessions/events"
 )
 
 // A Server serves the REST interface.
@@ -111,6 +118,7 @@ type Server struct {
 	commands    commands
 	histories   chan struct{} // holds one for each long history that is being read
 	connections connections
+	hub         *hub          // of the feed
 	ended       chan struct{} // closed when nobody waits any more
 	end         func()        // closes it
 }
@@ -120,6 +128,7 @@ func NewServer(c Config) *Server {
 	s := &Server{Config: c, limits: newRateLimiter(c.RateLimit, c.Now)}
 	s.commands.limit = int64(c.MaxCommands)
 	s.histories = make(chan struct{}, longHistories)
+	s.hub = newHub(c.Feed, c.Tokens, c.Logger, c.MaxReaders, c.FeedHeartbeat)
 	s.ended = make(chan struct{})
 	s.end = sync.OnceFunc(func() { close(s.ended) })
 	s.app = fiber.New(fiber.Config{
@@ -140,13 +149,16 @@ func NewServer(c Config) *Server {
 	s.app.Use(s.trace, recover.New(recover.Config{EnableStackTrace: true, StackTraceHandler: s.logPanic}), takeBody, checkHead)
 	s.app.Post(pathSessions, s.authenticate, s.admit, s.create)
 	s.app.Get(pathSessions, s.authenticate, s.list)
+	s.app.Get(pathEvents, s.authenticate, s.events)
+	s.app.All(pathEvents, methodNotAllowed)
 	s.app.Get(pathSession, s.authenticate, s.get)
 	s.app.Patch(pathSession, s.authenticate, s.admit, s.change)
 	s.app.Get(pathHistory, s.authenticate, s.history)
 
 	handle := s.app.Handler()
 	s.app.Server().ConnState = s.connections.changed
-	s.app.Server().CloseOnShutdown = true // tells clients to take their next request elsewhere
+	s.app.Server().KeepHijackedConns = true // they are the feed's
+	s.app.Server().CloseOnShutdown = true   // tells clients to take their next request elsewhere
 	s.app.Server().Handler = func(ctx *fasthttp.RequestCtx) {
 		if !begin(ctx.Conn()) {
 			// It is being closed by whoever found it resting; an answer, an empty 200 if
@@ -187,10 +199,11 @@ func (s *Server) Serve(l net.Listener) error {
 }
 
 // Shutdown stops listening and returns when the requests in flight have been
-// answered, or ctx ends.
+// answered and the readers of the feed sent away, or ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error {
 	defer s.end()
 	s.connections.drain()
+	s.hub.close(ctx)
 	return s.app.ShutdownWithContext(ctx)
 }
 

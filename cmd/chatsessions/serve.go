@@ -32,6 +32,9 @@ type serveCommand struct {
 	OpsListen   string `placeholder:"HOST:PORT" help:"Address for operators: /metrics, /healthz, /readyz and /debug/pprof/, without a token. Off unless given."`
 	MaxCommands int    `default:"2048" placeholder:"N" help:"POSTs and PATCHes in flight, at most (${default}); one more is refused with a 503 at once. 0 is no limit."`
 
+	MaxReaders    int           `default:"16384" placeholder:"N" help:"Streams of GET /chat-sessions/events at once, at most (${default}); one more is a 503. Each is an open file. 0 is no limit."`
+	FeedHeartbeat time.Duration `default:"15s" placeholder:"DURATION" help:"How often such a stream shows that it lives, and its token is checked again (${default})."`
+
 	RateLimit float64 `default:"0" placeholder:"N" help:"Requests a second that an account may make; 0, the default, is no limit."`
 
 	LogLevel  slog.Level `default:"info" help:"debug, info, warn or error."`
@@ -41,6 +44,10 @@ type serveCommand struct {
 // drainTimeout bounds how long the requests in flight may take to end: longer
 // than any of them may take.
 const drainTimeout = 15 * time.Second
+
+// minHeartbeat is the least time between two heartbeats of the feed: beyond that they
+// would be a load.
+const minHeartbeat = 100 * time.Millisecond
 
 // Run serves until ctx ends, and drains.
 func (c serveCommand) Run(ctx context.Context, s streams) error {
@@ -126,8 +133,9 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 			return nil
 		}
 		server := chathttp.NewServer(chathttp.Config{
-			Log: measured.log(stores.log), Reads: measured.reads(reads), Tokens: tokens,
+			Log: measured.log(stores.log), Feed: stores.log, Reads: measured.reads(reads), Tokens: tokens,
 			WriteWait: projections.Bound, RateLimit: c.RateLimit, MaxCommands: c.MaxCommands,
+			MaxReaders: c.MaxReaders, FeedHeartbeat: c.FeedHeartbeat,
 			Observe: measured.requests(), Now: now, Logger: logger,
 		})
 		for _, d := range events.Documents() {
@@ -219,6 +227,12 @@ func (c serveCommand) check() error {
 	}
 	if c.MaxCommands < 0 {
 		return fmt.Errorf("--max-commands %d: want a number of commands, or 0 for no limit", c.MaxCommands)
+	}
+	if c.MaxReaders < 0 {
+		return fmt.Errorf("--max-readers %d: want a number of streams, or 0 for no limit", c.MaxReaders)
+	}
+	if c.FeedHeartbeat < minHeartbeat {
+		return fmt.Errorf("--feed-heartbeat %s: want at least %s", c.FeedHeartbeat, minHeartbeat)
 	}
 	if !c.Dev && c.AuthTokens == "" {
 		return errors.New("no way to check tokens: set --auth-tokens FILE (chatsessions token makes its lines), or --dev to try the service out")

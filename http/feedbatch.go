@@ -1,0 +1,112 @@
+package http
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"strings"
+
+	"chatsessions/domain"
+)
+
+// A feedBatch is adjacent events of the log as they are sent, written once for all
+// readers. It is not changed any more when anybody else has it.
+type feedBatch struct {
+	last   uint64 // position of the last event, also of one that was left out
+	bytes  []byte // the events as server-sent events, one behind the other
+	events []feedEvent
+}
+
+// A feedEvent is one event of a batch, and what decides who gets it.
+type feedEvent struct {
+	position   uint64
+	start, end int // where it is in the batch's bytes
+	typ        domain.EventType
+	actor      string
+	session    domain.Session // after the event; only ID, CreatedBy and Participants
+	unreadable bool           // the log has something there that is no event
+}
+
+// newFeedBatch makes a batch of the events that are to be kept.
+func newFeedBatch(recorded []domain.Recorded, keep func(*feedEvent) bool) *feedBatch {
+	b := &feedBatch{last: recorded[len(recorded)-1].Position}
+	for i := range recorded {
+		r := &recorded[i]
+		e := feedEvent{position: r.Position, session: domain.Session{ID: r.Session.ID}, start: len(b.bytes)}
+		if r.Unreadable != nil {
+			e.unreadable = true
+		} else {
+			e.typ, e.actor = r.Record.Event.Type, r.Record.Request.Actor
+			e.session.CreatedBy, e.session.Participants = r.Session.CreatedBy, r.Session.Participants
+		}
+		if !keep(&e) {
+			continue
+		}
+		b.bytes = appendEvent(b.bytes, r)
+		e.end = len(b.bytes)
+		b.events = append(b.events, e)
+	}
+	return b
+}
+
+// size is how many bytes the batch takes, about.
+func (b *feedBatch) size() int { return len(b.bytes) + 256*len(b.events) }
+
+// wantedBy returns which of the events a reader gets.
+func (b *feedBatch) wantedBy(r *feedReader) []int {
+	var wanted []int
+	for i := range b.events {
+		if b.events[i].position > r.after && r.gets(&b.events[i]) {
+			wanted = append(wanted, i)
+		}
+	}
+	return wanted
+}
+
+// appendEvent writes an event of the log as a server-sent event.
+func appendEvent(b []byte, r *domain.Recorded) []byte {
+	if r.Unreadable != nil {
+		p := unavailable(r.Unreadable, "what the log has at position %d, of session %s, cannot be read as an event", r.Position, r.Session.ID)
+		return appendProblem(b, "unreadable", r.Position, p)
+	}
+	b = append(appendID(b, r.Position), "event: "...)
+	b = append(b, oneLine.Replace(string(r.Record.Event.Type))...)
+	b = append(b, "\ndata: "...)
+	start := len(b)
+	b = r.Record.AppendCloudEvent(b)
+	// The service writes JSON without line breaks, which would end the data here.
+	if bytes.ContainsAny(b[start:], "\r\n") {
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, b[start:]); err == nil {
+			b = append(b[:start], compact.Bytes()...)
+		}
+	}
+	return append(b, "\n\n"...)
+}
+
+var oneLine = strings.NewReplacer("\r", " ", "\n", " ")
+
+func appendID(b []byte, position uint64) []byte {
+	b = strconv.AppendUint(append(b, "id: "...), position, 10)
+	return append(b, '\n')
+}
+
+// appendProblem writes a problem as a server-sent event.
+func appendProblem(b []byte, name string, position uint64, p *problem) []byte {
+	shown := *p
+	shown.Instance, shown.LastEventID = pathEvents, strconv.FormatUint(position, 10)
+	data, err := json.Marshal(shown)
+	if err != nil {
+		panic(err) // there is nothing in it that cannot be encoded
+	}
+	b = append(appendID(b, position), "event: "+name+"\ndata: "...)
+	return append(append(b, data...), "\n\n"...)
+}
+
+// appendHeartbeat writes what shows that the stream lives. Its id moves the place from
+// which the client resumes, which for a reader with narrow filters would else stay far
+// behind: an event without data is not dispatched, but its id counts (HTML Living
+// Standard, section 9.2.6).
+func appendHeartbeat(b []byte, position uint64) []byte {
+	return append(appendID(append(b, ": heartbeat\n"...), position), '\n')
+}
