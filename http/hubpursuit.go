@@ -156,6 +156,9 @@ func (p *pursuit) catchUp(upTo uint64) error {
 	case <-p.ctx.Done():
 		return context.Cause(p.ctx)
 	}
+	if err := p.hub.check(p.r); err != nil { // clients that gave up while they waited take no turn
+		return err
+	}
 	if found, ok := p.sessionEvents(upTo); ok {
 		if len(found) > 0 {
 			if err := p.sendRead(found); err != nil {
