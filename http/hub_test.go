@@ -143,7 +143,7 @@ var uuids = func() (ids []string) {
 // with filters, from the past and from now, quick and slow, while events are written, and
 // a hub that keeps so little that they all end up everywhere.
 func TestEveryReaderGetsEveryEventOnceAndInOrder(t *testing.T) {
-	const total, readers = 3000, 40
+	const total, readers = 1500, 25
 	rig := newHubRig(t, func(l *hubLimits) { l.batch, l.ringEvents, l.stepEvents, l.historyMost, l.rooms = 7, 60, 200, 100, 3 })
 	accounts := []string{"alice", "bob", "carol", "dave"}
 	var running sync.WaitGroup
@@ -196,7 +196,7 @@ func TestEveryReaderGetsEveryEventOnceAndInOrder(t *testing.T) {
 					}
 				}
 				_ = conn.Close()
-				if end := rig.head(); end == total && len(c.got) == len(expected(rig.log.snapshot(), c.caller, c.after, c.query)) {
+				if rig.head() == total && len(c.got) == len(expected(rig.log.snapshot(), c.caller, c.after, c.query)) {
 					return
 				}
 			}
@@ -447,7 +447,7 @@ func TestClosingEndsEveryStreamAtOnce(t *testing.T) {
 }
 
 func TestOnlySomeReadersReadTheLogAtOnce(t *testing.T) {
-	const readers, events = 100, 500
+	const readers, events = 40, 200
 	rig := newHubRig(t, func(l *hubLimits) { l.ringEvents, l.stepEvents, l.batch = 10, 50, 10 })
 	for range events {
 		rig.log.append(uuids[0], "alice")
@@ -586,17 +586,5 @@ func TestTheQueryOfTheFeed(t *testing.T) {
 		if !errors.As(err, &p) || p.Status != 400 || !strings.Contains(p.Detail, says) {
 			t.Errorf("%s: %v", query, err)
 		}
-	}
-}
-
-func TestAStreamWaitsForNoGoroutine(t *testing.T) {
-	rig := newHubRig(t, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	for range 50 {
-		rig.connect(everybody, 0, "", 0)
-	}
-	if got := rig.stats(); got.Readers != 50 || got.CatchingUp != 0 || ctx.Err() != nil {
-		t.Errorf("%+v", got)
 	}
 }
