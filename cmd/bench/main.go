@@ -22,11 +22,12 @@ import (
 )
 
 type options struct {
-	Measure     []string      `enum:"writes,durability,cluster,size,reads,lag,stale,memory,rebuild,lists" default:"writes,durability,cluster,size,reads,lag,stale,memory,rebuild,lists" help:"What to measure, of: ${enum} (all of them)."`
+	Measure     []string      `enum:"writes,durability,cluster,size,reads,lag,stale,feed,memory,rebuild,lists" default:"writes,durability,cluster,size,reads,lag,stale,feed,memory,rebuild,lists" help:"What to measure, of: ${enum} (all of them)."`
 	Duration    time.Duration `default:"5s" help:"How long each load lasts (${default})."`
 	Rounds      int           `default:"3" help:"How often service and baseline alternate; the median counts (${default})."`
 	Connections []int         `default:"1,64,256,1024" help:"Connections of the writes, and messages in flight of their baseline (${default})."`
 	Sessions    int           `default:"1000000" help:"Sessions in the large logs (${default}); answers looked at for stale, up to 100,000."`
+	Readers     int           `default:"10000" help:"Idle readers of the feed (${default}). Each is an open file here and one in the service."`
 	Payload     int           `default:"900" help:"Bytes of a baseline's message; an event of the service has about as many with its headers (${default})."`
 	Dir         string        `type:"path" help:"Where logs lie while it runs, on the disk that is to be measured; not in memory. Default: where temporary files go."`
 	JSON        string        `name:"json" type:"path" placeholder:"FILE" help:"Where the figures go as JSON. Default: below the table."`
@@ -99,7 +100,7 @@ func (o options) run(ctx context.Context) (err error) {
 		run  func(context.Context) error
 	}{
 		{"writes", b.writes}, {"durability", b.durability}, {"cluster", b.cluster}, {"size", b.size},
-		{"reads", b.reads}, {"lag", b.lag}, {"stale", b.stale},
+		{"reads", b.reads}, {"lag", b.lag}, {"stale", b.stale}, {"feed", b.feed},
 		{"memory", b.memory}, {"rebuild", b.rebuild}, {"lists", b.lists}, // in this order: lists adds sessions
 	} {
 		if !slices.Contains(o.Measure, measurement.name) {
