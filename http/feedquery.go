@@ -37,7 +37,7 @@ func parseFeedQuery(text string) (q feedQuery, err error) {
 			return q, badRequest("%s is not a parameter of the feed; there are session, type, account and after", p.key)
 		case len(p.path) > 1 && !several:
 			return q, badRequest("%s is not an operator for %s; there is equality%s", p.key, name, orSeveral(name))
-		case again && !(several && before), !several && strings.HasSuffix(p.key, "]"):
+		case again && (!several || !before), !several && strings.HasSuffix(p.key, "]"):
 			return q, badRequest("%s is given twice, or as an array%s", p.key, orSeveral(name))
 		}
 		given[name] = several

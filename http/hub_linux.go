@@ -1,6 +1,7 @@
 package http
 
 import (
+	"errors"
 	"net"
 	"syscall"
 	"time"
@@ -21,7 +22,7 @@ func tryWrite(c net.Conn, b []byte) (n int, err error) {
 	var failed error
 	err = raw.Write(func(fd uintptr) bool {
 		for {
-			if n, failed = unix.Write(int(fd), b); failed != unix.EINTR {
+			if n, failed = unix.Write(int(fd), b); !errors.Is(failed, unix.EINTR) {
 				return true
 			}
 		}
@@ -29,7 +30,7 @@ func tryWrite(c net.Conn, b []byte) (n int, err error) {
 	if err == nil {
 		err = failed
 	}
-	if err == unix.EAGAIN {
+	if errors.Is(err, unix.EAGAIN) {
 		err = nil
 	}
 	return max(n, 0), err

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"syscall"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
@@ -49,5 +50,16 @@ func tuneMemory(logger *slog.Logger) (caughtUp func()) {
 		if os.Getenv("GOGC") == "" && limit < math.MaxInt64 { // without a limit the heap would grow beyond all bounds
 			debug.SetGCPercent(collectAt)
 		}
+	}
+}
+
+// checkOpenFiles warns where the process may not have as many open files as its readers
+// of the feed and everything else need: then it would not even accept a connection.
+func checkOpenFiles(readers int, logger *slog.Logger) {
+	const others = 4096 // connections of clients, NATS and Redis, files of the log
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil && uint64(readers)+others > limit.Cur {
+		logger.Warn("so many readers of the feed could use up the open files that the process may have; raise the limit (ulimit -n, LimitNOFILE), or lower --max-readers",
+			"limit", limit.Cur, "max readers", readers)
 	}
 }

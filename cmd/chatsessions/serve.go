@@ -32,7 +32,7 @@ type serveCommand struct {
 	OpsListen   string `placeholder:"HOST:PORT" help:"Address for operators: /metrics, /healthz, /readyz and /debug/pprof/, without a token. Off unless given."`
 	MaxCommands int    `default:"2048" placeholder:"N" help:"POSTs and PATCHes in flight, at most (${default}); one more is refused with a 503 at once. 0 is no limit."`
 
-	MaxReaders    int           `default:"16384" placeholder:"N" help:"Streams of GET /chat-sessions/events at once, at most (${default}); one more is a 503. Each is an open file. 0 is no limit."`
+	MaxReaders    int           `default:"12288" placeholder:"N" help:"Streams of GET /chat-sessions/events at once, at most (${default}); one more is a 503. Each is an open file. 0 is no limit."`
 	FeedHeartbeat time.Duration `default:"15s" placeholder:"DURATION" help:"How often such a stream shows that it lives, and its token is checked again (${default})."`
 
 	RateLimit float64 `default:"0" placeholder:"N" help:"Requests a second that an account may make; 0, the default, is no limit."`
@@ -142,6 +142,7 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 			server.Static(d.Path, d.MediaType, d.Content)
 		}
 		measured.server(server)
+		checkOpenFiles(c.MaxReaders, logger)
 		api.Store(server)
 		return c.serveHTTP(running, listener, server, s.out, logger)
 	})
