@@ -20,6 +20,11 @@ const (
 	EventCorrected EventType = "chat-session.corrected" // a recorded stamp or reason was corrected
 )
 
+// EventTypes lists all types of events.
+func EventTypes() []EventType {
+	return []EventType{EventCreated, EventStarted, EventAccepted, EventRejected, EventFinished, EventUpdated, EventCorrected}
+}
+
 // An Event is a fact about a session. It carries what it changed and the whole
 // session after it, so that a reader of one event needs no second look.
 type Event struct {

@@ -27,13 +27,11 @@ var lifts = upcaster{}
 // today holds the shapes that are written today, by their ce-dataschema: by the path too,
 // which was the name of the first shapes at first. It is looked into for every event that
 // is read, and saves making the name for the comparison.
-var today = tabulate(
-	domain.EventCreated, domain.EventStarted, domain.EventAccepted, domain.EventRejected,
-	domain.EventFinished, domain.EventUpdated, domain.EventCorrected)
+var today = tabulate()
 
-func tabulate(types ...domain.EventType) map[string]domain.EventType {
-	table := make(map[string]domain.EventType, len(types))
-	for _, t := range types {
+func tabulate() map[string]domain.EventType {
+	table := map[string]domain.EventType{}
+	for _, t := range domain.EventTypes() {
 		table[t.Schema()], table[t.SchemaPath()] = t, t
 	}
 	return table

@@ -66,7 +66,7 @@ func (q *feedQuery) add(p param) error {
 		}
 		q.sessions = append(q.sessions, p.value)
 	case "type":
-		if !slices.Contains(eventTypes(), domain.EventType(p.value)) {
+		if !slices.Contains(domain.EventTypes(), domain.EventType(p.value)) {
 			return badRequest("%s: %q is not a type of event; there are %s", p.key, p.value, eventTypeNames())
 		}
 		q.types = append(q.types, domain.EventType(p.value))
@@ -85,18 +85,9 @@ func (q *feedQuery) add(p param) error {
 	return nil
 }
 
-// eventTypes lists the types of events.
-func eventTypes() []domain.EventType {
-	types := []domain.EventType{domain.EventCreated}
-	for _, t := range domain.Transitions() {
-		types = append(types, t.EventType())
-	}
-	return append(types, domain.EventUpdated, domain.EventCorrected)
-}
-
 func eventTypeNames() string {
 	var names []string
-	for _, t := range eventTypes() {
+	for _, t := range domain.EventTypes() {
 		names = append(names, string(t))
 	}
 	return strings.Join(names, ", ")

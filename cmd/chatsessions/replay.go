@@ -179,10 +179,7 @@ const eventTypePrefix = "chat-session."
 
 // parseTypes reads types of events, with or without the prefix.
 func parseTypes(texts []string) ([]domain.EventType, error) {
-	known := []domain.EventType{
-		domain.EventCreated, domain.EventStarted, domain.EventAccepted, domain.EventRejected,
-		domain.EventFinished, domain.EventUpdated, domain.EventCorrected,
-	}
+	known := domain.EventTypes()
 	var types []domain.EventType
 	for _, text := range texts {
 		typ := domain.EventType(eventTypePrefix + strings.TrimPrefix(text, eventTypePrefix))
