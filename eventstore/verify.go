@@ -1,0 +1,290 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"chatsessions/domain"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+)
+
+// VerifyOptions are what a verification can be told; the zero value will do.
+type VerifyOptions struct {
+	// Defect, where it is set, is told each defect as it is found, in the order of the
+	// log. Its error ends the verification.
+	Defect func(domain.Defect) error
+	// Progress, where it is set, is told how far the log was read, now and then.
+	Progress func(position, end uint64)
+	// Memory is about how many bytes are kept of the sessions' states; 0 is 64 MB.
+	Memory int
+}
+
+// A Verified is what came of a verification.
+type Verified struct {
+	End      uint64 // up to which position the log was read: its end when it began
+	Events   uint64 // readable ones
+	Sessions uint64 // that were created
+	Defects  uint64
+}
+
+// defaultVerifyMemory is of some 60,000 sessions. One that was not written for longer
+// is read again, from the position to which ce-previous leads.
+const defaultVerifyMemory = 64 << 20
+
+// Verify reads the whole log and tells every defect: each event is checked by
+// domain.Check against the session before it, and each has to be the only one that
+// follows the one before it. It writes nothing, and its memory does not grow with the
+// log. Lost connections are made good, as Follow does.
+func (l *Log) Verify(ctx context.Context, o VerifyOptions) (Verified, error) {
+	if o.Defect == nil {
+		o.Defect = func(domain.Defect) error { return nil }
+	}
+	if o.Progress == nil {
+		o.Progress = func(uint64, uint64) {}
+	}
+	if o.Memory == 0 {
+		o.Memory = defaultVerifyMemory
+	}
+	v := &verification{VerifyOptions: o, log: l, newest: newRecent(o.Memory), claims: newClaims()}
+	if err := v.run(ctx); err != nil {
+		return v.done, fmt.Errorf("verify the log: %w", err)
+	}
+	return v.done, nil
+}
+
+// A verification is one call of Verify.
+type verification struct {
+	VerifyOptions
+	log    *Log
+	newest *recent
+	claims claims
+	read   uint64 // position of the last message
+	batch  string // the atomic write that it is part of, and that goes on
+	done   Verified
+}
+
+// verifyBatch is how many events are decoded and looked up at once.
+const verifyBatch = 512
+
+func (v *verification) run(ctx context.Context) error {
+	// The log may say that it goes further than it does: what was there was removed.
+	end, err := v.log.lastSequence(ctx)
+	if err != nil {
+		return unavailable("end of the log", err)
+	}
+	last, err := v.log.get(ctx, leader, `{"last_by_subj":"`+subjectPrefix+`*"}`)
+	switch {
+	case errors.Is(err, errNoMessage):
+		last = &storedMsg{}
+	case err != nil:
+		return unavailable("newest event", err)
+	}
+	v.done.End = max(end, last.sequence)
+	v.Progress(0, v.done.End)
+
+	// Three steps, each in a goroutine of its own: read, decode, check.
+	raw, decoded := make(chan []*storedMsg, 2), make(chan []examined, 2)
+	all, ctx := errgroup.WithContext(ctx)
+	all.Go(func() error {
+		defer close(raw)
+		return v.log.scan(ctx, last.sequence, verifyBatch, func(batch []*storedMsg) error {
+			return send(ctx, raw, batch)
+		})
+	})
+	all.Go(func() error {
+		defer close(decoded)
+		for batch := range raw {
+			events := make([]examined, len(batch))
+			for i, m := range batch {
+				events[i] = examine(m)
+			}
+			if err := send(ctx, decoded, events); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	all.Go(func() error {
+		for events := range decoded {
+			if err := v.check(ctx, events); err != nil {
+				return err
+			}
+			v.Progress(v.read, v.done.End)
+		}
+		return nil
+	})
+	if err := all.Wait(); err != nil {
+		return err
+	}
+	return v.finish()
+}
+
+func send[T any](ctx context.Context, to chan<- T, value T) error {
+	select {
+	case to <- value:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// An examined is a message of the log, read.
+type examined struct {
+	domain.Recorded
+	batch string   // the atomic write that it is part of, "" for none
+	goes  bool     // that goes on behind it
+	wrong []string // with what the Record does not hold of the envelope
+}
+
+func examine(m *storedMsg) examined {
+	e := examined{Recorded: recordedIn(m), batch: batchOf(m), goes: unfinished(m)}
+	if e.Unreadable != nil {
+		return e
+	}
+	for _, header := range []struct{ name, want string }{
+		{headerSource, domain.EventSource},
+		{headerDataContentType, domain.EventDataType},
+		{headerDataSchema, e.Record.Event.Type.Schema()},
+	} {
+		if got, err := headerValue(m.header, header.name); err != nil || got != header.want {
+			e.wrong = append(e.wrong, fmt.Sprintf("%s is %q, not %q", header.name, got, header.want))
+		}
+	}
+	if id, err := uuid.Parse(e.EventID); err != nil || id.Version() != 7 {
+		e.wrong = append(e.wrong, fmt.Sprintf("%s is %q, not a UUIDv7", headerID, e.EventID))
+	}
+	return e
+}
+
+func (v *verification) found(d domain.Defect) error {
+	v.done.Defects++
+	return v.Defect(d)
+}
+
+// check checks some events.
+func (v *verification) check(ctx context.Context, events []examined) error {
+	looked, err := v.lookUp(ctx, events)
+	if err != nil {
+		return err
+	}
+	for i := range events {
+		e := &events[i]
+		if err := v.sequel(e); err != nil {
+			return err
+		}
+		id := e.Session.ID
+		known := v.newest.get(id)
+		if known == nil {
+			known = &lastState{}
+		}
+		if e.Unreadable != nil {
+			cause := e.Unreadable
+			var unreadable *UnreadableError
+			if errors.As(cause, &unreadable) {
+				cause = unreadable.Err
+			}
+			if err := v.found(domain.Defect{Kind: domain.DefectUnreadable, SessionID: id, Position: e.Position, Detail: cause.Error()}); err != nil {
+				return err
+			}
+			known.unreadable = e.Position
+			v.newest.put(id, known)
+			continue
+		}
+		if err := v.event(ctx, e, known, looked[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sequel checks that nothing is missing between the message before and this one.
+func (v *verification) sequel(e *examined) error {
+	if e.Position > v.read+1 {
+		if err := v.missing(v.read+1, e.Position-1); err != nil {
+			return err
+		}
+	}
+	if v.batch != "" && v.batch != e.batch {
+		if err := v.torn(); err != nil {
+			return err
+		}
+	}
+	v.read, v.batch = e.Position, ""
+	if e.goes {
+		v.batch = e.batch
+	}
+	return nil
+}
+
+func (v *verification) missing(from, to uint64) error {
+	detail := "there is no message at this position"
+	if to > from {
+		detail = fmt.Sprintf("there are no messages at positions %d to %d", from, to)
+	}
+	return v.found(domain.Defect{Kind: domain.DefectMissing, Position: from, Detail: detail})
+}
+
+func (v *verification) torn() error {
+	return v.found(domain.Defect{
+		Kind: domain.DefectMissing, Position: v.read,
+		Detail: "the message is part of an atomic write, and the rest of that write is not there",
+	})
+}
+
+// finish checks that the log ends as it says.
+func (v *verification) finish() error {
+	if v.batch != "" {
+		if err := v.torn(); err != nil {
+			return err
+		}
+	}
+	if v.read < v.done.End {
+		if err := v.missing(v.read+1, v.done.End); err != nil {
+			return err
+		}
+	}
+	v.Progress(v.done.End, v.done.End)
+	return nil
+}
+
+// event checks a readable event, given what is known of its session.
+func (v *verification) event(ctx context.Context, e *examined, known *lastState, looked *looked) error {
+	r := e.Record
+	v.done.Events++
+	for _, wrong := range e.wrong {
+		if err := v.found(domain.Defect{Kind: domain.DefectEnvelope, SessionID: e.Session.ID, Position: e.Position, Detail: wrong}); err != nil {
+			return err
+		}
+	}
+	before, chain, err := v.before(ctx, r, known, looked)
+	if err != nil {
+		return err
+	}
+	if chain != nil {
+		if err := v.found(*chain); err != nil {
+			return err
+		}
+	}
+	if before != nil && !before.Exists() {
+		v.done.Sessions++
+	}
+	defects, folded := domain.Check(before, r)
+	if len(defects) > 0 && known.folded != nil && before == known.session {
+		// The event before was falsified: this one may go on from what it was.
+		if others, led := domain.Check(known.folded, r); len(others) < len(defects) {
+			defects, folded = others, led
+		}
+	}
+	for _, d := range defects {
+		if err := v.found(d); err != nil {
+			return err
+		}
+	}
+	v.claims.add(r)
+	session := r.Event.Session
+	v.newest.put(session.ID, &lastState{position: r.Position, session: &session, folded: folded, unreadable: known.unreadable})
+	return nil
+}

@@ -1,0 +1,246 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"strconv"
+
+	"chatsessions/domain"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// A lastState is what a verification knows of a session.
+type lastState struct {
+	position   uint64          // of its newest event that could be read
+	session    *domain.Session // after it; nil if there was none
+	folded     *domain.Session // to what that event's changes fold, where that is something else
+	unreadable uint64          // position of its newest message that is no event
+}
+
+// recent keeps the states of the sessions that were written last, in two halves: when
+// the newer one is full, the older one is dropped.
+type recent struct {
+	room         int // bytes of one half
+	used         int
+	newer, older map[string]*lastState
+}
+
+func newRecent(memory int) *recent {
+	return &recent{room: memory / 2, newer: map[string]*lastState{}, older: map[string]*lastState{}}
+}
+
+// get returns nil for a session that is not known.
+func (r *recent) get(id string) *lastState {
+	if s, ok := r.newer[id]; ok {
+		return s
+	}
+	return r.older[id]
+}
+
+func (r *recent) put(id string, s *lastState) {
+	if _, ok := r.newer[id]; !ok {
+		if s.session != nil {
+			r.used += int(weight(&domain.Record{Event: domain.Event{Session: *s.session}}))
+		} else {
+			r.used += len(id) + 100
+		}
+	}
+	r.newer[id] = s
+	if r.used > r.room {
+		r.newer, r.older, r.used = make(map[string]*lastState, len(r.newer)), r.newer, 0
+	}
+}
+
+// claims remembers which events have been named as the one before, and which sessions
+// have been created, each by one bit or two in a table (a Bloom filter): it never
+// forgets, and it may take one for another. The bigger the log, the more often it does;
+// then the log is asked.
+type claims struct {
+	seed maphash.Seed
+	bits []uint64
+}
+
+// claimBits is the size of the table: 32 MB. With ten million events, one claim in
+// two hundred is looked up in vain.
+const claimBits = 1 << 28
+
+func newClaims() claims { return claims{maphash.MakeSeed(), make([]uint64, claimBits/64)} }
+
+// places of an event's claim in the table.
+func (c claims) places(r *domain.Record) (one, other uint64) {
+	var h uint64
+	if r.Previous == 0 {
+		h = maphash.String(c.seed, r.Event.Session.ID)
+	} else {
+		h = maphash.Comparable(c.seed, r.Previous)
+	}
+	return h % claimBits, (h >> 32) % claimBits
+}
+
+func (c claims) add(r *domain.Record) {
+	one, other := c.places(r)
+	c.bits[one/64] |= 1 << (one % 64)
+	c.bits[other/64] |= 1 << (other % 64)
+}
+
+// has says whether the claim may have been made before.
+func (c claims) has(r *domain.Record) bool {
+	one, other := c.places(r)
+	return c.bits[one/64]&(1<<(one%64)) != 0 && c.bits[other/64]&(1<<(other%64)) != 0
+}
+
+// A looked is what the log says of an event's place in its session.
+type looked struct {
+	claimed *domain.Record // at the position to which ce-previous leads
+	err     error          // why there is none
+	// rival is an event of the session that makes the same claim: it follows the same
+	// event, or comes before what should be the first. 0 for none.
+	rival uint64
+}
+
+// lookups is how many questions the log is asked at once.
+const lookups = 32
+
+// lookUp asks the log about those of the events whose sessions are not known: nil for
+// each of the others.
+func (v *verification) lookUp(ctx context.Context, events []examined) ([]*looked, error) {
+	all := make([]*looked, len(events))
+	first := map[string]bool{}
+	asking, ctx := errgroup.WithContext(ctx)
+	asking.SetLimit(lookups)
+	for i := range events {
+		r := events[i].Record
+		if r == nil || first[r.Event.Session.ID] {
+			continue
+		}
+		first[r.Event.Session.ID] = true
+		doubtful := v.claims.has(r)
+		if v.newest.get(r.Event.Session.ID) != nil || r.Previous == 0 && !doubtful {
+			continue
+		}
+		asking.Go(func() (err error) {
+			all[i], err = v.ask(ctx, r, doubtful)
+			return err
+		})
+	}
+	return all, asking.Wait()
+}
+
+// ask asks the log about the place of an event; where its claim is doubtful, also for
+// a rival.
+func (v *verification) ask(ctx context.Context, r *domain.Record, doubtful bool) (*looked, error) {
+	l := &looked{}
+	if r.Previous > 0 {
+		l.claimed, l.err = v.log.at(ctx, r.Previous)
+		if l.err != nil && !errors.Is(l.err, errNoMessage) && !errors.Is(l.err, domain.ErrUnreadable) {
+			return nil, l.err
+		}
+	}
+	if !doubtful {
+		return l, nil
+	}
+	for from := r.Previous + 1; ; {
+		m, err := v.log.get(ctx, leader, `{"seq":`+strconv.FormatUint(from, 10)+`,"next_by_subj":"`+subjectOf(r.Event.Session.ID)+`"}`)
+		if err != nil {
+			return nil, unavailable(fmt.Sprintf("the event behind %d", from-1), err)
+		}
+		if m.sequence >= r.Position {
+			return l, nil
+		}
+		if other, err := decode(m); err == nil && (r.Previous == 0 || other.Previous == r.Previous) {
+			l.rival = m.sequence
+			return l, nil
+		}
+		from = m.sequence + 1
+	}
+}
+
+// before returns the session before an event, nil where that cannot be told, and what
+// is wrong with the way that leads there.
+func (v *verification) before(ctx context.Context, r *domain.Record, known *lastState, l *looked) (before *domain.Session, wrong *domain.Defect, err error) {
+	if r.Previous > 0 {
+		switch r.Previous {
+		case known.position:
+			return known.session, nil, nil
+		case known.unreadable: // told already
+			return nil, nil, nil
+		}
+	} else if known.session != nil { // a second first event
+		return known.session, nil, nil
+	}
+	doubtful := v.claims.has(r)
+	if l == nil && (r.Previous > 0 || doubtful) {
+		if l, err = v.ask(ctx, r, doubtful); err != nil {
+			return nil, nil, err
+		}
+	}
+	id := r.Event.Session.ID
+	if r.Previous == 0 {
+		if l != nil && l.rival > 0 {
+			if known, err = v.stateBefore(ctx, id, r.Position); err != nil || known.session != nil {
+				return known.session, nil, err
+			}
+		}
+		return &domain.Session{}, nil, nil
+	}
+	var unreadable *UnreadableError
+	if errors.As(l.err, &unreadable) && unreadable.SessionID == id { // told when it was read
+		return nil, nil, nil
+	}
+	claims := fmt.Sprintf("%s leads to position %d", headerPrevious, r.Previous)
+	defect := func(kind domain.DefectKind, detail string) *domain.Defect {
+		return &domain.Defect{Kind: kind, SessionID: id, Position: r.Position, Detail: claims + ", " + detail}
+	}
+	isOwn := l.claimed != nil && l.claimed.Event.Session.ID == id
+	switch {
+	case !isOwn || l.claimed.Event.Session.Version+1 != r.Event.Session.Version:
+	case l.rival > 0:
+		return &l.claimed.Event.Session, defect(domain.DefectFork, fmt.Sprintf("which the event at %d follows already", l.rival)), nil
+	default: // where known is something else, that was told
+		return &l.claimed.Event.Session, nil, nil
+	}
+	if known.session == nil {
+		if known, err = v.stateBefore(ctx, id, r.Position); err != nil {
+			return nil, nil, err
+		}
+	}
+	if isOwn && known.position == r.Previous {
+		return known.session, nil, nil // the version is wrong
+	}
+	var where string
+	switch {
+	case isOwn:
+		where = fmt.Sprintf("version %d of the session", l.claimed.Event.Session.Version)
+	case l.claimed != nil:
+		where = "an event of session " + l.claimed.Event.Session.ID
+	case unreadable != nil:
+		where = "a message that is not an event"
+	default:
+		where = "where there is no message"
+	}
+	instead := "and the session has no event before"
+	if known.session != nil {
+		instead = fmt.Sprintf("and the session's event before is at %d", known.position)
+	}
+	return known.session, defect(domain.DefectPrevious, where+", "+instead), nil
+}
+
+// stateBefore returns the session as the log has it before a position, as far as that
+// can be read.
+func (v *verification) stateBefore(ctx context.Context, id string, position uint64) (*lastState, error) {
+	m, err := v.log.get(ctx, anyReplica, `{"multi_last":["`+subjectOf(id)+`"],"up_to_seq":`+strconv.FormatUint(position-1, 10)+`}`)
+	if errors.Is(err, errNoMessage) {
+		return &lastState{}, nil
+	}
+	if err != nil {
+		return nil, unavailable(fmt.Sprintf("session %s before position %d", id, position), err)
+	}
+	r, err := decode(m)
+	if err != nil {
+		return &lastState{}, nil //nolint:nilerr // told when it was read
+	}
+	return &lastState{position: r.Position, session: &r.Event.Session}, nil
+}
