@@ -272,10 +272,16 @@ func (v *verification) event(ctx context.Context, e *examined, known *lastState,
 		v.done.Sessions++
 	}
 	defects, folded := domain.Check(before, r)
-	if len(defects) > 0 && known.folded != nil && before == known.session {
-		// The event before was falsified: this one may go on from what it was.
-		if others, led := domain.Check(known.folded, r); len(others) < len(defects) {
-			defects, folded = others, led
+	if len(defects) > 0 && r.Previous > 0 {
+		// The event before may have been falsified, and this one go on from what it was.
+		other, err := v.foldedAt(ctx, r.Previous, known)
+		if err != nil {
+			return err
+		}
+		if other != nil {
+			if others, led := domain.Check(other, r); len(others) < len(defects) {
+				defects, folded = others, led
+			}
 		}
 	}
 	for _, d := range defects {

@@ -135,8 +135,8 @@ func (v *verification) ask(ctx context.Context, r *domain.Record, doubtful bool)
 	l := &looked{}
 	if r.Previous > 0 {
 		l.claimed, l.err = v.log.at(ctx, r.Previous)
-		if l.err != nil && !errors.Is(l.err, errNoMessage) && !errors.Is(l.err, domain.ErrUnreadable) {
-			return nil, l.err
+		if err := ignoreMissing(l.err); err != nil {
+			return nil, err
 		}
 	}
 	if !doubtful {
@@ -226,6 +226,33 @@ func (v *verification) before(ctx context.Context, r *domain.Record, known *last
 		instead = fmt.Sprintf("and the session's event before is at %d", known.position)
 	}
 	return known.session, defect(domain.DefectPrevious, where+", "+instead), nil
+}
+
+// foldedAt returns to what the changes of the event at a position fold, where that is
+// not the session after it; else nil.
+func (v *verification) foldedAt(ctx context.Context, position uint64, known *lastState) (*domain.Session, error) {
+	if position == known.position {
+		return known.folded, nil
+	}
+	r, err := v.log.at(ctx, position)
+	if err != nil || r.Previous == 0 {
+		return nil, ignoreMissing(err)
+	}
+	before, err := v.log.at(ctx, r.Previous)
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	_, folded := domain.Check(&before.Event.Session, r)
+	return folded, nil
+}
+
+// ignoreMissing returns an error that is trouble, nil for one that says that there is
+// no such event.
+func ignoreMissing(err error) error {
+	if errors.Is(err, errNoMessage) || errors.Is(err, domain.ErrUnreadable) {
+		return nil
+	}
+	return err
 }
 
 // stateBefore returns the session as the log has it before a position, as far as that
