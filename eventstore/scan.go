@@ -55,7 +55,7 @@ type scanner struct {
 func (s *scanner) run(ctx context.Context) error {
 	reconnected := s.log.nc.StatusChanged(nats.CONNECTED)
 	defer s.log.nc.RemoveStatusListener(reconnected)
-	messages, stop, err := s.log.consume(ctx, max(s.last.sequence, 1)) // the last one once more
+	messages, stop, err := s.log.consume(ctx, allSubjects, max(s.last.sequence, 1)) // the last one once more
 	if err != nil {
 		return err
 	}

@@ -75,7 +75,7 @@ func (v *verification) run(ctx context.Context) error {
 	if err != nil {
 		return unavailable("end of the log", err)
 	}
-	last, err := v.log.get(ctx, leader, `{"last_by_subj":"`+subjectPrefix+`*"}`)
+	last, err := v.log.get(ctx, leader, `{"last_by_subj":"`+allSubjects+`"}`)
 	switch {
 	case errors.Is(err, errNoMessage):
 		last = &storedMsg{}
