@@ -55,6 +55,19 @@ func (l *Log) Verify(ctx context.Context, o VerifyOptions) (Verified, error) {
 	return v.done, nil
 }
 
+// Event returns the event at a position. It returns an error that is
+// domain.ErrUnreadable for a message that is none, and domain.ErrUnavailable when there
+// is nothing, or the log cannot be reached in time.
+func (l *Log) Event(ctx context.Context, position uint64) (domain.Recorded, error) {
+	ctx, cancel := withPatience(ctx, readPatience)
+	defer cancel()
+	r, err := l.at(ctx, position)
+	if err != nil {
+		return domain.Recorded{}, err
+	}
+	return r.Recorded(), nil
+}
+
 // A verification is one call of Verify.
 type verification struct {
 	VerifyOptions
@@ -71,9 +84,9 @@ const verifyBatch = 512
 
 func (v *verification) run(ctx context.Context) error {
 	// The log may say that it goes further than it does: what was there was removed.
-	end, err := v.log.lastSequence(ctx)
+	end, err := v.log.End(ctx)
 	if err != nil {
-		return unavailable("end of the log", err)
+		return err
 	}
 	last, err := v.log.get(ctx, leader, `{"last_by_subj":"`+allSubjects+`"}`)
 	switch {
@@ -83,6 +96,9 @@ func (v *verification) run(ctx context.Context) error {
 		return unavailable("newest event", err)
 	}
 	v.done.End = max(end, last.sequence)
+	if err := v.log.Durable(ctx, v.done.End); err != nil {
+		return err
+	}
 	v.Progress(0, v.done.End)
 
 	// Three steps, each in a goroutine of its own: read, decode, check.

@@ -31,6 +31,10 @@ var (
 	//go:embed scripts/comparesession.lua
 	compareSessionSource string
 
+	//go:embed scripts/verifykeys.lua
+	verifyKeysSource string
+
+	verifyKeysScript     = redis.NewScript(verifyKeysSource)
 	compareIndexScript   = redis.NewScript(compareIndexSource)
 	compareSessionScript = redis.NewScript(compareSessionSource)
 

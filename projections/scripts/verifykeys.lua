@@ -1,0 +1,23 @@
+-- Lists some keys of a generation.
+--
+-- KEYS  1: any key of the partition, for Redis Cluster
+-- ARGV  1: pattern of the generation's keys
+--       2: cursor of the scan
+--       3: how many keys to look at, about
+--       4: what the generation's keys begin with
+-- Returns the next cursor, the ids of sessions that have a document, names of indexes,
+-- and for each of these how many members it has, -1 for a key of another kind.
+
+local reply = redis.call('SCAN', ARGV[2], 'MATCH', ARGV[1], 'COUNT', ARGV[3])
+local begin, documents, indexes, sizes = #ARGV[4], {}, {}, {}
+for _, key in ipairs(reply[2]) do
+  local kind = string.sub(key, begin + 1, begin + 3)
+  if kind == 'doc' then
+    documents[#documents + 1] = string.sub(key, begin + 5)
+  elseif kind == 'by:' then
+    local size = redis.pcall('ZCARD', key)
+    indexes[#indexes + 1] = string.sub(key, begin + 4)
+    sizes[#sizes + 1] = type(size) == 'number' and size or -1
+  end
+end
+return {reply[1], documents, indexes, sizes}

@@ -1,0 +1,241 @@
+package projections
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"chatsessions/domain"
+)
+
+// resolve looks once more at what differed, and tells what differs still.
+func (p *verified) resolve(ctx context.Context) error {
+	for d := range p.doubts {
+		for since, need := time.Now(), uint64(0); ; {
+			decided, err := p.judge(ctx, d, &need)
+			if err != nil {
+				return err
+			}
+			if decided {
+				break
+			}
+			if time.Since(since) > p.patience {
+				c, err := p.checkpoint(ctx)
+				if err != nil {
+					return err
+				}
+				end, err := p.log.End(ctx)
+				if err != nil {
+					return err
+				}
+				if err := p.lags(c.position, end); err != nil {
+					return err
+				}
+			}
+			if !pause(ctx, 5*time.Millisecond) {
+				return context.Cause(ctx)
+			}
+		}
+	}
+	clear(p.doubts)
+	return nil
+}
+
+// A held is what the read model holds of a session, as of one moment.
+type held struct {
+	reached uint64 // position of the read model
+	text    string // the document, "" for none
+	stored  *stored
+	damaged error
+	parked  string // what is noted of it, "" for nothing
+	entries map[string]bool
+}
+
+// judge decides whether there is a difference, and tells it; false where that cannot be
+// decided before the read model has reached the position that is needed.
+func (p *verified) judge(ctx context.Context, d doubt, need *uint64) (decided bool, err error) {
+	recorded, expected, err := p.expect(ctx, d.id)
+	if err != nil {
+		return false, err
+	}
+	if *need == 0 && recorded.Unreadable != nil { // nobody says at which position that is
+		if *need, err = p.log.End(ctx); err != nil {
+			return false, err
+		}
+	}
+	h, err := p.look(ctx, d, expected)
+	if err != nil {
+		return false, err
+	}
+	position := recorded.Position
+	if max(position, *need) > h.reached {
+		return p.behind, nil // told already, or soon there
+	}
+	if h.stored != nil && h.stored.position > position {
+		// Perhaps the log was asked too early.
+		again, _, err := p.expect(ctx, d.id)
+		if err != nil || again.Position > position {
+			return false, err
+		}
+	}
+	report := func(index, format string, args ...any) error {
+		return p.report(Difference{SessionID: d.id, Index: index, Position: position, Detail: fmt.Sprintf(format, args...)})
+	}
+	if d.member != "" {
+		belongs := expected != nil && expected.member == d.member && expected.isIn(d.index)
+		if h.entries[d.index] && !belongs {
+			return true, report(d.index, "the index has the session, which does not belong there")
+		}
+		return true, nil
+	}
+	if expected == nil {
+		return true, p.judgeHidden(ctx, d, h, recorded, report)
+	}
+	switch {
+	case h.damaged != nil:
+		err = report("", "the document cannot be read: %v", h.damaged)
+	case h.text == "" && h.parked != "":
+		return true, report("", "the session is parked, and could be shown: %s", h.parked)
+	case h.text == "":
+		err = report("", "the session is missing")
+	case h.stored.position != position:
+		err = report("", "the document is of position %d", h.stored.position)
+	case h.text != string(expected.value):
+		err = report("", "the document differs: %s", differing(h.stored, expected))
+	case h.parked != "":
+		err = report("", "the session is shown, and noted as parked: %s", h.parked)
+	}
+	for name := range expected.indexes() {
+		if err != nil {
+			break
+		}
+		if !h.entries[name] {
+			err = report(name, "the index lacks the session")
+		}
+	}
+	return true, err
+}
+
+// judgeHidden judges a session that is not to be shown: the log does not have it, or
+// something of it that cannot be projected.
+func (p *verified) judgeHidden(ctx context.Context, d doubt, h *held, recorded domain.Recorded, report func(index, format string, args ...any) error) error {
+	switch {
+	case recorded.Unreadable == nil && h.text != "":
+		if err := report("", "the session is not in the log"); err != nil || h.stored == nil {
+			return err
+		}
+		for name := range h.stored.indexes() { // by the document, they are where they should be
+			if _, err := p.judge(ctx, doubt{d.id, name, h.stored.member}, new(uint64)); err != nil {
+				return err
+			}
+		}
+		return nil
+	case recorded.Unreadable == nil && h.parked != "":
+		return report("", "the session is noted as parked, and not in the log")
+	case recorded.Unreadable == nil:
+		return nil
+	case h.text != "":
+		return report("", "the session is shown, and its newest event cannot be projected: %v", recorded.Unreadable)
+	case h.parked == "":
+		return report("", "the session is not parked, and its newest event cannot be projected: %v", recorded.Unreadable)
+	}
+	var parked Parked
+	if err := json.Unmarshal([]byte(h.parked), &parked); err != nil {
+		return report("", "what is noted of the parked session cannot be read: %v", err)
+	}
+	return p.park(parked)
+}
+
+// expect asks the log for a session's newest event, and returns what the read model has
+// to hold of it: nil for a session that is not in the log, or, with an Unreadable, has
+// to be parked.
+func (p *verified) expect(ctx context.Context, id string) (domain.Recorded, *document, error) {
+	recorded, err := p.Load(ctx, id)
+	switch {
+	case errors.Is(err, domain.ErrNotFound):
+		return domain.Recorded{}, nil, nil
+	case errors.Is(err, domain.ErrUnreadable):
+		return domain.Recorded{Unreadable: err}, nil, nil
+	case err != nil:
+		return recorded, nil, err
+	}
+	d, err := p.documentOf(&recorded)
+	if err != nil {
+		recorded.Unreadable = err
+		return recorded, nil, nil //nolint:nilerr // it is to be parked
+	}
+	return recorded, d, nil
+}
+
+// look reads what the read model holds of a session, in one transaction.
+func (p *verified) look(ctx context.Context, d doubt, expected *document) (*held, error) {
+	trip := p.rdb.TxPipeline()
+	at := trip.Get(ctx, p.keys.checkpoint())
+	text := trip.Get(ctx, p.keys.document(d.id))
+	parked := trip.HGet(ctx, p.keys.parked(), d.id)
+	entries := map[string]*redis.FloatCmd{}
+	if d.member != "" {
+		entries[d.index] = trip.ZScore(ctx, p.keys.index(d.index), d.member)
+	} else if expected != nil {
+		for name := range expected.indexes() {
+			entries[name] = trip.ZScore(ctx, p.keys.index(name), expected.member)
+		}
+	}
+	if _, err := trip.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) && !isWrongType(err) {
+		return nil, fmt.Errorf("session %s: %w", d.id, err)
+	}
+	c, err := p.parse(at.Val())
+	if err != nil {
+		return nil, err
+	}
+	h := &held{reached: c.position, text: text.Val(), parked: parked.Val(), entries: map[string]bool{}}
+	if isWrongType(text.Err()) {
+		h.damaged = errors.New("its key is not of its kind")
+	} else if h.text != "" {
+		h.stored, h.damaged = decodeDocument(h.text)
+	}
+	if h.damaged != nil {
+		h.stored = nil
+	}
+	for name, cmd := range entries {
+		h.entries[name] = cmd.Err() == nil
+	}
+	return h, nil
+}
+
+// differing says in what a document is not as it has to be.
+func differing(found *stored, expected *document) string {
+	want, err := decodeDocument(string(expected.value))
+	if err != nil {
+		return err.Error()
+	}
+	if found.json == want.json {
+		return "its version, or its entries in the indexes"
+	}
+	var is, was map[string]json.RawMessage
+	if json.Unmarshal([]byte(found.json), &is) != nil || json.Unmarshal([]byte(want.json), &was) != nil {
+		return "it is no session"
+	}
+	var names []string
+	for _, name := range domain.FieldNames() {
+		if string(is[name]) != string(was[name]) {
+			names = append(names, fmt.Sprintf("%s is %s, and in the log %s", name, orNothing(is[name]), orNothing(was[name])))
+		}
+	}
+	if len(names) == 0 {
+		return "it has what a session does not have"
+	}
+	return strings.Join(names, "; ")
+}
+
+func orNothing(value json.RawMessage) string {
+	if value == nil {
+		return "nothing"
+	}
+	return string(value)
+}

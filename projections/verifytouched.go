@@ -1,0 +1,115 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"chatsessions/domain"
+)
+
+// touched notes where the read model changes while it is verified: what is counted there
+// proves nothing, since one that comes may hide one that goes.
+type touched struct {
+	*verification
+	ended chan struct{} // closed when the log is no longer followed
+
+	mu                 sync.Mutex
+	position           uint64 // up to which the log was followed
+	documents, entries []bool // by the places of a tally
+	everything         bool   // may have changed
+	err                error
+}
+
+// touches follows the log from a position on, until stop is called.
+func (v *verification) touches(ctx context.Context, after uint64) (t *touched, stop func()) {
+	t = &touched{
+		verification: v, ended: make(chan struct{}), position: after,
+		documents: make([]bool, tallyPlaces), entries: make([]bool, tallyPlaces),
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer close(t.ended)
+		err := v.log.Follow(ctx, after, maxBatchEvents, func(batch []domain.Recorded) error { return t.note(ctx, batch) })
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.err = errors.Join(errors.New("the log is not followed any more"), err)
+	}()
+	return t, func() {
+		cancel()
+		<-t.ended
+	}
+}
+
+func (t *touched) note(ctx context.Context, batch []domain.Recorded) error {
+	for i := range batch {
+		r := &batch[i]
+		before, known, err := t.before(ctx, r)
+		if err != nil {
+			return err
+		}
+		t.mu.Lock()
+		t.everything = t.everything || !known
+		t.documents[t.place(r.Session.ID)] = true
+		t.entries[t.place(indexAll)] = true
+		for _, state := range []domain.State{domain.StateCreated, domain.StateStarted, domain.StateAccepted, domain.StateRejected, domain.StateFinished} {
+			t.entries[t.place(fieldIndex("state", string(state)))] = true
+		}
+		for _, s := range []*domain.Session{&r.Session, before} {
+			if s == nil {
+				continue
+			}
+			for field, value := range s.Filterable() {
+				t.entries[t.place(fieldIndex(field, value))] = true
+			}
+		}
+		t.mu.Unlock()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.position = batch[len(batch)-1].Position
+	return nil
+}
+
+// before returns the session before an event, nil where it was in no index, by its state
+// aside, in which it is not still; false where that is not known.
+func (t *touched) before(ctx context.Context, r *domain.Recorded) (s *domain.Session, known bool, err error) {
+	switch {
+	case r.Before != nil:
+		return r.Before, true, nil
+	case r.Record == nil: // no event: the session is parked, and leaves all its indexes
+		return nil, false, nil
+	case r.Record.Event.Type != domain.EventUpdated && r.Record.Event.Type != domain.EventCorrected:
+		return nil, true, nil
+	}
+	before, err := t.Event(ctx, r.Record.Previous)
+	if errors.Is(err, domain.ErrUnreadable) { // then it was parked
+		return nil, true, nil
+	}
+	return &before.Session, true, err
+}
+
+// await waits until the log was followed up to its present end.
+func (t *touched) await(ctx context.Context) error {
+	end, err := t.log.End(ctx)
+	if err != nil {
+		return err
+	}
+	for since := time.Now(); ; {
+		t.mu.Lock()
+		reached, err := t.position, t.err
+		t.mu.Unlock()
+		switch {
+		case reached >= end:
+			return nil
+		case err != nil:
+			return err
+		case time.Since(since) > t.patience:
+			return fmt.Errorf("the log cannot be followed: at position %d of %d", reached, end)
+		case !pause(ctx, pollEvery):
+			return context.Cause(ctx)
+		}
+	}
+}
