@@ -29,6 +29,7 @@ type commandLine struct {
 	Replay  replayCommand  `cmd:"" help:"Replay the log, filtered: to the terminal, to a file, or on to another subject."`
 	Rebuild rebuildCommand `cmd:"" help:"Make the read model anew beside the old one, compare, and let it take over."`
 	Parked  parkedCommand  `cmd:"" help:"List the sessions that cannot be shown, or bring them back."`
+	Verify  verifyCommand  `cmd:"" help:"Read the whole log and name every defect of it, and of the read model."`
 	Version versionCommand `cmd:"" help:"Print version, commit and Go version."`
 }
 

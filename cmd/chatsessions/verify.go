@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+
+	"chatsessions/domain"
+	"chatsessions/eventstore"
+	"chatsessions/projections"
+)
+
+type verifyCommand struct {
+	storeFlags
+	LogOnly bool   `help:"Leave the read model out."`
+	Output  string `enum:"text,json" default:"text" help:"text, or json: a line for each defect, and one at the end."`
+}
+
+// Help says more than the flags do.
+func (verifyCommand) Help() string {
+	return `Reads the whole log, up to its end as it is at the start, and names every defect, each with its position in the log, its session and one of these words:
+
+unreadable: a message that is not an event, or whose envelope and data are of different sessions or versions.
+envelope: an attribute of the event is not as this service writes it, or contradicts the data.
+missing: there is no message at a position, or only a part of an atomic write.
+version-gap, version-repeated: the versions of a session are not 1, 2, 3, …
+previous: ce-previous does not lead to the session's event before.
+fork: two events claim to follow the same one.
+changes: the event's changes do not lead from the session before to the session after it.
+transition: the state machine forbids it.
+time: the time of recording runs backwards within a session, stamps are out of order, or lie more than 5 minutes ahead of their recording.
+immutable: createdBy has changed.
+fields: a member has changed that this type of event leaves as it is.
+
+Then it compares the read model with the log, both ways:
+
+read-model: a document or an index entry is not what the log says, is missing, or should not be there. chatsessions rebuild mends that.
+parked: a session is not shown, because the log has something of it that cannot be projected; see chatsessions parked.
+
+It writes nothing, to the log or to Redis, and its memory does not grow with the log. The service may run meanwhile: what comes in after the start is not looked at in the log, and is no difference in the read model.
+
+Give it the same --nats-url, --redis-url and --redis-partitions, or --data-dir, as the service has. Where the read model is inside a service that does not run, only the log is verified; then the service cannot start before this is done. The exit status is 0 when there is no defect, 1 when there are any or it failed.`
+}
+
+// Kinds of lines beside those of domain.DefectKind.
+const (
+	defectReadModel domain.DefectKind = "read-model"
+	defectParked    domain.DefectKind = "parked"
+)
+
+// A defectLine is what is printed of a defect.
+type defectLine struct {
+	Kind      domain.DefectKind `json:"kind"`
+	Position  uint64            `json:"position,omitempty"`
+	SessionID string            `json:"sessionId,omitempty"`
+	Index     string            `json:"index,omitempty"` // of the read model
+	Detail    string            `json:"detail"`
+}
+
+// A verifiedLine is what is printed at the end.
+type verifiedLine struct {
+	Position  uint64 `json:"position"` // up to which the log was read
+	Events    uint64 `json:"events"`
+	Sessions  uint64 `json:"sessions"`
+	ReadModel bool   `json:"readModel"` // whether it was compared
+	Defects   uint64 `json:"defects"`
+}
+
+// Run verifies the log and the read model.
+func (c verifyCommand) Run(ctx context.Context, s streams) error {
+	if err := c.check(); err != nil {
+		return usageError{err}
+	}
+	keepOnWithoutReader()
+	stores, withModel, err := c.open(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer stores.Close()
+	v := &verifier{text: c.Output == "text", out: s.out, bar: newProgress(s.err)}
+	defer v.bar.finish()
+	if err := v.log(ctx, stores.log); err != nil {
+		return err
+	}
+	if withModel {
+		if err := v.readModel(ctx, stores, c.RedisPartitions); err != nil {
+			return c.explain(err)
+		}
+	}
+	v.bar.finish()
+	if err := v.end(c.LogOnly); err != nil {
+		return err
+	}
+	if v.done.Defects > 0 {
+		return fmt.Errorf("%d defects were found", v.done.Defects)
+	}
+	return nil
+}
+
+// open opens the log, and the read model where it is to be had.
+func (c verifyCommand) open(ctx context.Context, s streams) (stores *stores, withModel bool, err error) {
+	if !c.LogOnly {
+		stores, err = c.openFromOutside(ctx, newLogger(s))
+		if !errors.Is(err, errNoReadModel) {
+			return stores, true, err
+		}
+	}
+	stores, err = c.openLogFromOutside(ctx, newLogger(s))
+	return stores, false, err
+}
+
+// A verifier prints what is found.
+type verifier struct {
+	text bool
+	out  io.Writer
+	bar  *progress
+	done verifiedLine
+}
+
+// log verifies the log.
+func (v *verifier) log(ctx context.Context, log *eventstore.Log) error {
+	done, err := log.Verify(ctx, eventstore.VerifyOptions{
+		Defect: func(d domain.Defect) error {
+			return v.tell(defectLine{Kind: d.Kind, Position: d.Position, SessionID: d.SessionID, Detail: d.Detail})
+		},
+		Progress: func(position, end uint64) { v.bar.show("checking the log", "events", position, end) },
+	})
+	v.done.Position, v.done.Events, v.done.Sessions = done.End, done.Events, done.Sessions
+	return err
+}
+
+// verifyStages are the stages as they are shown.
+var verifyStages = map[projections.VerifyStage]struct{ title, unit string }{
+	projections.CheckingSessions: {"comparing the read model", "events"},
+	projections.CountingKeys:     {"counting its keys", "keys"},
+	projections.CheckingKeys:     {"looking at those in doubt", "keys"},
+}
+
+// readModel compares the read model with the log.
+func (v *verifier) readModel(ctx context.Context, stores *stores, partitions int) error {
+	_, err := projections.Verify(ctx, stores.redis, stores.log, projections.VerifyOptions{
+		Partitions: partitions, Load: stores.log.Load, Event: stores.log.Event,
+		Difference: func(d projections.Difference) error {
+			return v.tell(defectLine{Kind: defectReadModel, Position: d.Position, SessionID: d.SessionID, Index: d.Index, Detail: d.Detail})
+		},
+		Parked: func(p projections.Parked) error {
+			return v.tell(defectLine{Kind: defectParked, Position: p.Position, SessionID: p.SessionID, Detail: p.Reason})
+		},
+		Progress: func(stage projections.VerifyStage, done, total uint64) {
+			shown := verifyStages[stage]
+			v.bar.show(shown.title, shown.unit, done, total)
+		},
+	})
+	v.done.ReadModel = err == nil
+	return err
+}
+
+// tell prints a defect.
+func (v *verifier) tell(d defectLine) error {
+	v.done.Defects++
+	if !v.text {
+		return json.NewEncoder(v.out).Encode(d)
+	}
+	var where []string
+	if d.Position > 0 {
+		where = append(where, fmt.Sprintf("position %d", d.Position))
+	}
+	if d.SessionID != "" {
+		where = append(where, "session "+d.SessionID)
+	}
+	where = append(where, string(d.Kind))
+	if d.Index != "" {
+		where = append(where, "index "+d.Index)
+	}
+	_, err := fmt.Fprintln(v.out, printable(strings.Join(where, ", ")+": "+d.Detail))
+	return err
+}
+
+// printable replaces what a terminal might take for a command: the log may hold
+// anything.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '\uFFFD'
+	}, text)
+}
+
+// end prints the sum of it.
+func (v *verifier) end(logOnly bool) error {
+	if !v.text {
+		return json.NewEncoder(v.out).Encode(v.done)
+	}
+	model := "the read model was compared with it"
+	switch {
+	case logOnly:
+		model = "the read model was left out"
+	case !v.done.ReadModel:
+		model = "there is no read model, since the service does not run"
+	}
+	_, err := fmt.Fprintf(v.out, "%d events of %d sessions, up to position %d of the log; %s. Defects: %d.\n",
+		v.done.Events, v.done.Sessions, v.done.Position, model, v.done.Defects)
+	return err
+}
