@@ -22,7 +22,7 @@ import (
 )
 
 type options struct {
-	Measure     []string      `enum:"writes,durability,cluster,size,reads,lag,stale,feed,memory,rebuild,lists" default:"writes,durability,cluster,size,reads,lag,stale,feed,memory,rebuild,lists" help:"What to measure, of: ${enum} (all of them)."`
+	Measure     []string      `enum:"writes,durability,cluster,size,reads,lag,stale,feed,memory,rebuild,lists,audit" default:"writes,durability,cluster,size,reads,lag,stale,feed,memory,rebuild,lists,audit" help:"What to measure, of: ${enum} (all of them)."`
 	Duration    time.Duration `default:"5s" help:"How long each load lasts (${default})."`
 	Rounds      int           `default:"3" help:"How often service and baseline alternate; the median counts (${default})."`
 	Connections []int         `default:"1,64,256,1024" help:"Connections of the writes, and messages in flight of their baseline (${default})."`
@@ -101,7 +101,7 @@ func (o options) run(ctx context.Context) (err error) {
 	}{
 		{"writes", b.writes}, {"durability", b.durability}, {"cluster", b.cluster}, {"size", b.size},
 		{"reads", b.reads}, {"lag", b.lag}, {"stale", b.stale}, {"feed", b.feed},
-		{"memory", b.memory}, {"rebuild", b.rebuild}, {"lists", b.lists}, // in this order: lists adds sessions
+		{"memory", b.memory}, {"rebuild", b.rebuild}, {"lists", b.lists}, {"audit", b.audit}, // in this order: the last two add sessions
 	} {
 		if !slices.Contains(o.Measure, measurement.name) {
 			continue

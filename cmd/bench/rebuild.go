@@ -32,9 +32,9 @@ func (b *bench) rebuild(ctx context.Context) error {
 		}
 		f.add("drained", float64(events)/took.Seconds())
 		f.add("at start", float64(events)/l.took.Seconds())
-		progress("rebuild, round %d of %d: running; what it says is in %s", round+1, b.Rounds, l.rebuildOutput())
+		progress("rebuild, round %d of %d: running; what it says is in %s", round+1, b.Rounds, l.output("rebuild"))
 		beside := watchMemory(l.service.pid())
-		took, first, last, err := l.rebuild(ctx, b.binary)
+		took, first, last, err := l.command(ctx, b.binary, "rebuild", "--redis-url", l.redis.url)
 		f.addHalves("service memory", beside, megabyte)
 		if err != nil {
 			return err
@@ -60,34 +60,6 @@ func (f figures) addHalves(name string, w *memoryWatch, unit float64) {
 	first, last := w.end()
 	f.add(name+" at first", first/unit)
 	f.add(name, last/unit)
-}
-
-func (l *large) rebuildOutput() string { return filepath.Join(l.service.dir, "rebuild-output") }
-
-// rebuild runs the command.
-func (l *large) rebuild(ctx context.Context, binary string) (took time.Duration, first, last float64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	began := time.Now()
-	cmd, err := launch(l.rebuildOutput(), nil, binary, "rebuild", "--data-dir", l.service.dataDir(), "--redis-url", l.redis.url)
-	if err != nil {
-		return 0, 0, 0, err
-	}
-	memory := watchMemory(cmd.Process.Pid)
-	waited := make(chan error, 1)
-	go func() { waited <- cmd.Wait() }()
-	select {
-	case err = <-waited:
-	case <-ctx.Done():
-		_ = cmd.Process.Kill()
-		err = <-waited
-	}
-	took = time.Since(began)
-	first, last = memory.end()
-	if err != nil {
-		err = fmt.Errorf("chatsessions rebuild: %w%s", err, said(l.rebuildOutput()))
-	}
-	return took, first, last, err
 }
 
 // drain reads the whole log through the port that the service has for that.
