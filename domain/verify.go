@@ -40,6 +40,14 @@ const (
 	DefectFields DefectKind = "fields"
 )
 
+// DefectKinds lists all of them.
+func DefectKinds() []DefectKind {
+	return []DefectKind{
+		DefectUnreadable, DefectEnvelope, DefectMissing, DefectVersionGap, DefectVersionRepeated, DefectPrevious,
+		DefectFork, DefectChanges, DefectTransition, DefectTime, DefectImmutable, DefectFields,
+	}
+}
+
 // A Defect is something that is wrong with an event, beyond any doubt: this service has
 // not written it so.
 type Defect struct {

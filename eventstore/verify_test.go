@@ -189,11 +189,7 @@ func TestEveryKindOfDefectIsToldAndNothingElse(t *testing.T) {
 			}
 		})
 	}
-	for _, kind := range []domain.DefectKind{
-		domain.DefectUnreadable, domain.DefectEnvelope, domain.DefectMissing, domain.DefectVersionGap, domain.DefectVersionRepeated,
-		domain.DefectPrevious, domain.DefectFork, domain.DefectChanges, domain.DefectTransition, domain.DefectTime,
-		domain.DefectImmutable, domain.DefectFields,
-	} {
+	for _, kind := range domain.DefectKinds() {
 		if !kinds[kind] {
 			t.Errorf("no log has a defect of kind %s", kind)
 		}

@@ -76,6 +76,8 @@ func (c verifyCommand) Run(ctx context.Context, s streams) error {
 		return usageError{err}
 	}
 	keepOnWithoutReader()
+	giveWay()
+	tuneMemory(newLogger(s))
 	stores, withModel, err := c.open(ctx, s)
 	if err != nil {
 		return err

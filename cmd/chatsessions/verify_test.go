@@ -1,0 +1,262 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/redis/go-redis/v9"
+
+	"chatsessions/domain"
+	"chatsessions/projections/redistest"
+)
+
+// verify runs chatsessions verify, and returns what it tells of defects and in the end,
+// and of its defects as text.
+func verify(t *testing.T, wantStatus int, flags ...string) (defects []defectLine, end verifiedLine, text string) {
+	t.Helper()
+	status, text, stderr := command(t, nil, append([]string{"verify"}, flags...)...)
+	if status != wantStatus || status == exitFailed && !strings.Contains(stderr, "defects were found") {
+		t.Fatalf("verify %v: exit status %d, want %d: %q, %q", flags, status, wantStatus, text, stderr)
+	}
+	status, stdout, stderr := command(t, nil, append([]string{"verify", "--output", "json"}, flags...)...)
+	if status != wantStatus {
+		t.Fatalf("verify --output json %v: exit status %d, want %d: %q, %q", flags, status, wantStatus, stdout, stderr)
+	}
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	for _, line := range lines[:len(lines)-1] {
+		var d defectLine
+		if err := json.Unmarshal([]byte(line), &d); err != nil || d.Kind == "" {
+			t.Fatalf("%s: %v", line, err)
+		}
+		defects = append(defects, d)
+	}
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &end); err != nil {
+		t.Fatalf("%s: %v", stdout, err)
+	}
+	if end.Defects != uint64(len(defects)) || strings.Count(text, "\n") != len(lines) {
+		t.Fatalf("%+v with %d defects, and as text:\n%s", end, len(defects), text)
+	}
+	return defects, end, text
+}
+
+// checkTold fails the test unless these are the defects, in any order, with details that
+// say what they have to.
+func checkTold(t *testing.T, got []defectLine, want ...defectLine) {
+	t.Helper()
+	left := slices.Clone(want)
+	for _, d := range got {
+		i := slices.IndexFunc(left, func(w defectLine) bool {
+			says := w.Detail
+			w.Detail = d.Detail
+			return w == d && strings.Contains(d.Detail, says)
+		})
+		if i < 0 {
+			t.Errorf("is no defect: %+v", d)
+			continue
+		}
+		left = slices.Delete(left, i, i+1)
+	}
+	for _, d := range left {
+		t.Errorf("was not told: %+v", d)
+	}
+}
+
+// TestVerifyOfARunningService: an honest one has no defect, and each defect that is
+// written to its log or its read model is told.
+func TestVerifyOfARunningService(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, s *service, flags []string) {
+		honest := fill(t, s, 12)
+		crm := s.as("service-crm")
+		path := crm.create(`{"room": "r1", "createdAt": 1000, "startedAt": 2000, "rejectedAt": 3000, "rejectReason": "zażółć", "finishedAt": 4000}`)
+		crm.expect(200, "PATCH", path, `{"rejectReason": "because", "room": null}`)
+		victim := crm.create(`{"room": "r2"}`)
+		crm.expect(200, "PATCH", victim, `{"start": true}`)
+		id := strings.TrimPrefix(victim, "/chat-sessions/")
+		log := s.log()
+		_, end, text := verify(t, exitDone, flags...)
+		if want := (verifiedLine{uint64(len(log)), uint64(len(log)), uint64(len(honest.paths()) + 2), true, 0}); end != want {
+			t.Errorf("%+v, want %+v", end, want)
+		}
+		if !strings.Contains(text, "Defects: 0.") {
+			t.Errorf("%s", text)
+		}
+		if after := s.log(); len(after) != len(log) {
+			t.Errorf("the log went from %d to %d events", len(log), len(after))
+		}
+
+		// A forged event: finished, which the machine forbids, as if by the service.
+		forged := forgedFinish(log, id)
+		position := s.publish(forged)
+		defects, _, text := verify(t, exitFailed, append(flags, "--log-only")...)
+		checkTold(t, defects, defectLine{Kind: domain.DefectTransition, Position: position, SessionID: id, Detail: "finish is not possible: the session is started"})
+		if want := fmt.Sprintf("position %d, session %s, transition: finish is not possible: the session is started\n", position, id); !strings.HasPrefix(text, want) {
+			t.Errorf("%q, want %q", text, want)
+		}
+		// A stranger's message parks its session.
+		strange := s.publish(&nats.Msg{Subject: "chat-sessions." + ghost, Data: []byte("hello")})
+		awaitParked(t, s, 1)
+		defects, end, _ = verify(t, exitFailed, flags...)
+		checkTold(t, defects,
+			defectLine{Kind: domain.DefectTransition, Position: position, SessionID: id, Detail: "finish"},
+			defectLine{Kind: domain.DefectUnreadable, Position: strange, SessionID: ghost},
+			defectLine{Kind: defectParked, Position: strange, SessionID: ghost}, // follows
+		)
+		if want := (verifiedLine{strange, position, uint64(len(honest.paths()) + 2), true, 3}); end != want {
+			t.Errorf("%+v, want %+v", end, want)
+		}
+
+		// What was done to the read model.
+		at := slices.Index(flags, "--redis-url")
+		if at < 0 {
+			return
+		}
+		rdb := redisClient(t, flags[at+1])
+		lost := honest.paths()[0][len("/chat-sessions/"):]
+		newest := uint64(0)
+		for _, e := range log {
+			if e.subject == "chat-sessions."+lost {
+				newest = e.sequence
+			}
+		}
+		keys, err := rdb.Keys(t.Context(), "cs2:*:doc:"+lost).Result()
+		if err != nil || len(keys) != 1 {
+			t.Fatalf("%v, %v", keys, err)
+		}
+		if err := rdb.Del(t.Context(), keys...).Err(); err != nil {
+			t.Fatal(err)
+		}
+		defects, _, _ = verify(t, exitFailed, flags...)
+		checkTold(t, defects,
+			defectLine{Kind: domain.DefectTransition, Position: position, SessionID: id, Detail: "finish"},
+			defectLine{Kind: domain.DefectUnreadable, Position: strange, SessionID: ghost},
+			defectLine{Kind: defectParked, Position: strange, SessionID: ghost},
+			defectLine{Kind: defectReadModel, Position: newest, SessionID: lost, Detail: "the session is missing"},
+		)
+	})
+}
+
+func redisClient(t *testing.T, url string) *redis.Client {
+	t.Helper()
+	o, err := redis.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rdb := redis.NewClient(o)
+	t.Cleanup(func() { _ = rdb.Close() })
+	return rdb
+}
+
+// forgedFinish is an event that finishes a session whose newest event is its start.
+func forgedFinish(log []event, id string) *nats.Msg {
+	var last event
+	for _, e := range log {
+		if e.subject == "chat-sessions."+id {
+			last = e
+		}
+	}
+	session := maps.Clone(last.session)
+	version := int(session["version"].(float64)) + 1
+	changes := map[string]any{"state": "finished", "finishedAt": session["startedAt"], "finishedBy": "mallory", "version": version}
+	maps.Copy(session, changes)
+	data, _ := json.Marshal(map[string]any{"changes": changes, "session": session})
+	m := &nats.Msg{Subject: last.subject, Header: nats.Header{}, Data: data}
+	for name, values := range last.header {
+		if strings.HasPrefix(name, "ce-") {
+			m.Header[name] = slices.Clone(values)
+		}
+	}
+	m.Header.Set("ce-type", "chat-session.finished")
+	m.Header.Set("ce-dataschema", "/chat-sessions/events/schemas/chat-session.finished.json")
+	m.Header.Set("ce-sessionversion", strconv.Itoa(version))
+	m.Header.Set("ce-previous", strconv.FormatUint(last.sequence, 10))
+	m.Header.Set("ce-id", "0192f5c6-3c00-7000-8000-0000000000ff")
+	return m
+}
+
+// TestVerifyOfAStoppedService: the log in its data directory, and in a copy of that into
+// which a defect was written.
+func TestVerifyOfAStoppedService(t *testing.T) {
+	redis := redistest.Start(t, redistest.Config{})
+	s := startService(t, "--dev", "--redis-url", redis.URL())
+	fill(t, s, 6)
+	dir := s.flag("--data-dir")
+	victim := s.as("service-crm").create(`{}`)
+	s.as("service-crm").expect(200, "PATCH", victim, `{"start": true}`)
+	log := s.log()
+	if status := s.stop(); status != exitDone {
+		t.Fatalf("exit status %d", status)
+	}
+	_, end, text := verify(t, exitDone, "--data-dir", dir)
+	if want := uint64(len(log)); end.Position != want || end.Events != want || end.ReadModel || !strings.Contains(text, "the service does not run") {
+		t.Errorf("%+v, want %d events: %s", end, want, text)
+	}
+	if _, end, _ = verify(t, exitDone, "--data-dir", dir, "--redis-url", redis.URL()); !end.ReadModel {
+		t.Errorf("%+v", end)
+	}
+
+	copied := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	id := strings.TrimPrefix(victim, "/chat-sessions/")
+	forger := startService(t, "--dev", "--data-dir", copied)
+	position := forger.publish(forgedFinish(log, id))
+	if status := forger.stop(); status != exitDone {
+		t.Fatalf("exit status %d", status)
+	}
+	forgery := defectLine{Kind: domain.DefectTransition, Position: position, SessionID: id, Detail: "finish is not possible"}
+	defects, _, _ := verify(t, exitFailed, "--data-dir", copied)
+	checkTold(t, defects, forgery)
+	// The read model is that of the original.
+	status, stdout, stderr := command(t, nil, "verify", "--data-dir", copied, "--redis-url", redis.URL())
+	if status != exitFailed || !strings.Contains(stdout, "read-model: the read model is at position "+strconv.FormatUint(position-1, 10)) {
+		t.Errorf("exit status %d: %q, %q", status, stdout, stderr)
+	}
+	verify(t, exitDone, "--data-dir", dir)
+}
+
+func TestVerifySaysWhatIsWrongWithItsUse(t *testing.T) {
+	for _, c := range []struct {
+		args   string
+		status int
+		says   string
+	}{
+		{"verify --output table", exitUsage, "--output"},
+		{"verify --redis-partitions 0", exitUsage, "--redis-partitions"},
+		{"verify something", exitUsage, "something"},
+		{"verify --data-dir " + t.TempDir(), exitFailed, "holds no log"},
+		{"verify --log-only --nats-url nats://127.0.0.1:1", exitFailed, "127.0.0.1:1"},
+	} {
+		status, stdout, stderr := inProcess(t, strings.Fields(c.args)...)
+		if status != c.status || !strings.Contains(stderr, c.says) || stdout != "" {
+			t.Errorf("%s: exit status %d, %q, %q; want %d and %q", c.args, status, stdout, stderr, c.status, c.says)
+		}
+	}
+	status, help, _ := inProcess(t, "verify", "--help")
+	for _, kind := range append(domain.DefectKinds(), defectReadModel, defectParked) {
+		if status != exitDone || !strings.Contains(help, string(kind)) {
+			t.Errorf("exit status %d, and the help says nothing of %s", status, kind)
+		}
+	}
+}
+
+// A log may hold anything, and a terminal would do what it says.
+func TestVerifyPrintsNothingThatATerminalWouldObey(t *testing.T) {
+	var out bytes.Buffer
+	v := &verifier{text: true, out: &out}
+	if err := v.tell(defectLine{Kind: domain.DefectUnreadable, Position: 7, SessionID: "\x1b[2J", Detail: "a\nb\tc"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.String(), "position 7, session \uFFFD[2J, unreadable: a\uFFFDb\uFFFDc\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
