@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // A DefectKind names what is wrong with an event. The names are for scripts: they only
@@ -199,8 +200,7 @@ func (c *check) step(before *Session) (folded *Session) {
 // folded is nil.
 func (c *check) fold(before *Session) (wrong string, folded *Session) {
 	e := &c.record.Event
-	// What this service writes is exactly this, and folds by construction.
-	if bytes.Equal(e.Changes, appendDiff(make([]byte, 0, 512), before, &e.Session)) {
+	if isDiff(e.Changes, before, &e.Session) {
 		return "", nil
 	}
 	after, err := Apply(*before, *e)
@@ -219,6 +219,69 @@ func (c *check) fold(before *Session) (wrong string, folded *Session) {
 	}
 	return "the changes lead to " + strings.Join(differ, "; "), &after
 }
+
+// isDiff says whether a merge patch is exactly what appendDiff writes, as those of this
+// service are. Then it leads from the one session to the other by construction.
+func isDiff(patch []byte, from, to *Session) bool {
+	buffer := diffBuffers.Get().(*[]byte)
+	defer diffBuffers.Put(buffer)
+	b := append((*buffer)[:0], '{')
+	first := true
+	differs := differences(from, to)
+	for i, f := range fields {
+		if !differs[i] {
+			continue
+		}
+		b = appendMember(b, f.name, first)
+		first = false
+		value := len(b)
+		if b = f.value(b, to); len(b) == value {
+			b = append(b, "null"...)
+		}
+	}
+	*buffer = append(b, '}')
+	return bytes.Equal(patch, *buffer)
+}
+
+var diffBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// differences says which of the fields differ, by their places in the table, without
+// writing them.
+func differences(from, to *Session) (differs [fieldCount]bool) {
+	i := 0
+	next := func(differ bool) {
+		differs[i] = differ
+		i++
+	}
+	begins, exists := from.Exists() != to.Exists(), to.Exists() // without a version, there are no times
+	next(from.ID != to.ID)
+	next(begins || exists && from.CreatedAt != to.CreatedAt)
+	next(from.CreatedBy != to.CreatedBy)
+	next(from.Type != to.Type)
+	next(from.Room != to.Room)
+	for t := range transitionCount {
+		var was, is Stamp
+		if from.Stamps[t] != nil {
+			was = *from.Stamps[t]
+		}
+		if to.Stamps[t] != nil {
+			is = *to.Stamps[t]
+		}
+		next(was.At != is.At || (from.Stamps[t] == nil) != (to.Stamps[t] == nil))
+		next(was.By != is.By)
+		if t.ReasonField() != "" {
+			next(was.Reason != is.Reason)
+		}
+	}
+	next(!slices.Equal(from.Participants, to.Participants))
+	next(from.State != to.State)
+	next(from.Version != to.Version)
+	next(begins || exists && from.UpdatedAt != to.UpdatedAt)
+	return differs
+}
+
+// fieldCount is how many fields a session has.
+const fieldCount = 19
 
 func orNone(value []byte) string {
 	if len(value) == 0 {

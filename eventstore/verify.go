@@ -20,6 +20,8 @@ type VerifyOptions struct {
 	Progress func(position, end uint64)
 	// Memory is about how many bytes are kept of the sessions' states; 0 is 64 MB.
 	Memory int
+
+	words int // size of the table of claims: claimWords, or a test's
 }
 
 // A Verified is what came of a verification.
@@ -48,7 +50,10 @@ func (l *Log) Verify(ctx context.Context, o VerifyOptions) (Verified, error) {
 	if o.Memory == 0 {
 		o.Memory = defaultVerifyMemory
 	}
-	v := &verification{VerifyOptions: o, log: l, newest: newRecent(o.Memory), claims: newClaims()}
+	if o.words == 0 {
+		o.words = claimWords
+	}
+	v := &verification{VerifyOptions: o, log: l, newest: newRecent(o.Memory), claims: newClaims(o.words)}
 	if err := v.run(ctx); err != nil {
 		return v.done, fmt.Errorf("verify the log: %w", err)
 	}

@@ -23,13 +23,17 @@ import (
 // that it has to read again what it has forgotten.
 var memories = map[string]int{"with the usual memory": 0, "with no memory": 1}
 
+// words is the size of the table of claims: with little memory, nearly every one looks as
+// if it had been made before.
+func words(memory int) int { return memory }
+
 // defectsOf verifies a log, and returns what it says.
 func defectsOf(t testing.TB, l *Log, memory int) ([]domain.Defect, Verified) {
 	t.Helper()
 	var defects []domain.Defect
 	progress := uint64(0)
 	done, err := l.Verify(t.Context(), VerifyOptions{
-		Memory: memory,
+		Memory: memory, words: words(memory),
 		Defect: func(d domain.Defect) error { defects = append(defects, d); return nil },
 		Progress: func(position, end uint64) {
 			if position < progress || position > end {

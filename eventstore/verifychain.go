@@ -63,11 +63,11 @@ type claims struct {
 	bits []uint64
 }
 
-// claimBits is the size of the table: 32 MB. With ten million events, one claim in
+// claimWords is the size of the table: 32 MB. With ten million events, one claim in
 // two hundred is looked up in vain.
-const claimBits = 1 << 28
+const claimWords = 1 << 22
 
-func newClaims() claims { return claims{maphash.MakeSeed(), make([]uint64, claimBits/64)} }
+func newClaims(words int) claims { return claims{maphash.MakeSeed(), make([]uint64, words)} }
 
 // places of an event's claim in the table.
 func (c claims) places(r *domain.Record) (one, other uint64) {
@@ -77,7 +77,8 @@ func (c claims) places(r *domain.Record) (one, other uint64) {
 	} else {
 		h = maphash.Comparable(c.seed, r.Previous)
 	}
-	return h % claimBits, (h >> 32) % claimBits
+	bits := uint64(len(c.bits)) * 64
+	return h % bits, (h >> 32) % bits
 }
 
 func (c claims) add(r *domain.Record) {
