@@ -18,7 +18,9 @@ type VerifyOptions struct {
 	Defect func(domain.Defect) error
 	// Progress, where it is set, is told how far the log was read, now and then.
 	Progress func(position, end uint64)
-	// Memory is about how many bytes are kept of the sessions' states; 0 is 64 MB.
+	// Pace, where it is set, is called before some more events are read, as Pacer.Wait is.
+	Pace func(ctx context.Context, events int) error
+	// Memory is about how many bytes are kept of the sessions' states; 0 is 32 MB.
 	Memory int
 
 	words int // size of the table of claims: claimWords, or a test's
@@ -32,9 +34,9 @@ type Verified struct {
 	Defects  uint64
 }
 
-// defaultVerifyMemory is of some 60,000 sessions. One that was not written for longer
+// defaultVerifyMemory is of some 30,000 sessions. One that was not written for longer
 // is read again, from the position to which ce-previous leads.
-const defaultVerifyMemory = 64 << 20
+const defaultVerifyMemory = 32 << 20
 
 // Verify reads the whole log and tells every defect: each event is checked by
 // domain.Check against the session before it, and each has to be the only one that
@@ -46,6 +48,9 @@ func (l *Log) Verify(ctx context.Context, o VerifyOptions) (Verified, error) {
 	}
 	if o.Progress == nil {
 		o.Progress = func(uint64, uint64) {}
+	}
+	if o.Pace == nil {
+		o.Pace = func(context.Context, int) error { return nil }
 	}
 	if o.Memory == 0 {
 		o.Memory = defaultVerifyMemory
@@ -112,6 +117,9 @@ func (v *verification) run(ctx context.Context) error {
 	all.Go(func() error {
 		defer close(raw)
 		return v.log.scan(ctx, last.sequence, verifyBatch, func(batch []*storedMsg) error {
+			if err := v.Pace(ctx, len(batch)); err != nil {
+				return err
+			}
 			return send(ctx, raw, batch)
 		})
 	})

@@ -31,6 +31,9 @@ type VerifyOptions struct {
 	// Progress, where it is set, is told how far a stage is, now and then. total is 0
 	// where it is not known.
 	Progress func(s VerifyStage, done, total uint64)
+	// Pace, where it is set, is called before so many more sessions, documents or keys are
+	// looked at.
+	Pace func(ctx context.Context, n int) error
 
 	patience time.Duration // doubtPatience, or a test's
 }
@@ -53,10 +56,10 @@ type Verified struct {
 }
 
 const (
-	// verifyBatch is how many sessions are looked up at once.
-	verifyBatch = 512
-	// verifyKeys is how many keys one script looks at.
-	verifyKeys = 512
+	// verifyBatch is how many sessions are looked up at once: a millisecond of Redis.
+	verifyBatch = 128
+	// verifyKeys is how many keys one script looks at, about.
+	verifyKeys = 256
 	// maxTold bounds what is remembered so that it is told once.
 	maxTold = 100_000
 )
@@ -77,6 +80,9 @@ func Verify(ctx context.Context, rdb redis.UniversalClient, log Log, opts Verify
 	}
 	if v.patience == 0 {
 		v.patience = doubtPatience
+	}
+	if v.Pace == nil {
+		v.Pace = func(context.Context, int) error { return nil }
 	}
 	if v.Difference == nil {
 		v.Difference = func(Difference) error { return nil }
@@ -264,6 +270,9 @@ func (v *verification) sessions(ctx context.Context, end uint64) error {
 	working.Go(func() error {
 		defer close(batches)
 		_, err := v.log.Newest(ctx, verifyBatch, func(batch []domain.Recorded) error {
+			if err := v.Pace(ctx, len(batch)); err != nil {
+				return err
+			}
 			select {
 			case batches <- batch:
 				return nil

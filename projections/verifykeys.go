@@ -88,6 +88,9 @@ func (p *verified) eachKey(ctx context.Context, stage VerifyStage, f func(docume
 		total = uint64(n) //nolint:gosec // not negative
 	}
 	for cursor := "0"; ; {
+		if err := p.Pace(ctx, verifyKeys); err != nil {
+			return err
+		}
 		reply, err := verifyKeysScript.Run(ctx, p.rdb, []string{p.keys.checkpoint()},
 			p.keys.pattern(), cursor, verifyKeys, p.keys.begin).Slice()
 		if err != nil {
@@ -125,6 +128,9 @@ func (p *verified) eachKey(ctx context.Context, stage VerifyStage, f func(docume
 // have been compared with the log.
 func (p *verified) index(ctx context.Context, name string) error {
 	for from := lexFirst; ; {
+		if err := p.Pace(ctx, maxDocuments); err != nil {
+			return err
+		}
 		members, err := p.rdb.ZRangeByLex(ctx, p.keys.index(name), &redis.ZRangeBy{Min: from, Max: lexLast, Count: maxDocuments}).Result()
 		if err != nil {
 			return fmt.Errorf("index %s: %w", name, err)

@@ -41,7 +41,7 @@ Then it compares the read model with the log, both ways:
 read-model: a document or an index entry is not what the log says, is missing, or should not be there. chatsessions rebuild mends that.
 parked: a session is not shown, because the log has something of it that cannot be projected; see chatsessions parked.
 
-It writes nothing, to the log or to Redis, and its memory does not grow with the log. The service may run meanwhile: what comes in after the start is not looked at in the log, and is no difference in the read model.
+It writes nothing, to the log or to Redis, and its memory does not grow with the log. The service may run meanwhile: what comes in after the start is not looked at in the log, and is no difference in the read model. While somebody writes, at most 5,000 events a second are read, so that writes are not held up.
 
 Give it the same --nats-url, --redis-url and --redis-partitions, or --data-dir, as the service has. Where the read model is inside a service that does not run, only the log is verified; then the service cannot start before this is done. The exit status is 0 when there is no defect, 1 when there are any or it failed.`
 }
@@ -77,7 +77,6 @@ func (c verifyCommand) Run(ctx context.Context, s streams) error {
 	}
 	keepOnWithoutReader()
 	giveWay()
-	tuneMemory(newLogger(s))
 	stores, withModel, err := c.open(ctx, s)
 	if err != nil {
 		return err
@@ -120,12 +119,15 @@ type verifier struct {
 	text bool
 	out  io.Writer
 	bar  *progress
+	pace *eventstore.Pacer
 	done verifiedLine
 }
 
 // log verifies the log.
 func (v *verifier) log(ctx context.Context, log *eventstore.Log) error {
+	v.pace = log.NewPacer()
 	done, err := log.Verify(ctx, eventstore.VerifyOptions{
+		Pace: v.pace.Wait,
 		Defect: func(d domain.Defect) error {
 			return v.tell(defectLine{Kind: d.Kind, Position: d.Position, SessionID: d.SessionID, Detail: d.Detail})
 		},
@@ -134,6 +136,10 @@ func (v *verifier) log(ctx context.Context, log *eventstore.Log) error {
 	v.done.Position, v.done.Events, v.done.Sessions = done.End, done.Events, done.Sessions
 	return err
 }
+
+// modelShare is how many events of the log a session or key of the read model counts as,
+// when others write meanwhile.
+const modelShare = 4
 
 // verifyStages are the stages as they are shown.
 var verifyStages = map[projections.VerifyStage]struct{ title, unit string }{
@@ -146,6 +152,8 @@ var verifyStages = map[projections.VerifyStage]struct{ title, unit string }{
 func (v *verifier) readModel(ctx context.Context, stores *stores, partitions int) error {
 	_, err := projections.Verify(ctx, stores.redis, stores.log, projections.VerifyOptions{
 		Partitions: partitions, Load: stores.log.Load, Event: stores.log.Event,
+		// A session takes the log and Redis as much as several events take the log.
+		Pace: func(ctx context.Context, n int) error { return v.pace.Wait(ctx, modelShare*n) },
 		Difference: func(d projections.Difference) error {
 			return v.tell(defectLine{Kind: defectReadModel, Position: d.Position, SessionID: d.SessionID, Index: d.Index, Detail: d.Detail})
 		},
