@@ -139,14 +139,16 @@ func (c *check) alone() {
 // way is the state to which the session's stamps lead, StateNone if the machine allows
 // no such life.
 func (s *Session) way() State {
-	state, ok := StateCreated, true
+	state := StateCreated
 	for t, stamp := range s.Stamps {
 		if stamp == nil {
 			continue
 		}
-		if state, ok = state.after(Transition(t)); !ok {
+		after, ok := state.after(Transition(t))
+		if !ok {
 			return StateNone
 		}
+		state = after
 	}
 	return state
 }

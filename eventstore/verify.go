@@ -176,7 +176,6 @@ func examine(m *storedMsg) examined {
 	for _, header := range []struct{ name, want string }{
 		{headerSource, domain.EventSource},
 		{headerDataContentType, domain.EventDataType},
-		{headerDataSchema, e.Record.Event.Type.Schema()},
 	} {
 		if got, err := headerValue(m.header, header.name); err != nil || got != header.want {
 			e.wrong = append(e.wrong, fmt.Sprintf("%s is %q, not %q", header.name, got, header.want))
