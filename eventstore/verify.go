@@ -16,6 +16,10 @@ type VerifyOptions struct {
 	// Defect, where it is set, is told each defect as it is found, in the order of the
 	// log. Its error ends the verification.
 	Defect func(domain.Defect) error
+	// Settled, where it is set, is told every session, as its newest event or message has
+	// left it, once it was not written for so long that it is forgotten, or when all was
+	// read: one that is written after that is told again.
+	Settled func(ctx context.Context, sessions []domain.Recorded) error
 	// Progress, where it is set, is told how far the log was read, now and then.
 	Progress func(position, end uint64)
 	// Pace, where it is set, is called before some more events are read, as Pacer.Wait is.
@@ -48,6 +52,9 @@ func (l *Log) Verify(ctx context.Context, o VerifyOptions) (Verified, error) {
 	}
 	if o.Progress == nil {
 		o.Progress = func(uint64, uint64) {}
+	}
+	if o.Settled == nil {
+		o.Settled = func(context.Context, []domain.Recorded) error { return nil }
 	}
 	if o.Pace == nil {
 		o.Pace = func(context.Context, int) error { return nil }
@@ -113,14 +120,14 @@ func (v *verification) run(ctx context.Context) error {
 
 	// Three steps, each in a goroutine of its own: read, decode, check.
 	raw, decoded := make(chan []*storedMsg, 2), make(chan []examined, 2)
-	all, ctx := errgroup.WithContext(ctx)
+	all, working := errgroup.WithContext(ctx)
 	all.Go(func() error {
 		defer close(raw)
-		return v.log.scan(ctx, last.sequence, verifyBatch, func(batch []*storedMsg) error {
-			if err := v.Pace(ctx, len(batch)); err != nil {
+		return v.log.scan(working, last.sequence, verifyBatch, func(batch []*storedMsg) error {
+			if err := v.Pace(working, len(batch)); err != nil {
 				return err
 			}
-			return send(ctx, raw, batch)
+			return send(working, raw, batch)
 		})
 	})
 	all.Go(func() error {
@@ -130,7 +137,7 @@ func (v *verification) run(ctx context.Context) error {
 			for i, m := range batch {
 				events[i] = examine(m)
 			}
-			if err := send(ctx, decoded, events); err != nil {
+			if err := send(working, decoded, events); err != nil {
 				return err
 			}
 		}
@@ -138,7 +145,7 @@ func (v *verification) run(ctx context.Context) error {
 	})
 	all.Go(func() error {
 		for events := range decoded {
-			if err := v.check(ctx, events); err != nil {
+			if err := v.check(working, events); err != nil {
 				return err
 			}
 			v.Progress(v.read, v.done.End)
@@ -148,7 +155,7 @@ func (v *verification) run(ctx context.Context) error {
 	if err := all.Wait(); err != nil {
 		return err
 	}
-	return v.finish()
+	return v.finish(ctx)
 }
 
 func send[T any](ctx context.Context, to chan<- T, value T) error {
@@ -218,7 +225,9 @@ func (v *verification) check(ctx context.Context, events []examined) error {
 				return err
 			}
 			known.unreadable = e.Position
-			v.newest.put(id, known)
+			if err := v.keep(ctx, id, known); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := v.event(ctx, e, known, looked[i]); err != nil {
@@ -262,8 +271,17 @@ func (v *verification) torn() error {
 	})
 }
 
-// finish checks that the log ends as it says.
-func (v *verification) finish() error {
+// finish tells the sessions that are still in mind, and checks that the log ends as it
+// says.
+func (v *verification) finish(ctx context.Context) error {
+	for id := range v.newest.newer {
+		delete(v.newest.older, id)
+	}
+	for _, states := range []map[string]*lastState{v.newest.older, v.newest.newer} {
+		if err := v.settle(ctx, states); err != nil {
+			return err
+		}
+	}
 	if v.batch != "" {
 		if err := v.torn(); err != nil {
 			return err
@@ -319,6 +337,24 @@ func (v *verification) event(ctx context.Context, e *examined, known *lastState,
 	}
 	v.claims.add(r)
 	session := r.Event.Session
-	v.newest.put(session.ID, &lastState{position: r.Position, session: &session, folded: folded, unreadable: known.unreadable})
-	return nil
+	return v.keep(ctx, session.ID, &lastState{position: r.Position, session: &session, folded: folded, unreadable: known.unreadable})
+}
+
+// errNoEvent is what is said of a message that is not an event, after it was told why.
+var errNoEvent = errors.New("the session's newest message is not an event")
+
+// keep keeps a session's state in mind, and tells those that are forgotten for it.
+func (v *verification) keep(ctx context.Context, id string, s *lastState) error {
+	return v.settle(ctx, v.newest.put(id, s))
+}
+
+func (v *verification) settle(ctx context.Context, states map[string]*lastState) error {
+	if len(states) == 0 {
+		return nil
+	}
+	settled := make([]domain.Recorded, 0, len(states))
+	for id, s := range states {
+		settled = append(settled, s.recorded(id))
+	}
+	return v.Settled(ctx, settled)
 }

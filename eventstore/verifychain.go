@@ -40,7 +40,8 @@ func (r *recent) get(id string) *lastState {
 	return r.older[id]
 }
 
-func (r *recent) put(id string, s *lastState) {
+// put keeps a state, and returns those that are dropped for it.
+func (r *recent) put(id string, s *lastState) (dropped map[string]*lastState) {
 	if _, ok := r.newer[id]; !ok {
 		if s.session != nil {
 			r.used += int(weight(&domain.Record{Event: domain.Event{Session: *s.session}}))
@@ -49,9 +50,23 @@ func (r *recent) put(id string, s *lastState) {
 		}
 	}
 	r.newer[id] = s
-	if r.used > r.room {
-		r.newer, r.older, r.used = make(map[string]*lastState, len(r.newer)), r.newer, 0
+	if r.used <= r.room {
+		return nil
 	}
+	dropped = r.older
+	for id := range r.newer {
+		delete(dropped, id)
+	}
+	r.newer, r.older, r.used = make(map[string]*lastState, len(r.newer)), r.newer, 0
+	return dropped
+}
+
+// recorded is the session as a state has it.
+func (s *lastState) recorded(id string) domain.Recorded {
+	if s.unreadable > s.position {
+		return domain.Recorded{Session: domain.Session{ID: id}, Position: s.unreadable, Unreadable: errNoEvent}
+	}
+	return domain.Recorded{Session: *s.session, Position: s.position}
 }
 
 // claims remembers which events have been named as the one before, and which sessions

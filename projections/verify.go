@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"golang.org/x/sync/errgroup"
 
 	"chatsessions/domain"
 )
@@ -28,61 +28,75 @@ type VerifyOptions struct {
 	// Parked, where it is set, is told each session that is parked, as it has to be: the
 	// log has something of it that cannot be shown.
 	Parked func(Parked) error
-	// Progress, where it is set, is told how far a stage is, now and then. total is 0
-	// where it is not known.
+	// Progress, where it is set, is told how far a stage is, now and then, in keys of
+	// Redis. total is 0 where it is not known.
 	Progress func(s VerifyStage, done, total uint64)
-	// Pace, where it is set, is called before so many more sessions, documents or keys are
-	// looked at.
+	// Pace, where it is set, is called before so many more keys are looked at.
 	Pace func(ctx context.Context, n int) error
 
 	patience time.Duration // doubtPatience, or a test's
 }
 
-// A VerifyStage is what a verification is doing.
+// A VerifyStage is what a verification is doing once all sessions were compared.
 type VerifyStage int
 
 // The stages, in their order.
 const (
-	CheckingSessions VerifyStage = iota // counted in positions of the log
-	CountingKeys                        // counted in keys of Redis
-	CheckingKeys                        // the same; only where their numbers leave a doubt
+	CountingKeys VerifyStage = iota
+	CheckingKeys             // only where their numbers leave a doubt
 )
 
 // A Verified is what came of a verification.
 type Verified struct {
-	Sessions    uint64 // in the log; one that was written meanwhile may count more than once
 	Differences uint64
 	Parked      uint64 // sessions that are parked as they have to be
 }
 
 const (
 	// verifyBatch is how many sessions are looked up at once: a millisecond of Redis.
-	verifyBatch = 128
+	verifyBatch = 256
 	// verifyKeys is how many keys one script looks at, about.
 	verifyKeys = 256
 	// maxTold bounds what is remembered so that it is told once.
 	maxTold = 100_000
 )
 
-// Verify compares the read model that answers with the log: each session's newest event
-// with its document and its index entries, and the other way round, whether there are
-// documents and entries that the log does not account for. It writes nothing, and its
-// memory does not grow with the log. Log and read model may go on meanwhile: what
-// differs at first sight is looked at again when the read model has reached the
-// session's newest event.
-//
-// It returns an error where there is no read model that can be compared: none,
-// ErrOtherLog, or one that is being filled.
-func Verify(ctx context.Context, rdb redis.UniversalClient, log Log, opts VerifyOptions) (Verified, error) {
-	v := &verification{
-		VerifyOptions: opts, rdb: rdb, log: log, seed: maphash.MakeSeed(),
-		told: map[Difference]struct{}{},
-	}
-	if v.patience == 0 {
-		v.patience = doubtPatience
+// A Verification compares the read model that answers with the log: each session's newest
+// event with its document and its index entries, and the other way round, whether there
+// are documents and entries that the log does not account for. It writes nothing, and its
+// memory does not grow with the log. Log and read model may go on meanwhile: what differs
+// at first sight is looked at again when the read model has reached the session's newest
+// event.
+type Verification struct {
+	VerifyOptions
+	rdb       redis.UniversalClient
+	log       Log
+	end       uint64 // of the log when this began
+	parts     []*verified
+	meanwhile *touched
+	seed      maphash.Seed
+	told      map[Difference]struct{}
+	done      Verified
+
+	batches chan []domain.Recorded // to be compared
+	ended   chan struct{}          // closed when no more are
+	err     error                  // why, once that is so
+	stop    func()
+}
+
+// NewVerification begins to verify the read model. It returns an error where there is
+// none that can be compared: no read model, a PartitionsError, ErrOtherLog, or one that
+// is being filled. Close ends it.
+func NewVerification(ctx context.Context, rdb redis.UniversalClient, log Log, opts VerifyOptions) (*Verification, error) {
+	v := &Verification{
+		VerifyOptions: opts, rdb: rdb, log: log, seed: maphash.MakeSeed(), told: map[Difference]struct{}{},
+		batches: make(chan []domain.Recorded, 1), ended: make(chan struct{}),
 	}
 	if v.Pace == nil {
 		v.Pace = func(context.Context, int) error { return nil }
+	}
+	if v.patience == 0 {
+		v.patience = doubtPatience
 	}
 	if v.Difference == nil {
 		v.Difference = func(Difference) error { return nil }
@@ -93,26 +107,96 @@ func Verify(ctx context.Context, rdb redis.UniversalClient, log Log, opts Verify
 	if v.Progress == nil {
 		v.Progress = func(VerifyStage, uint64, uint64) {}
 	}
-	if err := v.run(ctx); err != nil {
-		return v.done, fmt.Errorf("verify the read model: %w", err)
+	if err := v.open(ctx); err != nil {
+		return nil, fmt.Errorf("verify the read model: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	v.meanwhile = v.touches(ctx, v.end)
+	go func() {
+		defer close(v.ended)
+		v.err = v.compareAll(ctx)
+	}()
+	v.stop = func() {
+		cancel()
+		<-v.ended
+		<-v.meanwhile.ended
+	}
+	return v, nil
+}
+
+// Close ends the verification, wherever it is.
+func (v *Verification) Close() { v.stop() }
+
+// Compare compares sessions of the log with what the read model has of them. A session
+// is compared as its newest event has left it; one that is handed over earlier too is
+// recognised by its position. It returns before that is done, with the error, if any, of
+// what was handed over before.
+func (v *Verification) Compare(ctx context.Context, sessions []domain.Recorded) error {
+	select {
+	case v.batches <- sessions:
+		return nil
+	case <-v.ended:
+		return v.failure()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (v *Verification) failure() error {
+	if v.err == nil {
+		return nil
+	}
+	return fmt.Errorf("verify the read model: %w", v.err)
+}
+
+// compareAll compares what it is handed until there will be no more.
+func (v *Verification) compareAll(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case sessions, open := <-v.batches:
+			if !open {
+				return nil
+			}
+			parts := make([][]*domain.Recorded, len(v.parts))
+			for i := range sessions {
+				shard := shardOf(sessions[i].Session.ID, len(parts))
+				parts[shard] = append(parts[shard], &sessions[i])
+			}
+			for i, p := range v.parts {
+				for batch := range slices.Chunk(parts[i], verifyBatch) {
+					if err := p.compare(ctx, batch); err != nil {
+						return err
+					}
+				}
+			}
+		}
+	}
+}
+
+// Finish returns what came of it. Every session of the log has to have been handed over.
+func (v *Verification) Finish(ctx context.Context) (Verified, error) {
+	close(v.batches)
+	<-v.ended
+	if v.err != nil {
+		return v.done, v.failure()
+	}
+	for _, p := range v.parts {
+		err := p.resolve(ctx)
+		if err == nil {
+			err = p.reverse(ctx)
+		}
+		if err != nil {
+			return v.done, fmt.Errorf("verify the read model: %w", err)
+		}
 	}
 	return v.done, nil
 }
 
-// A verification is one call of Verify.
-type verification struct {
-	VerifyOptions
-	rdb   redis.UniversalClient
-	log   Log
-	parts []*verified
-	seed  maphash.Seed
-	told  map[Difference]struct{}
-	done  Verified
-}
-
 // A verified is one partition of the read model, as it is verified.
 type verified struct {
-	*verification
+	*Verification
 	keys     keyspace
 	behind   bool // it does not reach the end of the log, which was told
 	doubts   map[doubt]struct{}
@@ -131,42 +215,42 @@ const tallyPlaces = 1 << 18
 
 func newTally() tally { return tally{make([]int32, tallyPlaces), make([]int32, tallyPlaces)} }
 
-func (v *verification) place(text string) int {
+func (v *Verification) place(text string) int {
 	return int(maphash.String(v.seed, text) % tallyPlaces) //nolint:gosec // a small number
 }
 
-// open finds the generation of each partition that answers, and returns the end of the
-// log, which they have reached.
-func (v *verification) open(ctx context.Context) (end uint64, err error) {
-	if end, err = v.log.End(ctx); err != nil {
-		return 0, err
+// open finds the generation of each partition that answers, once that has reached the end
+// of the log.
+func (v *Verification) open(ctx context.Context) (err error) {
+	if v.end, err = v.log.End(ctx); err != nil {
+		return err
 	}
 	for _, part := range newPartitions(v.Partitions) {
 		c, err := answering(ctx, v.rdb, part)
 		switch {
 		case err != nil:
-			return 0, err
+			return err
 		case c.identity != v.log.Identity():
-			return 0, fmt.Errorf("%w: %s, and the log is %s", ErrOtherLog, c.identity, v.log.Identity())
+			return fmt.Errorf("%w: %s, and the log is %s", ErrOtherLog, c.identity, v.log.Identity())
 		case c.state != projected:
-			return 0, errors.New("the read model is being filled: try again when the service is ready")
+			return errors.New("the read model is being filled: try again when the service is ready")
 		}
-		p := &verified{verification: v, keys: part.of(c.generation), doubts: map[doubt]struct{}{}, rightful: newTally()}
+		p := &verified{Verification: v, keys: part.of(c.generation), doubts: map[doubt]struct{}{}, rightful: newTally()}
 		held, err := holds(ctx, v.log, c)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if !held {
 			if err := v.report(Difference{Position: c.position, Detail: "the log does not hold the event up to which the read model was made: the log was restored from an older copy"}); err != nil {
-				return 0, err
+				return err
 			}
 		}
 		v.parts = append(v.parts, p)
-		if err := p.reach(ctx, end); err != nil {
-			return 0, err
+		if err := p.reach(ctx, v.end); err != nil {
+			return err
 		}
 	}
-	return end, nil
+	return nil
 }
 
 // reach waits until the partition has reached a position, and tells when it does not.
@@ -217,7 +301,7 @@ func (p *verified) parse(text string) (checkpoint, error) {
 }
 
 // isNews notes what is told, and says whether it was not told before.
-func (v *verification) isNews(d Difference) bool {
+func (v *Verification) isNews(d Difference) bool {
 	_, known := v.told[d]
 	if !known && len(v.told) < maxTold {
 		v.told[d] = struct{}{}
@@ -225,7 +309,7 @@ func (v *verification) isNews(d Difference) bool {
 	return !known
 }
 
-func (v *verification) report(d Difference) error {
+func (v *Verification) report(d Difference) error {
 	if !v.isNews(d) {
 		return nil
 	}
@@ -233,7 +317,7 @@ func (v *verification) report(d Difference) error {
 	return v.Difference(d)
 }
 
-func (v *verification) park(parked Parked) error {
+func (v *Verification) park(parked Parked) error {
 	if !v.isNews(Difference{SessionID: parked.SessionID, Position: parked.Position, Detail: parked.Reason}) {
 		return nil
 	}
@@ -241,77 +325,13 @@ func (v *verification) park(parked Parked) error {
 	return v.Parked(parked)
 }
 
-func (v *verification) run(ctx context.Context) error {
-	end, err := v.open(ctx)
-	if err != nil {
-		return err
-	}
-	meanwhile, stop := v.touches(ctx, end)
-	defer stop()
-	if err := v.sessions(ctx, end); err != nil {
-		return err
-	}
-	for _, p := range v.parts {
-		if err := p.resolve(ctx); err != nil {
-			return err
-		}
-		if err := p.reverse(ctx, meanwhile); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// sessions compares every session of the log with what the read model has of it.
-func (v *verification) sessions(ctx context.Context, end uint64) error {
-	v.Progress(CheckingSessions, 0, end)
-	batches := make(chan []domain.Recorded, 1) // one is read while another is compared
-	working, ctx := errgroup.WithContext(ctx)
-	working.Go(func() error {
-		defer close(batches)
-		_, err := v.log.Newest(ctx, verifyBatch, func(batch []domain.Recorded) error {
-			if err := v.Pace(ctx, len(batch)); err != nil {
-				return err
-			}
-			select {
-			case batches <- batch:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		})
-		return err
-	})
-	working.Go(func() error {
-		for batch := range batches {
-			parts := make([][]*domain.Recorded, len(v.parts))
-			for i := range batch {
-				shard := shardOf(batch[i].Session.ID, len(parts))
-				parts[shard] = append(parts[shard], &batch[i])
-			}
-			for i, p := range v.parts {
-				if len(parts[i]) == 0 {
-					continue
-				}
-				if err := p.compare(ctx, parts[i]); err != nil {
-					return err
-				}
-			}
-			v.done.Sessions += uint64(len(batch))
-			v.Progress(CheckingSessions, min(batch[len(batch)-1].Position, end), end)
-		}
-		return nil
-	})
-	return working.Wait()
-}
-
-// compare compares some sessions, as their newest events left them.
-func (p *verified) compare(ctx context.Context, newest []*domain.Recorded) error {
-	keys, documents := make([]string, len(newest)), make([]*document, len(newest))
+// compare compares some sessions.
+func (p *verified) compare(ctx context.Context, sessions []*domain.Recorded) error {
+	documents := make([]*document, 0, len(sessions))
+	keys := make([]string, 0, len(sessions))
 	members := map[string][]any{} // by index, with the sessions that belong there
-	owners := map[string][]string{}
-	for i, r := range newest {
-		keys[i] = p.keys.document(r.Session.ID)
+	owners := map[string][]int{}
+	for _, r := range sessions {
 		d, err := p.documentOf(r)
 		if err != nil { // it is to be parked
 			if err := p.doubt(ctx, doubt{id: r.Session.ID}); err != nil {
@@ -319,12 +339,15 @@ func (p *verified) compare(ctx context.Context, newest []*domain.Recorded) error
 			}
 			continue
 		}
-		documents[i] = d
 		var member any = d.member
 		for name := range d.indexes() {
 			members[name] = append(members[name], member)
-			owners[name] = append(owners[name], d.id)
+			owners[name] = append(owners[name], len(documents))
 		}
+		keys, documents = append(keys, p.keys.document(d.id)), append(documents, d)
+	}
+	if len(documents) == 0 {
+		return nil
 	}
 	trip := p.rdb.Pipeline()
 	texts := trip.MGet(ctx, keys...)
@@ -335,19 +358,11 @@ func (p *verified) compare(ctx context.Context, newest []*domain.Recorded) error
 	if _, err := trip.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) && !isWrongType(err) {
 		return err
 	}
+	newest := make([]bool, len(documents)) // as far as the read model knows
 	for i, text := range texts.Val() {
-		d := documents[i]
-		if d == nil {
-			continue
-		}
-		text, ok := text.(string)
-		if ok {
-			p.rightful.documents[p.place(d.id)]++
-		}
-		if text != string(d.value) {
-			if err := p.doubt(ctx, doubt{id: d.id}); err != nil {
-				return err
-			}
+		var err error
+		if newest[i], err = p.document(ctx, documents[i], text); err != nil {
+			return err
 		}
 	}
 	for name, cmd := range found {
@@ -356,22 +371,47 @@ func (p *verified) compare(ctx context.Context, newest []*domain.Recorded) error
 			return err
 		}
 		place := p.place(name)
-		for i, id := range owners[name] {
-			if i < len(scores) && scores[i] != nil {
+		for i, owner := range owners[name] {
+			switch {
+			case !newest[owner]:
+			case i < len(scores) && scores[i] != nil:
 				p.rightful.entries[place]++
-				continue
-			}
-			if err := p.doubt(ctx, doubt{id: id}); err != nil {
-				return err
+			default:
+				if err := p.doubt(ctx, doubt{id: documents[owner].id}); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	return nil
 }
 
+// document compares a document with what Redis has in its place, and says whether it is
+// of the same event. One of a later event is of another time that the session is handed
+// over.
+func (p *verified) document(ctx context.Context, d *document, text any) (same bool, err error) {
+	value, there := text.(string)
+	if value == string(d.value) {
+		p.rightful.documents[p.place(d.id)]++
+		return true, nil
+	}
+	if there {
+		if stored, err := decodeDocument(value); err == nil && stored.position > d.position && stored.position <= p.end {
+			later, err := p.Event(ctx, stored.position)
+			if err == nil && later.Session.ID == d.id {
+				return false, nil
+			}
+			if err != nil && !errors.Is(err, domain.ErrUnreadable) && !errors.Is(err, domain.ErrUnavailable) {
+				return false, err
+			}
+		}
+	}
+	return false, p.doubt(ctx, doubt{id: d.id})
+}
+
 // documentOf returns what the read model has to hold of a session, or why it has to be
 // parked.
-func (v *verification) documentOf(r *domain.Recorded) (*document, error) {
+func (v *Verification) documentOf(r *domain.Recorded) (*document, error) {
 	if r.Unreadable != nil {
 		return nil, r.Unreadable
 	}

@@ -11,7 +11,7 @@ import (
 // account for. First they are counted. Only where their numbers are not what they
 // should be, they are looked at one by one: that takes longer, and while sessions are
 // written it concerns those, and the indexes that most sessions are in.
-func (p *verified) reverse(ctx context.Context, meanwhile *touched) error {
+func (p *verified) reverse(ctx context.Context) error {
 	found := newTally()
 	err := p.eachKey(ctx, CountingKeys, func(documents, indexes []string, sizes []int64) error {
 		for _, id := range documents {
@@ -31,10 +31,10 @@ func (p *verified) reverse(ctx context.Context, meanwhile *touched) error {
 	if err != nil {
 		return err
 	}
-	if err := meanwhile.await(ctx); err != nil {
+	if err := p.meanwhile.await(ctx); err != nil {
 		return err
 	}
-	if err := p.strangers(ctx, found, meanwhile); err != nil {
+	if err := p.strangers(ctx, found); err != nil {
 		return err
 	}
 	if err := p.eachParked(ctx); err != nil {
@@ -45,7 +45,8 @@ func (p *verified) reverse(ctx context.Context, meanwhile *touched) error {
 
 // strangers looks at each document and index entry where the tallies differ, or where
 // they may have been changed meanwhile.
-func (p *verified) strangers(ctx context.Context, found tally, meanwhile *touched) error {
+func (p *verified) strangers(ctx context.Context, found tally) error {
+	meanwhile := p.meanwhile
 	documents, entries := make([]bool, tallyPlaces), make([]bool, tallyPlaces)
 	meanwhile.mu.Lock()
 	some := meanwhile.everything

@@ -13,7 +13,7 @@ import (
 // touched notes where the read model changes while it is verified: what is counted there
 // proves nothing, since one that comes may hide one that goes.
 type touched struct {
-	*verification
+	*Verification
 	ended chan struct{} // closed when the log is no longer followed
 
 	mu                 sync.Mutex
@@ -23,13 +23,12 @@ type touched struct {
 	err                error
 }
 
-// touches follows the log from a position on, until stop is called.
-func (v *verification) touches(ctx context.Context, after uint64) (t *touched, stop func()) {
-	t = &touched{
-		verification: v, ended: make(chan struct{}), position: after,
+// touches follows the log from a position on, until ctx ends.
+func (v *Verification) touches(ctx context.Context, after uint64) *touched {
+	t := &touched{
+		Verification: v, ended: make(chan struct{}), position: after,
 		documents: make([]bool, tallyPlaces), entries: make([]bool, tallyPlaces),
 	}
-	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		defer close(t.ended)
 		err := v.log.Follow(ctx, after, maxBatchEvents, func(batch []domain.Recorded) error { return t.note(ctx, batch) })
@@ -37,10 +36,7 @@ func (v *verification) touches(ctx context.Context, after uint64) (t *touched, s
 		defer t.mu.Unlock()
 		t.err = errors.Join(errors.New("the log is not followed any more"), err)
 	}()
-	return t, func() {
-		cancel()
-		<-t.ended
-	}
+	return t
 }
 
 func (t *touched) note(ctx context.Context, batch []domain.Recorded) error {

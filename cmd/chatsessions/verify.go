@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"unicode"
 
 	"chatsessions/domain"
@@ -36,7 +37,7 @@ time: the time of recording runs backwards within a session, stamps are out of o
 immutable: createdBy has changed.
 fields: a member has changed that this type of event leaves as it is.
 
-Then it compares the read model with the log, both ways:
+At the same time it compares the read model with the log, both ways:
 
 read-model: a document or an index entry is not what the log says, is missing, or should not be there. chatsessions rebuild mends that.
 parked: a session is not shown, because the log has something of it that cannot be projected; see chatsessions parked.
@@ -82,17 +83,17 @@ func (c verifyCommand) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	defer stores.Close()
-	v := &verifier{text: c.Output == "text", out: s.out, bar: newProgress(s.err)}
+	v := &verifier{text: c.Output == "text", out: s.out, bar: newProgress(s.err), pace: stores.log.NewPacer()}
 	defer v.bar.finish()
-	if err := v.log(ctx, stores.log); err != nil {
-		return err
-	}
 	if withModel {
-		if err := v.readModel(ctx, stores, c.RedisPartitions); err != nil {
-			return c.explain(err)
-		}
+		err = v.logAndModel(ctx, stores, c.RedisPartitions)
+	} else {
+		err = v.log(ctx, stores.log, nil)
 	}
 	v.bar.finish()
+	if err != nil {
+		return c.explain(err)
+	}
 	if err := v.end(c.LogOnly); err != nil {
 		return err
 	}
@@ -120,40 +121,34 @@ type verifier struct {
 	out  io.Writer
 	bar  *progress
 	pace *eventstore.Pacer
+
+	mu   sync.Mutex // log and read model are verified at once
 	done verifiedLine
 }
 
-// log verifies the log.
-func (v *verifier) log(ctx context.Context, log *eventstore.Log) error {
-	v.pace = log.NewPacer()
+// log verifies the log, and hands every session on.
+func (v *verifier) log(ctx context.Context, log *eventstore.Log, settled func(context.Context, []domain.Recorded) error) error {
 	done, err := log.Verify(ctx, eventstore.VerifyOptions{
-		Pace: v.pace.Wait,
+		Settled: settled, Pace: v.pace.Wait,
 		Defect: func(d domain.Defect) error {
 			return v.tell(defectLine{Kind: d.Kind, Position: d.Position, SessionID: d.SessionID, Detail: d.Detail})
 		},
-		Progress: func(position, end uint64) { v.bar.show("checking the log", "events", position, end) },
+		Progress: func(position, end uint64) { v.bar.show("verifying the log", "events", position, end) },
 	})
 	v.done.Position, v.done.Events, v.done.Sessions = done.End, done.Events, done.Sessions
 	return err
 }
 
-// modelShare is how many events of the log a session or key of the read model counts as,
-// when others write meanwhile.
-const modelShare = 4
-
 // verifyStages are the stages as they are shown.
 var verifyStages = map[projections.VerifyStage]struct{ title, unit string }{
-	projections.CheckingSessions: {"comparing the read model", "events"},
-	projections.CountingKeys:     {"counting its keys", "keys"},
-	projections.CheckingKeys:     {"looking at those in doubt", "keys"},
+	projections.CountingKeys: {"counting the read model's keys", "keys"},
+	projections.CheckingKeys: {"looking at those in doubt", "keys"},
 }
 
-// readModel compares the read model with the log.
-func (v *verifier) readModel(ctx context.Context, stores *stores, partitions int) error {
-	_, err := projections.Verify(ctx, stores.redis, stores.log, projections.VerifyOptions{
-		Partitions: partitions, Load: stores.log.Load, Event: stores.log.Event,
-		// A session takes the log and Redis as much as several events take the log.
-		Pace: func(ctx context.Context, n int) error { return v.pace.Wait(ctx, modelShare*n) },
+// logAndModel verifies the log, and the read model with each of its sessions.
+func (v *verifier) logAndModel(ctx context.Context, stores *stores, partitions int) error {
+	model, err := projections.NewVerification(ctx, stores.redis, stores.log, projections.VerifyOptions{
+		Partitions: partitions, Load: stores.log.Load, Event: stores.log.Event, Pace: v.pace.Wait,
 		Difference: func(d projections.Difference) error {
 			return v.tell(defectLine{Kind: defectReadModel, Position: d.Position, SessionID: d.SessionID, Index: d.Index, Detail: d.Detail})
 		},
@@ -165,12 +160,22 @@ func (v *verifier) readModel(ctx context.Context, stores *stores, partitions int
 			v.bar.show(shown.title, shown.unit, done, total)
 		},
 	})
+	if err != nil {
+		return err
+	}
+	defer model.Close()
+	if err := v.log(ctx, stores.log, model.Compare); err != nil {
+		return err
+	}
+	_, err = model.Finish(ctx)
 	v.done.ReadModel = err == nil
 	return err
 }
 
 // tell prints a defect.
 func (v *verifier) tell(d defectLine) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.done.Defects++
 	if !v.text {
 		return json.NewEncoder(v.out).Encode(d)
