@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"unicode"
@@ -78,6 +80,9 @@ func (c verifyCommand) Run(ctx context.Context, s streams) error {
 	}
 	keepOnWithoutReader()
 	giveWay()
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(verifyCollectAt)
+	}
 	stores, withModel, err := c.open(ctx, s)
 	if err != nil {
 		return err
@@ -102,6 +107,10 @@ func (c verifyCommand) Run(ctx context.Context, s streams) error {
 	}
 	return nil
 }
+
+// verifyCollectAt is how much the heap may grow, per cent, until garbage is collected: with
+// the usual 100, that takes a tenth of the time more.
+const verifyCollectAt = 200
 
 // open opens the log, and the read model where it is to be had.
 func (c verifyCommand) open(ctx context.Context, s streams) (stores *stores, withModel bool, err error) {
