@@ -27,26 +27,31 @@ type feedEvent struct {
 	unreadable bool           // the log has something there that is no event
 }
 
-// newFeedBatch makes a batch of the events that are to be kept.
-func newFeedBatch(recorded []domain.Recorded, keep func(*feedEvent) bool) *feedBatch {
-	b := &feedBatch{last: recorded[len(recorded)-1].Position}
+// newFeedBatch makes a batch of events.
+func newFeedBatch(recorded []domain.Recorded) *feedBatch {
+	b := &feedBatch{}
 	for i := range recorded {
-		r := &recorded[i]
-		e := feedEvent{position: r.Position, session: domain.Session{ID: r.Session.ID}, start: len(b.bytes)}
-		if r.Unreadable != nil {
-			e.unreadable = true
-		} else {
-			e.typ, e.actor = r.Record.Event.Type, r.Record.Request.Actor
-			e.session.CreatedBy, e.session.Participants = r.Session.CreatedBy, r.Session.Participants
-		}
-		if !keep(&e) {
-			continue
-		}
-		b.bytes = appendEvent(b.bytes, r)
-		e.end = len(b.bytes)
-		b.events = append(b.events, e)
+		b.add(&recorded[i], func(*feedEvent) bool { return true })
 	}
 	return b
+}
+
+// add appends an event, unless it is not to be kept.
+func (b *feedBatch) add(r *domain.Recorded, keep func(*feedEvent) bool) {
+	b.last = r.Position
+	e := feedEvent{position: r.Position, session: domain.Session{ID: r.Session.ID}, start: len(b.bytes)}
+	if r.Unreadable != nil {
+		e.unreadable = true
+	} else {
+		e.typ, e.actor = r.Record.Event.Type, r.Record.Request.Actor
+		e.session.CreatedBy, e.session.Participants = r.Session.CreatedBy, r.Session.Participants
+	}
+	if !keep(&e) {
+		return
+	}
+	b.bytes = appendEvent(b.bytes, r)
+	e.end = len(b.bytes)
+	b.events = append(b.events, e)
 }
 
 // size is how many bytes the batch takes, about.

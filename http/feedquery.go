@@ -98,8 +98,8 @@ func (q *feedQuery) wants(e *feedEvent) bool {
 	if len(q.sessions) > 0 && !slices.Contains(q.sessions, e.session.ID) {
 		return false
 	}
-	if e.unreadable {
-		return true // nothing else is known of it
+	if e.unreadable { // it has neither a type nor an account
+		return len(q.types) == 0 && len(q.accounts) == 0
 	}
 	if len(q.types) > 0 && !slices.Contains(q.types, e.typ) {
 		return false

@@ -14,7 +14,7 @@ import (
 // Bounds of one answer with a history.
 const (
 	maxHistory      = 10_000  // events
-	maxHistoryBytes = 8 << 20 // a single event is told whatever it has
+	maxHistoryBytes = 4 << 20 // a single event is told whatever it has
 )
 
 // usualEnvelope is how much an event's attributes take, in bytes.

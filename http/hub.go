@@ -45,7 +45,8 @@ type hubLimits struct {
 	ringEvents  int           // recent events that are kept
 	ringBytes   int           // and their size, about
 	rooms       int
-	stepEvents  int // events of the log that are read for one reader at a time
+	stepEvents  int // events of the log that are looked at for one reader at a time
+	stepBytes   int // and what of them is sent, about
 	historyMost int // events of sessions that are looked up rather than read
 }
 
@@ -70,7 +71,7 @@ func newHub(log FeedLog, tokens TokenVerifier, logger *slog.Logger, most int, he
 		hubLimits: hubLimits{
 			most: int64(most), heartbeat: heartbeat, patience: 10 * time.Second,
 			batch: 256, ringEvents: 16 << 10, ringBytes: 32 << 20, rooms: runtime.GOMAXPROCS(0),
-			stepEvents: 8 << 10, historyMost: 1000,
+			stepEvents: 8 << 10, stepBytes: 256 << 10, historyMost: 1000,
 		},
 	}
 }
@@ -186,7 +187,7 @@ func (h *hub) begin(after uint64) *reading {
 
 // publish shows new events to the readers that wait for them.
 func (g *reading) publish(events []domain.Recorded) error {
-	b := newFeedBatch(events, func(*feedEvent) bool { return true })
+	b := newFeedBatch(events)
 	if err := g.hub.log.Durable(g.ctx, b.last); err != nil {
 		return err
 	}

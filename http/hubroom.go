@@ -195,7 +195,7 @@ func (m *feedRoom) beat(g *reading, phase uint8) {
 		r.after = max(r.after, m.head)
 		if err := g.hub.check(r); err != nil {
 			m.remove(r)
-			g.dismiss(r, nil, err)
+			g.hub.running.Go(func() { g.dismiss(r, nil, err) }) // a last event may take a while
 			continue
 		}
 		beat := appendHeartbeat(make([]byte, 0, 48), r.after)

@@ -81,7 +81,7 @@ func endOfPast(ctx context.Context, err error, id string, position uint64) error
 		p.Message = p.Detail
 		return p
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) && position > 0:
-		return unavailable(err, "it took too long to read the session's history: within %d s only what is from position %d on was read; that is at %s",
+		return unavailable(err, "it took too long to read the session's history: within %d s only what is from position %d on was read; that is at %s, and the command chatsessions history tells all of it",
 			readDeadline/time.Second, position, newer)
 	}
 	return err
