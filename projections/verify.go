@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -57,6 +58,8 @@ const (
 	verifyBatch = 256
 	// verifyKeys is how many keys one script looks at, about.
 	verifyKeys = 256
+	// shortIndex is how many members an index may have that a script returns as a whole.
+	shortIndex = 64
 	// maxTold bounds what is remembered so that it is told once.
 	maxTold = 100_000
 )
@@ -203,20 +206,35 @@ type verified struct {
 	rightful tally // what is there, and the log accounts for
 }
 
-// A tally counts documents and index entries, each in a place by the hash of the
-// session's id or of the index's name. Where two tallies differ, something is there that
-// should not be, or has come or gone in between.
-type tally struct {
-	documents, entries []int32
-}
+// A tally sums up documents and index entries, each by a hash, in places by the hash of
+// the session's id or of the index's name. Where two tallies differ, something is missing,
+// or is there and should not be, or has come or gone in between.
+type tally struct{ documents, entries []uint64 }
 
-// tallyPlaces is how many places a tally has for each of the two: 2 MB.
+// tallyPlaces is how many places the tallies of all partitions have together for each of
+// the two: 2 MB.
 const tallyPlaces = 1 << 18
 
-func newTally() tally { return tally{make([]int32, tallyPlaces), make([]int32, tallyPlaces)} }
+func newTally(partitions int) tally {
+	places := tallyPlaces >> bits.Len(uint(partitions-1)) //nolint:gosec // at least one; a power of two
+	return tally{make([]uint64, places), make([]uint64, places)}
+}
 
-func (v *Verification) place(text string) int {
-	return int(maphash.String(v.seed, text) % tallyPlaces) //nolint:gosec // a small number
+func (t tally) places() int { return len(t.documents) }
+
+// hash is of an id, of an index's name, or of a member.
+func (v *Verification) hash(text string) uint64 { return maphash.String(v.seed, text) }
+
+// addDocument adds a document.
+func (t tally) addDocument(idHash uint64) { t.documents[idHash%uint64(len(t.documents))] += idHash }
+
+// addEntry adds an index entry, a member of the index with a name.
+func (t tally) addEntry(nameHash, memberHash uint64) {
+	// The finalizer of SplitMix64, so that sums of entries differ where the entries do.
+	h := nameHash ^ bits.RotateLeft64(memberHash, 32)
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	t.entries[nameHash%uint64(len(t.entries))] += h ^ h>>31
 }
 
 // open finds the generation of each partition that answers, once that has reached the end
@@ -235,7 +253,7 @@ func (v *Verification) open(ctx context.Context) (err error) {
 		case c.state != projected:
 			return errors.New("the read model is being filled: try again when the service is ready")
 		}
-		p := &verified{Verification: v, keys: part.of(c.generation), doubts: map[doubt]struct{}{}, rightful: newTally()}
+		p := &verified{Verification: v, keys: part.of(c.generation), doubts: map[doubt]struct{}{}, rightful: newTally(max(v.Partitions, 1))}
 		held, err := holds(ctx, v.log, c)
 		if err != nil {
 			return err
@@ -325,12 +343,11 @@ func (v *Verification) park(parked Parked) error {
 	return v.Parked(parked)
 }
 
-// compare compares some sessions.
+// compare compares some sessions with their documents, and notes in which indexes they
+// belong.
 func (p *verified) compare(ctx context.Context, sessions []*domain.Recorded) error {
 	documents := make([]*document, 0, len(sessions))
 	keys := make([]string, 0, len(sessions))
-	members := map[string][]any{} // by index, with the sessions that belong there
-	owners := map[string][]int{}
 	for _, r := range sessions {
 		d, err := p.documentOf(r)
 		if err != nil { // it is to be parked
@@ -339,74 +356,47 @@ func (p *verified) compare(ctx context.Context, sessions []*domain.Recorded) err
 			}
 			continue
 		}
-		var member any = d.member
-		for name := range d.indexes() {
-			members[name] = append(members[name], member)
-			owners[name] = append(owners[name], len(documents))
-		}
 		keys, documents = append(keys, p.keys.document(d.id)), append(documents, d)
 	}
 	if len(documents) == 0 {
 		return nil
 	}
-	trip := p.rdb.Pipeline()
-	texts := trip.MGet(ctx, keys...)
-	found := make(map[string]*redis.Cmd, len(members))
-	for name, all := range members {
-		found[name] = trip.Do(ctx, append([]any{"ZMSCORE", p.keys.index(name)}, all...)...)
-	}
-	if _, err := trip.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) && !isWrongType(err) {
+	texts, err := p.rdb.MGet(ctx, keys...).Result()
+	if err != nil {
 		return err
 	}
-	newest := make([]bool, len(documents)) // as far as the read model knows
-	for i, text := range texts.Val() {
-		var err error
-		if newest[i], err = p.document(ctx, documents[i], text); err != nil {
+	for i, text := range texts {
+		if err := p.document(ctx, documents[i], text); err != nil {
 			return err
-		}
-	}
-	for name, cmd := range found {
-		scores, err := cmd.Slice()
-		if err != nil && !isWrongType(err) {
-			return err
-		}
-		place := p.place(name)
-		for i, owner := range owners[name] {
-			switch {
-			case !newest[owner]:
-			case i < len(scores) && scores[i] != nil:
-				p.rightful.entries[place]++
-			default:
-				if err := p.doubt(ctx, doubt{id: documents[owner].id}); err != nil {
-					return err
-				}
-			}
 		}
 	}
 	return nil
 }
 
-// document compares a document with what Redis has in its place, and says whether it is
-// of the same event. One of a later event is of another time that the session is handed
-// over.
-func (p *verified) document(ctx context.Context, d *document, text any) (same bool, err error) {
+// document compares a document with what Redis has in its place. One of a later event is
+// of another time that the session is handed over.
+func (p *verified) document(ctx context.Context, d *document, text any) error {
 	value, there := text.(string)
 	if value == string(d.value) {
-		p.rightful.documents[p.place(d.id)]++
-		return true, nil
+		p.rightful.addDocument(p.hash(d.id))
+		member := p.hash(d.member)
+		for name := range d.indexes() {
+			p.rightful.addEntry(p.hash(name), member)
+		}
+		return nil
 	}
 	if there {
 		if stored, err := decodeDocument(value); err == nil && stored.position > d.position && stored.position <= p.end {
 			later, err := p.Event(ctx, stored.position)
 			if err == nil && later.Session.ID == d.id {
-				return false, nil
+				return nil
 			}
 			if err != nil && !errors.Is(err, domain.ErrUnreadable) && !errors.Is(err, domain.ErrUnavailable) {
-				return false, err
+				return err
 			}
 		}
 	}
-	return false, p.doubt(ctx, doubt{id: d.id})
+	return p.doubt(ctx, doubt{id: d.id})
 }
 
 // documentOf returns what the read model has to hold of a session, or why it has to be

@@ -2,29 +2,28 @@ package projections
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 )
 
 // reverse finds documents, index entries and parked sessions that the log does not
-// account for. First they are counted. Only where their numbers are not what they
-// should be, they are looked at one by one: that takes longer, and while sessions are
-// written it concerns those, and the indexes that most sessions are in.
+// account for, and index entries that are missing. First they are summed up. Only where
+// the sums are not what they should be, they are looked at one by one: that takes longer,
+// and while sessions are written it concerns those, and the indexes that most sessions
+// are in.
 func (p *verified) reverse(ctx context.Context) error {
-	found := newTally()
-	err := p.eachKey(ctx, CountingKeys, func(documents, indexes []string, sizes []int64) error {
-		for _, id := range documents {
-			found.documents[p.place(id)]++
+	found := newTally(len(p.parts))
+	err := p.eachKey(ctx, CountingKeys, func(ids []string, indexes []indexKey) error {
+		for _, id := range ids {
+			found.addDocument(p.hash(id))
 		}
-		for i, name := range indexes {
-			if sizes[i] < 0 {
-				if err := p.report(Difference{Index: name, Detail: "the key is not of its kind"}); err != nil {
-					return err
-				}
-				continue
+		for _, index := range indexes {
+			if err := p.sum(ctx, index, found); err != nil {
+				return err
 			}
-			found.entries[p.place(name)] += int32(sizes[i]) //nolint:gosec // far fewer
 		}
 		return nil
 	})
@@ -34,7 +33,7 @@ func (p *verified) reverse(ctx context.Context) error {
 	if err := p.meanwhile.await(ctx); err != nil {
 		return err
 	}
-	if err := p.strangers(ctx, found); err != nil {
+	if err := p.lookCloser(ctx, found); err != nil {
 		return err
 	}
 	if err := p.eachParked(ctx); err != nil {
@@ -43,33 +42,54 @@ func (p *verified) reverse(ctx context.Context) error {
 	return p.resolve(ctx)
 }
 
-// strangers looks at each document and index entry where the tallies differ, or where
+// sum adds the entries of an index.
+func (p *verified) sum(ctx context.Context, index indexKey, to tally) error {
+	name := p.hash(index.name)
+	switch {
+	case index.wrong:
+		return p.report(Difference{Index: index.name, Detail: "the key is not of its kind"})
+	case !index.long:
+		for member := range slices.Chunk([]byte(index.members), memberLength) {
+			to.addEntry(name, p.hash(string(member)))
+		}
+		return nil
+	}
+	return p.eachMember(ctx, index.name, maxLooks, func(members []string) error {
+		for _, member := range members {
+			to.addEntry(name, p.hash(member))
+		}
+		return nil
+	})
+}
+
+// lookCloser looks at each document and index entry where the tallies differ, or where
 // they may have been changed meanwhile.
-func (p *verified) strangers(ctx context.Context, found tally) error {
-	meanwhile := p.meanwhile
-	documents, entries := make([]bool, tallyPlaces), make([]bool, tallyPlaces)
-	meanwhile.mu.Lock()
-	some := meanwhile.everything
-	for i := range tallyPlaces {
-		documents[i] = meanwhile.everything || meanwhile.documents[i] || found.documents[i] != p.rightful.documents[i]
-		entries[i] = meanwhile.everything || meanwhile.entries[i] || found.entries[i] != p.rightful.entries[i]
+func (p *verified) lookCloser(ctx context.Context, found tally) error {
+	documents, entries := make([]bool, found.places()), make([]bool, found.places())
+	some := p.meanwhile.mark(documents, entries)
+	for i := range found.places() {
+		documents[i] = documents[i] || found.documents[i] != p.rightful.documents[i]
+		entries[i] = entries[i] || found.entries[i] != p.rightful.entries[i]
 		some = some || documents[i] || entries[i]
 	}
-	meanwhile.mu.Unlock()
 	if !some {
 		return nil
 	}
-	return p.eachKey(ctx, CheckingKeys, func(ids, indexes []string, sizes []int64) error {
+	doubtful := func(marked []bool, text string) bool { return marked[p.hash(text)%uint64(len(marked))] }
+	return p.eachKey(ctx, CheckingKeys, func(ids []string, indexes []indexKey) error {
 		for _, id := range ids {
-			if documents[p.place(id)] {
+			if doubtful(documents, id) {
 				if err := p.doubt(ctx, doubt{id: id}); err != nil {
 					return err
 				}
 			}
 		}
-		for i, name := range indexes {
-			if sizes[i] >= 0 && entries[p.place(name)] {
-				if err := p.index(ctx, name); err != nil {
+		if err := p.lacks(ctx, ids, func(name string) bool { return doubtful(entries, name) }); err != nil {
+			return err
+		}
+		for _, index := range indexes {
+			if !index.wrong && doubtful(entries, index.name) {
+				if err := p.strangers(ctx, index.name); err != nil {
 					return err
 				}
 			}
@@ -78,8 +98,72 @@ func (p *verified) strangers(ctx context.Context, found tally) error {
 	})
 }
 
+// lacks looks whether sessions are in those indexes that are in doubt and that their
+// documents, which have been compared with the log, belong in.
+func (p *verified) lacks(ctx context.Context, ids []string, doubtful func(name string) bool) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	keys := make([]string, len(ids))
+	for i, id := range ids {
+		keys[i] = p.keys.document(id)
+	}
+	texts, err := p.rdb.MGet(ctx, keys...).Result()
+	if err != nil {
+		return err
+	}
+	members, owners := map[string][]any{}, map[string][]string{}
+	for i, text := range texts {
+		value, _ := text.(string)
+		d, err := decodeDocument(value)
+		if err != nil {
+			continue // it differs, and was in doubt before
+		}
+		var member any = d.member
+		for name := range d.indexes() {
+			if doubtful(name) {
+				members[name], owners[name] = append(members[name], member), append(owners[name], ids[i])
+			}
+		}
+	}
+	if len(members) == 0 {
+		return nil
+	}
+	trip := p.rdb.Pipeline()
+	found := make(map[string]*redis.Cmd, len(members))
+	for name, all := range members {
+		found[name] = trip.Do(ctx, append([]any{"ZMSCORE", p.keys.index(name)}, all...)...)
+	}
+	if _, err := trip.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) && !isWrongType(err) {
+		return err
+	}
+	for name, cmd := range found {
+		scores, err := cmd.Slice()
+		if err != nil && !isWrongType(err) {
+			return err
+		}
+		for i, id := range owners[name] {
+			if i < len(scores) && scores[i] != nil {
+				continue
+			}
+			if err := p.doubt(ctx, doubt{id: id}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// An indexKey is an index, as it was found.
+type indexKey struct {
+	name    string
+	members string // one behind the other, if it is not long
+	long    bool
+	wrong   bool // it is a key of another kind
+}
+
 // eachKey calls f with the keys of the generation, some at a time. A key may come twice.
-func (p *verified) eachKey(ctx context.Context, stage VerifyStage, f func(documents, indexes []string, sizes []int64) error) error {
+func (p *verified) eachKey(ctx context.Context, stage VerifyStage, f func(ids []string, indexes []indexKey) error) error {
 	var seen, total uint64
 	if len(p.parts) == 1 { // on a cluster, the number of keys says nothing about a partition
 		n, err := p.rdb.DBSize(ctx).Result()
@@ -93,28 +177,26 @@ func (p *verified) eachKey(ctx context.Context, stage VerifyStage, f func(docume
 			return err
 		}
 		reply, err := verifyKeysScript.Run(ctx, p.rdb, []string{p.keys.checkpoint()},
-			p.keys.pattern(), cursor, verifyKeys, p.keys.begin).Slice()
+			p.keys.pattern(), cursor, verifyKeys, p.keys.begin, shortIndex).Slice()
 		if err != nil {
 			return fmt.Errorf("list the keys: %w", err)
 		}
 		cursor, _ = reply[0].(string)
-		documents, err := texts(reply[1])
-		if err != nil {
+		var lists [3][]string
+		for i := range lists {
+			if lists[i], err = texts(reply[1+i]); err != nil {
+				return err
+			}
+		}
+		indexes := make([]indexKey, len(lists[1]))
+		for i, name := range lists[1] {
+			members := lists[2][i]
+			indexes[i] = indexKey{name: name, members: members, long: members == "long", wrong: members == "wrong"}
+		}
+		if err := f(lists[0], indexes); err != nil {
 			return err
 		}
-		indexes, err := texts(reply[2])
-		if err != nil {
-			return err
-		}
-		counts, _ := reply[3].([]any)
-		sizes := make([]int64, len(indexes))
-		for i := range counts {
-			sizes[i], _ = counts[i].(int64)
-		}
-		if err := f(documents, indexes, sizes); err != nil {
-			return err
-		}
-		seen += uint64(len(documents) + len(indexes)) //nolint:gosec // not negative
+		seen += uint64(len(lists[0]) + len(indexes)) //nolint:gosec // not negative
 		if total > 0 {
 			total = max(total, seen) // it may have grown
 		}
@@ -125,38 +207,49 @@ func (p *verified) eachKey(ctx context.Context, stage VerifyStage, f func(docume
 	}
 }
 
-// index looks whether the members of an index belong there by their documents, which
-// have been compared with the log.
-func (p *verified) index(ctx context.Context, name string) error {
+// eachMember calls f with the members of an index, so many at a time.
+func (p *verified) eachMember(ctx context.Context, name string, limit int64, f func([]string) error) error {
 	for from := lexFirst; ; {
-		if err := p.Pace(ctx, maxDocuments); err != nil {
+		if err := p.Pace(ctx, int(limit)); err != nil {
 			return err
 		}
-		members, err := p.rdb.ZRangeByLex(ctx, p.keys.index(name), &redis.ZRangeBy{Min: from, Max: lexLast, Count: maxDocuments}).Result()
+		members, err := p.rdb.ZRangeByLex(ctx, p.keys.index(name), &redis.ZRangeBy{Min: from, Max: lexLast, Count: limit}).Result()
 		if err != nil {
 			return fmt.Errorf("index %s: %w", name, err)
 		}
 		if len(members) == 0 {
 			return nil
 		}
-		keys := make([]string, len(members))
-		for i, member := range members {
+		if err := f(members); err != nil {
+			return err
+		}
+		from = lexAfter(members[len(members)-1])
+	}
+}
+
+// strangers looks whether the members of an index belong there by their documents, which
+// have been compared with the log.
+func (p *verified) strangers(ctx context.Context, name string) error {
+	return p.eachMember(ctx, name, maxDocuments, func(members []string) error {
+		keys := make([]string, 0, len(members))
+		known := make([]string, 0, len(members))
+		for _, member := range members {
 			if len(member) != memberLength {
 				if err := p.report(Difference{Index: name, Detail: fmt.Sprintf("the member %q is not in the layout %s", member, layoutVersion)}); err != nil {
 					return err
 				}
-				member = string(make([]byte, memberLength))
+				continue
 			}
-			keys[i] = p.keys.document(idOf(member))
+			keys, known = append(keys, p.keys.document(idOf(member))), append(known, member)
+		}
+		if len(keys) == 0 {
+			return nil
 		}
 		documents, err := p.rdb.MGet(ctx, keys...).Result()
 		if err != nil {
 			return fmt.Errorf("index %s: %w", name, err)
 		}
-		for i, member := range members {
-			if len(member) != memberLength {
-				continue
-			}
+		for i, member := range known {
 			if text, ok := documents[i].(string); ok {
 				if d, err := decodeDocument(text); err == nil && d.member == member && d.isIn(name) {
 					continue
@@ -166,8 +259,8 @@ func (p *verified) index(ctx context.Context, name string) error {
 				return err
 			}
 		}
-		from = lexAfter(members[len(members)-1])
-	}
+		return nil
+	})
 }
 
 // eachParked looks at the sessions that are parked.

@@ -27,7 +27,7 @@ type touched struct {
 func (v *Verification) touches(ctx context.Context, after uint64) *touched {
 	t := &touched{
 		Verification: v, ended: make(chan struct{}), position: after,
-		documents: make([]bool, tallyPlaces), entries: make([]bool, tallyPlaces),
+		documents: make([]bool, tallyPlaces), entries: make([]bool, tallyPlaces), // of any partition
 	}
 	go func() {
 		defer close(t.ended)
@@ -48,17 +48,17 @@ func (t *touched) note(ctx context.Context, batch []domain.Recorded) error {
 		}
 		t.mu.Lock()
 		t.everything = t.everything || !known
-		t.documents[t.place(r.Session.ID)] = true
-		t.entries[t.place(indexAll)] = true
+		t.documents[t.hash(r.Session.ID)%tallyPlaces] = true
+		t.entries[t.hash(indexAll)%tallyPlaces] = true
 		for _, state := range []domain.State{domain.StateCreated, domain.StateStarted, domain.StateAccepted, domain.StateRejected, domain.StateFinished} {
-			t.entries[t.place(fieldIndex("state", string(state)))] = true
+			t.entries[t.hash(fieldIndex("state", string(state)))%tallyPlaces] = true
 		}
 		for _, s := range []*domain.Session{&r.Session, before} {
 			if s == nil {
 				continue
 			}
 			for field, value := range s.Filterable() {
-				t.entries[t.place(fieldIndex(field, value))] = true
+				t.entries[t.hash(fieldIndex(field, value))%tallyPlaces] = true
 			}
 		}
 		t.mu.Unlock()
@@ -85,6 +85,19 @@ func (t *touched) before(ctx context.Context, r *domain.Recorded) (s *domain.Ses
 		return nil, true, nil
 	}
 	return &before.Session, true, err
+}
+
+// mark marks the places of a partition's tally that may have changed, and says whether
+// there are any.
+func (t *touched) mark(documents, entries []bool) (some bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range tallyPlaces { // a multiple of the partition's places
+		documents[i%len(documents)] = documents[i%len(documents)] || t.everything || t.documents[i]
+		entries[i%len(entries)] = entries[i%len(entries)] || t.everything || t.entries[i]
+		some = some || t.everything || t.documents[i] || t.entries[i]
+	}
+	return some
 }
 
 // await waits until the log was followed up to its present end.

@@ -5,19 +5,21 @@
 --       2: cursor of the scan
 --       3: how many keys to look at, about
 --       4: what the generation's keys begin with
+--       5: an index of more members than this is only named
 -- Returns the next cursor, the ids of sessions that have a document, names of indexes,
--- and for each of these how many members it has, -1 for a key of another kind.
+-- and for each of these its members, one behind the other, 'long', or 'wrong' for a key
+-- of another kind.
 
 local reply = redis.call('SCAN', ARGV[2], 'MATCH', ARGV[1], 'COUNT', ARGV[3])
-local begin, documents, indexes, sizes = #ARGV[4], {}, {}, {}
+local begin, limit, documents, indexes, members = #ARGV[4], tonumber(ARGV[5]), {}, {}, {}
 for _, key in ipairs(reply[2]) do
   local kind = string.sub(key, begin + 1, begin + 3)
   if kind == 'doc' then
     documents[#documents + 1] = string.sub(key, begin + 5)
   elseif kind == 'by:' then
-    local size = redis.pcall('ZCARD', key)
+    local found = redis.pcall('ZRANGE', key, 0, limit)
     indexes[#indexes + 1] = string.sub(key, begin + 4)
-    sizes[#sizes + 1] = type(size) == 'number' and size or -1
+    members[#members + 1] = found.err and 'wrong' or #found > limit and 'long' or table.concat(found)
   end
 end
-return {reply[1], documents, indexes, sizes}
+return {reply[1], documents, indexes, members}
