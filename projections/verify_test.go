@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -125,6 +126,43 @@ func TestVerifyTellsEveryKindOfDifferenceOnceAndChangesNothing(t *testing.T) {
 		damaged := dump(t, rdb)
 		mustTell(t, rdb, log, 1, want)
 		sameKeys(t, dump(t, rdb), damaged)
+	})
+}
+
+// TestVerifyTellsEntriesOutOfOrder: an index with other scores than 0 is not in the order
+// of its members.
+func TestVerifyTellsEntriesOutOfOrder(t *testing.T) {
+	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
+		log := comparedLog()
+		p := NewProjector(rdb, log, silent(1))
+		mustRun(t, p.begins(t.Context()))
+		answers := servingOf(t, rdb, p.partitions[0])
+		small, large := fieldIndex("room", "small"), fieldIndex("createdBy", "alice")
+		all := map[spot]string{}
+		for _, d := range []struct {
+			index string
+			n     int
+			score float64
+			says  string
+		}{
+			{small, 0, 1, "with score 1, so it is out of order"},
+			{large, 5, -2.5, "with score -2.5, so it is out of order"},
+			{large, comparedSessions - 1, math.Inf(1), "with score +Inf, so it is out of order"},
+			{indexAll, 6, 7, "with score 7, so it is out of order"},
+			{indexAll, absent, -1, "does not belong there"},
+			{fieldIndex("room", "none"), 8, 1, "does not belong there"},
+		} {
+			s := session(d.n, int64(d.n))
+			if d.n < comparedSessions {
+				s = comparedSession(d.n)
+			}
+			mustRun(t, rdb.ZAdd(t.Context(), answers.index(d.index), redis.Z{Score: d.score, Member: memberOf(s)}).Err())
+			all[spot{d.n, d.index}] = d.says
+			if d.index == small || d.index == indexAll { // alone with what is there, and with another one
+				mustTell(t, rdb, log, 1, all)
+			}
+		}
+		mustTell(t, rdb, log, 1, all)
 	})
 }
 

@@ -52,9 +52,12 @@ type held struct {
 	text    string // the document, "" for none
 	stored  *stored
 	damaged error
-	parked  string // what is noted of it, "" for nothing
-	entries map[string]bool
+	parked  string             // what is noted of it, "" for nothing
+	entries map[string]float64 // scores, by index; none where it lacks the session
 }
+
+// outOfOrder is said of an entry with another score than all the others.
+const outOfOrder = "the index has the session with score %v, so it is out of order"
 
 // judge decides whether there is a difference, and tells it; false where that cannot be
 // decided before the read model has reached the position that is needed.
@@ -88,10 +91,14 @@ func (p *verified) judge(ctx context.Context, d doubt, need *uint64) (decided bo
 	}
 	if d.member != "" {
 		belongs := expected != nil && expected.member == d.member && expected.isIn(d.index)
-		if h.entries[d.index] && !belongs {
-			return true, report(d.index, "the index has the session, which does not belong there")
+		score, there := h.entries[d.index]
+		switch {
+		case there && !belongs:
+			err = report(d.index, "the index has the session, which does not belong there")
+		case there && score != 0:
+			err = report(d.index, outOfOrder, score)
 		}
-		return true, nil
+		return true, err
 	}
 	if expected == nil {
 		return true, p.judgeHidden(ctx, d, h, recorded, report)
@@ -114,8 +121,12 @@ func (p *verified) judge(ctx context.Context, d doubt, need *uint64) (decided bo
 		if err != nil {
 			break
 		}
-		if !h.entries[name] {
+		score, there := h.entries[name]
+		switch {
+		case !there:
 			err = report(name, "the index lacks the session")
+		case score != 0:
+			err = report(name, outOfOrder, score)
 		}
 	}
 	return true, err
@@ -193,7 +204,7 @@ func (p *verified) look(ctx context.Context, d doubt, expected *document) (*held
 	if err != nil {
 		return nil, err
 	}
-	h := &held{reached: c.position, text: text.Val(), parked: parked.Val(), entries: map[string]bool{}}
+	h := &held{reached: c.position, text: text.Val(), parked: parked.Val(), entries: map[string]float64{}}
 	if isWrongType(text.Err()) {
 		h.damaged = errors.New("its key is not of its kind")
 	} else if h.text != "" {
@@ -203,7 +214,9 @@ func (p *verified) look(ctx context.Context, d doubt, expected *document) (*held
 		h.stored = nil
 	}
 	for name, cmd := range entries {
-		h.entries[name] = cmd.Err() == nil
+		if cmd.Err() == nil {
+			h.entries[name] = cmd.Val()
+		}
 	}
 	return h, nil
 }

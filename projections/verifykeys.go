@@ -48,13 +48,17 @@ func (p *verified) sum(ctx context.Context, index indexKey, to tally) error {
 	switch {
 	case index.wrong:
 		return p.report(Difference{Index: index.name, Detail: "the key is not of its kind"})
+	case index.disordered:
+		if err := p.outOfOrder(ctx, index.name); err != nil {
+			return err
+		}
 	case !index.long:
 		for member := range slices.Chunk([]byte(index.members), memberLength) {
 			to.addEntry(name, p.hash(string(member)))
 		}
 		return nil
 	}
-	return p.eachMember(ctx, index.name, maxLooks, func(members []string) error {
+	return p.eachMember(ctx, index, maxLooks, func(members []string) error {
 		for _, member := range members {
 			to.addEntry(name, p.hash(member))
 		}
@@ -89,7 +93,7 @@ func (p *verified) lookCloser(ctx context.Context, found tally) error {
 		}
 		for _, index := range indexes {
 			if !index.wrong && doubtful(entries, index.name) {
-				if err := p.strangers(ctx, index.name); err != nil {
+				if err := p.strangers(ctx, index); err != nil {
 					return err
 				}
 			}
@@ -156,10 +160,11 @@ func (p *verified) lacks(ctx context.Context, ids []string, doubtful func(name s
 
 // An indexKey is an index, as it was found.
 type indexKey struct {
-	name    string
-	members string // one behind the other, if it is not long
-	long    bool
-	wrong   bool // it is a key of another kind
+	name       string
+	members    string // one behind the other, if it is short
+	long       bool
+	disordered bool // a score is not 0
+	wrong      bool // it is a key of another kind
 }
 
 // eachKey calls f with the keys of the generation, some at a time. A key may come twice.
@@ -191,7 +196,7 @@ func (p *verified) eachKey(ctx context.Context, stage VerifyStage, f func(ids []
 		indexes := make([]indexKey, len(lists[1]))
 		for i, name := range lists[1] {
 			members := lists[2][i]
-			indexes[i] = indexKey{name: name, members: members, long: members == "long", wrong: members == "wrong"}
+			indexes[i] = indexKey{name: name, members: members, long: members == "long", disordered: members == "disordered", wrong: members == "wrong"}
 		}
 		if err := f(lists[0], indexes); err != nil {
 			return err
@@ -208,14 +213,21 @@ func (p *verified) eachKey(ctx context.Context, stage VerifyStage, f func(ids []
 }
 
 // eachMember calls f with the members of an index, so many at a time.
-func (p *verified) eachMember(ctx context.Context, name string, limit int64, f func([]string) error) error {
-	for from := lexFirst; ; {
+func (p *verified) eachMember(ctx context.Context, index indexKey, limit int64, f func([]string) error) error {
+	key, from, rank := p.keys.index(index.name), lexFirst, int64(0)
+	for {
 		if err := p.Pace(ctx, int(limit)); err != nil {
 			return err
 		}
-		members, err := p.rdb.ZRangeByLex(ctx, p.keys.index(name), &redis.ZRangeBy{Min: from, Max: lexLast, Count: limit}).Result()
+		var found *redis.StringSliceCmd
+		if index.disordered { // then ranges by member are not defined
+			found = p.rdb.ZRange(ctx, key, rank, rank+limit-1)
+		} else {
+			found = p.rdb.ZRangeByLex(ctx, key, &redis.ZRangeBy{Min: from, Max: lexLast, Count: limit})
+		}
+		members, err := found.Result()
 		if err != nil {
-			return fmt.Errorf("index %s: %w", name, err)
+			return fmt.Errorf("index %s: %w", index.name, err)
 		}
 		if len(members) == 0 {
 			return nil
@@ -223,19 +235,53 @@ func (p *verified) eachMember(ctx context.Context, name string, limit int64, f f
 		if err := f(members); err != nil {
 			return err
 		}
-		from = lexAfter(members[len(members)-1])
+		from, rank = lexAfter(members[len(members)-1]), rank+int64(len(members))
 	}
+}
+
+// outOfOrder doubts the members of an index whose score is not 0.
+func (p *verified) outOfOrder(ctx context.Context, index string) error {
+	for _, scores := range [][2]string{{"-inf", "(0"}, {"(0", "+inf"}} {
+		for from := int64(0); ; from += maxLooks {
+			if err := p.Pace(ctx, maxLooks); err != nil {
+				return err
+			}
+			members, err := p.rdb.ZRangeArgs(ctx, redis.ZRangeArgs{
+				Key: p.keys.index(index), ByScore: true, Start: scores[0], Stop: scores[1], Offset: from, Count: maxLooks,
+			}).Result()
+			if err != nil {
+				return fmt.Errorf("index %s: %w", index, err)
+			}
+			for _, member := range members {
+				if err := p.stray(ctx, index, member); err != nil {
+					return err
+				}
+			}
+			if len(members) < maxLooks {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// stray doubts a member of an index.
+func (p *verified) stray(ctx context.Context, index, member string) error {
+	if len(member) != memberLength {
+		return p.report(Difference{Index: index, Detail: fmt.Sprintf("the member %q is not in the layout %s", member, layoutVersion)})
+	}
+	return p.doubt(ctx, doubt{idOf(member), index, member})
 }
 
 // strangers looks whether the members of an index belong there by their documents, which
 // have been compared with the log.
-func (p *verified) strangers(ctx context.Context, name string) error {
-	return p.eachMember(ctx, name, maxDocuments, func(members []string) error {
+func (p *verified) strangers(ctx context.Context, index indexKey) error {
+	return p.eachMember(ctx, index, maxDocuments, func(members []string) error {
 		keys := make([]string, 0, len(members))
 		known := make([]string, 0, len(members))
 		for _, member := range members {
 			if len(member) != memberLength {
-				if err := p.report(Difference{Index: name, Detail: fmt.Sprintf("the member %q is not in the layout %s", member, layoutVersion)}); err != nil {
+				if err := p.stray(ctx, index.name, member); err != nil {
 					return err
 				}
 				continue
@@ -247,15 +293,15 @@ func (p *verified) strangers(ctx context.Context, name string) error {
 		}
 		documents, err := p.rdb.MGet(ctx, keys...).Result()
 		if err != nil {
-			return fmt.Errorf("index %s: %w", name, err)
+			return fmt.Errorf("index %s: %w", index.name, err)
 		}
 		for i, member := range known {
 			if text, ok := documents[i].(string); ok {
-				if d, err := decodeDocument(text); err == nil && d.member == member && d.isIn(name) {
+				if d, err := decodeDocument(text); err == nil && d.member == member && d.isIn(index.name) {
 					continue
 				}
 			}
-			if err := p.doubt(ctx, doubt{idOf(member), name, member}); err != nil {
+			if err := p.stray(ctx, index.name, member); err != nil {
 				return err
 			}
 		}
