@@ -81,6 +81,35 @@ func Check(before *Session, r *Record) (defects []Defect, folded *Session) {
 	return c.defects, folded
 }
 
+// CheckLater is Check for an event where the session before it is not known, but an
+// earlier one is: in between are so many messages that cannot be read, each of which may
+// have been an event.
+func CheckLater(earlier *Session, unreadable uint64, r *Record) []Defect {
+	c := check{record: r, session: &r.Event.Session}
+	c.envelope()
+	if c.session.Version <= earlier.Version {
+		c.found(DefectVersionRepeated, "version %d follows version %d", c.session.Version, earlier.Version)
+		c.alone()
+		return c.defects
+	}
+	if c.session.Version > earlier.Version+unreadable+1 {
+		c.found(DefectVersionGap, "version %d follows version %d, and there are no more messages in between than %d", c.session.Version, earlier.Version, unreadable)
+	}
+	c.alone()
+	c.lasting(earlier)
+	return c.defects
+}
+
+// lasting checks what an earlier session says of every later one.
+func (c *check) lasting(earlier *Session) {
+	if c.session.UpdatedAt < earlier.UpdatedAt {
+		c.found(DefectTime, "updatedAt (%d) is before that of version %d (%d)", c.session.UpdatedAt, earlier.Version, earlier.UpdatedAt)
+	}
+	if c.session.CreatedBy != earlier.CreatedBy {
+		c.found(DefectImmutable, "createdBy went from %q to %q", earlier.CreatedBy, c.session.CreatedBy)
+	}
+}
+
 // A check is that of one event.
 type check struct {
 	record  *Record

@@ -224,7 +224,7 @@ func (v *verification) check(ctx context.Context, events []examined) error {
 			if err := v.found(domain.Defect{Kind: domain.DefectUnreadable, SessionID: id, Position: e.Position, Detail: cause.Error()}); err != nil {
 				return err
 			}
-			known.unreadable = e.Position
+			known.unreadable, known.between = e.Position, known.between+1
 			if err := v.keep(ctx, id, known); err != nil {
 				return err
 			}
@@ -318,7 +318,16 @@ func (v *verification) event(ctx context.Context, e *examined, known *lastState,
 		v.done.Sessions++
 	}
 	defects, folded := domain.Check(before, r)
-	if len(defects) > 0 && r.Previous > 0 {
+	if before == nil {
+		earlier, err := v.lastRead(ctx, r, known)
+		if err != nil {
+			return err
+		}
+		if earlier.session != nil {
+			defects = domain.CheckLater(earlier.session, earlier.between, r)
+		}
+	}
+	if before != nil && len(defects) > 0 && r.Previous > 0 {
 		// The event before may have been falsified, and this one go on from what it was.
 		other, err := v.foldedAt(ctx, r.Previous, known)
 		if err != nil {

@@ -127,6 +127,21 @@ func (f *forgery) expect(kind domain.DefectKind, i int, says string) {
 	f.want = append(f.want, domain.Defect{Kind: kind, SessionID: id, Position: uint64(i + 1), Detail: says})
 }
 
+// spoil makes the n-th message of a session one that is no event, and returns the index
+// of the one that follows.
+func (f *forgery) spoil(id string, n int) int {
+	i := f.at(id, n)
+	f.msgs[i].Data = []byte("{")
+	f.expect(domain.DefectUnreadable, i, "data")
+	return f.at(id, n+1)
+}
+
+// version gives the n-th event of a session another version.
+func (f *forgery) version(id string, n, version int) {
+	f.msgs[f.at(id, n)].Header.Set(headerSessionVersion, strconv.Itoa(version))
+	f.edit(id, n, func(changes, session map[string]any) { changes["version"], session["version"] = version, version })
+}
+
 // forgeries are the defects. What is expected is all that is said: where one defect
 // makes another one follow, that is said there.
 var forgeries = map[string]func(f *forgery){
@@ -204,6 +219,58 @@ var forgeries = map[string]func(f *forgery){
 	"a session created twice, at the end": func(f *forgery) {
 		f.insert(len(f.msgs), f.like(accepted, 1))
 		f.expect(domain.DefectVersionRepeated, len(f.msgs)-1, "version 1 follows version 6")
+	},
+	"a session created twice, behind a stranger's message": func(f *forgery) {
+		end := len(f.msgs)
+		f.insert(end, &nats.Msg{Subject: subjectOf(accepted), Header: nats.Header{}, Data: []byte("hello")})
+		f.insert(end+1, f.like(accepted, 1))
+		f.expect(domain.DefectUnreadable, end, "")
+		f.expect(domain.DefectVersionRepeated, end+1, "version 1 follows version 6")
+	},
+	"a session created twice, behind more than are passed over": func(f *forgery) {
+		for range maxUnreadable {
+			f.insert(len(f.msgs), &nats.Msg{Subject: subjectOf(accepted), Header: nats.Header{}, Data: []byte("hello")})
+			f.expect(domain.DefectUnreadable, len(f.msgs)-1, "")
+		}
+		f.insert(len(f.msgs), f.like(accepted, 1))
+		f.expect(domain.DefectVersionRepeated, len(f.msgs)-1, "")
+	},
+	"two that are no events, and an event behind them": func(f *forgery) {
+		for n := 4; n <= 5; n++ {
+			f.spoil(accepted, n)
+		}
+	},
+	"a version that comes again behind what is no event": func(f *forgery) {
+		i := f.spoil(accepted, 5)
+		f.version(accepted, 6, 4)
+		f.expect(domain.DefectVersionRepeated, i, "version 4 follows version 4")
+	},
+	"a version-gap behind what is no event": func(f *forgery) {
+		i := f.spoil(accepted, 5)
+		f.version(accepted, 6, 7)
+		f.expect(domain.DefectVersionGap, i, "version 7 follows version 4")
+	},
+	"another creator behind what is no event": func(f *forgery) {
+		i := f.spoil(accepted, 5)
+		f.edit(accepted, 6, func(changes, session map[string]any) { changes["createdBy"], session["createdBy"] = "eve", "eve" })
+		f.expect(domain.DefectImmutable, i, `"pat" to "eve"`)
+	},
+	"a time that runs backwards behind what is no event": func(f *forgery) {
+		i := f.spoil(accepted, 5)
+		f.edit(accepted, 6, func(changes, session map[string]any) { changes["updatedAt"], session["updatedAt"] = 5, 5 })
+		f.msgs[i].Header.Set(headerTime, time.UnixMilli(5).UTC().Format(domain.EventTimeFormat))
+		f.expect(domain.DefectTime, i, "updatedAt (5)")
+	},
+	"two events that follow what is no event": func(f *forgery) {
+		f.spoil(accepted, 5)
+		f.insert(len(f.msgs), f.like(accepted, 6))
+		f.expect(domain.DefectVersionRepeated, len(f.msgs)-1, "version 6 follows version 6")
+	},
+	"ce-previous leads to what is no event, with one in between": func(f *forgery) {
+		f.spoil(accepted, 4)
+		i := f.at(accepted, 6)
+		f.point(i, f.at(accepted, 4))
+		f.expect(domain.DefectPrevious, i, fmt.Sprintf("a message that is not an event, and the session's event before is at %d", f.at(accepted, 5)+1))
 	},
 	"ce-previous leads to another session": func(f *forgery) {
 		i := f.at(accepted, 4)

@@ -18,6 +18,7 @@ type lastState struct {
 	session    *domain.Session // after it; nil if there was none
 	folded     *domain.Session // to what that event's changes fold, where that is something else
 	unreadable uint64          // position of its newest message that is no event
+	between    uint64          // how many of these came since its newest event
 }
 
 // recent keeps the states of the sessions that were written last, in two halves: when
@@ -178,10 +179,10 @@ func (v *verification) ask(ctx context.Context, r *domain.Record, doubtful bool)
 // is wrong with the way that leads there.
 func (v *verification) before(ctx context.Context, r *domain.Record, known *lastState, l *looked) (before *domain.Session, wrong *domain.Defect, err error) {
 	if r.Previous > 0 {
-		switch r.Previous {
-		case known.position:
+		switch {
+		case r.Previous == known.position:
 			return known.session, nil, nil
-		case known.unreadable: // told already
+		case r.Previous == known.unreadable && known.between > 0: // told already
 			return nil, nil, nil
 		}
 	} else if known.session != nil { // a second first event
@@ -195,16 +196,17 @@ func (v *verification) before(ctx context.Context, r *domain.Record, known *last
 	}
 	id := r.Event.Session.ID
 	if r.Previous == 0 {
-		if l != nil && l.rival > 0 {
-			if known, err = v.stateBefore(ctx, id, r.Position); err != nil || known.session != nil {
-				return known.session, nil, err
-			}
+		if l == nil || l.rival == 0 {
+			return &domain.Session{}, nil, nil
 		}
-		return &domain.Session{}, nil, nil
-	}
-	var unreadable *UnreadableError
-	if errors.As(l.err, &unreadable) && unreadable.SessionID == id { // told when it was read
-		return nil, nil, nil
+		known, err = v.stateBefore(ctx, id, r.Position)
+		if err != nil || known.session != nil {
+			return known.session, nil, err
+		}
+		return nil, &domain.Defect{
+			Kind: domain.DefectVersionRepeated, SessionID: id, Position: r.Position,
+			Detail: fmt.Sprintf("the session was created at %d already", l.rival),
+		}, nil
 	}
 	claims := fmt.Sprintf("%s leads to position %d", headerPrevious, r.Previous)
 	defect := func(kind domain.DefectKind, detail string) *domain.Defect {
@@ -218,10 +220,13 @@ func (v *verification) before(ctx context.Context, r *domain.Record, known *last
 	default: // where known is something else, that was told
 		return &l.claimed.Event.Session, nil, nil
 	}
-	if known.session == nil {
-		if known, err = v.stateBefore(ctx, id, r.Position); err != nil {
-			return nil, nil, err
-		}
+	if known, err = v.lastRead(ctx, r, known); err != nil {
+		return nil, nil, err
+	}
+	var unreadable *UnreadableError
+	if errors.As(l.err, &unreadable) && unreadable.SessionID == id &&
+		(known.position < r.Previous || known.session.Version >= r.Event.Session.Version) {
+		return nil, nil, nil // told when it was read
 	}
 	if isOwn && known.position == r.Previous {
 		return known.session, nil, nil // the version is wrong
@@ -240,6 +245,9 @@ func (v *verification) before(ctx context.Context, r *domain.Record, known *last
 	instead := "and the session has no event before"
 	if known.session != nil {
 		instead = fmt.Sprintf("and the session's event before is at %d", known.position)
+	}
+	if known.between > 0 {
+		return nil, defect(domain.DefectPrevious, where+", "+instead), nil
 	}
 	return known.session, defect(domain.DefectPrevious, where+", "+instead), nil
 }
@@ -271,19 +279,37 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// stateBefore returns the session as the log has it before a position, as far as that
-// can be read.
+// maxUnreadable bounds how many messages that are no events are passed over to find the
+// event before them.
+const maxUnreadable = 100
+
+// lastRead returns what is known of a session before an event, read again where it was
+// forgotten.
+func (v *verification) lastRead(ctx context.Context, r *domain.Record, known *lastState) (*lastState, error) {
+	if known.session != nil {
+		return known, nil
+	}
+	return v.stateBefore(ctx, r.Event.Session.ID, r.Position)
+}
+
+// stateBefore returns the session as its newest readable event before a position has left
+// it.
 func (v *verification) stateBefore(ctx context.Context, id string, position uint64) (*lastState, error) {
-	m, err := v.log.get(ctx, anyReplica, `{"multi_last":["`+subjectOf(id)+`"],"up_to_seq":`+strconv.FormatUint(position-1, 10)+`}`)
-	if errors.Is(err, errNoMessage) {
-		return &lastState{}, nil
+	s := &lastState{}
+	for s.between < maxUnreadable && position > 1 {
+		m, err := v.log.get(ctx, anyReplica, `{"multi_last":["`+subjectOf(id)+`"],"up_to_seq":`+strconv.FormatUint(position-1, 10)+`}`)
+		if errors.Is(err, errNoMessage) {
+			break
+		}
+		if err != nil {
+			return nil, unavailable(fmt.Sprintf("session %s before position %d", id, position), err)
+		}
+		if r, err := decode(m); err == nil {
+			s.position, s.session = r.Position, &r.Event.Session
+			break
+		}
+		s.unreadable, s.between = max(s.unreadable, m.sequence), s.between+1 // told when it was read
+		position = m.sequence
 	}
-	if err != nil {
-		return nil, unavailable(fmt.Sprintf("session %s before position %d", id, position), err)
-	}
-	r, err := decode(m)
-	if err != nil {
-		return &lastState{}, nil //nolint:nilerr // told when it was read
-	}
-	return &lastState{position: r.Position, session: &r.Event.Session}, nil
+	return s, nil
 }
