@@ -233,14 +233,20 @@ func TestVerifyTellsWhatIsParked(t *testing.T) {
 		gone := session(3, 3)
 		mustRun(t, rdb.Del(t.Context(), answers.document(gone.ID)).Err())
 		mustRun(t, rdb.HDel(t.Context(), answers.parked(), id(1)).Err())
+		other := document{id: id(4), position: 5, parked: "a reason"}
+		mustRun(t, rdb.HSet(t.Context(), answers.parked(), id(7), other.parking()).Err())
+		copied, copyOf := id(absent+1), session(4, 4)
+		mustRun(t, rdb.Set(t.Context(), answers.document(copied), valueOf(copyOf, 5), 0).Err())
 		mustRun(t, rdb.Set(t.Context(), answers.document(id(9)), valueOf(session(9, 9), 7), 0).Err())
 		mustTell(t, rdb, log, 1, map[spot]string{
-			{1, ""}:      "is not parked, and its newest event cannot be projected",
-			{2, ""}:      "is shown, and noted as parked",
-			{3, ""}:      "is parked, and could be shown",
-			{9, ""}:      "is shown, and its newest event cannot be projected",
-			{absent, ""}: "noted as parked, and not in the log",
-		}, 7)
+			{1, ""}:          "is not parked, and its newest event cannot be projected",
+			{2, ""}:          "is shown, and noted as parked",
+			{3, ""}:          "is parked, and could be shown",
+			{9, ""}:          "is shown, and its newest event cannot be projected",
+			{7, ""}:          "is of another one",
+			{absent, ""}:     "noted as parked, and not in the log",
+			{absent + 1, ""}: "the session is not in the log",
+		})
 	})
 }
 

@@ -137,8 +137,8 @@ func (p *verified) judge(ctx context.Context, d doubt, need *uint64) (decided bo
 func (p *verified) judgeHidden(ctx context.Context, d doubt, h *held, recorded domain.Recorded, report func(index, format string, args ...any) error) error {
 	switch {
 	case recorded.Unreadable == nil && h.text != "":
-		if err := report("", "the session is not in the log"); err != nil || h.stored == nil {
-			return err
+		if err := report("", "the session is not in the log"); err != nil || h.stored == nil || idOf(h.stored.member) != d.id {
+			return err // of another session's document, the entries are that one's
 		}
 		for name := range h.stored.indexes() { // by the document, they are where they should be
 			if _, err := p.judge(ctx, doubt{d.id, name, h.stored.member}, new(uint64)); err != nil {
@@ -159,7 +159,15 @@ func (p *verified) judgeHidden(ctx context.Context, d doubt, h *held, recorded d
 	if err := json.Unmarshal([]byte(h.parked), &parked); err != nil {
 		return report("", "what is noted of the parked session cannot be read: %v", err)
 	}
-	return p.park(parked)
+	if parked.SessionID != d.id {
+		return report("", "what is noted of the parked session is of another one, %q", parked.SessionID)
+	}
+	// As the log says; at which position a message is that is no event, it does not.
+	told := Parked{SessionID: d.id, Position: recorded.Position, Reason: recorded.Unreadable.Error()}
+	if told.Position == 0 {
+		told.Position = parked.Position
+	}
+	return p.park(told)
 }
 
 // expect asks the log for a session's newest event, and returns what the read model has
