@@ -265,6 +265,43 @@ func TestWhatIsMissingIsTold(t *testing.T) {
 	}
 }
 
+// TestWhatIsKeptOfSessionsIsCountedAsTheyGrow, so that it stays within its memory.
+func TestWhatIsKeptOfSessionsIsCountedAsTheyGrow(t *testing.T) {
+	const sessions = 100
+	r := newRecent(2 * sessions * 1500)
+	state := func(room string, folded bool) *lastState {
+		s := &lastState{session: &domain.Session{Room: room}}
+		if folded {
+			s.folded = s.session
+		}
+		return s
+	}
+	putAll := func(room string, folded bool) (dropped int) {
+		for i := range sessions {
+			dropped += len(r.put(fmt.Sprint(i), state(room, folded)))
+		}
+		return dropped
+	}
+	putAll("", false)
+	small := r.used
+	if putAll("", false); r.used != small || len(r.newer) != sessions || len(r.older) != 0 {
+		t.Errorf("%d bytes, and %d when put once more; %d and %d sessions", small, r.used, len(r.newer), len(r.older))
+	}
+	room := strings.Repeat("r", 100)
+	if putAll(room, false); r.used != small+sessions*len(room) {
+		t.Errorf("%d bytes of %d, and each has grown by %d", r.used, small, len(room))
+	}
+	if putAll(room, true); len(r.older) == 0 {
+		t.Errorf("%d bytes of %d, with what the changes fold to", r.used, r.room)
+	}
+	if dropped := putAll("", false); len(r.newer) == 0 || r.used > r.room {
+		t.Errorf("%d bytes of %d, %d dropped", r.used, r.room, dropped)
+	}
+	if dropped := putAll(strings.Repeat("r", 50_000), false); dropped == 0 || r.used > r.room {
+		t.Errorf("%d bytes of %d, %d dropped", r.used, r.room, dropped)
+	}
+}
+
 // openLoose opens a log whose stream allows messages to be deleted.
 func openLoose(t *testing.T, nc *nats.Conn) (*Log, jetstream.Stream) {
 	t.Helper()

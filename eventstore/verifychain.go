@@ -19,6 +19,7 @@ type lastState struct {
 	folded     *domain.Session // to what that event's changes fold, where that is something else
 	unreadable uint64          // position of its newest message that is no event
 	between    uint64          // how many of these came since its newest event
+	bytes      int             // that are counted of it
 }
 
 // recent keeps the states of the sessions that were written last, in two halves: when
@@ -43,13 +44,11 @@ func (r *recent) get(id string) *lastState {
 
 // put keeps a state, and returns those that are dropped for it.
 func (r *recent) put(id string, s *lastState) (dropped map[string]*lastState) {
-	if _, ok := r.newer[id]; !ok {
-		if s.session != nil {
-			r.used += int(weight(&domain.Record{Event: domain.Event{Session: *s.session}}))
-		} else {
-			r.used += len(id) + 100
-		}
+	if known, ok := r.newer[id]; ok {
+		r.used -= known.bytes
 	}
+	s.bytes = s.size(id)
+	r.used += s.bytes
 	r.newer[id] = s
 	if r.used <= r.room {
 		return nil
@@ -60,6 +59,17 @@ func (r *recent) put(id string, s *lastState) (dropped map[string]*lastState) {
 	}
 	r.newer, r.older, r.used = make(map[string]*lastState, len(r.newer)), r.newer, 0
 	return dropped
+}
+
+// size is about how many bytes it takes to keep a state.
+func (s *lastState) size(id string) int {
+	n := len(id) + 100
+	for _, session := range []*domain.Session{s.session, s.folded} {
+		if session != nil {
+			n += int(weight(&domain.Record{Event: domain.Event{Session: *session}}))
+		}
+	}
+	return n
 }
 
 // recorded is the session as a state has it.
