@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"chatsessions/domain"
 
@@ -173,12 +174,18 @@ type examined struct {
 	batch string   // the atomic write that it is part of, "" for none
 	goes  bool     // that goes on behind it
 	wrong []string // with what the Record does not hold of the envelope
+	joins bool     // ce-previous says that it follows the message before in its write
+	stray bool     // there is no such message
 }
 
 func examine(m *storedMsg) examined {
 	e := examined{Recorded: recordedIn(m), batch: batchOf(m), goes: unfinished(m)}
 	if e.Unreadable != nil {
 		return e
+	}
+	if previous, err := headerValue(m.header, headerPrevious); err == nil && previous != "" {
+		n, err := strconv.ParseUint(previous, 10, 64)
+		e.joins = err == nil && n == previousInBatch
 	}
 	for _, header := range []struct{ name, want string }{
 		{headerSource, domain.EventSource},
@@ -249,6 +256,7 @@ func (v *verification) sequel(e *examined) error {
 			return err
 		}
 	}
+	e.stray = e.joins && (e.batch == "" || e.batch != v.batch || e.Position != v.read+1)
 	v.read, v.batch = e.Position, ""
 	if e.goes {
 		v.batch = e.batch
@@ -308,6 +316,12 @@ func (v *verification) event(ctx context.Context, e *examined, known *lastState,
 	before, chain, err := v.before(ctx, r, known, looked)
 	if err != nil {
 		return err
+	}
+	if chain == nil && e.stray {
+		chain = &domain.Defect{
+			Kind: domain.DefectPrevious, SessionID: e.Session.ID, Position: e.Position,
+			Detail: fmt.Sprintf("%s is %d, and the message before is not part of the same atomic write", headerPrevious, previousInBatch),
+		}
 	}
 	if chain != nil {
 		if err := v.found(*chain); err != nil {

@@ -282,6 +282,11 @@ var forgeries = map[string]func(f *forgery){
 		f.point(i, f.at(accepted, 1))
 		f.expect(domain.DefectPrevious, i, fmt.Sprintf("version 1 of the session, and the session's event before is at %d", f.at(accepted, 3)+1))
 	},
+	"ce-previous leads to the message before, as in an atomic write": func(f *forgery) {
+		i := f.at(imported, 2)
+		f.msgs[i].Header.Set(headerPrevious, "0")
+		f.expect(domain.DefectPrevious, i, "ce-previous is 0, and the message before is not part of the same atomic write")
+	},
 	"two events that follow the same": func(f *forgery) {
 		m := f.like(accepted, 3)
 		i := f.at(accepted, 4)
