@@ -3,6 +3,7 @@ package domain
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -357,9 +358,9 @@ func orNotThere(s State) State {
 // ahead checks that what the event gives of times does not lie too far ahead of its
 // recording.
 func (c *check) ahead(before, after *Session) {
-	most := after.UpdatedAt + MaxAhead
 	check := func(name string, at int64) {
-		if at > most {
+		// A falsified time may be any number, and must not overflow.
+		if at > math.MinInt64+MaxAhead && at-MaxAhead > after.UpdatedAt {
 			c.found(DefectTime, "%s (%d) is more than 5 minutes after its recording (%d)", name, at, after.UpdatedAt)
 		}
 	}

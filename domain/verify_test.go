@@ -2,6 +2,8 @@ package domain_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -161,6 +163,37 @@ func TestEveryKindOfDefectOfOneEvent(t *testing.T) {
 			}
 			if wasFolded := test.sessionOnly != nil; wasFolded != (folded != nil) {
 				t.Errorf("the changes fold to %+v", folded)
+			}
+		})
+	}
+}
+
+// TestTimesAtTheEndsOfTheirRange are compared without an overflow.
+func TestTimesAtTheEndsOfTheirRange(t *testing.T) {
+	for name, test := range map[string]struct {
+		finished, updated int64
+		want              string // what is said, "" for nothing
+	}{
+		"recorded at the end of time": {finished: 5000, updated: math.MaxInt64},
+		"a stamp at the end of time":  {finished: math.MaxInt64, updated: 5000, want: "more than 5 minutes after"},
+		"a stamp before all time":     {finished: math.MinInt64, updated: 5000, want: "is before acceptedAt"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			states, events := life(t)
+			last := len(events) - 1
+			e := events[last]
+			e.Session.UpdatedAt = test.updated
+			e.Session.Stamps[domain.Finish] = &domain.Stamp{At: test.finished, By: "pat"}
+			e.Changes = json.RawMessage(strings.NewReplacer(
+				`"updatedAt":5000`, fmt.Sprintf(`"updatedAt":%d`, test.updated),
+				`"finishedAt":5000`, fmt.Sprintf(`"finishedAt":%d`, test.finished),
+			).Replace(string(e.Changes)))
+			defects, _ := domain.Check(&states[last], recorded(e))
+			if test.want == "" && len(defects) == 0 {
+				return
+			}
+			if len(defects) != 1 || test.want == "" || !strings.Contains(defects[0].Detail, test.want) {
+				t.Errorf("got %+v, want %q", defects, test.want)
 			}
 		})
 	}
