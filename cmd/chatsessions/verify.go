@@ -28,20 +28,31 @@ func (verifyCommand) Help() string {
 	return `Reads the whole log, up to its end as it is at the start, and names every defect, each with its position in the log, its session and one of these words:
 
 unreadable: a message that is not an event, or whose envelope and data are of different sessions or versions.
+
 envelope: an attribute of the event is not as this service writes it, or contradicts the data.
+
 missing: there is no message at a position, or only a part of an atomic write.
+
 version-gap, version-repeated: the versions of a session are not 1, 2, 3, …
-previous: ce-previous does not lead to the session's event before.
+
+previous: ce-previous does not lead to the session's event before, or is 0 outside of an atomic write.
+
 fork: two events claim to follow the same one.
+
 changes: the event's changes do not lead from the session before to the session after it.
+
 transition: the state machine forbids it.
+
 time: the time of recording runs backwards within a session, stamps are out of order, or lie more than 5 minutes ahead of their recording.
+
 immutable: createdBy has changed.
+
 fields: a member has changed that this type of event leaves as it is.
 
 At the same time it compares the read model with the log, both ways:
 
-read-model: a document or an index entry is not what the log says, is missing, or should not be there. chatsessions rebuild mends that.
+read-model: a document or an index entry is not what the log says, is missing, out of order, or should not be there. chatsessions rebuild mends that.
+
 parked: a session is not shown, because the log has something of it that cannot be projected; see chatsessions parked.
 
 It writes nothing, to the log or to Redis, and its memory does not grow with the log. The service may run meanwhile: what comes in after the start is not looked at in the log, and is no difference in the read model. While somebody writes, at most 5,000 events a second are read, so that writes are not held up.
@@ -102,10 +113,13 @@ func (c verifyCommand) Run(ctx context.Context, s streams) error {
 	if err := v.end(c.LogOnly); err != nil {
 		return err
 	}
-	if v.done.Defects > 0 {
-		return fmt.Errorf("%d defects were found", v.done.Defects)
+	switch v.done.Defects {
+	case 0:
+		return nil
+	case 1:
+		return errors.New("1 defect was found")
 	}
-	return nil
+	return fmt.Errorf("%d defects were found", v.done.Defects)
 }
 
 // verifyCollectAt is how much the heap may grow, per cent, until garbage is collected: with

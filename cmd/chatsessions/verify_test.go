@@ -24,7 +24,7 @@ import (
 func verify(t *testing.T, wantStatus int, flags ...string) (defects []defectLine, end verifiedLine, text string) {
 	t.Helper()
 	status, text, stderr := command(t, nil, append([]string{"verify"}, flags...)...)
-	if status != wantStatus || status == exitFailed && !strings.Contains(stderr, "defects were found") {
+	if status != wantStatus || status == exitFailed && !strings.Contains(stderr, wereFound(strings.Count(text, "\n")-1)) {
 		t.Fatalf("verify %v: exit status %d, want %d: %q, %q", flags, status, wantStatus, text, stderr)
 	}
 	status, stdout, stderr := command(t, nil, append([]string{"verify", "--output", "json"}, flags...)...)
@@ -46,6 +46,14 @@ func verify(t *testing.T, wantStatus int, flags ...string) (defects []defectLine
 		t.Fatalf("%+v with %d defects, and as text:\n%s", end, len(defects), text)
 	}
 	return defects, end, text
+}
+
+// wereFound is what is said of so many defects in the end.
+func wereFound(defects int) string {
+	if defects == 1 {
+		return "1 defect was found"
+	}
+	return fmt.Sprint(defects, " defects were found")
 }
 
 // checkTold fails the test unless these are the defects, in any order, with details that
