@@ -34,6 +34,10 @@ const (
 	feedBuffer = 1024
 )
 
+// readGivesUp is how long a Read tries to go on where it was interrupted. A variable
+// because of tests.
+var readGivesUp = 30 * time.Second
+
 // Follow gives every event after a position to handle, in the order of the log:
 // those that are there, and then the new ones as they arrive. A batch is what is
 // there, about limit events at most; it never holds a part of an atomic write
@@ -63,6 +67,7 @@ func (l *Log) follow(ctx context.Context, f *follower) error {
 	defer context.AfterFunc(l.ctx, cancel)()
 
 	var pause backoff
+	var interrupted time.Time // since when nothing has come
 	for {
 		before := f.position
 		err := f.run(ctx)
@@ -76,9 +81,17 @@ func (l *Log) follow(ctx context.Context, f *follower) error {
 		if l.nc.IsClosed() {
 			return unavailable("follow", nats.ErrConnectionClosed)
 		}
-		l.logger.Warn("the feed of the log is interrupted", "position", f.position, "error", err)
 		if f.position > before {
-			pause = backoff{}
+			pause, interrupted = backoff{}, time.Time{}
+		}
+		if first := interrupted.IsZero(); first || f.patience == 0 {
+			l.logger.Warn("the feed of the log is interrupted", "position", f.position, "error", err)
+			if first {
+				interrupted = time.Now()
+			}
+		}
+		if waited := time.Since(interrupted); f.patience > 0 && waited > f.patience {
+			return unavailable(fmt.Sprintf("read: nothing came after position %d for %s", f.position, waited.Round(time.Second)), err)
 		}
 		if pause.wait(ctx) != nil {
 			return ctx.Err()
@@ -87,7 +100,9 @@ func (l *Log) follow(ctx context.Context, f *follower) error {
 }
 
 // Read gives the events after a position up to another one, which has to be in the log,
-// to handle, as Follow does, and returns when all of them were handled.
+// to handle, as Follow does, and returns when all of them were handled. It returns
+// domain.ErrUnavailable where the servers stay away for half a minute, too: whoever reads
+// to an end waits for it.
 func (l *Log) Read(ctx context.Context, after, upTo uint64, limit int, handle func([]domain.Recorded) error) error {
 	return l.read(ctx, allSubjects, after, upTo, limit, handle)
 }
@@ -98,7 +113,7 @@ func (l *Log) read(ctx context.Context, subject string, after, upTo uint64, limi
 		return nil
 	}
 	reached := errors.New("all was read")
-	f := &follower{log: l, subject: subject, position: after, upTo: upTo, limit: max(limit, 1)}
+	f := &follower{log: l, subject: subject, position: after, upTo: upTo, limit: max(limit, 1), patience: readGivesUp}
 	f.handle = func(batch []domain.Recorded) error {
 		wanted := len(batch)
 		for wanted > 0 && batch[wanted-1].Position > upTo {
@@ -142,6 +157,7 @@ type follower struct {
 	upTo     uint64 // at this position it ends, be it within an atomic write
 	handled  string // id of that event, "" while there is none
 	limit    int
+	patience time.Duration // with an interruption, 0 for any
 	handle   func([]domain.Recorded) error
 
 	pending []domain.Recorded // read and not handled
@@ -226,6 +242,11 @@ func (f *follower) runConsumer(ctx context.Context, recent *tailReader) error {
 	// heartbeat to be missed would take seconds.
 	reconnected := f.log.nc.StatusChanged(nats.CONNECTED)
 	defer f.log.nc.RemoveStatusListener(reconnected)
+	var lost chan nats.Status // where somebody waits for the end
+	if f.patience > 0 {
+		lost = f.log.nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
+		defer f.log.nc.RemoveStatusListener(lost)
+	}
 	again := f.handled != "" // then the last event comes first once more
 	start := f.position + 1
 	if again {
@@ -261,6 +282,8 @@ func (f *follower) runConsumer(ctx context.Context, recent *tailReader) error {
 				continue
 			case <-reconnected:
 				return errReconnected
+			case <-lost:
+				return nats.ErrDisconnected
 			case <-ctx.Done():
 				return ctx.Err()
 			}

@@ -118,11 +118,11 @@ func (c replayCommand) Run(ctx context.Context, s streams) error {
 		defer file.discard()
 		out = file
 	}
-	events := newEventWriter(c.Output, out, false)
-	err = r.run(ctx, writerSink{events})
-	if err == nil {
-		err = events.end()
+	events := &writerSink{eventWriter: newEventWriter(c.Output, out, false), last: filter.after}
+	if err := r.run(ctx, events); err != nil {
+		return c.brokenOff(events, err)
 	}
+	err = events.end()
 	if err == nil && file != nil {
 		err = file.keep()
 	}
@@ -130,6 +130,20 @@ func (c replayCommand) Run(ctx context.Context, s streams) error {
 		return fmt.Errorf("the replay was broken off: %w", err)
 	}
 	return r.defects.err()
+}
+
+// brokenOff says of a replay to a writer what there is of it.
+func (c replayCommand) brokenOff(events *writerSink, err error) error {
+	broken := fmt.Errorf("the replay was broken off: %w", err)
+	switch {
+	case c.File != "": // a part of it would be taken for all
+		return fmt.Errorf("%w; %s was not written", broken, c.File)
+	case events.failed:
+		return broken
+	case events.wrote && events.end() != nil:
+		return broken
+	}
+	return fmt.Errorf("%w; go on with --after %d", broken, events.last)
 }
 
 func (c replayCommand) republish(ctx context.Context, s streams, r *replay) error {

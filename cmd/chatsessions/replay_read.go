@@ -195,11 +195,24 @@ func (r *replay) readSessions(ctx context.Context, to sink) (whole bool, err err
 }
 
 // A writerSink writes the events.
-type writerSink struct{ eventWriter }
+type writerSink struct {
+	eventWriter
+	last          uint64 // position of the newest that was written
+	wrote, failed bool
+}
 
-func (w writerSink) take(batch []domain.Recorded) error       { return w.write(batch) }
-func (writerSink) pending() int                               { return 0 }
-func (writerSink) settle(context.Context, func(uint64)) error { return nil }
+func (w *writerSink) take(batch []domain.Recorded) error {
+	w.wrote = true
+	if err := w.write(batch); err != nil {
+		w.failed = true
+		return err
+	}
+	w.last = batch[len(batch)-1].Position
+	return nil
+}
+
+func (*writerSink) pending() int                               { return 0 }
+func (*writerSink) settle(context.Context, func(uint64)) error { return nil }
 
 // parseTime reads a time as RFC 3339 or in epoch milliseconds; "" is the zero time.
 func parseTime(flag, text string) (time.Time, error) {

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// endsAfter is a server's URL by way of a proxy that is gone for good when it has passed
+// on so many bytes of the server's.
+func endsAfter(t *testing.T, bytes int64, serverURL string) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	u, err := url.Parse(serverURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := u.Host
+	go func() {
+		client, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		_ = listener.Close()
+		defer client.Close()
+		server, err := net.Dial("tcp", address)
+		if err != nil {
+			return
+		}
+		defer server.Close()
+		go func() { _, _ = io.Copy(server, client) }()
+		_, _ = io.CopyN(client, server, bytes)
+	}()
+	u.Host = listener.Addr().String()
+	return u.String()
+}
+
+func TestAReplayEndsWhereTheServerIsGone(t *testing.T) {
+	t.Parallel()
+	s := startService(t, "--dev")
+	for range 60 {
+		aLife(s)
+	}
+	dir := t.TempDir()
+	start := func(args ...string) (*exec.Cmd, *output, *output) {
+		cmd := exec.CommandContext(t.Context(), binary, append([]string{"replay", "--nats-url", endsAfter(t, 100_000, s.natsURL())}, args...)...)
+		out, errs := &output{}, &output{}
+		cmd.Stdout, cmd.Stderr = out, errs
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd, out, errs
+	}
+	file, _, fileErrs := start("--output", "ndjson", "--file", filepath.Join(dir, "log.ndjson"))
+	lines, linesOut, linesErrs := start("--output", "csv")
+	for _, cmd := range []*exec.Cmd{file, lines} {
+		if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != exitFailed {
+			t.Errorf("%s: %v", cmd, cmd.ProcessState)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 || !strings.Contains(fileErrs.String(), "log.ndjson was not written") {
+		t.Errorf("left are %v, %v, %q", left, err, fileErrs)
+	}
+	all := strings.Split(strings.TrimSpace(linesOut.String()), "\n")
+	last, _, _ := strings.Cut(all[len(all)-1], ",")
+	goOn := regexp.MustCompile(`broken off: .*; go on with --after (\d+)\n$`).FindStringSubmatch(linesErrs.String())
+	if len(all) < 10 || goOn == nil || goOn[1] != last {
+		t.Errorf("%d lines, the last of %s, %q", len(all), last, linesErrs)
+	}
+}
