@@ -34,7 +34,7 @@ In csv a text that a spreadsheet would take for a formula has a ' in front; json
 }
 
 // readsTheLog is what the commands that need the log only say of where it is.
-const readsTheLog = `Give it the same --nats-url, or --data-dir, as the service has. It reads the log only: the service may run or not, and where it runs it is not disturbed. The log of an embedded service that does not run is opened meanwhile, so that the service cannot start before this is done.`
+const readsTheLog = `Give it the same --nats-url, or --data-dir, as the service has. It reads the log only: the service may run or not, and where it runs it is not disturbed. The log of an embedded service that does not run is opened meanwhile, so that neither the service nor another such command can start before this is done.`
 
 // Run shows the history of a session.
 func (c historyCommand) Run(ctx context.Context, s streams) error {
@@ -105,7 +105,8 @@ func (d *defects) count(batch []domain.Recorded) {
 
 func (d *defects) tell(err error) {
 	d.n++
-	fmt.Fprintf(d.out, "chatsessions: %v\n", err)
+	// What a message says of itself is not to drive the terminal.
+	fmt.Fprintf(d.out, "chatsessions: %s\n", printable(err.Error()))
 }
 
 // take counts err if it is one of the log's content, and returns any other.
@@ -122,5 +123,9 @@ func (d *defects) err() error {
 	if d.n == 0 {
 		return nil
 	}
-	return fmt.Errorf("the log is not whole, %d defects were found; chatsessions verify looks for all", d.n)
+	found := "a defect was found"
+	if d.n > 1 {
+		found = fmt.Sprintf("%d defects were found", d.n)
+	}
+	return fmt.Errorf("the log is not whole, %s; chatsessions verify looks for all", found)
 }

@@ -78,3 +78,36 @@ func TestAReplayEndsWhereTheServerIsGone(t *testing.T) {
 		t.Errorf("%d lines, the last of %s, %q", len(all), last, linesErrs)
 	}
 }
+
+// TestTwoCommandsOnALogThatIsStopped: the second says why it cannot; it does not depend on
+// the first, which ends when it likes.
+func TestTwoCommandsOnALogThatIsStopped(t *testing.T) {
+	t.Parallel()
+	s := startService(t, "--dev")
+	var id string
+	for range 60 {
+		id, _ = aLife(s)
+	}
+	s.stop()
+	first := exec.CommandContext(t.Context(), binary, append([]string{"replay", "--output", "ndjson"}, s.ofLog()...)...)
+	unread, err := first.StdoutPipe() // more than a pipe takes
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(unread, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	status, _, stderr := command(t, nil, append([]string{"history", id}, s.ofLog()...)...)
+	if status != exitFailed || !strings.Contains(stderr, "another process serves this data directory") {
+		t.Errorf("exit status %d, %q", status, stderr)
+	}
+	if _, err := io.Copy(io.Discard, unread); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Wait(); err != nil {
+		t.Errorf("the first: %v", err)
+	}
+}

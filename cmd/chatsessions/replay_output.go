@@ -278,9 +278,9 @@ func describeValue(name string, value any) string {
 		for _, one := range v {
 			all = append(all, describeValue("", one))
 		}
-		return "[" + strings.Join(all, " ") + "]"
+		return "[" + strings.Join(all, ", ") + "]"
 	case string:
-		if name == "room" || strings.HasSuffix(name, "Reason") {
+		if v == "" || name == "room" || strings.HasSuffix(name, "Reason") {
 			return strconv.Quote(v)
 		}
 		return plain(v)
@@ -291,8 +291,11 @@ func describeValue(name string, value any) string {
 // plain is a text on a terminal: quoted where it could be taken for something else, or
 // would do something to the terminal.
 func plain(s string) string {
+	if strings.TrimSpace(s) != s {
+		return strconv.Quote(s)
+	}
 	for _, c := range s {
-		if c == ',' || c == '"' || c == utf8.RuneError || !unicode.IsPrint(c) {
+		if c == ',' || c == '[' || c == ']' || c == '"' || c == utf8.RuneError || !unicode.IsPrint(c) {
 			return strconv.Quote(s)
 		}
 	}
