@@ -118,6 +118,11 @@ func TestTodaysReaderReadsEveryGoldenFile(t *testing.T) {
 				t.Errorf("%s: %v", g.path, err)
 				continue
 			}
+			if today[m.header[headerDataSchema][0]] == e.Type { // by its name or, at first, its path
+				if err := publishedHeaders(t, e.Type).checkHeaders(m.header); err != nil {
+					t.Errorf("%s has headers that the description refuses: %v", g.path, err)
+				}
+			}
 			if r.Event.Type != e.Type || r.ID == "" || r.Request.SessionID != e.Session.ID || r.Event.Session.ID != e.Session.ID ||
 				r.Request != goldenRequest(&e) || r.Time.UnixMilli() != r.Event.Session.UpdatedAt {
 				t.Errorf("%s is read as %+v", g.path, r)
