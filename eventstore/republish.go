@@ -21,6 +21,10 @@ const (
 // server adds when it is read. They are no part of the event.
 const serverHeaders = "Nats-"
 
+// noStream is the name of no stream: a name has no dots (ADR-6 of NATS). A stream that
+// gets a message which expects another one refuses it.
+const noStream = "no.stream"
+
 // maxUnconfirmed is how many messages to another stream wait for its acknowledgement.
 const maxUnconfirmed = 256
 
@@ -92,7 +96,8 @@ func (l *Log) Republish(ctx context.Context, subject string) (*Republisher, erro
 func (r *Republisher) Stream() string { return r.stream }
 
 // Publish publishes the event at a position: its data and headers as the log has them,
-// without those of the server, and with HeaderPosition and HeaderSubject. The server has
+// without those of the server, and with HeaderPosition and HeaderSubject. Where no stream
+// keeps it, it expects one that there is not, so that none takes it. The server has
 // it for certain after a Confirm.
 func (r *Republisher) Publish(ctx context.Context, position uint64) error {
 	reading, cancel := withPatience(ctx, readPatience)
@@ -113,6 +118,8 @@ func (r *Republisher) Publish(ctx context.Context, position uint64) error {
 		r.reconnects = r.log.nc.Stats().Reconnects
 	}
 	if r.stream == "" {
+		// Whatever the subject is mapped to, and whatever stream is made meanwhile.
+		m.Header[jetstream.ExpectedStreamHeader] = []string{noStream}
 		err = r.log.nc.PublishMsg(m)
 	} else {
 		var future jetstream.PubAckFuture

@@ -99,7 +99,8 @@ func TestEventsArePublishedAsTheyAre(t *testing.T) {
 						want[name] = values
 					}
 				}
-				if kept { // the only one of the server's: into that stream, or none
+				want["Nats-Expected-Stream"] = []string{"no.stream"} // the only one of the server's
+				if kept {                                            // into that stream, or none
 					want["Nats-Expected-Stream"] = []string{"COPY"}
 				}
 				if !maps.EqualFunc(got.Header, want, slices.Equal) || string(got.Data) != string(original.Data) {
@@ -143,5 +144,45 @@ func TestWhatTheServerRefusesIsNotConfirmed(t *testing.T) {
 	}
 	if n, err := r.Confirm(testContext(t)); n != 3 || err == nil || !strings.Contains(err.Error(), "SMALL") {
 		t.Errorf("%d are confirmed, %v", n, err)
+	}
+}
+
+// TestNoStreamTakesWhatIsForNone, be it made when the publishing has begun.
+func TestNoStreamTakesWhatIsForNone(t *testing.T) {
+	nc := connect(t, natstest.Start(t, natstest.Config{}).URL())
+	l := openLog(t, nc)
+	id := newID()
+	mustTransact(t, l, request(id, "pat"), create(id, "pat"))
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := l.Republish(testContext(t), "audit.copy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	late, err := js.CreateStream(testContext(t), jetstream.StreamConfig{Name: "LATE", Subjects: []string{"audit.>"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	subscription, err := nc.SubscribeSync("audit.copy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Publish(testContext(t), 1); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.Confirm(testContext(t)); n != 1 || err != nil {
+		t.Errorf("%d are confirmed, %v", n, err)
+	}
+	if _, err := subscription.NextMsg(patience); err != nil {
+		t.Errorf("who listens does not get it: %v", err)
+	}
+	// What comes after it is there, so it was refused.
+	if _, err := js.Publish(testContext(t), "audit.other", nil); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := late.Info(testContext(t)); err != nil || info.State.Msgs != 1 {
+		t.Errorf("the stream has %d messages, want the other one, %v", info.State.Msgs, err)
 	}
 }
