@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 
+	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
 	"chatsessions/domain"
@@ -26,11 +28,13 @@ type replayCommand struct {
 	UntilPosition *uint64  `placeholder:"POSITION" help:"Only what comes up to this position."`
 
 	Output string `enum:"table,ndjson,csv" default:"table" help:"table, ndjson (a CloudEvent on each line) or csv."`
-	File   string `type:"path" placeholder:"FILE" help:"Where it is written, readable by its owner only; FILE appears when it is whole. Without it, to standard output."`
+	File   string `placeholder:"FILE" help:"Where it is written, readable by its owner only; FILE appears when it is whole. Without it, to standard output."`
 	Force  bool   `help:"Replace FILE where there is one."`
 
 	ToSubject string  `placeholder:"SUBJECT" help:"Publish the events to this NATS subject instead, as they are in the log."`
 	Rate      float64 `default:"1000" placeholder:"N" help:"Events a second to publish at most (${default}); 0 is as fast as it goes."`
+
+	given map[string]int // how often each flag is on the command line
 }
 
 // Help says more than the flags do.
@@ -46,6 +50,26 @@ A message that cannot be read is told of in every output and on standard error, 
 In csv a text that a spreadsheet would take for a formula has a ' in front; ndjson has every text as it is.
 
 ` + readsTheLog
+}
+
+// AfterApply refuses a flag that is given without a value, by a variable of a script that
+// is not set: as if it were not given, it would be the whole log that leaves the house.
+func (c *replayCommand) AfterApply(parsed *kong.Context) error {
+	c.given = map[string]int{}
+	for _, part := range parsed.Path {
+		if part.Flag == nil {
+			continue
+		}
+		c.given[part.Flag.Name]++
+		value, least := part.Flag.Target, 1
+		if value.Kind() == reflect.Slice { // which leaves out what is empty
+			least = c.given[part.Flag.Name]
+		}
+		if (value.Kind() == reflect.String || value.Kind() == reflect.Slice) && value.Len() < least {
+			return fmt.Errorf("--%s has no value: give it one, or leave it out", part.Flag.Name)
+		}
+	}
+	return nil
 }
 
 // filter reads the flags, and finds those that make no sense.
@@ -82,6 +106,12 @@ func (c replayCommand) filter() (eventFilter, error) {
 		return f, fmt.Errorf("--rate %v: want a number of events a second, or 0", c.Rate)
 	case c.ToSubject != "" && c.File != "":
 		return f, errors.New("--to-subject and --file: give one of them")
+	case c.ToSubject != "" && c.given["output"] > 0:
+		return f, errors.New("--to-subject and --output: events are published as they are in the log; give one of them")
+	case c.ToSubject == "" && c.given["rate"] > 0:
+		return f, errors.New("--rate is for --to-subject")
+	case c.File == "-":
+		return f, errors.New("--file -: without --file it goes to standard output")
 	case c.Force && c.File == "":
 		return f, errors.New("--force is for --file")
 	}
@@ -96,6 +126,15 @@ func (c replayCommand) Run(ctx context.Context, s streams) error {
 	}
 	keepOnWithoutReader()
 	tuneMemory(newLogger(s))
+	out := s.out
+	var file *newFile
+	if c.File != "" { // before anything is read
+		if file, err = createFile(kong.ExpandPath(c.File), c.Force); err != nil {
+			return fmt.Errorf("--file: %w", err)
+		}
+		defer file.discard()
+		out = file
+	}
 	stores, err := c.openLogFromOutside(ctx, newLogger(s))
 	if err != nil {
 		return err
@@ -108,15 +147,6 @@ func (c replayCommand) Run(ctx context.Context, s streams) error {
 	}
 	if c.ToSubject != "" {
 		return c.republish(ctx, s, r)
-	}
-	out := s.out
-	var file *newFile
-	if c.File != "" {
-		if file, err = createFile(c.File, c.Force); err != nil {
-			return err
-		}
-		defer file.discard()
-		out = file
 	}
 	events := &writerSink{eventWriter: newEventWriter(c.Output, out, false), last: filter.after}
 	if err := r.run(ctx, events); err != nil {

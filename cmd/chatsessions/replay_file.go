@@ -17,9 +17,11 @@ type newFile struct {
 }
 
 // createFile returns an error where there is such a file already, unless it is to be
-// replaced. The file is readable by its owner only: it tells what people did.
+// replaced, and where there is anything else of that name, a device for example. The file is readable by its owner only: it tells what people did.
 func createFile(path string, replace bool) (*newFile, error) {
-	if _, err := os.Stat(path); err == nil && !replace {
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file; only such a file is replaced, and that with --force", path)
+	} else if err == nil && !replace {
 		return nil, fmt.Errorf("%s is there already; --force replaces it", path)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

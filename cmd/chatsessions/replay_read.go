@@ -20,7 +20,9 @@ const (
 	// maxMerged is how many events of several sessions are held, to bring them into the
 	// log's order. For more, the log itself is read.
 	maxMerged = 10_000
-	noEnd     = math.MaxUint64
+	// maxMergedBytes is how much of their data is held.
+	maxMergedBytes = 32 << 20
+	noEnd          = math.MaxUint64
 )
 
 // An eventFilter says which events are replayed: those for which all of it holds.
@@ -161,13 +163,19 @@ func (r *replay) give(batch []domain.Recorded, to sink) error {
 func (r *replay) readSessions(ctx context.Context, to sink) (whole bool, err error) {
 	ids := r.filter.sessions
 	var merged []domain.Recorded
+	held := 0
 	var broken []error
 	for _, id := range ids {
 		err := r.log.Session(ctx, id, func(batch []domain.Recorded) error {
 			if len(ids) == 1 {
 				return r.give(batch, to)
 			}
-			if merged = append(merged, batch...); len(merged) > maxMerged {
+			for i := range batch {
+				if e := batch[i].Record; e != nil {
+					held += len(e.Encoded) + len(e.Event.Changes)
+				}
+			}
+			if merged = append(merged, batch...); len(merged) > maxMerged || held > maxMergedBytes {
 				return errFull
 			}
 			return nil

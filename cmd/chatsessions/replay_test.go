@@ -176,6 +176,17 @@ func TestWhatAReplayIsNotAskedFor(t *testing.T) {
 		{"--rate NaN --to-subject a", []string{"--rate"}},
 		{"--to-subject a --file b", []string{"--to-subject", "--file"}},
 		{"--force", []string{"--force", "--file"}},
+		{"--file -", []string{"--file -"}},
+		{"--to-subject a --output ndjson", []string{"--to-subject", "--output"}},
+		{"--rate 5", []string{"--rate", "--to-subject"}},
+		{"--to-subject=", []string{"--to-subject has no value"}}, // as of a variable that is not set
+		{"--account=", []string{"--account has no value"}},
+		{"--since=", []string{"--since has no value"}},
+		{"--until=", []string{"--until has no value"}},
+		{"--file=", []string{"--file has no value"}},
+		{"--session=", []string{"--session has no value"}},
+		{"--session 0192f0c1-2b3c-7d4e-8f90-a1b2c3d4e5f6 --session=", []string{"--session"}},
+		{"--type=", []string{"--type has no value"}},
 		{"--output json", []string{"--output", "ndjson"}},
 		{"something", []string{"something"}},
 	} {
@@ -189,7 +200,20 @@ func TestWhatAReplayIsNotAskedFor(t *testing.T) {
 			}
 		}
 	}
+	if status, _, stderr := inProcess(t, "replay", "--session", ""); status != exitUsage || !strings.Contains(stderr, "--session") {
+		t.Errorf("exit status %d, %q", status, stderr)
+	}
 	dir := t.TempDir()
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(filepath.Join(dir, "of-others"), link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, link, "/dev/null"} {
+		status, _, stderr := inProcess(t, "replay", "--data-dir", dir, "--force", "--file", path)
+		if status != exitFailed || !strings.Contains(stderr, path+" is not a regular file") {
+			t.Errorf("%s: exit status %d, %q", path, status, stderr)
+		}
+	}
 	if status, _, stderr := inProcess(t, "replay", "--data-dir", dir); status != exitFailed || !strings.Contains(stderr, "holds no log") {
 		t.Errorf("exit status %d, %q", status, stderr)
 	}
