@@ -18,16 +18,21 @@ const (
 	// few, wherever in the log they are; a consumer has the server look through what lies
 	// between them, which is quicker for many.
 	maxWalk = 10_000
+
 	// sessionBatch is how many events of a long history are handed over at once.
 	sessionBatch = 512
 	// walkPatience bounds the reading of so many where its context has no deadline.
 	walkPatience = time.Minute
 )
 
+// maxWalkBytes is how much of the data of those events is held. A variable because of
+// tests.
+var maxWalkBytes = 32 << 20
+
 // Session gives the events of a session to handle in their order, up to the one that is
 // the newest when it begins, in one batch or several. Every message on the session's
 // subject is handed over: one that is not an event as such, with an UnreadableError.
-// It takes memory for 10,000 events at most.
+// It takes memory for 10,000 events at most, and for 32 MiB of their data.
 //
 // It returns domain.ErrNotFound for a session without events, domain.ErrUnavailable,
 // handle's error, wrapped, and, when all was handed over, an UnreadableError for
@@ -77,7 +82,8 @@ func (l *Log) Session(ctx context.Context, id string, handle func([]domain.Recor
 }
 
 // walkBack returns the events of a session along ce-previous, the oldest first; nil where
-// that way does not lead past every message on the session's subject.
+// that way does not lead past every message on the session's subject, and where they are
+// more than fits.
 func (l *Log) walkBack(ctx context.Context, newest *domain.Record) ([]domain.Recorded, error) {
 	ctx, cancel := withPatience(ctx, walkPatience)
 	defer cancel()
@@ -87,12 +93,16 @@ func (l *Log) walkBack(ctx context.Context, newest *domain.Record) ([]domain.Rec
 		return nil, err
 	}
 	events := make([]domain.Recorded, 0, version)
+	held := 0
 	for r, err := range l.walk(ctx, newest) {
 		if errors.Is(err, domain.ErrUnreadable) || errors.Is(err, errNoMessage) {
 			return nil, nil
 		}
 		if err != nil {
 			return nil, err
+		}
+		if held += len(r.Encoded) + len(r.Event.Changes); held > maxWalkBytes {
+			return nil, nil
 		}
 		events = append(events, r.Recorded())
 	}
