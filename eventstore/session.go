@@ -18,7 +18,6 @@ const (
 	// few, wherever in the log they are; a consumer has the server look through what lies
 	// between them, which is quicker for many.
 	maxWalk = 10_000
-
 	// sessionBatch is how many events of a long history are handed over at once.
 	sessionBatch = 512
 	// walkPatience bounds the reading of so many where its context has no deadline.
