@@ -71,10 +71,12 @@ func TestAReplayEndsWhereTheServerIsGone(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 || !strings.Contains(fileErrs.String(), "log.ndjson was not written") {
 		t.Errorf("left are %v, %v, %q", left, err, fileErrs)
 	}
-	all := strings.Split(strings.TrimSpace(linesOut.String()), "\n")
-	last, _, _ := strings.Cut(all[len(all)-1], ",")
+	all, last := strings.Split(strings.TrimSpace(linesOut.String()), "\n"), "0" // it may end before the first batch is whole
+	if len(all) > 1 {                                                           // below the head
+		last, _, _ = strings.Cut(all[len(all)-1], ",")
+	}
 	goOn := regexp.MustCompile(`broken off: .*; go on with --after (\d+)\n$`).FindStringSubmatch(linesErrs.String())
-	if len(all) < 10 || goOn == nil || goOn[1] != last {
+	if goOn == nil || goOn[1] != last {
 		t.Errorf("%d lines, the last of %s, %q", len(all), last, linesErrs)
 	}
 }
