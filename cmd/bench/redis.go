@@ -97,23 +97,20 @@ func (r *redisServer) usedByKind(ctx context.Context) (map[string]float64, error
 	}
 }
 
-// kindOf is what a key of the read model is for: the words of its name behind the
-// partition and the generation, up to the first that is a value.
+// kindOf is what a key of the read model is for: doc, by and the field of an index, or,
+// of a key that is of no generation, its name.
 func kindOf(key string) string {
 	_, name, found := strings.Cut(key, "}:")
 	if !found {
 		return "other"
 	}
-	var kind []string
-	for part := range strings.SplitSeq(name, ":") {
-		isWord := part != "" && strings.Trim(part, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
-		if !isWord && len(kind) == 0 {
-			continue // the generation
-		}
-		if !isWord || len(kind) == 2 {
-			break
-		}
-		kind = append(kind, part)
+	_, inGeneration, found := strings.Cut(name, ":")
+	if !found {
+		return name
 	}
-	return strings.Join(kind, " ")
+	kind, rest, _ := strings.Cut(inGeneration, ":")
+	if field, _, _ := strings.Cut(rest, ":"); kind == "by" {
+		return kind + " " + field
+	}
+	return kind
 }
