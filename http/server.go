@@ -191,6 +191,10 @@ func (s *Server) logPanic(c *fiber.Ctx, cause any) {
 // Serve answers requests on the listener until Shutdown.
 func (s *Server) Serve(l net.Listener) error {
 	go s.connections.watch(s.ended)
+	go func() {
+		<-s.ended
+		_ = l.Close() // of which the framework has not heard yet where Shutdown was quicker
+	}()
 	err := s.app.Listener(listener{l, &s.connections})
 	if err != nil { // not by Shutdown
 		s.end()
