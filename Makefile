@@ -20,7 +20,7 @@ GOLANGCI_VERSION := v2.15.0
 GOLANGCI_DIR      = .cache/bin/golangci-lint-$(GOLANGCI_VERSION)-$(shell go env GOVERSION)
 GOLANGCI          = $(GOLANGCI_DIR)/golangci-lint
 
-GO_DIRS   := cmd docs domain eventstore projections http
+GO_DIRS   := cmd deploy docs domain eventstore projections http
 TESTFLAGS ?=
 FUZZTIME  ?= 60s
 

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"chatsessions/deploy/loopback"
 	"chatsessions/eventstore"
 	"chatsessions/eventstore/natstest"
 
@@ -27,13 +28,13 @@ import (
 
 func TestConnectFails(t *testing.T) {
 	server := natstest.Start(t, natstest.Config{User: "chatsessions", Password: "very secret"})
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := loopback.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody.Close()
+	nobody := fmt.Sprintf("127.0.0.1:%d", port)
 	for name, o := range map[string]eventstore.ConnectOptions{
-		"nobody there":         {URL: "nats://u:hidden@" + nobody.Addr().String()},
+		"nobody there":         {URL: "nats://u:hidden@" + nobody},
 		"no URL":               {URL: " "},
 		"not a URL":            {URL: "nats://u:hidden@host:port:"},
 		"wrong password":       {URL: "nats://chatsessions:hidden@" + server.Addr()},
@@ -44,7 +45,7 @@ func TestConnectFails(t *testing.T) {
 		"certificate, no key":  {URL: server.URL(), CertFile: "cert.pem"},
 		"key, no certificate":  {URL: server.URL(), KeyFile: "key.pem"},
 		"TLS is not served":    {URL: strings.Replace(server.URL(), "nats://", "tls://", 1)},
-		"one of several wrong": {URL: "nats://a:hidden@" + nobody.Addr().String() + ",nats://b:hidden@" + nobody.Addr().String()},
+		"one of several wrong": {URL: "nats://a:hidden@" + nobody + ",nats://b:hidden@" + nobody},
 	} {
 		nc, err := eventstore.Connect(testContext(t), o)
 		if err == nil {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"chatsessions/deploy/loopback"
 )
 
 // A cluster is three nats-server processes with the configuration that is
@@ -39,9 +41,12 @@ func startCluster(ctx context.Context, binary, dir string) (*cluster, error) {
 
 func (c *cluster) start(ctx context.Context, binary, dir string) error {
 	const servers = 3
-	ports, err := freePorts(2 * servers)
-	if err != nil {
-		return err
+	ports := make([]int, 2*servers)
+	for i := range ports {
+		var err error
+		if ports[i], err = loopback.Port(); err != nil {
+			return err
+		}
 	}
 	routes := make([]string, servers)
 	for i := range routes {
@@ -65,6 +70,7 @@ func (c *cluster) start(ctx context.Context, binary, dir string) error {
 		}
 		c.processes = append(c.processes, cmd)
 	}
+	var err error
 	if c.redis, err = startRedis(ctx, filepath.Join(dir, "redis")); err != nil {
 		return err
 	}

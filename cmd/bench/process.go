@@ -49,20 +49,6 @@ func terminate(cmd *exec.Cmd) error {
 	return cmd.Wait()
 }
 
-// freePorts returns ports of the loopback interface that nobody uses now.
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
-}
-
 // answers returns when something listens at an address.
 func answers(ctx context.Context, addr string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"chatsessions/deploy/loopback"
 )
 
 // A redisServer is a redis-server process with the configuration that is deployed,
@@ -27,16 +29,16 @@ func startRedis(ctx context.Context, dir string) (*redisServer, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(1)
+	port, err := loopback.Port()
 	if err != nil {
 		return nil, err
 	}
-	addr := fmt.Sprintf("127.0.0.1:%d", ports[0])
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	r := &redisServer{dir: dir, url: "redis://" + addr, client: redis.NewClient(&redis.Options{
 		Addr: addr, ReadTimeout: time.Minute, // the size of a set of a million members takes its time
 	})}
 	r.cmd, err = launch(filepath.Join(dir, "output"), nil, "redis-server", "deploy/redis/redis.conf",
-		"--bind", "127.0.0.1", "--port", strconv.Itoa(ports[0]), "--dir", dir, "--save", "", "--appendonly", "no")
+		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", dir, "--save", "", "--appendonly", "no")
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"chatsessions/deploy/loopback"
 	"chatsessions/domain"
 	chathttp "chatsessions/http"
 )
@@ -68,11 +69,11 @@ func launchService(binary, dir string, with ...func(*exec.Cmd)) (*service, error
 	if err := os.WriteFile(tokens, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		return nil, err
 	}
-	ops, err := freePorts(1)
+	ops, err := loopback.Port()
 	if err != nil {
 		return nil, err
 	}
-	s.ops = fmt.Sprintf("127.0.0.1:%d", ops[0])
+	s.ops = fmt.Sprintf("127.0.0.1:%d", ops)
 	s.cmd = exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--ops-listen", s.ops, "--log-level", "warn",
 		"--data-dir", s.dataDir(), "--auth-tokens", tokens)
 	s.cmd.Stderr = os.Stderr

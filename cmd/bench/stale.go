@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"chatsessions/deploy/loopback"
 )
 
 // stale looks for answers that are older than a write that was answered: what one
@@ -214,14 +216,14 @@ func startNATS(ctx context.Context, binary, dir string) (cmd *exec.Cmd, url stri
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, "", err
 	}
-	ports, err := freePorts(1)
+	port, err := loopback.Port()
 	if err != nil {
 		return nil, "", err
 	}
-	addr := fmt.Sprintf("127.0.0.1:%d", ports[0])
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	cmd, err = launch(filepath.Join(dir, "output"), []string{
 		"NATS_USER=" + clusterUser, "NATS_PASSWORD=" + clusterPassword, "NATS_STORE_DIR=" + strconv.Quote(dir),
-	}, binary, "-c", "deploy/nats/nats-server.conf", "--addr", "127.0.0.1", "--port", strconv.Itoa(ports[0]))
+	}, binary, "-c", "deploy/nats/nats-server.conf", "--addr", "127.0.0.1", "--port", strconv.Itoa(port))
 	if err != nil {
 		return nil, "", err
 	}

@@ -2,11 +2,9 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -24,12 +22,7 @@ authorization { users: [ { user: $NATS_USER, password: $NATS_PASSWORD } ] }
 // monitored returns a server's configuration with a monitoring endpoint, and its URL.
 func monitored(t *testing.T) (natstest.Config, string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	port := freePort(t)
 	return natstest.Config{Args: []string{"--http_port", port}}, "http://127.0.0.1:" + port
 }
 
@@ -83,12 +76,7 @@ func TestAnExternalLogThatDoesNotSyncIsRefused(t *testing.T) {
 	lazy, lazyMonitor := startLazy(t)
 	config, goodMonitor := monitored(t)
 	natstest.Start(t, config)
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone := "http://" + nobody.Addr().String()
-	nobody.Close()
+	gone := "http://127.0.0.1:" + freePort(t)
 
 	for _, test := range []struct {
 		monitors string

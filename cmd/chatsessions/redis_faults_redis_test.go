@@ -120,7 +120,7 @@ func follow(t *testing.T, replica, primary *redistest.Server) {
 
 // makeReadOnly has the server refuse writes in three ways, the last reads too.
 func makeReadOnly(t *testing.T, r *faultRig) {
-	dead := deadPort(t)
+	dead := freePort(t)
 	configure := func(setting, value string) func() {
 		return func() { redisCommand(t, r.redis, "CONFIG", "SET", setting, value) }
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"chatsessions/deploy/loopback"
 	"chatsessions/eventstore/natstest"
 	"chatsessions/projections/redistest"
 )
@@ -198,13 +198,12 @@ func logged(services []*service, text string) (n int) {
 	return n
 }
 
-// deadPort is a port of the loopback interface on which nobody listens.
-func deadPort(t *testing.T) string {
+// freePort is a port of the loopback interface on which nobody listens.
+func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := loopback.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
+	return fmt.Sprint(port)
 }

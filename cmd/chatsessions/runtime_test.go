@@ -2,7 +2,6 @@ package main
 
 import (
 	"io"
-	"net"
 	"net/http"
 	"runtime"
 	"strconv"
@@ -25,12 +24,7 @@ func TestMemoryAndProcessorsAreTunedUnlessToldOtherwise(t *testing.T) {
 		{"told", []string{"GOGC=50", "GOMAXPROCS=1"}, "50", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			address := l.Addr().String()
-			_ = l.Close()
+			address := "127.0.0.1:" + freePort(t)
 			s := &service{t: t, env: c.env, args: []string{"serve", "--dev", "--listen", "127.0.0.1:0", "--ops-listen", address, "--data-dir", t.TempDir()}}
 			s.start()
 			defer s.stop()

@@ -3,7 +3,6 @@ package natstest
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"chatsessions/deploy/loopback"
 )
 
 // patience bounds every wait for a server.
@@ -240,15 +241,14 @@ func (s *Server) signal(signal syscall.Signal) {
 	}
 }
 
-// freePort returns a port that was free a moment ago.
+// freePort returns a port that no other server gets.
 func freePort(tb testing.TB) int {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := loopback.Port()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 func tail(b []byte, n int) []byte { return b[max(0, len(b)-n):] }

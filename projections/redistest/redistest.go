@@ -24,6 +24,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"chatsessions/deploy/loopback"
 )
 
 // startTimeout is how long a server may take until it answers.
@@ -322,18 +324,14 @@ func deployed(name string) string {
 	return file
 }
 
+// freePort returns a port that no other server gets.
 func freePort(tb testing.TB) int {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := loopback.Port()
 	if err != nil {
-		tb.Fatalf("find a free port: %v", err)
+		tb.Fatal(err)
 	}
-	defer l.Close()
-	addr, ok := l.Addr().(*net.TCPAddr)
-	if !ok {
-		tb.Fatalf("not a TCP address: %v", l.Addr())
-	}
-	return addr.Port
+	return port
 }
 
 // eventually tries until it succeeds.

@@ -1,0 +1,57 @@
+// Package loopback gives out ports of the loopback interface, for tests and
+// benchmarks that run real servers: one that is restarted has to come back where its
+// clients look for it, so its port is chosen before it runs.
+package loopback
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+)
+
+// Ports are taken from below what operating systems give out themselves, to sockets
+// that ask for port 0 and to outgoing connections (on Linux from 32768,
+// net.ipv4.ip_local_port_range; 49152 by RFC 6335): one of those would take the port
+// of a server that does not listen yet, or is being restarted.
+const first, last = 10_000, 32_767
+
+// reserved are sockets on the UDP ports of the same numbers. Every process that asks
+// Port looks at them, and they go with the process that holds them.
+var reserved struct {
+	sync.Mutex
+	sockets []net.PacketConn
+}
+
+// Port returns a TCP port of 127.0.0.1 on which nobody listens. Until this process
+// ends it is returned to no other caller, in whichever process.
+func Port() (int, error) {
+	var tried error
+	for range 1000 {
+		port := first + rand.IntN(last-first+1)
+		if tried = reserve(port); tried == nil {
+			return port, nil
+		}
+	}
+	return 0, fmt.Errorf("no free port from %d to %d found: %w", first, last, tried)
+}
+
+func reserve(port int) error {
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	socket, err := net.ListenPacket("udp4", addr)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp4", addr)
+	if err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	if err := listener.Close(); err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	reserved.Lock()
+	defer reserved.Unlock()
+	reserved.sockets = append(reserved.sockets, socket)
+	return nil
+}
