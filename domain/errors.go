@@ -25,6 +25,9 @@ var (
 	// ErrUnreadable is returned for a session of which the log has a message that is
 	// not an event: nobody can tell its state until that is mended.
 	ErrUnreadable = errors.New("the session cannot be read")
+	// ErrBusy is returned for a list that would have to wait for its turn for too long,
+	// whatever it asks for.
+	ErrBusy = errors.New("there is too much else to do")
 	// ErrTooExpensive is returned for a list that would have to look at too much.
 	ErrTooExpensive = errors.New("the query would have to look at too many sessions")
 )

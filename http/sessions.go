@@ -156,6 +156,8 @@ func (s *Server) list(c *fiber.Ctx) error {
 	switch {
 	case errors.Is(err, domain.ErrTooExpensive):
 		return query.tooExpensive(err)
+	case errors.Is(err, domain.ErrBusy):
+		return unavailable(err, "there are too many lists to be found beside what is written now; try again").quietly()
 	case err != nil:
 		return err
 	}

@@ -18,9 +18,9 @@ const (
 )
 
 // List returns the sessions that match a query. It returns
-// domain.ErrTooExpensive when it would have to look at too many sessions, or when
-// there is too much else to do, and domain.ErrUnavailable when the read model cannot
-// be reached or trusted now.
+// domain.ErrTooExpensive when it would have to look at too many sessions,
+// domain.ErrBusy when there is too much else to do, and domain.ErrUnavailable when the
+// read model cannot be reached or trusted now.
 //
 // A session that does not change while a client goes from page to page is
 // returned exactly once; one that changes may have moved. The total is left out

@@ -3,7 +3,7 @@ package projections
 import (
 	"context"
 	"errors"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"chatsessions/domain"
@@ -24,15 +24,18 @@ const (
 // sends it: by the time of a trip both are known well enough.
 //
 // The first trips of a list, all that most lists need, take their share beside the
-// writes: as much for a list as for a write. The others wait for their turn, and
+// writes: as much for a list as for a write. They begin one after the other, in rounds of
+// all that wait when a round begins. The others wait for their turn, and
 // together get a tenth of the time.
 type pace struct {
 	writes func() int // how many are in flight
 
-	mu      sync.Mutex
-	short   int           // first trips that are waiting or under way
-	typical time.Duration // how long one takes that is not held up, about
-	next    time.Time     // when the next one may begin
+	short   atomic.Int64  // first trips that are waiting or under way
+	typical atomic.Int64  // nanoseconds that one takes that is not held up, about
+	line    chan struct{} // of one element: who puts it there is the first of those that wait
+	next    time.Time     // when the first of them may begin
+	apart   time.Duration // how long after it the one behind
+	round   int64         // for how many more of them that holds
 
 	turn    chan struct{} // of one element: who puts it there has the turn
 	opens   time.Time     // until then, who has the turn rests
@@ -44,19 +47,17 @@ func newPace(writes func() int) *pace {
 	if writes == nil {
 		writes = func() int { return 0 }
 	}
-	return &pace{writes: writes, turn: make(chan struct{}, 1), seats: make(chan struct{}, longPages)}
+	return &pace{writes: writes, line: make(chan struct{}, 1), turn: make(chan struct{}, 1), seats: make(chan struct{}, longPages)}
 }
 
 // share runs f, the first trip of a list, when its share allows, and returns f's error.
-// It returns domain.ErrTooExpensive when that would not be before ctx' deadline.
+// It returns domain.ErrBusy when that is not before ctx' deadline.
 func (p *pace) share(ctx context.Context, f func() error) error {
-	at := p.reserve()
-	defer func() {
-		p.mu.Lock()
-		p.short--
-		p.mu.Unlock()
-	}()
-	if err := await(ctx, at, func() bool { return p.writes() > 0 }); err != nil {
+	p.short.Add(1)
+	defer p.short.Add(-1)
+	if err := p.begin(ctx); errors.Is(err, domain.ErrTooExpensive) {
+		return domain.ErrBusy // whatever the list asks for
+	} else if err != nil {
 		return err
 	}
 	began := time.Now()
@@ -67,29 +68,37 @@ func (p *pace) share(ctx context.Context, f func() error) error {
 	return err
 }
 
-// reserve says when a trip may begin. Of n trips that wait beside m writes, each is
-// to get as much of the time as each write: so n of them begin while m could.
-func (p *pace) reserve() time.Time {
-	writes := p.writes()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.short++
-	now := time.Now()
-	if writes == 0 || p.next.Before(now) {
-		p.next = now
+// begin returns when a first trip may begin. Of n that wait beside m writes, each is
+// to get as much of the time as each write: so n of them begin, which is a round, while m
+// could.
+func (p *pace) begin(ctx context.Context) error {
+	leave, err := enter(ctx, p.line)
+	if err != nil {
+		return err
 	}
-	at := p.next
-	p.next = at.Add(min(p.typical*time.Duration(writes)/time.Duration(p.short), maxApart))
-	return at
+	defer leave()
+	if err := await(ctx, p.next, func() bool { return p.writes() > 0 }); err != nil {
+		return err
+	}
+	if earliest := time.Now().Add(-maxApart); p.next.Before(earliest) { // who begins late does not hold up those behind
+		p.next = earliest
+	}
+	if p.round == 0 {
+		p.round = p.short.Load()
+		p.apart = min(time.Duration(p.typical.Load()*int64(p.writes())/p.round), maxApart)
+	}
+	p.round--
+	p.next = p.next.Add(p.apart)
+	return nil
 }
 
 // took takes note of a trip's duration. Most are held up by others: so the shortest
 // counts, until it is forgotten.
 func (p *pace) took(d time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.typical += p.typical / 16; p.typical == 0 || d < p.typical {
-		p.typical = d
+	if typical := p.typical.Load(); typical == 0 || int64(d) < typical+typical/16 {
+		p.typical.Store(int64(d))
+	} else {
+		p.typical.Store(typical + typical/16)
 	}
 }
 

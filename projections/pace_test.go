@@ -186,15 +186,44 @@ func TestAFirstTripThatWouldBeginTooLateIsRefused(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), maxApart/2)
 		defer cancel()
 		began := time.Now()
-		var err error
-		for range 3 {
-			err = errors.Join(err, p.share(ctx, func() error { return nil }))
+		var all sync.WaitGroup
+		var refused atomic.Int64
+		for range 4 {
+			all.Go(func() {
+				if err := p.share(ctx, work); errors.Is(err, domain.ErrBusy) && time.Since(began) <= maxApart/2 {
+					refused.Add(1)
+				} else {
+					mustRun(t, err)
+				}
+			})
 		}
-		if !errors.Is(err, domain.ErrTooExpensive) || time.Since(began) > maxApart/2 {
-			t.Fatalf("got %v after %v", err, time.Since(began))
+		all.Wait()
+		if n := refused.Load(); n == 0 || n == 4 {
+			t.Fatalf("%d of 4 were refused", n)
 		}
-		if p.short != 0 {
-			t.Fatalf("%d trips are left", p.short)
+		if n := p.short.Load(); n != 0 {
+			t.Fatalf("%d trips are left", n)
+		}
+	})
+}
+
+// All at once, beside as many writes as there are lists: each gets its share in time.
+func TestAThousandFirstTripsAtOnceBeginBeforeTheirDeadline(t *testing.T) {
+	const trip, lists = time.Millisecond, 1000
+	synctest.Test(t, func(t *testing.T) {
+		p := newPace(func() int { return lists })
+		f := func() error { time.Sleep(trip); return nil }
+		mustRun(t, p.share(t.Context(), f))
+		ctx, cancel := context.WithTimeout(t.Context(), maxListTime)
+		defer cancel()
+		var all sync.WaitGroup
+		began := time.Now()
+		for range lists {
+			all.Go(func() { mustRun(t, p.share(ctx, f)) })
+		}
+		all.Wait()
+		if took := time.Since(began); took < lists*trip*9/10 {
+			t.Fatalf("took %v: the writes got less", took)
 		}
 	})
 }

@@ -292,8 +292,13 @@ func TestAModelThatCannotBeWrittenAsAWholeIsBuiltAnew(t *testing.T) {
 		r := newRig(t, rdb, newFakeLog("log"))
 		r.log.append(session(1, 1))
 		r.caughtUp()
-		mustRun(t, rdb.Set(t.Context(), r.serving().index(fieldIndex("room", "r1")), "no index", 0).Err())
+		damaged := r.serving()
+		mustRun(t, rdb.Set(t.Context(), damaged.index(fieldIndex("room", "r1")), "no index", 0).Err())
 		r.log.append(session(2, 2, room("r1")))
+		eventually(t, "there is another one", func() bool { // until then the damaged one may say that it has caught up
+			c, ok := parseCheckpoint(rdb.Get(t.Context(), r.keys.checkpoint()).Val())
+			return ok && c.generation != damaged.generation
+		})
 		r.caughtUp()
 		sameKeys(t, dump(t, rdb), scratch(t, r.log))
 		if !strings.Contains(r.output.String(), "WRONGTYPE") {

@@ -270,7 +270,7 @@ func (m *ReadModel) answer(ctx context.Context, shards []int, read func([]*view)
 			continue
 		case errors.Is(err, errUntrusted) && m.awaitTrust(ctx, time.Until(patient)):
 			continue
-		case err == nil, errors.Is(err, domain.ErrNotFound), errors.Is(err, domain.ErrTooExpensive):
+		case err == nil, errors.Is(err, domain.ErrNotFound), errors.Is(err, domain.ErrTooExpensive), errors.Is(err, domain.ErrBusy):
 			return err
 		}
 		return fmt.Errorf("%w: %w", domain.ErrUnavailable, err)

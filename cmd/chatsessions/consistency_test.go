@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -122,7 +123,10 @@ func writeAndReadBack(t *testing.T, writers int, nodes []*service) {
 }
 
 // A tally counts the requests that were answered and those that were refused.
-type tally struct{ answered, refused atomic.Int64 }
+type tally struct {
+	answered, refused atomic.Int64
+	reasons           sync.Map // what refused requests were told, of each kind of request once
+}
 
 // send makes a request that is answered with a 200, or refused with a 503.
 func (y *tally) send(c *client, method, path, body string) (answer, error) {
@@ -134,6 +138,8 @@ func (y *tally) send(c *client, method, path, body string) (answer, error) {
 		y.answered.Add(1)
 	case a.status == 503 && a.header.Get("Retry-After") != "":
 		y.refused.Add(1)
+		kind, _, _ := strings.Cut(path, "?")
+		y.reasons.LoadOrStore(method+strings.Repeat(" …/", strings.Count(kind, "/")), string(a.body))
 	default:
 		return a, fmt.Errorf("%s %s %s: %d %s", method, path, body, a.status, a.body)
 	}
@@ -147,6 +153,10 @@ func (y *tally) check(t *testing.T) {
 	t.Logf("%d answered, %d refused with a 503", answered, refused)
 	if refused*20 > answered {
 		t.Errorf("%d of %d requests were refused with a 503", refused, refused+answered)
+		y.reasons.Range(func(kind, told any) bool {
+			t.Logf("%s: %s", kind, told)
+			return true
+		})
 	}
 }
 
