@@ -145,3 +145,43 @@ func TestALongHistoryIsReadInParts(t *testing.T) {
 		}
 	}
 }
+
+// Whether its events lie side by side or far apart decides how a history is read, and not
+// what of it.
+func TestAHistoryIsReadWholeHoweverFarItsEventsLieApart(t *testing.T) {
+	e := startEmbedded(t, t.TempDir())
+	l := openLog(t, connectEmbedded(t, e), e)
+	write := func(id string, decide func(domain.Session) ([]domain.Event, error)) {
+		t.Helper()
+		mustTransact(t, l, request(id, "pat"), decide)
+	}
+	dense, sparse, other := newID(), newID(), newID()
+	write(sparse, create(sparse, "pat"))
+	write(other, create(other, "pat"))
+	for range 10 {
+		write(other, setRooms(500))
+	}
+	write(sparse, setRooms(29))
+	write(dense, create(dense, "pat"))
+	write(dense, setRooms(29))
+	for _, c := range []struct {
+		id    string
+		walks bool
+	}{{dense, false}, {sparse, true}} {
+		nc := connectEmbedded(t, e)
+		forgetful := openLog(t, nc, e)
+		before := nc.Stats().OutMsgs
+		got, _, err := shown(t, forgetful, c.id)
+		if err != nil || len(got) != 30 {
+			t.Errorf("%d events, %v", len(got), err)
+		}
+		for i, text := range got {
+			if want := fmt.Sprintf(" v%d", i+1); !strings.HasSuffix(text, want) {
+				t.Errorf("event %d is %s", i+1, text)
+			}
+		}
+		if asked := nc.Stats().OutMsgs - before; (asked >= 30) != c.walks {
+			t.Errorf("%d requests to the server; one by one: %v", asked, c.walks)
+		}
+	}
+}
