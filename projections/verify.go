@@ -84,6 +84,7 @@ type Verification struct {
 	batches chan []domain.Recorded // to be compared
 	ended   chan struct{}          // closed when no more are
 	err     error                  // why, once that is so
+	count   count
 	stop    func()
 }
 
@@ -93,7 +94,7 @@ type Verification struct {
 func NewVerification(ctx context.Context, rdb redis.UniversalClient, log Log, opts VerifyOptions) (*Verification, error) {
 	v := &Verification{
 		VerifyOptions: opts, rdb: rdb, log: log, seed: maphash.MakeSeed(), told: map[Difference]struct{}{},
-		batches: make(chan []domain.Recorded, 1), ended: make(chan struct{}),
+		batches: make(chan []domain.Recorded, 1), ended: make(chan struct{}), count: count{ended: make(chan struct{})},
 	}
 	if v.Pace == nil {
 		v.Pace = func(context.Context, int) error { return nil }
@@ -119,9 +120,14 @@ func NewVerification(ctx context.Context, rdb redis.UniversalClient, log Log, op
 		defer close(v.ended)
 		v.err = v.compareAll(ctx)
 	}()
+	go func() { // at the same time: Redis has a processor of its own
+		defer close(v.count.ended)
+		v.count.err = v.countAll(ctx)
+	}()
 	v.stop = func() {
 		cancel()
 		<-v.ended
+		<-v.count.ended
 		<-v.meanwhile.ended
 	}
 	return v, nil
@@ -185,16 +191,30 @@ func (v *Verification) Finish(ctx context.Context) (Verified, error) {
 	if v.err != nil {
 		return v.done, v.failure()
 	}
-	for _, p := range v.parts {
-		err := p.resolve(ctx)
-		if err == nil {
-			err = p.reverse(ctx)
-		}
-		if err != nil {
-			return v.done, fmt.Errorf("verify the read model: %w", err)
-		}
+	if err := v.finish(ctx); err != nil {
+		return v.done, fmt.Errorf("verify the read model: %w", err)
 	}
 	return v.done, nil
+}
+
+func (v *Verification) finish(ctx context.Context) error {
+	for _, p := range v.parts {
+		if err := p.resolve(ctx); err != nil {
+			return err
+		}
+	}
+	if err := v.awaitCount(ctx); err != nil {
+		return err
+	}
+	if err := v.meanwhile.await(ctx); err != nil {
+		return err
+	}
+	for _, p := range v.parts {
+		if err := p.reverse(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // A verified is one partition of the read model, as it is verified.
@@ -204,6 +224,8 @@ type verified struct {
 	behind   bool // it does not reach the end of the log, which was told
 	doubts   map[doubt]struct{}
 	rightful tally // what is there, and the log accounts for
+	found    tally // what is there
+	suspect  bool  // some index is not of its kind, or not in order
 }
 
 // A tally sums up documents and index entries, each by a hash, in places by the hash of
@@ -253,7 +275,7 @@ func (v *Verification) open(ctx context.Context) (err error) {
 		case c.state != projected:
 			return errors.New("the read model is being filled: try again when the service is ready")
 		}
-		p := &verified{Verification: v, keys: part.of(c.generation), doubts: map[doubt]struct{}{}, rightful: newTally(max(v.Partitions, 1))}
+		p := &verified{Verification: v, keys: part.of(c.generation), doubts: map[doubt]struct{}{}, rightful: newTally(max(v.Partitions, 1)), found: newTally(max(v.Partitions, 1))}
 		held, err := holds(ctx, v.log, c)
 		if err != nil {
 			return err

@@ -5,35 +5,93 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
+// A count is what sums up the keys of all partitions.
+type count struct {
+	seen, total atomic.Uint64 // of the partition that it is at
+	ended       chan struct{} // closed when it is through
+	err         error         // why it is not, once that is so
+}
+
+// countAll sums up what each partition holds, and reports nothing.
+func (v *Verification) countAll(ctx context.Context) error {
+	for _, p := range v.parts {
+		progress := func(seen, total uint64) {
+			v.count.seen.Store(seen)
+			v.count.total.Store(total)
+		}
+		err := p.eachKey(ctx, progress, func(ids []string, indexes []indexKey) error {
+			for _, id := range ids {
+				p.found.addDocument(p.hash(id))
+			}
+			for _, index := range indexes {
+				p.suspect = p.suspect || index.wrong || index.disordered
+				if err := p.sum(ctx, index); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sum adds the entries of an index to what was found.
+func (p *verified) sum(ctx context.Context, index indexKey) error {
+	name := p.hash(index.name)
+	switch {
+	case index.wrong:
+		return nil
+	case !index.disordered && !index.long:
+		for member := range slices.Chunk([]byte(index.members), memberLength) {
+			p.found.addEntry(name, p.hash(string(member)))
+		}
+		return nil
+	}
+	return p.eachMember(ctx, index, maxLooks, func(members []string) error {
+		for _, member := range members {
+			p.found.addEntry(name, p.hash(member))
+		}
+		return nil
+	})
+}
+
+// awaitCount waits until all keys are summed up, and tells how far that is.
+func (v *Verification) awaitCount(ctx context.Context) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-v.count.ended:
+			return v.count.err
+		case <-tick.C:
+			v.Progress(CountingKeys, v.count.seen.Load(), v.count.total.Load())
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // reverse finds documents, index entries and parked sessions that the log does not
-// account for, and index entries that are missing. First they are summed up. Only where
+// account for, and index entries that are missing. All were summed up before. Only where
 // the sums are not what they should be, they are looked at one by one: that takes longer,
 // and while sessions are written it concerns those, and the indexes that most sessions
 // are in.
 func (p *verified) reverse(ctx context.Context) error {
-	found := newTally(len(p.parts))
-	err := p.eachKey(ctx, CountingKeys, func(ids []string, indexes []indexKey) error {
-		for _, id := range ids {
-			found.addDocument(p.hash(id))
+	if p.suspect {
+		if err := p.suspects(ctx); err != nil {
+			return err
 		}
-		for _, index := range indexes {
-			if err := p.sum(ctx, index, found); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
 	}
-	if err := p.meanwhile.await(ctx); err != nil {
-		return err
-	}
-	if err := p.lookCloser(ctx, found); err != nil {
+	if err := p.lookCloser(ctx); err != nil {
 		return err
 	}
 	if err := p.eachParked(ctx); err != nil {
@@ -42,45 +100,42 @@ func (p *verified) reverse(ctx context.Context) error {
 	return p.resolve(ctx)
 }
 
-// sum adds the entries of an index.
-func (p *verified) sum(ctx context.Context, index indexKey, to tally) error {
-	name := p.hash(index.name)
-	switch {
-	case index.wrong:
-		return p.report(Difference{Index: index.name, Detail: "the key is not of its kind"})
-	case index.disordered:
-		if err := p.outOfOrder(ctx, index.name); err != nil {
-			return err
-		}
-	case !index.long:
-		for member := range slices.Chunk([]byte(index.members), memberLength) {
-			to.addEntry(name, p.hash(string(member)))
-		}
-		return nil
-	}
-	return p.eachMember(ctx, index, maxLooks, func(members []string) error {
-		for _, member := range members {
-			to.addEntry(name, p.hash(member))
+// suspects tells of indexes that are not of their kind, and doubts what is not in order.
+func (p *verified) suspects(ctx context.Context) error {
+	return p.eachKey(ctx, p.checking, func(_ []string, indexes []indexKey) (err error) {
+		for _, index := range indexes {
+			switch {
+			case index.wrong:
+				err = p.report(Difference{Index: index.name, Detail: "the key is not of its kind"})
+			case index.disordered:
+				err = p.outOfOrder(ctx, index.name)
+			}
+			if err != nil {
+				return err
+			}
 		}
 		return nil
 	})
 }
 
+func (v *Verification) checking(seen, total uint64) { v.Progress(CheckingKeys, seen, total) }
+
 // lookCloser looks at each document and index entry where the tallies differ, or where
 // they may have been changed meanwhile.
-func (p *verified) lookCloser(ctx context.Context, found tally) error {
-	documents, entries := make([]bool, found.places()), make([]bool, found.places())
+func (p *verified) lookCloser(ctx context.Context) error {
+	places := p.found.places()
+	documents, entries := make([]bool, places), make([]bool, places)
 	some := p.meanwhile.mark(documents, entries)
-	for i := range found.places() {
-		documents[i] = documents[i] || found.documents[i] != p.rightful.documents[i]
-		entries[i] = entries[i] || found.entries[i] != p.rightful.entries[i]
+	for i := range places {
+		documents[i] = documents[i] || p.found.documents[i] != p.rightful.documents[i]
+		entries[i] = entries[i] || p.found.entries[i] != p.rightful.entries[i]
 		some = some || documents[i] || entries[i]
 	}
 	if !some {
 		return nil
 	}
 	doubtful := func(marked []bool, text string) bool { return marked[p.hash(text)%uint64(len(marked))] }
-	return p.eachKey(ctx, CheckingKeys, func(ids []string, indexes []indexKey) error {
+	return p.eachKey(ctx, p.checking, func(ids []string, indexes []indexKey) error {
 		for _, id := range ids {
 			if doubtful(documents, id) {
 				if err := p.doubt(ctx, doubt{id: id}); err != nil {
@@ -167,8 +222,9 @@ type indexKey struct {
 	wrong      bool // it is a key of another kind
 }
 
-// eachKey calls f with the keys of the generation, some at a time. A key may come twice.
-func (p *verified) eachKey(ctx context.Context, stage VerifyStage, f func(ids []string, indexes []indexKey) error) error {
+// eachKey calls f with the keys of the generation, some at a time, and progress with how
+// many of them that were; total is 0 where it is not known. A key may come twice.
+func (p *verified) eachKey(ctx context.Context, progress func(seen, total uint64), f func(ids []string, indexes []indexKey) error) error {
 	var seen, total uint64
 	if len(p.parts) == 1 { // on a cluster, the number of keys says nothing about a partition
 		n, err := p.rdb.DBSize(ctx).Result()
@@ -205,7 +261,7 @@ func (p *verified) eachKey(ctx context.Context, stage VerifyStage, f func(ids []
 		if total > 0 {
 			total = max(total, seen) // it may have grown
 		}
-		p.Progress(stage, seen, total)
+		progress(seen, total)
 		if cursor == "0" {
 			return nil
 		}
