@@ -16,12 +16,12 @@ import (
 const (
 	// maxWalk is how many events of a session are read one by one, wherever in the log
 	// they are: 0.1 ms each. A consumer has the server look through what lies between
-	// them, which is quicker for more, and for more than fewEvents where no more than
-	// closeBy messages of others lie between two of them, on average: then 1,000 take
-	// 10 ms and not 120.
+	// them, which holds appends up where that is much. It is for more, and for more than
+	// fewEvents where one of closeBy messages, on average, is of the session: then 1,000
+	// take 10 ms and not 120.
 	maxWalk   = 10_000
 	fewEvents = 16
-	closeBy   = 100
+	closeBy   = 20
 	// sessionBatch is how many events of a long history are handed over at once.
 	sessionBatch = 512
 	// walkPatience bounds the reading of so many where its context has no deadline.
