@@ -2,12 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,19 +33,22 @@ var examples = []struct {
 		return []string{example}
 	}},
 	{"crm", "../../docs/examples/javascript", func(t *testing.T, program string) []string {
-		dir := t.TempDir()
-		for _, file := range []string{"package.json", "package-lock.json", ".npmrc", "subscriber.js"} {
-			content, err := os.ReadFile(filepath.Join(program, file))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, file), content, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		runHere(t, dir, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
-		return []string{"node", filepath.Join(dir, "subscriber.js")}
+		return []string{"node", filepath.Join(installed(t, program), "subscriber.js")}
 	}},
+}
+
+// installed is a copy of a directory of JavaScript with what it needs.
+func installed(t *testing.T, program string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(program)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "node_modules")); err != nil {
+		t.Fatal(err)
+	}
+	runHere(t, dir, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
+	return dir
 }
 
 // runHere runs a command in a directory to its end.
@@ -187,8 +192,8 @@ func writeAndKill(s *service, answers int64) {
 }
 
 func TestTheExamplesAreShort(t *testing.T) {
-	for _, file := range []string{"../../docs/examples/go/main.go", "../../docs/examples/javascript/subscriber.js"} {
-		content, err := os.ReadFile(file)
+	for _, file := range []string{"go/main.go", "javascript/subscriber.js", "javascript/feed.js"} {
+		content, err := os.ReadFile(filepath.Join("../../docs/examples", file))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -261,4 +266,78 @@ func startOver(t *testing.T, operator *nats.Conn, sub *subscriber) {
 	}
 	addConsumer(t, operator, sub.name)
 	sub.start()
+}
+
+// The EventSource of npm is a client that nobody here wrote.
+func TestAnEventSourceSeesEveryEventOnceWhileTheServiceIsKilled(t *testing.T) {
+	program := filepath.Join(installed(t, "../../docs/examples/javascript"), "feed.js")
+	listen := "127.0.0.1:" + freePort(t) // it comes back there
+	s := &service{t: t, args: []string{"serve", "--dev", "--listen", listen, "--data-dir", t.TempDir()}}
+	s.start()
+	t.Cleanup(func() { s.stop() })
+	// follow runs the program until it has printed so many lines, and returns the positions.
+	follow := func(token, after string, events int, meanwhile func()) (positions []int) {
+		t.Helper()
+		out, errs := &output{}, &output{}
+		cmd := exec.Command("node", program, s.url, after)
+		cmd.Env = append(os.Environ(), "TOKEN="+token)
+		cmd.Stdout, cmd.Stderr = out, errs
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		defer func() { _ = cmd.Process.Kill() }()
+		meanwhile()
+		eventually(t, func() error {
+			if n := strings.Count(out.String(), "\n"); n < events {
+				return fmt.Errorf("%d of %d events\n%s", n, events, errs.String())
+			}
+			return nil
+		})
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; err != nil {
+			t.Errorf("%v\n%s", err, errs.String())
+		}
+		for line := range strings.Lines(out.String()) {
+			position, data, _ := strings.Cut(line, " ")
+			n, err := strconv.Atoi(position)
+			if err != nil || !json.Valid([]byte(data)) {
+				t.Fatalf("no position and event: %s", line)
+			}
+			positions = append(positions, n)
+		}
+		return positions
+	}
+	consecutive := func(positions []int, first, events int) {
+		t.Helper()
+		for i, n := range positions {
+			if n != first+i {
+				t.Fatalf("event %d is at %d, want %d", i+1, n, first+i)
+			}
+		}
+		if len(positions) != events {
+			t.Fatalf("%d events, want %d", len(positions), events)
+		}
+	}
+	write := func() {
+		path := s.as("account-alice").create(`{"room": "Grüße"}`)
+		s.as("account-alice").expect(200, "PATCH", path, `{"start": true, "accept": true, "finish": "so"}`)
+	}
+	write()
+	consecutive(follow("dev-service-crm", "0", 12, func() {
+		write()
+		s.kill()
+		s.start()
+		write()
+	}), 1, 12)
+	consecutive(follow("dev-account-alice", "5", 7, func() {}), 6, 7)
+	refused := exec.Command("node", program, s.url)
+	refused.Env = append(os.Environ(), "TOKEN=nobody")
+	var status *exec.ExitError
+	if out, err := refused.CombinedOutput(); !errors.As(err, &status) || !strings.Contains(string(out), "401") {
+		t.Errorf("with a bad token: %v, %s", err, out)
+	}
 }
