@@ -75,6 +75,10 @@ func parseConditions(c *fiber.Ctx) (k conditions, err error) {
 	if k.match, err = parseTags(fiber.HeaderIfMatch, wholeList(c, fiber.HeaderIfMatch)); err != nil {
 		return k, err
 	}
+	// Of a client's variable that is not set. To ignore it would undo what it is there for.
+	if !k.match.any && len(k.match.tags) == 0 && len(c.Request().Header.PeekAll(fiber.HeaderIfMatch)) > 0 {
+		return k, badRequest("%s is empty; send an entity tag as it came in ETag, or leave the header out", fiber.HeaderIfMatch)
+	}
 	k.noneMatch, err = parseTags(fiber.HeaderIfNoneMatch, wholeList(c, fiber.HeaderIfNoneMatch))
 	return k, err
 }

@@ -23,6 +23,7 @@ func TestIfMatchGuardsAgainstALostUpdate(t *testing.T) {
 			{`"1"`, 412}, {`"99"`, 412}, {`"1", "99"`, 412}, {`""`, 412}, {`"0"`, 412}, {`"+%d"`, 412},
 			{`W/"%d"`, 412}, // If-Match compares strongly
 			{`%d`, 400}, {`"%d`, 400}, {`W/%d`, 400}, {`"1" "%d"`, 400}, {`'%d'`, 400}, {`*, "%d"`, 400},
+			{``, 400}, {`,`, 400}, // not the same as no condition
 		} {
 			value := strings.ReplaceAll(tt.ifMatch, "%d", strconv.Itoa(version))
 			body := fmt.Sprintf(`{"room":%q}`, "after "+value)
