@@ -119,18 +119,22 @@ func preconditionFailed(version uint64, etag string) *problem {
 // preferences are what a client would like (RFC 7240).
 type preferences struct{ strict, count bool }
 
+// parsePrefer reads the preferences; of one that is given more than once, the first
+// counts (section 2).
 func parsePrefer(c *fiber.Ctx) preferences {
-	var p preferences
-	for _, header := range c.Request().Header.PeekAll(headerPrefer) {
-		for preference := range strings.SplitSeq(string(header), ",") {
-			preference, _, _ = strings.Cut(preference, ";")
-			name, value, _ := strings.Cut(preference, "=")
-			name, value = strings.ToLower(strings.TrimSpace(name)), strings.Trim(strings.TrimSpace(value), `"`)
-			p.strict = p.strict || name == "handling" && strings.EqualFold(value, "strict")
-			p.count = p.count || name == "count" && strings.EqualFold(value, "exact")
+	first := map[string]string{}
+	for preference := range strings.SplitSeq(wholeList(c, headerPrefer), ",") {
+		preference, _, _ = strings.Cut(preference, ";")
+		name, value, _ := strings.Cut(preference, "=")
+		name, value = strings.ToLower(strings.TrimSpace(name)), strings.Trim(strings.TrimSpace(value), `"`)
+		if _, again := first[name]; !again {
+			first[name] = value
 		}
 	}
-	return p
+	return preferences{
+		strict: strings.EqualFold(first["handling"], "strict"),
+		count:  strings.EqualFold(first["count"], "exact"),
+	}
 }
 
 // parsePosition reads Chat-Sessions-Position; 0 when there is none.

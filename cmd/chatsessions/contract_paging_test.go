@@ -167,13 +167,13 @@ func TestATotalIsCountedOnlyWhenAskedFor(t *testing.T) {
 			{"account-alice", "?createdAt[$lt]=3", 3}, {"account-eve", "?createdBy=alice", 0}, {"account-bob", "?createdBy=alice", 0}, {"account-alice", "?createdBy=bob", 1},
 		} {
 			c := s.as(tt.who)
-			for _, prefer := range []string{"count=exact", `count="exact"`, "respond-async, Count=exact"} {
+			for _, prefer := range []string{"count=exact", `count="exact"`, "respond-async, Count=exact", "count=exact, count=none"} {
 				a := c.expect(200, "GET", "/chat-sessions"+tt.query, "", "Prefer: "+prefer)
 				if got := a.header.Get("X-Total-Count"); got != strconv.Itoa(tt.want) {
 					t.Errorf("%s %s, Prefer: %s: X-Total-Count is %q, want %d", tt.who, tt.query, prefer, got, tt.want)
 				}
 			}
-			for _, headers := range [][]string{nil, {"Prefer: count=none"}, {"Prefer: handling=strict"}} {
+			for _, headers := range [][]string{nil, {"Prefer: count=none"}, {"Prefer: handling=strict"}, {"Prefer: count=none, count=exact"}} {
 				a := c.expect(200, "GET", "/chat-sessions"+tt.query, "", headers...)
 				if _, counted := a.header[http.CanonicalHeaderKey("X-Total-Count")]; counted {
 					t.Errorf("%s %s, %v: counted without being asked", tt.who, tt.query, headers)

@@ -291,7 +291,7 @@ func TestUnknownFieldsAreIgnoredAndNamed(t *testing.T) {
 			t.Errorf("%s: Ignored-Fields is %q, want %q", tt.body, got, tt.ignored)
 		}
 		check := alice.unchanged(path)
-		for _, prefer := range []string{"handling=strict", `HANDLING="strict"`, "respond-async, handling=strict", "handling=strict; x=y"} {
+		for _, prefer := range []string{"handling=strict", `HANDLING="strict"`, "respond-async, handling=strict", "handling=strict; x=y", "handling=strict, handling=lenient"} {
 			p := alice.refused(422, "PATCH", path, tt.body, "Prefer: "+prefer)
 			if found := pointers(t, p); len(found) != strings.Count(tt.ignored, ",")+1 && tt.ignored != "" {
 				t.Errorf("%s, Prefer: %s: pointers %v", tt.body, prefer, found)
@@ -304,4 +304,5 @@ func TestUnknownFieldsAreIgnoredAndNamed(t *testing.T) {
 		t.Errorf("Preference-Applied is %q", a.header.Get("Preference-Applied"))
 	}
 	alice.expect(200, "PATCH", path, `{"strt":true}`, "Prefer: handling=lenient")
+	alice.expect(200, "PATCH", path, `{"strt":true}`, "Prefer: handling=lenient, handling=strict") // RFC 7240, section 2: the first counts
 }
