@@ -205,7 +205,7 @@ func illegalTransition(e *domain.IllegalTransitionError) *problem {
 func fromFiber(e *fiber.Error) *problem {
 	switch e.Code {
 	case fiber.StatusNotFound:
-		return newProblem(e.Code, "there is nothing here; the resources are /chat-sessions, /chat-sessions/<id> and /chat-sessions/<id>/events")
+		return newProblem(e.Code, "there is nothing here; the resources are /chat-sessions, /chat-sessions/<id>, /chat-sessions/<id>/events and /chat-sessions/events")
 	case fiber.StatusMethodNotAllowed:
 		return newProblem(e.Code, "this resource does not have that method; Allow names those that it has")
 	case fiber.StatusRequestHeaderFieldsTooLarge:

@@ -63,7 +63,12 @@ func TestAMethodThatAResourceDoesNotHaveIsRefused(t *testing.T) {
 	}
 	for _, target := range []string{"/", "/nothing", "/chat-sessions/x/y", "/Chat-Sessions", "/chat-sessionsx", "/favicon.ico"} {
 		for _, method := range []string{"GET", "POST", "DELETE", "BREW", "OPTIONS"} {
-			s.as("account-alice").refused(404, method, target, "")
+			p := s.as("account-alice").refused(404, method, target, "")
+			for _, resource := range []string{"/chat-sessions/<id>/events", "and /chat-sessions/events"} {
+				if !strings.Contains(fmt.Sprint(p["detail"]), resource) {
+					t.Errorf("%s %s: %v does not name %s", method, target, p["detail"], resource)
+				}
+			}
 		}
 	}
 }
