@@ -102,6 +102,12 @@ func connectionOptions(name string, logger *slog.Logger) []nats.Option {
 	}
 }
 
+// CheckURL returns an error for what is no URL of ConnectOptions.
+func CheckURL(urls string) error {
+	_, err := redact(urls)
+	return err
+}
+
 // redact returns the URLs without their passwords, for messages.
 func redact(urls string) (string, error) {
 	if strings.TrimSpace(urls) == "" {

@@ -95,6 +95,13 @@ func Connect(ctx context.Context, opts RedisOptions) (redis.UniversalClient, err
 	return rdb, nil
 }
 
+// CheckURL returns an error for what is no URL of RedisOptions, or names files that cannot
+// be used. It does not dial.
+func CheckURL(url string) error {
+	_, err := parseTarget(url)
+	return err
+}
+
 // A mode is a way to run Redis, in Redis' own words.
 type mode string
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -31,6 +32,37 @@ type commandLine struct {
 	Parked  parkedCommand  `cmd:"" help:"List the sessions that cannot be shown, or bring them back."`
 	Verify  verifyCommand  `cmd:"" help:"Read the whole log and name every defect of it, and of the read model."`
 	Version versionCommand `cmd:"" help:"Print version, commit and Go version."`
+}
+
+// AfterApply refuses a flag that is given without a value, by a variable of a script that
+// is not set. As if it were not given, a service would begin a log of its own, and a replay
+// send the whole one.
+func (commandLine) AfterApply(parsed *kong.Context) error {
+	given := flagsOn(parsed)
+	for _, part := range parsed.Path {
+		if part.Flag == nil {
+			continue
+		}
+		value, least := part.Flag.Target, 1
+		if value.Kind() == reflect.Slice { // which leaves out what is empty
+			least = given[part.Flag.Name]
+		}
+		if (value.Kind() == reflect.String || value.Kind() == reflect.Slice) && value.Len() < least {
+			return fmt.Errorf("--%s has no value: give it one, or leave it out", part.Flag.Name)
+		}
+	}
+	return nil
+}
+
+// flagsOn is how often each flag is on the command line.
+func flagsOn(parsed *kong.Context) map[string]int {
+	given := map[string]int{}
+	for _, part := range parsed.Path {
+		if part.Flag != nil {
+			given[part.Flag.Name]++
+		}
+	}
+	return given
 }
 
 // usageError is a wrong use of the command line that only a command can see.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -52,23 +51,9 @@ In csv a text that a spreadsheet would take for a formula has a ' in front; ndjs
 ` + readsTheLog
 }
 
-// AfterApply refuses a flag that is given without a value, by a variable of a script that
-// is not set: as if it were not given, it would be the whole log that leaves the house.
+// AfterApply notes which flags are on the command line.
 func (c *replayCommand) AfterApply(parsed *kong.Context) error {
-	c.given = map[string]int{}
-	for _, part := range parsed.Path {
-		if part.Flag == nil {
-			continue
-		}
-		c.given[part.Flag.Name]++
-		value, least := part.Flag.Target, 1
-		if value.Kind() == reflect.Slice { // which leaves out what is empty
-			least = c.given[part.Flag.Name]
-		}
-		if (value.Kind() == reflect.String || value.Kind() == reflect.Slice) && value.Len() < least {
-			return fmt.Errorf("--%s has no value: give it one, or leave it out", part.Flag.Name)
-		}
-	}
+	c.given = flagsOn(parsed)
 	return nil
 }
 

@@ -220,6 +220,9 @@ func (c serveCommand) check() error {
 	if err := c.storeFlags.check(); err != nil {
 		return err
 	}
+	if _, err := hostOf(c.OpsListen); c.OpsListen != "" && err != nil {
+		return fmt.Errorf("--ops-listen %s: want HOST:PORT", c.OpsListen)
+	}
 	if c.Only == "projector" {
 		return nil
 	}
@@ -238,7 +241,7 @@ func (c serveCommand) check() error {
 	if !c.Dev && c.AuthTokens == "" {
 		return errors.New("no way to check tokens: set --auth-tokens FILE (chatsessions token makes its lines), or --dev to try the service out")
 	}
-	host, _, err := net.SplitHostPort(c.Listen)
+	host, err := hostOf(c.Listen)
 	if err != nil {
 		return fmt.Errorf("--listen %s: want HOST:PORT", c.Listen)
 	}
@@ -246,6 +249,16 @@ func (c serveCommand) check() error {
 		return fmt.Errorf("--dev accepts any token, so it listens on loopback only, not on %q", c.Listen)
 	}
 	return nil
+}
+
+// hostOf returns the host of a HOST:PORT.
+func hostOf(address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
+	}
+	_, err = net.LookupPort("tcp", port)
+	return host, err
 }
 
 func isLoopback(host string) bool {

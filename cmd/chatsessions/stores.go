@@ -46,8 +46,16 @@ type natsFlags struct {
 
 // check finds flags that make no sense.
 func (f logFlags) check() error {
+	if f.DataDir == "" { // by its variable
+		return errors.New("--data-dir is empty: name a directory, or leave it out")
+	}
 	if f.NATS.Replicas < 0 {
 		return fmt.Errorf("--nats-replicas %d: want a number of servers, or 0", f.NATS.Replicas)
+	}
+	if f.NATS.URL != "" {
+		if err := eventstore.CheckURL(f.NATS.URL); err != nil {
+			return fmt.Errorf("--nats-url: %w", err)
+		}
 	}
 	_, err := f.NATS.monitors()
 	return err
@@ -57,6 +65,11 @@ func (f logFlags) check() error {
 func (f storeFlags) check() error {
 	if f.RedisPartitions < 1 || f.RedisPartitions > projections.MaxPartitions {
 		return fmt.Errorf("--redis-partitions %d: want a number from 1 to %d", f.RedisPartitions, projections.MaxPartitions)
+	}
+	if f.RedisURL != "" {
+		if err := projections.CheckURL(f.RedisURL); err != nil {
+			return fmt.Errorf("--redis-url: %w", err)
+		}
 	}
 	return f.logFlags.check()
 }
