@@ -44,7 +44,7 @@ func (replayCommand) Help() string {
 
 A message that cannot be read is told of in every output and on standard error, whatever the filters but --session say, and makes the exit status 1.
 
---to-subject publishes each event with the data and the headers that it has in the log, and says in Chat-Sessions-Position and Chat-Sessions-Subject where that is. Never to the log itself: a subject that its stream keeps is refused, and so is one of the server ($…, _…). If a stream keeps the subject, it acknowledges every event; if none does, the server confirms that it took them, and who does not listen misses them. What was not confirmed is told with the position from which to go on.
+--to-subject publishes each event with the data and the headers that it has in the log, and says in Chat-Sessions-Position and Chat-Sessions-Subject where that is. Never to the log itself: a subject that its stream keeps is refused, and so is one of the server ($…, _…). If a stream keeps the subject, it acknowledges every event; if none does, the server confirms that it took them, and who does not listen misses them; nobody can listen to an embedded service that does not run, so that is refused. What was not confirmed is told with the position from which to go on.
 
 In csv a text that a spreadsheet would take for a formula has a ' in front; ndjson has every text as it is.
 
@@ -131,7 +131,7 @@ func (c replayCommand) Run(ctx context.Context, s streams) error {
 		defer r.bar.finish()
 	}
 	if c.ToSubject != "" {
-		return c.republish(ctx, s, r)
+		return c.republish(ctx, s, r, stores.embedded != nil)
 	}
 	events := &writerSink{eventWriter: newEventWriter(c.Output, out, false), last: filter.after}
 	if err := r.run(ctx, events); err != nil {
@@ -161,7 +161,9 @@ func (c replayCommand) brokenOff(events *writerSink, err error) error {
 	return fmt.Errorf("%w; go on with --after %d", broken, events.last)
 }
 
-func (c replayCommand) republish(ctx context.Context, s streams, r *replay) error {
+// republish publishes the events; alone says that the server is in this process, where
+// nobody else can reach it.
+func (c replayCommand) republish(ctx context.Context, s streams, r *replay, alone bool) error {
 	publisher, err := r.log.Republish(ctx, c.ToSubject)
 	var unfit *eventstore.SubjectError
 	if errors.As(err, &unfit) {
@@ -169,6 +171,9 @@ func (c replayCommand) republish(ctx context.Context, s streams, r *replay) erro
 	}
 	if err != nil {
 		return err
+	}
+	if alone && publisher.Stream() == "" {
+		return fmt.Errorf("--to-subject: nobody can listen to %s: the service in %s does not run, and no stream keeps that subject; start the service first", c.ToSubject, c.DataDir)
 	}
 	out := newPublishSink(publisher, c.Rate)
 	err = r.run(ctx, out)

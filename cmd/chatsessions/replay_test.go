@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"chatsessions/eventstore/natstest"
 )
@@ -325,5 +326,29 @@ func TestAReplayThatNobodyReadsAnyMore(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.HasPrefix(string(out), "POSITION") || strings.Contains(string(out), connectionFile) || strings.Contains(string(out), "panic") {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestAReplayToASubjectOfAStoppedServiceNeedsAStream: nobody else can listen there.
+func TestAReplayToASubjectOfAStoppedServiceNeedsAStream(t *testing.T) {
+	t.Parallel()
+	s := startService(t, "--dev")
+	aLife(s)
+	events := len(s.log())
+	js, err := jetstream.New(connectNATS(t, s.natsURL()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "AUDIT", Subjects: []string{"audit.kept"}}); err != nil {
+		t.Fatal(err)
+	}
+	s.stop()
+	status, stdout, stderr := command(t, nil, slices.Concat([]string{"replay", "--to-subject", "audit.lost"}, s.ofLog())...)
+	if status != exitFailed || stdout != "" || !strings.Contains(stderr, "nobody can listen to audit.lost") {
+		t.Errorf("exit status %d, %q, %q", status, stdout, stderr)
+	}
+	status, stdout, stderr = command(t, nil, slices.Concat([]string{"replay", "--to-subject", "audit.kept"}, s.ofLog())...)
+	if want := fmt.Sprintf("%d events were published to audit.kept and confirmed by stream AUDIT", events); status != exitDone || !strings.HasPrefix(stdout, want) {
+		t.Errorf("exit status %d, %q, %q; want %q", status, stdout, stderr, want)
 	}
 }
