@@ -26,7 +26,7 @@ type replayCommand struct {
 	After         *uint64  `placeholder:"POSITION" help:"Only what comes after this position of the log."`
 	UntilPosition *uint64  `placeholder:"POSITION" help:"Only what comes up to this position."`
 
-	Output string `enum:"table,ndjson,csv" default:"table" help:"table, ndjson (a CloudEvent on each line) or csv."`
+	Output string `enum:"table,ndjson,json,csv" default:"table" help:"table, ndjson (a CloudEvent on each line), json (an array, as of history) or csv."`
 	File   string `placeholder:"FILE" help:"Where it is written, readable by its owner only; FILE appears when it is whole. Without it, to standard output."`
 	Force  bool   `help:"Replace FILE where there is one."`
 
@@ -46,7 +46,7 @@ A message that cannot be read is told of in every output and on standard error, 
 
 --to-subject publishes each event with the data and the headers that it has in the log, and says in Chat-Sessions-Position and Chat-Sessions-Subject where that is. Never to the log itself: a subject that its stream keeps is refused, and so is one of the server ($…, _…). If a stream keeps the subject, it acknowledges every event; if none does, the server confirms that it took them, and who does not listen misses them; nobody can listen to an embedded service that does not run, so that is refused. What was not confirmed is told with the position from which to go on.
 
-In csv a text that a spreadsheet would take for a formula has a ' in front; ndjson has every text as it is.
+In csv a text that a spreadsheet would take for a formula has a ' in front; ndjson and json have every text as it is.
 
 ` + readsTheLog
 }

@@ -142,6 +142,11 @@ func TestAReplayToAFileIsWholeOrNotThere(t *testing.T) {
 	if _, stderr := replay(exitFailed, "--output", "csv", "--file", file); !strings.Contains(stderr, "--force") || read() != first {
 		t.Errorf("%q", stderr)
 	}
+	replay(exitDone, "--output", "json", "--file", file, "--force")
+	var array []struct{ Position int }
+	if err := json.Unmarshal([]byte(read()), &array); err != nil || len(array) != len(s.log()) || array[0].Position != 1 {
+		t.Errorf("%d events in the array, %v", len(array), err)
+	}
 	replay(exitDone, "--output", "csv", "--file", file, "--force")
 	if forced := read(); !strings.HasPrefix(forced, "position,") {
 		t.Errorf("%s", forced)
@@ -188,7 +193,7 @@ func TestWhatAReplayIsNotAskedFor(t *testing.T) {
 		{"--session=", []string{"--session has no value"}},
 		{"--session 0192f0c1-2b3c-7d4e-8f90-a1b2c3d4e5f6 --session=", []string{"--session"}},
 		{"--type=", []string{"--type has no value"}},
-		{"--output json", []string{"--output", "ndjson"}},
+		{"--output xml", []string{"--output", "ndjson"}},
 		{"something", []string{"something"}},
 	} {
 		status, stdout, stderr := inProcess(t, append([]string{"replay"}, strings.Fields(c.flags)...)...)
