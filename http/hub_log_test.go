@@ -25,7 +25,8 @@ type scriptedLog struct {
 	gate   chan struct{} // where it is set, Durable waits for its end
 
 	follows, reads, histories atomic.Int64
-	readers, mostReaders      atomic.Int64 // of Read, at once
+	readers, mostReaders      int // of Read, at once
+	meet                      int // Read goes on when so many have been reading at once
 }
 
 func newScriptedLog() *scriptedLog {
@@ -109,11 +110,7 @@ func (l *scriptedLog) Follow(ctx context.Context, after uint64, limit int, handl
 }
 
 func (l *scriptedLog) follow(ctx context.Context, after uint64, limit int, handle func([]domain.Recorded) error) error {
-	defer context.AfterFunc(ctx, func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.more.Broadcast()
-	})()
+	defer l.broadcastWhenEnded(ctx)()
 	for {
 		l.mu.Lock()
 		for l.lost == nil && ctx.Err() == nil && uint64(len(l.events)) <= after {
@@ -135,10 +132,19 @@ func (l *scriptedLog) follow(ctx context.Context, after uint64, limit int, handl
 	}
 }
 
+// broadcastWhenEnded wakes all who wait for more when ctx ends, unless it is told to stop.
+func (l *scriptedLog) broadcastWhenEnded(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.more.Broadcast()
+	})
+}
+
 func (l *scriptedLog) Read(ctx context.Context, after, upTo uint64, limit int, handle func([]domain.Recorded) error) error {
 	l.reads.Add(1)
-	l.mostReaders.Store(max(l.mostReaders.Load(), l.readers.Add(1)))
-	defer l.readers.Add(-1)
+	l.enter(ctx)
+	defer l.leave()
 	done := errors.New("done")
 	err := l.follow(ctx, after, limit, func(batch []domain.Recorded) error {
 		for len(batch) > 0 && batch[len(batch)-1].Position > upTo {
@@ -158,6 +164,24 @@ func (l *scriptedLog) Read(ctx context.Context, after, upTo uint64, limit int, h
 		return nil
 	}
 	return err
+}
+
+func (l *scriptedLog) enter(ctx context.Context) {
+	defer l.broadcastWhenEnded(ctx)()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.readers++
+	l.mostReaders = max(l.mostReaders, l.readers)
+	l.more.Broadcast()
+	for l.mostReaders < l.meet && ctx.Err() == nil {
+		l.more.Wait()
+	}
+}
+
+func (l *scriptedLog) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.readers--
 }
 
 func (l *scriptedLog) History(_ context.Context, id string) iter.Seq2[domain.Record, error] {
