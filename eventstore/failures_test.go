@@ -202,22 +202,23 @@ func TestBarrier(t *testing.T) {
 		t.Errorf("open: %v", err)
 	}
 
-	// The feed waits for the barrier, and then has everything.
-	handled := make(chan []domain.Recorded, 10)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		_ = l.Follow(ctx, start, 10, func(batch []domain.Recorded) error {
-			if broken.Load() {
-				t.Error("handled before it was durable")
-			}
-			handled <- batch
-			return nil
-		})
-	}()
+	// The feed has it before it is durable; whoever shows it to anybody asks before.
+	done := errors.New("done")
+	err = l.Follow(ctx, start, 10, func(batch []domain.Recorded) error {
+		if batch[0].Position != start+1 {
+			t.Errorf("%+v", batch)
+		}
+		if err := l.Durable(ctx, batch[0].Position); !errors.Is(err, lost) {
+			t.Errorf("what the feed has handed over is called durable: %v", err)
+		}
+		return done
+	})
+	if !errors.Is(err, done) {
+		t.Errorf("follow: %v", err)
+	}
 	broken.Store(false)
-	if batch := <-handled; batch[0].Position != start+1 {
-		t.Errorf("%+v", batch)
+	if err := l.Durable(ctx, start+1); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 func testFollow(t *testing.T, one, other *eventstore.Log) {
 	start := mustEnd(t, one)
 	var writers sync.WaitGroup
+	defer writers.Wait() // also where the test has failed
 	for i := range 10 {
 		writers.Go(func() {
 			l := []*eventstore.Log{one, other}[i%2]
@@ -54,7 +55,6 @@ func testFollow(t *testing.T, one, other *eventstore.Log) {
 			t.Fatal(err)
 		}
 	}
-	writers.Wait()
 }
 
 func testFollowResumes(t *testing.T, one, other *eventstore.Log) {

@@ -44,7 +44,16 @@ func TestAReaderIsHeldUpWhileSomebodyWrites(t *testing.T) {
 		}
 		return float64(n) / time.Since(began).Seconds()
 	}
-	reads(4 * paceEvery)
+	// becomes returns when the pacer has seen whether somebody writes.
+	becomes := func(busy bool) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); p.isBusy(t.Context()) != busy; time.Sleep(paceEvery / 10) {
+			if time.Now().After(deadline) {
+				t.Fatalf("it does not see that somebody writes, or that nobody does: %v", busy)
+			}
+		}
+	}
+	becomes(false)
 	if rate := reads(time.Second); rate < 100*pacedRate {
 		t.Errorf("%.0f events a second while nobody writes", rate)
 	}
@@ -66,13 +75,13 @@ func TestAReaderIsHeldUpWhileSomebodyWrites(t *testing.T) {
 			}
 		}
 	})
-	reads(4 * paceEvery)
+	becomes(true)
 	if rate := reads(time.Second); rate > 1.2*pacedRate {
 		t.Errorf("%.0f events a second while somebody writes", rate)
 	}
 	stop()
 	writing.Wait()
-	reads(pacedFor + 2*paceEvery)
+	becomes(false)
 	if rate := reads(time.Second / 2); rate < 100*pacedRate {
 		t.Errorf("%.0f events a second after somebody wrote", rate)
 	}
