@@ -280,7 +280,7 @@ func TestANodeIsKnownWhenTheOthersHaveHadTimeToLook(t *testing.T) {
 		if _, err := guest.views(guest.all); err == nil {
 			t.Error("a node that is not known shows what others may not have")
 		}
-		earlier(guest, Bound)
+		guest.layouts.since = guest.layouts.since.Add(-Bound) // and it has said so again since
 		check("when the others have looked", guest, true, true)
 		mustRun(t, guest.WaitFor(t.Context(), 0, time.Millisecond))
 
