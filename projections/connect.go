@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -58,7 +59,8 @@ type RedisOptions struct {
 	// another node than the last one for its slot did: connections to a node may be
 	// older than its being a master. Either way the server may have older data than the
 	// one before. It is called by the goroutines that send the commands, several at a
-	// time; it must not block, and not use the client.
+	// time; it must not block, and not use the client. Where it is set, all connections
+	// are made at the start, and kept.
 	OnConnect func()
 }
 
@@ -75,6 +77,7 @@ func Connect(ctx context.Context, opts RedisOptions) (redis.UniversalClient, err
 	}
 	t.PoolSize = opts.PoolSize
 	t.DialTimeout, t.ReadTimeout, t.WriteTimeout = dialTimeout, replyTimeout, replyTimeout
+	t.ConnMaxIdleTime = -1 // see openAll
 	t.ContextTimeoutEnabled = true
 	t.DialerRetries = 1
 	t.MaxRetries = 1
@@ -92,6 +95,9 @@ func Connect(ctx context.Context, opts RedisOptions) (redis.UniversalClient, err
 		_ = rdb.Close()
 		return nil, fmt.Errorf("redis: %w%s", err, advice(err, credentialsInURL))
 	}
+	if opts.OnConnect != nil {
+		openAll(ctx, rdb)
+	}
 	return rdb, nil
 }
 
@@ -100,6 +106,32 @@ func Connect(ctx context.Context, opts RedisOptions) (redis.UniversalClient, err
 func CheckURL(url string) error {
 	_, err := parseTarget(url)
 	return err
+}
+
+// openAll makes all connections that a client may have, to all masters that can be
+// reached. Behind each new one there may be another server, so whoever reads while it is
+// made has to begin anew: a pool that grows while many ask at once would hold all of them
+// up again and again.
+func openAll(ctx context.Context, rdb redis.UniversalClient) {
+	open := func(ctx context.Context, server *redis.Client) error {
+		conns := make([]*redis.Conn, server.Options().PoolSize)
+		var opening sync.WaitGroup
+		for i := range conns {
+			conns[i] = server.Conn()
+			opening.Go(func() { _ = conns[i].Ping(ctx).Err() }) // one that fails is made when it is needed
+		}
+		opening.Wait()
+		for _, c := range conns {
+			_ = c.Close() // which gives it back
+		}
+		return nil
+	}
+	switch rdb := rdb.(type) {
+	case *redis.Client:
+		_ = open(ctx, rdb)
+	case *redis.ClusterClient:
+		_ = rdb.ForEachMaster(ctx, open)
+	}
 }
 
 // A mode is a way to run Redis, in Redis' own words.

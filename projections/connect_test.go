@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -377,6 +378,44 @@ func TestAConnectionIsToldBeforeItIsUsed(t *testing.T) {
 	before := told.Load()
 	if _, err := notices.Receive(t.Context()); err != nil || told.Load() == 0 {
 		t.Fatalf("%v; told of %d connections, before it was %d", err, told.Load(), before)
+	}
+}
+
+// A connection that is made while others ask has all of them begin anew.
+func TestNoConnectionIsMadeWhenManyAskAtOnce(t *testing.T) {
+	const size = 6
+	for name, url := range map[string]string{
+		"server":   redistest.Start(t, redistest.Config{ACL: true}).URL(),
+		"cluster":  redistest.StartCluster(t, redistest.Config{ACL: true}).URL(),
+		"sentinel": redistest.StartSentinel(t, redistest.Config{ACL: true}).URL(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var told atomic.Int64
+			rdb := connectTo(t, RedisOptions{URL: url, PoolSize: size, OnConnect: func() { told.Add(1) }})
+			_ = rdb.Get(t.Context(), "cs1:x").Err() // in a cluster, this is told as a slot's first
+			before := told.Load()
+			meet := make(chan struct{})
+			var asking sync.WaitGroup
+			var arrived atomic.Int64
+			for range size { // each keeps its connection until all have one
+				asking.Go(func() {
+					err := rdb.Watch(t.Context(), func(tx *redis.Tx) error {
+						if arrived.Add(1) == size {
+							close(meet)
+						}
+						<-meet
+						return nil
+					}, "cs1:x")
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			asking.Wait()
+			if after := told.Load(); before < size || after != before {
+				t.Errorf("told of %d connections for a pool of %d, and of %d when all were used", before, size, after-before)
+			}
+		})
 	}
 }
 
