@@ -311,7 +311,7 @@ func writeUntil(t *testing.T, l *Log, after time.Duration, cut func()) map[strin
 // and no gap.
 func checkWhole(t *testing.T, l *Log, answered map[string]domain.Recorded) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // there are thousands of events
 	defer cancel()
 	end, err := l.End(ctx)
 	if err != nil {
