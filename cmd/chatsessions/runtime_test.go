@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"net/http"
+	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -12,6 +13,12 @@ import (
 // TestMemoryAndProcessorsAreTunedUnlessToldOtherwise: without a limit of memory the
 // collector must not let the heap grow to five times its size.
 func TestMemoryAndProcessorsAreTunedUnlessToldOtherwise(t *testing.T) {
+	for _, name := range []string{"GOGC", "GOMEMLIMIT", "GOMAXPROCS"} { // whatever the tests are run with
+		t.Setenv(name, "") // brings back what was there, in the end
+		if err := os.Unsetenv(name); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, c := range []struct {
 		name  string
 		env   []string
