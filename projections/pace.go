@@ -51,18 +51,26 @@ func newPace(writes func() int) *pace {
 }
 
 // share runs f, the first trip of a list, when its share allows, and returns f's error.
-// It returns domain.ErrBusy when that is not before ctx' deadline.
+// It returns domain.ErrBusy when that is not before three quarters of the time until
+// ctx' deadline are over: whoever began with nothing left would take a share for nothing,
+// and all behind him, who wait as long, after him.
 func (p *pace) share(ctx context.Context, f func() error) error {
 	p.short.Add(1)
 	defer p.short.Add(-1)
-	if err := p.begin(ctx); errors.Is(err, domain.ErrTooExpensive) {
+	waiting, cancel := ctx, context.CancelFunc(func() {})
+	if deadline, ok := ctx.Deadline(); ok {
+		waiting, cancel = context.WithTimeout(ctx, time.Until(deadline)*3/4)
+	}
+	err := p.begin(waiting)
+	cancel()
+	if errors.Is(err, domain.ErrTooExpensive) {
 		return domain.ErrBusy // whatever the list asks for
-	} else if err != nil {
+	}
+	if err != nil {
 		return err
 	}
 	began := time.Now()
-	err := f()
-	if err == nil {
+	if err = f(); err == nil {
 		p.took(time.Since(began))
 	}
 	return err
@@ -80,8 +88,11 @@ func (p *pace) begin(ctx context.Context) error {
 	if err := await(ctx, p.next, func() bool { return p.writes() > 0 }); err != nil {
 		return err
 	}
-	if earliest := time.Now().Add(-maxApart); p.next.Before(earliest) { // who begins late does not hold up those behind
+	now := time.Now()
+	if earliest := now.Add(-maxApart); p.next.Before(earliest) { // who begins late does not hold up those behind
 		p.next = earliest
+	} else if p.next.After(now) { // nor who begins early, because the writes have ended, those beside the next ones
+		p.next = now
 	}
 	if p.round == 0 {
 		p.round = p.short.Load()

@@ -227,3 +227,59 @@ func TestAThousandFirstTripsAtOnceBeginBeforeTheirDeadline(t *testing.T) {
 		}
 	})
 }
+
+// More lists come than can begin: those that do are answered, however long that goes on.
+func TestWhoBeginsLateHasTimeLeft(t *testing.T) {
+	const most, each, during = int(time.Second / maxApart), 2, 20 // a second
+	synctest.Test(t, func(t *testing.T) {
+		p := newPace(func() int { return 1000 })
+		mustRun(t, p.share(t.Context(), work))
+		var found, refused atomic.Int64
+		var all sync.WaitGroup
+		for range during * each * most {
+			time.Sleep(time.Second / time.Duration(each*most))
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), maxListTime)
+				defer cancel()
+				err := p.share(ctx, func() error {
+					if !pause(ctx, slice) {
+						return ctx.Err()
+					}
+					return nil
+				})
+				if errors.Is(err, domain.ErrBusy) {
+					refused.Add(1)
+					return
+				}
+				mustRun(t, err)
+				found.Add(1)
+			})
+		}
+		all.Wait()
+		if n := int(found.Load()); n < during*most*9/10 || refused.Load() == 0 {
+			t.Fatalf("%d were found and %d refused, of %d that could be found", n, refused.Load(), during*most)
+		}
+	})
+}
+
+func TestWhoDidNotHaveToWaitDoesNotHoldUpThoseBesideTheNextWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var writes atomic.Int64
+		writes.Store(1000)
+		p := newPace(func() int { return int(writes.Load()) })
+		mustRun(t, p.share(t.Context(), work))
+		var all sync.WaitGroup
+		for range 500 {
+			all.Go(func() { mustRun(t, p.share(t.Context(), work)) })
+		}
+		time.Sleep(4 * maxApart) // a round of all of them has begun
+		writes.Store(0)
+		all.Wait()
+		writes.Store(1)
+		began := time.Now()
+		mustRun(t, p.share(t.Context(), work))
+		if waited := time.Since(began) - slice; waited > maxApart {
+			t.Fatalf("waited %v", waited)
+		}
+	})
+}
