@@ -60,7 +60,7 @@ type RedisOptions struct {
 	// older than its being a master. Either way the server may have older data than the
 	// one before. It is called by the goroutines that send the commands, several at a
 	// time; it must not block, and not use the client. Where it is set, all connections
-	// are made at the start, and kept.
+	// are made at the start if a server answers then, and kept.
 	OnConnect func()
 }
 
@@ -91,11 +91,12 @@ func Connect(ctx context.Context, opts RedisOptions) (redis.UniversalClient, err
 		return nil, err
 	}
 	rdb := t.client(opts.OnConnect)
-	if err := rdb.Ping(ctx).Err(); isRefusal(err) {
+	err = rdb.Ping(ctx).Err()
+	if isRefusal(err) {
 		_ = rdb.Close()
 		return nil, fmt.Errorf("redis: %w%s", err, advice(err, credentialsInURL))
 	}
-	if opts.OnConnect != nil {
+	if err == nil && opts.OnConnect != nil { // else it would only take as long once more
 		openAll(ctx, rdb)
 	}
 	return rdb, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -416,6 +417,33 @@ func TestNoConnectionIsMadeWhenManyAskAtOnce(t *testing.T) {
 				t.Errorf("told of %d connections for a pool of %d, and of %d when all were used", before, size, after-before)
 			}
 		})
+	}
+}
+
+// Each attempt may take its whole time limit, where a server is there and silent.
+func TestAServerThatDoesNotAnswerIsNotTriedForEveryConnection(t *testing.T) {
+	const size = 50
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	mustRun(t, err)
+	var dialled atomic.Int64
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			dialled.Add(1)
+			_ = c.Close()
+		}
+	})
+	for _, scheme := range []string{"redis", "redis+cluster"} {
+		connectTo(t, RedisOptions{URL: scheme + "://" + listener.Addr().String(), PoolSize: size, OnConnect: func() {}})
+	}
+	mustRun(t, listener.Close())
+	accepting.Wait()
+	if n := dialled.Load(); n == 0 || n >= size {
+		t.Errorf("%d attempts", n)
 	}
 }
 
