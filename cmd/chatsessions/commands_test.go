@@ -88,6 +88,9 @@ func TestWrongUsageExits2AndSaysWhatToDo(t *testing.T) {
 		{"serve --dev --listen 127.0.0.1:99999", []string{"--listen 127.0.0.1:99999"}},
 		{"serve --dev --ops-listen 9090", []string{"--ops-listen 9090"}},
 		{"serve --dev --data-dir= --listen 127.0.0.1:0", []string{"--data-dir has no value"}}, // as of a variable that is not set
+		{"serve --auth-tokens=", []string{"--auth-tokens has no value"}},
+		{"history --nats-url nats://127.0.0.1:1 --nats-creds= ID", []string{"--nats-creds has no value"}},
+		{"history --nats-url nats://127.0.0.1:1 --nats-ca= ID", []string{"--nats-ca has no value"}},
 		{"serve --dev --nats-url=", []string{"--nats-url has no value"}},
 		{"serve --dev --redis-url=", []string{"--redis-url has no value"}},
 		{"serve --dev --nats-url nats://u:hidden@[", []string{"--nats-url", "nats://"}},
@@ -130,6 +133,7 @@ func TestEveryFlagCanBeGivenByItsVariable(t *testing.T) {
 	}{
 		{"serve", map[string]string{"ONLY": "api"}, exitUsage, "--only api"},
 		{"serve", map[string]string{"DEV": "true", "LISTEN": "0.0.0.0:0"}, exitUsage, "0.0.0.0:0"},
+		{"serve", map[string]string{"AUTH_TOKENS": ""}, exitUsage, "set --auth-tokens"}, // not the current directory
 		{"serve", map[string]string{"AUTH_TOKENS": missing}, exitFailed, missing},
 		{"serve", map[string]string{"DEV": "1", "DATA_DIR": "/dev/null/nowhere"}, exitFailed, "/dev/null"},
 		{"serve", map[string]string{"DEV": "1", "NATS_URL": "nats://127.0.0.1:1"}, exitFailed, "127.0.0.1:1"},

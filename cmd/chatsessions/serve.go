@@ -28,7 +28,7 @@ type serveCommand struct {
 
 	storeFlags
 
-	AuthTokens  string `placeholder:"FILE" type:"path" help:"Tokens that are valid: a file of the lines that chatsessions token prints. Read again on SIGHUP."`
+	AuthTokens  string `default:"" placeholder:"FILE" type:"path" help:"Tokens that are valid: a file of the lines that chatsessions token prints. Read again on SIGHUP."`
 	OpsListen   string `placeholder:"HOST:PORT" help:"Address for operators: /metrics, /healthz, /readyz and /debug/pprof/, without a token. Off unless given."`
 	MaxCommands int    `default:"2048" placeholder:"N" help:"POSTs and PATCHes in flight, at most (${default}); one more is refused with a 503 at once. 0 is no limit."`
 

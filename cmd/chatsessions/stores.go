@@ -33,12 +33,13 @@ type storeFlags struct {
 	RedisPartitions int    `default:"1" placeholder:"N" help:"Parts of the read model (${default}), which a Redis Cluster spreads over its servers. The same for every process that uses it; another number is another read model."`
 }
 
+// Empty paths have an empty default: without one, kong takes them for the current directory.
 type natsFlags struct {
 	URL      string `name:"url" placeholder:"URL" help:"NATS servers of the log, separated by commas. Without it, a server inside the process."`
-	Creds    string `placeholder:"FILE" type:"path" help:"NATS credentials file."`
-	CA       string `name:"ca" placeholder:"FILE" type:"path" help:"Authorities to trust for TLS to NATS."`
-	Cert     string `placeholder:"FILE" type:"path" help:"Client certificate for TLS to NATS."`
-	Key      string `placeholder:"FILE" type:"path" help:"Key of the client certificate."`
+	Creds    string `default:"" placeholder:"FILE" type:"path" help:"NATS credentials file."`
+	CA       string `name:"ca" default:"" placeholder:"FILE" type:"path" help:"Authorities to trust for TLS to NATS."`
+	Cert     string `default:"" placeholder:"FILE" type:"path" help:"Client certificate for TLS to NATS."`
+	Key      string `default:"" placeholder:"FILE" type:"path" help:"Key of the client certificate."`
 	Replicas int    `default:"0" placeholder:"N" help:"Servers that keep the log, when it is created; 0 is three in a cluster, else one."`
 
 	MonitorURLs []string `name:"monitor-urls" placeholder:"URL" help:"Monitoring endpoints (http://HOST:8222) of the NATS servers, separated by commas. Each is asked at the start whether it acknowledges only what is on disk; if not, or without an answer, the service does not start."`
