@@ -214,6 +214,11 @@ func (v *Verification) finish(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, p := range v.parts { // of one that was removed, nothing is left to be told
+		if _, err := p.checkpoint(ctx); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -314,6 +314,29 @@ func verifyInUse(t *testing.T, rdb redis.UniversalClient, log *fakeLog, partitio
 	}
 }
 
+// TestVerifyOfAReadModelThatIsReplaced: a rebuild removes what was in doubt, so there is
+// nothing left to look at more closely, and that is not to pass for no difference.
+func TestVerifyOfAReadModelThatIsReplaced(t *testing.T) {
+	rdb := connect(t, redistest.Start(t, redistest.Config{ACL: true}))
+	log := comparedLog()
+	r := newRig(t, rdb, log)
+	r.caughtUp()
+	stranger := redis.Z{Member: memberOf(comparedSession(1))}
+	mustRun(t, rdb.ZAdd(t.Context(), r.serving().index(fieldIndex("room", "none")), stranger).Err())
+	v, err := NewVerification(t.Context(), rdb, log, verifyOptions(log))
+	mustRun(t, err)
+	defer v.Close()
+	mustRun(t, v.Compare(t.Context(), log.events))
+	mustRun(t, v.Compare(t.Context(), nil)) // returns when the other is being compared
+	<-v.count.ended
+	eventually(t, "all are compared", func() bool { return len(v.batches) == 0 })
+	_, err = Rebuild(t.Context(), rdb, log, RebuildOptions{})
+	mustRun(t, err)
+	if done, err := v.Finish(t.Context()); err == nil || !strings.Contains(err.Error(), "verify it again") {
+		t.Errorf("%+v, %v", done, err)
+	}
+}
+
 func TestVerifyOnARedisCluster(t *testing.T) {
 	rdb, err := Connect(t.Context(), RedisOptions{URL: redistest.StartCluster(t, redistest.Config{ACL: true}).URL()})
 	mustRun(t, err)
