@@ -32,6 +32,10 @@ const (
 // errNoMessage is what at and newest have from the server where there is nothing.
 var errNoMessage = errors.New("no such message")
 
+// errNoHeaders is what a replica's answer comes to when the message has headers that cannot
+// be read: then those are lost, too, that say which one it is.
+var errNoHeaders = errors.New("a message without headers")
+
 // reader says which server answers a read.
 type reader bool
 
@@ -142,6 +146,9 @@ func (l *Log) get(ctx context.Context, from reader, request string) (*storedMsg,
 		default:
 			return fmt.Errorf("direct get: %s %s", status, answer.Header.Get("Description"))
 		}
+		if answer.Header == nil {
+			return errNoHeaders
+		}
 		sequence, err := strconv.ParseUint(answer.Header.Get(jetstream.SequenceHeader), 10, 64)
 		if err != nil {
 			return fmt.Errorf("direct get: %w", err)
@@ -149,6 +156,9 @@ func (l *Log) get(ctx context.Context, from reader, request string) (*storedMsg,
 		m = storedMsg{subject: answer.Header.Get(jetstream.SubjectHeader), sequence: sequence, header: answer.Header, data: answer.Data}
 		return nil
 	})
+	if errors.Is(err, errNoHeaders) {
+		return l.getFromLeader(ctx, request)
+	}
 	return &m, err
 }
 
@@ -172,9 +182,11 @@ func (l *Log) getFromLeader(ctx context.Context, request string) (*storedMsg, er
 		}
 		m = storedMsg{subject: found.Message.Subject, sequence: found.Message.Sequence, data: found.Message.Data}
 		if len(found.Message.Header) > 0 {
-			m.header, err = nats.DecodeHeadersMsg(found.Message.Header)
+			// With headers that cannot be read it is no event, as one without any. The client
+			// library delivers it so everywhere else.
+			m.header, _ = nats.DecodeHeadersMsg(found.Message.Header)
 		}
-		return err
+		return nil
 	})
 	return &m, err
 }

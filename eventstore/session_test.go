@@ -3,6 +3,8 @@ package eventstore_test
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -185,3 +187,47 @@ func TestAHistoryIsReadWholeHoweverFarItsEventsLieApart(t *testing.T) {
 		}
 	}
 }
+
+// A message whose headers cannot be read is one that is no event, wherever it lies. No
+// client library sends one.
+func TestAMessageWithHeadersThatCannotBeReadIsNoEvent(t *testing.T) {
+	server := natstest.Start(t, natstest.Config{})
+	nc := connect(t, server.URL())
+	l := openLog(t, nc)
+	id := newID()
+	mustTransact(t, l, request(id, "pat"), create(id, "pat"))
+	mustTransact(t, l, request(id, "pat"), setRooms(20))
+
+	user, err := url.Parse(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := user.User.Password()
+	raw, err := net.Dial("tcp", server.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	const headers, data = "NATS/1.0\r\nno header\r\n\r\n", "{}"
+	fmt.Fprintf(raw, "CONNECT {\"headers\":true,\"user\":%q,\"pass\":%q}\r\nHPUB chat-sessions.%s %d %d\r\n%s%s\r\n",
+		user.User.Username(), password, id, len(headers), len(headers+data), headers, data)
+	eventually(t, "it is in the log", func() bool {
+		end, err := l.End(testContext(t))
+		return err == nil && end == 22
+	})
+
+	for what, err := range map[string]error{
+		"as the newest":    second(l.Load(testContext(t), id)),
+		"at its position":  second(l.Event(testContext(t), 22)),
+		"beneath a change": second(l.Transact(testContext(t), request(id, "pat"), setRoom("later"))),
+	} {
+		if !errors.Is(err, domain.ErrUnreadable) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if got, _, err := shown(t, l, id); err != nil || len(got) != 22 || got[21] != "22 unreadable" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
