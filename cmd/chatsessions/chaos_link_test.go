@@ -77,6 +77,10 @@ func (l *link) serve() {
 		l.mu.Lock()
 		l.conns[client], l.conns[server] = true, true
 		l.mu.Unlock()
+		if l.target.Load() != target { // it may have come too late to be cut
+			l.forget(client, server)
+			continue
+		}
 		l.group.Go(func() { l.copy(server, client, func() bool { return false }) })
 		l.group.Go(func() { l.copy(client, server, l.mute.Load) })
 	}

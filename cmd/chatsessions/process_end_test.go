@@ -50,17 +50,18 @@ func TestAPortThatIsTakenIsToldAndTheDataDirectoryStaysFree(t *testing.T) {
 
 func TestServersThatCannotBeReachedAreToldWithoutTheirPasswords(t *testing.T) {
 	redis := redistest.Start(t, redistest.Config{Password: "right"})
-	for _, flags := range [][]string{
-		{"--nats-url", "nats://us:topsecret@127.0.0.1:1"},
-		{"--redis-url", "redis://:topsecret@" + redis.Addr()},
-		{"--nats-url", "nats://us:topsecret@:::"},
-		{"--redis-url", "redis://us:topsecret@127.0.0.1:port"},
+	for _, c := range []struct {
+		server, url string
+		want        int // exit status
+	}{
+		{"nats", "nats://us:topsecret@127.0.0.1:1", exitFailed},
+		{"redis", "redis://:topsecret@" + redis.Addr(), exitFailed},
+		{"nats", "nats://us:topsecret@:::", exitFailed},
+		{"redis", "redis://us:topsecret@127.0.0.1:port", exitUsage},
 	} {
-		args := append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir()}, flags...)
-		status, stdout, stderr := command(t, nil, args...)
-		if status != exitFailed || stdout != "" || strings.Contains(stderr, "topsecret") ||
-			!strings.Contains(strings.ToLower(stderr), strings.TrimSuffix(flags[0][2:], "-url")) {
-			t.Errorf("%v: exit status %d, %q, %q", flags, status, stdout, stderr)
+		status, stdout, stderr := command(t, nil, "serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir(), "--"+c.server+"-url", c.url)
+		if status != c.want || stdout != "" || strings.Contains(stderr, "topsecret") || !strings.Contains(strings.ToLower(stderr), c.server) {
+			t.Errorf("%s: exit status %d, want %d: %q, %q", c.url, status, c.want, stdout, stderr)
 		}
 	}
 }
