@@ -17,8 +17,8 @@ const (
 	// maxWalk is how many events of a session are read one by one, wherever in the log
 	// they are: 0.1 ms each. A consumer has the server look through what lies between
 	// them, which holds appends up where that is much. It is for more, and for more than
-	// fewEvents where one of closeBy messages, on average, is of the session: then 1,000
-	// take 10 ms and not 120.
+	// fewEvents where one of closeBy messages, on average, is of the session (figures in
+	// docs/performance.md).
 	maxWalk   = 10_000
 	fewEvents = 16
 	closeBy   = 20
