@@ -70,3 +70,7 @@ func checkText(s string, least, most int) string {
 	}
 	return ""
 }
+
+// MaxTime is the largest time that a stamp can hold: 8.64·10¹⁵ ms, the end of
+// ECMAScript's time (ECMA-262, section 21.4.1.1).
+const MaxTime int64 = 8_640_000_000_000_000

@@ -19,7 +19,7 @@ func testRemembersAnOldState(t *testing.T, one, other *eventstore.Log) {
 	}
 
 	id := remembered()
-	if got := mustTransact(t, one, request(id, "pat"), change("pat", domain.Accept)); got.Session.Version != 3 {
+	if got := mustTransact(t, one, request(id, "pat"), change("pat", domain.Accept)); got.Record.Event.Session.Version != 3 {
 		t.Errorf("appended to an old state: %+v", got)
 	}
 
@@ -32,13 +32,13 @@ func testRemembersAnOldState(t *testing.T, one, other *eventstore.Log) {
 
 	id = remembered()
 	got := mustTransact(t, one, request(id, "pat"), func(domain.Session) ([]domain.Event, error) { return nil, nil })
-	if got.Session.Version != 2 {
+	if got.Record.Event.Session.Version != 2 {
 		t.Errorf("answered with an old state: %+v", got)
 	}
 
 	id = remembered()
 	got = mustTransact(t, one, keyed(id, "pat", "key-"+id, "body"), change("pat", domain.Start))
-	if got.Session.Version != 2 || got.Before == nil {
+	if got.Record.Event.Session.Version != 2 || got.Before == nil {
 		t.Errorf("not answered again: %+v", got)
 	}
 }

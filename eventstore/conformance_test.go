@@ -89,8 +89,8 @@ func testSingleEvent(t *testing.T, one, other *eventstore.Log) {
 	id := newID()
 	before := mustEnd(t, one)
 	created := mustTransact(t, one, request(id, "pat"), create(id, "pat"))
-	if created.Position != before+1 || mustEnd(t, other) != created.Position {
-		t.Errorf("created at %d; the log ended at %d and ends at %d", created.Position, before, mustEnd(t, other))
+	if created.Record.Position != before+1 || mustEnd(t, other) != created.Record.Position {
+		t.Errorf("created at %d; the log ended at %d and ends at %d", created.Record.Position, before, mustEnd(t, other))
 	}
 	if got := mustLoad(t, other, id); !sameRecorded(got, created) {
 		t.Errorf("loaded %+v, created %+v", got, created)
@@ -99,10 +99,10 @@ func testSingleEvent(t *testing.T, one, other *eventstore.Log) {
 	req.TraceParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	started := mustTransact(t, other, req, change("doc", domain.Start))
 	records := history(t, one, id)
-	if len(records) != 2 || records[1].Previous != created.Position || records[0].Previous != 0 || records[1].Position != started.Position {
+	if len(records) != 2 || records[1].Previous != created.Record.Position || records[0].Previous != 0 || records[1].Position != started.Record.Position {
 		t.Fatalf("history %+v", records)
 	}
-	if records[1].Request != req || records[1].Event.Type != domain.EventStarted || records[1].Time.UnixMilli() != started.Session.UpdatedAt {
+	if records[1].Request != req || records[1].Event.Type != domain.EventStarted || records[1].Time.UnixMilli() != started.Record.Event.Session.UpdatedAt {
 		t.Errorf("recorded %+v for %+v", records[1], req)
 	}
 }
@@ -111,7 +111,7 @@ func testSeveralEvents(t *testing.T, one, other *eventstore.Log) {
 	id := newID()
 	before := mustEnd(t, one)
 	got := mustTransact(t, one, request(id, "pat"), imported(id, "pat"))
-	if got.Position != before+importedEvents || got.Session.State != domain.StateFinished || got.Session.Version != importedEvents {
+	if got.Record.Position != before+importedEvents || got.Record.Event.Session.State != domain.StateFinished || got.Record.Event.Session.Version != importedEvents {
 		t.Fatalf("imported %+v after %d", got, before)
 	}
 	if loaded := mustLoad(t, other, id); !sameRecorded(loaded, got) {
@@ -159,7 +159,7 @@ func testNotFound(t *testing.T, one, _ *eventstore.Log) {
 		}
 	}
 	got, err := one.Transact(testContext(t), request(id, "pat"), change("pat", domain.Start))
-	if !errors.Is(err, domain.ErrNotFound) || errors.Is(err, domain.ErrUnavailable) || got.Position != 0 {
+	if !errors.Is(err, domain.ErrNotFound) || errors.Is(err, domain.ErrUnavailable) || got.Record.Position != 0 {
 		t.Errorf("transact: %+v, %v", got, err)
 	}
 }
@@ -214,7 +214,7 @@ func testDecidesAgain(t *testing.T, one, other *eventstore.Log) {
 		}
 		return change("doc", domain.Start)(s)
 	})
-	if calls < 2 || got.Session.Room != "overtaken" || got.Session.State != domain.StateStarted || got.Session.Version != 3 {
+	if calls < 2 || got.Record.Event.Session.Room != "overtaken" || got.Record.Event.Session.State != domain.StateStarted || got.Record.Event.Session.Version != 3 {
 		t.Errorf("decided %d times: %+v", calls, got)
 	}
 }
@@ -229,7 +229,7 @@ func testRefusalIsConfirmed(t *testing.T, one, other *eventstore.Log) {
 		}
 		return nil, fmt.Errorf("refused in room %q", s.Room)
 	})
-	if err == nil || err.Error() != `refused in room "newer"` || got.Session.Room != "newer" {
+	if err == nil || err.Error() != `refused in room "newer"` || got.Record.Event.Session.Room != "newer" {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -265,7 +265,7 @@ func testOneWins(t *testing.T, one, other *eventstore.Log) {
 			t.Errorf("writer %d lost to %+v, not to doc%d", i, stamp, winner)
 		}
 	}
-	if s := mustLoad(t, one, id).Session; s.Version != 3 {
+	if s := mustLoad(t, one, id).Record.Event.Session; s.Version != 3 {
 		t.Errorf("%d events", s.Version)
 	}
 }
@@ -290,7 +290,7 @@ func testAllApplied(t *testing.T, one, other *eventstore.Log) {
 	for _, r := range history(t, one, id)[1:] {
 		rooms[r.Event.Session.Room] = true
 	}
-	if v := mustLoad(t, one, id).Session.Version; v != 1+writers*rounds || len(rooms) != writers*rounds {
+	if v := mustLoad(t, one, id).Record.Event.Session.Version; v != 1+writers*rounds || len(rooms) != writers*rounds {
 		t.Errorf("%d events, %d rooms", v, len(rooms))
 	}
 }
@@ -301,7 +301,7 @@ func testManyBatches(t *testing.T, one, other *eventstore.Log) {
 		group.Go(func() {
 			id := newID()
 			l := []*eventstore.Log{one, other}[i%2]
-			if got, err := l.Transact(testContext(t), request(id, "pat"), imported(id, "pat")); err != nil || got.Session.Version != importedEvents {
+			if got, err := l.Transact(testContext(t), request(id, "pat"), imported(id, "pat")); err != nil || got.Record.Event.Session.Version != importedEvents {
 				t.Errorf("%+v, %v", got, err)
 			}
 		})
@@ -315,7 +315,7 @@ func testReplay(t *testing.T, one, other *eventstore.Log) {
 	createSeveral := keyed(several, "pat", "k", "body")
 	start := keyed(single, "doc", "k", "start")
 	finish := keyed(single, "doc", "k2", "accept and finish")
-	first := map[domain.Request]domain.Recorded{
+	first := map[domain.Request]domain.Result{
 		createSingle:  mustTransact(t, one, createSingle, create(single, "pat")),
 		createSeveral: mustTransact(t, one, createSeveral, imported(several, "pat")),
 		start:         mustTransact(t, other, start, change("doc", domain.Start)),
@@ -366,14 +366,14 @@ func testKeyReused(t *testing.T, one, other *eventstore.Log) {
 		t.Errorf("the log went from %d to %d", end, got)
 	}
 	refused.Digest = keyed(id, "pat", "k3", "accept").Digest
-	if got := mustTransact(t, one, refused, change("pat", domain.Accept)); got.Session.State != domain.StateAccepted {
+	if got := mustTransact(t, one, refused, change("pat", domain.Accept)); got.Record.Event.Session.State != domain.StateAccepted {
 		t.Errorf("%+v", got)
 	}
 }
 
 func testSameKeyAtOnce(t *testing.T, one, other *eventstore.Log) {
-	atOnce := func(req domain.Request, decide func(domain.Session) ([]domain.Event, error)) []domain.Recorded {
-		answers := make([]domain.Recorded, 20)
+	atOnce := func(req domain.Request, decide func(domain.Session) ([]domain.Event, error)) []domain.Result {
+		answers := make([]domain.Result, 20)
 		var group sync.WaitGroup
 		for i := range answers {
 			group.Go(func() {
@@ -394,13 +394,13 @@ func testSameKeyAtOnce(t *testing.T, one, other *eventstore.Log) {
 	id := newID()
 	before := mustEnd(t, one)
 	atOnce(keyed(id, "pat", "k", "body"), imported(id, "pat"))
-	if v := mustLoad(t, one, id).Session.Version; v != importedEvents {
+	if v := mustLoad(t, one, id).Record.Event.Session.Version; v != importedEvents {
 		t.Errorf("%d events", v)
 	}
 	patched := newID()
 	mustTransact(t, one, request(patched, "pat"), create(patched, "pat"))
 	atOnce(keyed(patched, "pat", "k", "body"), change("pat", domain.Start, domain.Accept))
-	if v := mustLoad(t, one, patched).Session.Version; v != 3 {
+	if v := mustLoad(t, one, patched).Record.Event.Session.Version; v != 3 {
 		t.Errorf("%d events", v)
 	}
 	if end := mustEnd(t, one); end != before+importedEvents+3 {

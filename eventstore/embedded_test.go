@@ -172,7 +172,7 @@ func TestFailedSyncEndsTheWrites(t *testing.T) {
 			t.Errorf("%d events later: %v", events, err)
 		}
 	}
-	if _, err := l.Load(t.Context(), before.Session.ID); !errors.Is(err, domain.ErrUnavailable) || !errors.Is(err, lost) {
+	if _, err := l.Load(t.Context(), before.Record.Event.Session.ID); !errors.Is(err, domain.ErrUnavailable) || !errors.Is(err, lost) {
 		t.Errorf("load: %v", err)
 	}
 	if !errors.Is(e.Err(), lost) {
@@ -184,7 +184,7 @@ func TestFailedSyncEndsTheWrites(t *testing.T) {
 		t.Errorf("the run is said to have ended in order: %v", err)
 	}
 	_, l = startLog(t, EmbeddedOptions{StoreDir: dir})
-	if end, err := l.End(t.Context()); err != nil || end != before.Position+1 {
+	if end, err := l.End(t.Context()); err != nil || end != before.Record.Position+1 {
 		t.Errorf("the log ends at %d, %v", end, err)
 	}
 }

@@ -57,11 +57,11 @@ func TestLostAcknowledgement(t *testing.T) {
 				return decide(s)
 			})
 			trouble.Wait()
-			if calls != 1 || got.Position != before+test.events || got.Session.Version != test.events {
+			if calls != 1 || got.Record.Position != before+test.events || got.Record.Event.Session.Version != test.events {
 				t.Errorf("decided %d times, got %+v", calls, got)
 			}
 			records := history(t, direct, id)
-			if r := records[test.events-1]; !sameRecorded(r.Recorded(), got) {
+			if r := records[test.events-1]; !sameRecorded(domain.Result{Record: &r}, got) {
 				t.Errorf("answered %+v, recorded %+v", got, r)
 			}
 			if uint64(len(records)) != test.events+uint64(test.follow) {
@@ -98,7 +98,7 @@ func TestDeadline(t *testing.T) {
 			}
 			server.Resume()
 			got := mustTransact(t, l, req, decide(id))
-			if n := len(history(t, l, id)); uint64(n) != got.Session.Version || got.Session.State == domain.StateNone {
+			if n := len(history(t, l, id)); uint64(n) != got.Record.Event.Session.Version || got.Record.Event.Session.State == domain.StateNone {
 				t.Errorf("%d events after %+v", n, got)
 			}
 		})
@@ -204,11 +204,11 @@ func TestBarrier(t *testing.T) {
 
 	// The feed has it before it is durable; whoever shows it to anybody asks before.
 	done := errors.New("done")
-	err = l.Follow(ctx, start, 10, func(batch []domain.Recorded) error {
-		if batch[0].Position != start+1 {
+	err = l.Follow(ctx, start, 10, func(batch []domain.Entry) error {
+		if batch[0].Record.Position != start+1 {
 			t.Errorf("%+v", batch)
 		}
-		if err := l.Durable(ctx, batch[0].Position); !errors.Is(err, lost) {
+		if err := l.Durable(ctx, batch[0].Record.Position); !errors.Is(err, lost) {
 			t.Errorf("what the feed has handed over is called durable: %v", err)
 		}
 		return done
@@ -271,7 +271,7 @@ func streamLeader(t testing.TB, nc *nats.Conn) string {
 // An attempted write, and what was answered.
 type attempted struct {
 	req      domain.Request
-	recorded domain.Recorded
+	recorded domain.Result
 	err      error
 }
 
@@ -322,7 +322,7 @@ func disturbed(t *testing.T, connect func(testing.TB) *nats.Conn, disturb func()
 	written := map[string][]domain.Record{} // by the request that wrote them
 	seen := map[string]bool{}
 	for _, r := range everything(t, logs[0], 0) {
-		if id := r.Session.ID; !seen[id] {
+		if id := r.Record.Event.Session.ID; !seen[id] {
 			seen[id] = true
 			records := history(t, logs[0], id)
 			for i, r := range records {
@@ -341,7 +341,7 @@ func disturbed(t *testing.T, connect func(testing.TB) *nats.Conn, disturb func()
 			counts["answered"]++
 			if len(records) == 0 {
 				t.Errorf("answered and lost: %+v", a)
-			} else if last := records[len(records)-1]; !sameRecorded(last.Recorded(), a.recorded) {
+			} else if last := records[len(records)-1]; !sameRecorded(domain.Result{Record: &last}, a.recorded) {
 				t.Errorf("answered %+v, recorded %+v", a.recorded, last)
 			}
 		case errors.Is(a.err, domain.ErrOutcomeUnknown):

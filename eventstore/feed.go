@@ -49,7 +49,7 @@ var readGivesUp = 30 * time.Second
 // domain.ErrUnavailable), when handle fails (with that error, wrapped), with
 // ErrReplaced, and with ErrRewritten. A message that is not an event is handed over as such, with an
 // UnreadableError.
-func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Recorded) error) error {
+func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Entry) error) error {
 	return l.follow(ctx, &follower{log: l, subject: allSubjects, position: after, upTo: math.MaxUint64, limit: max(limit, 1), handle: handle})
 }
 
@@ -103,20 +103,20 @@ func (l *Log) follow(ctx context.Context, f *follower) error {
 // to handle, as Follow does, and returns when all of them were handled. It returns
 // domain.ErrUnavailable where the servers stay away for half a minute, too: whoever reads
 // to an end waits for it.
-func (l *Log) Read(ctx context.Context, after, upTo uint64, limit int, handle func([]domain.Recorded) error) error {
+func (l *Log) Read(ctx context.Context, after, upTo uint64, limit int, handle func([]domain.Entry) error) error {
 	return l.read(ctx, allSubjects, after, upTo, limit, handle)
 }
 
 // read is Read for the messages on a subject, of which one is at the position upTo.
-func (l *Log) read(ctx context.Context, subject string, after, upTo uint64, limit int, handle func([]domain.Recorded) error) error {
+func (l *Log) read(ctx context.Context, subject string, after, upTo uint64, limit int, handle func([]domain.Entry) error) error {
 	if after >= upTo {
 		return nil
 	}
 	reached := errors.New("all was read")
 	f := &follower{log: l, subject: subject, position: after, upTo: upTo, limit: max(limit, 1), patience: readGivesUp}
-	f.handle = func(batch []domain.Recorded) error {
+	f.handle = func(batch []domain.Entry) error {
 		wanted := len(batch)
-		for wanted > 0 && batch[wanted-1].Position > upTo {
+		for wanted > 0 && batch[wanted-1].Record.Position > upTo {
 			wanted--
 		}
 		if wanted > 0 {
@@ -124,7 +124,7 @@ func (l *Log) read(ctx context.Context, subject string, after, upTo uint64, limi
 				return err
 			}
 		}
-		if batch[len(batch)-1].Position >= upTo {
+		if batch[len(batch)-1].Record.Position >= upTo {
 			return reached
 		}
 		return nil
@@ -158,11 +158,11 @@ type follower struct {
 	handled  string // id of that event, "" while there is none
 	limit    int
 	patience time.Duration // with an interruption, 0 for any
-	handle   func([]domain.Recorded) error
+	handle   func([]domain.Entry) error
 
-	pending []domain.Recorded // read and not handled
-	whole   int               // how many of the pending end with a whole write
-	read    uint64            // position of the last message that was read
+	pending []domain.Entry // read and not handled
+	whole   int            // how many of the pending end with a whole write
+	read    uint64         // position of the last message that was read
 }
 
 // run reads the log until something breaks, from the tail as far as that goes.
@@ -194,7 +194,7 @@ func (f *follower) runTail(ctx context.Context, recent *tailReader) error {
 	for {
 		batch, gap := recent.take(f.limit)
 		if len(batch) > 0 {
-			f.pending, f.whole, f.read = batch, len(batch), batch[len(batch)-1].Position
+			f.pending, f.whole, f.read = batch, len(batch), batch[len(batch)-1].Record.Position
 			if err := f.flush(); err != nil {
 				return err
 			}
@@ -278,7 +278,7 @@ func (f *follower) runConsumer(ctx context.Context, recent *tailReader) error {
 			select {
 			case next = <-messages:
 			case <-cut:
-				f.log.logger.Error("the log has a part of a write, and not the rest: nothing after it can be read", "session", f.pending[0].Session.ID, "position", f.pending[0].Position)
+				f.log.logger.Error("the log has a part of a write, and not the rest: nothing after it can be read", "session", f.pending[0].Record.Event.Session.ID, "position", f.pending[0].Record.Position)
 				continue
 			case <-reconnected:
 				return errReconnected
@@ -292,7 +292,7 @@ func (f *follower) runConsumer(ctx context.Context, recent *tailReader) error {
 			return next.err
 		}
 		if again {
-			if r := recordedIn(next.msg); r.Position != f.position || r.EventID != f.handled {
+			if r := entryIn(next.msg); r.Record.Position != f.position || r.Record.ID != f.handled {
 				return fmt.Errorf("%w: position %d", ErrRewritten, f.position)
 			}
 			again = false
@@ -328,21 +328,21 @@ func (f *follower) take(m *storedMsg) error {
 		return fmt.Errorf("message %d came after %d", m.sequence, f.read)
 	}
 	f.read = m.sequence
-	f.pending = append(f.pending, recordedIn(m))
+	f.pending = append(f.pending, entryIn(m))
 	if !unfinished(m) || m.sequence >= f.upTo {
 		f.whole = len(f.pending)
 	}
 	return nil
 }
 
-// recordedIn returns the event in a message, or why there is none.
-func recordedIn(m *storedMsg) domain.Recorded {
+// entryIn returns the event in a message, or why there is none.
+func entryIn(m *storedMsg) domain.Entry {
 	r, err := decode(m)
 	if err != nil {
 		id := strings.TrimPrefix(m.subject, subjectPrefix)
-		return domain.Recorded{Session: domain.Session{ID: id}, Position: m.sequence, Unreadable: err}
+		return domain.Entry{Record: &domain.Record{Event: domain.Event{Session: domain.Session{ID: id}}, Position: m.sequence}, Err: err}
 	}
-	return r.Recorded()
+	return domain.Entry{Record: r}
 }
 
 // unfinished says whether a message is part of an atomic write and not its last.
@@ -360,9 +360,9 @@ func (f *follower) flush() error {
 	if err := f.handle(batch); err != nil {
 		return &handleError{err}
 	}
-	f.position, f.handled = batch[len(batch)-1].Position, batch[len(batch)-1].EventID
+	f.position, f.handled = batch[len(batch)-1].Record.Position, batch[len(batch)-1].Record.ID
 	// What was handed over is the receiver's; the rest moves to a new slice.
-	f.pending = append([]domain.Recorded(nil), f.pending[f.whole:]...)
+	f.pending = append([]domain.Entry(nil), f.pending[f.whole:]...)
 	f.whole = 0
 	return nil
 }

@@ -35,18 +35,18 @@ func testFollow(t *testing.T, one, other *eventstore.Log) {
 	total := start + 10*5*(importedEvents+1)
 	for _, limit := range []int{1, 3, 1000} {
 		position, versions, done := start, map[string]uint64{}, errors.New("done")
-		err := other.Follow(testContext(t), start, limit, func(batch []domain.Recorded) error {
+		err := other.Follow(testContext(t), start, limit, func(batch []domain.Entry) error {
 			checkOrder(t, position, batch, versions)
-			if first := batch[0].Session.Version; first != 1 && first != importedEvents+1 {
+			if first := batch[0].Record.Event.Session.Version; first != 1 && first != importedEvents+1 {
 				t.Errorf("limit %d: a batch starts within a write, at version %d", limit, first)
 			}
-			if last := batch[len(batch)-1].Session.Version; last < importedEvents {
+			if last := batch[len(batch)-1].Record.Event.Session.Version; last < importedEvents {
 				t.Errorf("limit %d: a batch ends within a write, at version %d", limit, last)
 			}
 			if len(batch) > limit+importedEvents {
 				t.Errorf("limit %d: a batch of %d", limit, len(batch))
 			}
-			if position = batch[len(batch)-1].Position; position >= total {
+			if position = batch[len(batch)-1].Record.Position; position >= total {
 				return done
 			}
 			return nil
@@ -78,12 +78,12 @@ func testFollowEnds(t *testing.T, one, other *eventstore.Log) {
 	mustTransact(t, one, request(id, "pat"), create(id, "pat"))
 
 	ctx, cancel := context.WithCancel(testContext(t))
-	err := one.Follow(ctx, start, 10, func([]domain.Recorded) error { cancel(); return nil })
+	err := one.Follow(ctx, start, 10, func([]domain.Entry) error { cancel(); return nil })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	failure := fmt.Errorf("handler failed")
-	if err := one.Follow(testContext(t), start, 10, func([]domain.Recorded) error { return failure }); !errors.Is(err, failure) {
+	if err := one.Follow(testContext(t), start, 10, func([]domain.Entry) error { return failure }); !errors.Is(err, failure) {
 		t.Errorf("failed: %v", err)
 	}
 }
@@ -99,9 +99,9 @@ func TestFollowOverRestarts(t *testing.T) {
 	defer follower.Wait()
 	defer cancel()
 	follower.Go(func() {
-		err := l.Follow(ctx, 0, 10, func(batch []domain.Recorded) error {
+		err := l.Follow(ctx, 0, 10, func(batch []domain.Entry) error {
 			checkOrder(t, position.Load(), batch, versions)
-			position.Store(batch[len(batch)-1].Position)
+			position.Store(batch[len(batch)-1].Record.Position)
 			return nil
 		})
 		if !errors.Is(err, context.Canceled) {
@@ -114,7 +114,7 @@ func TestFollowOverRestarts(t *testing.T) {
 		var last uint64
 		for range 3 {
 			id := newID()
-			last = mustTransact(t, l, request(id, "pat"), imported(id, "pat")).Position
+			last = mustTransact(t, l, request(id, "pat"), imported(id, "pat")).Record.Position
 		}
 		eventually(t, "the feed catches up", func() bool { return position.Load() == last })
 	}
@@ -126,7 +126,7 @@ func TestCloseEndsFeeds(t *testing.T) {
 	mustTransact(t, l, request(id, "pat"), create(id, "pat"))
 	ended, started := make(chan error, 1), make(chan struct{}, 1)
 	go func() {
-		ended <- l.Follow(testContext(t), 0, 1, func([]domain.Recorded) error { started <- struct{}{}; return nil })
+		ended <- l.Follow(testContext(t), 0, 1, func([]domain.Entry) error { started <- struct{}{}; return nil })
 	}()
 	<-started
 	l.Close()

@@ -87,7 +87,7 @@ func TestTornWriteIsCompleted(t *testing.T) {
 			for start := range uint64(2) { // a second one changes nothing
 				e, l := startLog(t, EmbeddedOptions{StoreDir: cut})
 				end, err := l.End(t.Context())
-				if err != nil || end != single.Position+uint64(test.events)+start {
+				if err != nil || end != single.Record.Position+uint64(test.events)+start {
 					t.Errorf("start %d: the log ends at %d, %v", start, end, err)
 				}
 				got := stored(t, l, id)
@@ -102,8 +102,8 @@ func TestTornWriteIsCompleted(t *testing.T) {
 				if left, err := os.ReadDir(filepath.Join(cut, intentDir)); err != nil || len(left) != 0 {
 					t.Errorf("start %d: %d intents are left, %v", start, len(left), err)
 				}
-				if next := writeNew(t, l, 1); next.Position != end+1 {
-					t.Errorf("start %d: the next write is at %d, the log ended at %d", start, next.Position, end)
+				if next := writeNew(t, l, 1); next.Record.Position != end+1 {
+					t.Errorf("start %d: the next write is at %d, the log ended at %d", start, next.Record.Position, end)
 				}
 				l.Close()
 				e.Shutdown()

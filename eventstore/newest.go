@@ -16,7 +16,7 @@ import (
 //
 // It fails when the connection to the server breaks, with handle's error, and with
 // ctx's; then nothing can be said of what was handed over.
-func (l *Log) Newest(ctx context.Context, limit int, handle func([]domain.Recorded) error) (end uint64, err error) {
+func (l *Log) Newest(ctx context.Context, limit int, handle func([]domain.Entry) error) (end uint64, err error) {
 	messages, stop, err := l.consume(ctx, allSubjects, newestOfEach)
 	if err != nil {
 		return 0, fmt.Errorf("newest events: %w", err)
@@ -27,7 +27,7 @@ func (l *Log) Newest(ctx context.Context, limit int, handle func([]domain.Record
 	if end, err = l.lastSequence(ctx); err != nil {
 		return 0, fmt.Errorf("newest events: %w", err)
 	}
-	batch := make([]domain.Recorded, 0, limit)
+	batch := make([]domain.Entry, 0, limit)
 	for read := uint64(0); read < end; {
 		select {
 		case next := <-messages:
@@ -35,7 +35,7 @@ func (l *Log) Newest(ctx context.Context, limit int, handle func([]domain.Record
 				return 0, fmt.Errorf("newest events: %w", next.err)
 			}
 			read = next.msg.sequence
-			batch = append(batch, recordedIn(next.msg))
+			batch = append(batch, entryIn(next.msg))
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
@@ -43,7 +43,7 @@ func (l *Log) Newest(ctx context.Context, limit int, handle func([]domain.Record
 			if err := handle(batch); err != nil {
 				return 0, fmt.Errorf("newest events: %w", err)
 			}
-			batch = make([]domain.Recorded, 0, limit) // what was handed over is the receiver's
+			batch = make([]domain.Entry, 0, limit) // what was handed over is the receiver's
 		}
 	}
 	return end, nil

@@ -15,7 +15,7 @@ import (
 // every session, with its newest event up to the position that is returned.
 func TestNewest(t *testing.T) {
 	onEachServer(t, func(t *testing.T, l *Log, _ ...jetstream.ErrorCode) {
-		if end, err := l.Newest(t.Context(), 10, func([]domain.Recorded) error { return nil }); end != 0 || err != nil {
+		if end, err := l.Newest(t.Context(), 10, func([]domain.Entry) error { return nil }); end != 0 || err != nil {
 			t.Fatalf("an empty log: %d, %v", end, err)
 		}
 		var ids []string
@@ -36,7 +36,7 @@ func TestNewest(t *testing.T) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			written[r.Position] = id
+			written[r.Record.Position] = id
 		}
 		for i := range 200 {
 			write(ids[i%len(ids)], fmt.Sprint("before ", i))
@@ -49,13 +49,13 @@ func TestNewest(t *testing.T) {
 		})
 		got := map[string]uint64{}
 		last := uint64(0)
-		end, err := l.Newest(t.Context(), 10, func(batch []domain.Recorded) error {
+		end, err := l.Newest(t.Context(), 10, func(batch []domain.Entry) error {
 			for _, e := range batch {
-				if e.Position <= last {
-					t.Errorf("%d came after %d", e.Position, last)
+				if e.Record.Position <= last {
+					t.Errorf("%d came after %d", e.Record.Position, last)
 				}
-				last = e.Position
-				got[e.Session.ID] = e.Position
+				last = e.Record.Position
+				got[e.Record.Event.Session.ID] = e.Record.Position
 			}
 			return nil
 		})

@@ -38,8 +38,8 @@ func TestTimesAreFoundInTheLog(t *testing.T) {
 		r := mustTransact(t, l, request(id, "pat"), func(s domain.Session) ([]domain.Event, error) {
 			return domain.Decide(s, domain.Create{ID: id, By: by("pat"), Now: at.UnixMilli()})
 		})
-		if r.Position != position {
-			t.Fatalf("position %d, want %d", r.Position, position)
+		if r.Record.Position != position {
+			t.Fatalf("position %d, want %d", r.Record.Position, position)
 		}
 		times[position] = at
 	}

@@ -62,7 +62,7 @@ func newSession(id string, events int) func(domain.Session) ([]domain.Event, err
 }
 
 // writeNew opens a new session.
-func writeNew(t *testing.T, l *Log, events int) domain.Recorded {
+func writeNew(t *testing.T, l *Log, events int) domain.Entry {
 	t.Helper()
 	id := uuid.Must(uuid.NewV7()).String()
 	return mustWrite(t, l, id, newSession(id, events))
@@ -85,13 +85,13 @@ func newLargeSession(id string) func(domain.Session) ([]domain.Event, error) {
 	}
 }
 
-func mustWrite(t *testing.T, l *Log, id string, decide func(domain.Session) ([]domain.Event, error)) domain.Recorded {
+func mustWrite(t *testing.T, l *Log, id string, decide func(domain.Session) ([]domain.Event, error)) domain.Entry {
 	t.Helper()
 	r, err := l.Transact(t.Context(), domain.Request{SessionID: id, Actor: "pat"}, decide)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r
+	return domain.Entry{Record: r.Record}
 }
 
 // A platter is what a power cut leaves of a directory: of each file what was in it
@@ -214,7 +214,7 @@ func TestPowerCut(t *testing.T) {
 	const lives, disks = 10, 5
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
 	var completed countedLog
-	answered := map[string]domain.Recorded{}
+	answered := map[string]domain.Entry{}
 	var torn, blocks int
 	dir := filepath.Join(t.TempDir(), "log")
 	for range lives {
@@ -262,10 +262,10 @@ func (c *countedLog) Handle(_ context.Context, r slog.Record) error {
 
 // writeUntil has many writers at work, cuts the power after some time, and returns
 // what was answered before.
-func writeUntil(t *testing.T, l *Log, after time.Duration, cut func()) map[string]domain.Recorded {
+func writeUntil(t *testing.T, l *Log, after time.Duration, cut func()) map[string]domain.Entry {
 	var mu sync.Mutex
 	off := false
-	answered := map[string]domain.Recorded{}
+	answered := map[string]domain.Entry{}
 	isOff := func() bool {
 		mu.Lock()
 		defer mu.Unlock()
@@ -286,7 +286,7 @@ func writeUntil(t *testing.T, l *Log, after time.Duration, cut func()) map[strin
 				r, err := l.Transact(t.Context(), domain.Request{SessionID: id, Actor: "pat"}, decide)
 				mu.Lock()
 				if err == nil && !off {
-					answered[id] = r
+					answered[id] = domain.Entry{Record: r.Record}
 				}
 				mu.Unlock()
 				if err != nil {
@@ -309,7 +309,7 @@ func writeUntil(t *testing.T, l *Log, after time.Duration, cut func()) map[strin
 
 // checkWhole checks that the log has what was answered, and only whole writes,
 // and no gap.
-func checkWhole(t *testing.T, l *Log, answered map[string]domain.Recorded) {
+func checkWhole(t *testing.T, l *Log, answered map[string]domain.Entry) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // there are thousands of events
 	defer cancel()
@@ -321,12 +321,12 @@ func checkWhole(t *testing.T, l *Log, answered map[string]domain.Recorded) {
 	done := errors.New("done")
 	var last uint64
 	if end > 0 {
-		err = l.Follow(ctx, 0, 100, func(batch []domain.Recorded) error {
+		err = l.Follow(ctx, 0, 100, func(batch []domain.Entry) error {
 			for _, r := range batch {
-				if r.Position != last+1 || r.Session.Version != versions[r.Session.ID]+1 {
-					t.Fatalf("version %d of %s is at %d, after %d and version %d", r.Session.Version, r.Session.ID, r.Position, last, versions[r.Session.ID])
+				if r.Record.Position != last+1 || r.Record.Event.Session.Version != versions[r.Record.Event.Session.ID]+1 {
+					t.Fatalf("version %d of %s is at %d, after %d and version %d", r.Record.Event.Session.Version, r.Record.Event.Session.ID, r.Record.Position, last, versions[r.Record.Event.Session.ID])
 				}
-				last, versions[r.Session.ID] = r.Position, r.Session.Version
+				last, versions[r.Record.Event.Session.ID] = r.Record.Position, r.Record.Event.Session.Version
 			}
 			if last == end {
 				return done
@@ -343,8 +343,8 @@ func checkWhole(t *testing.T, l *Log, answered map[string]domain.Recorded) {
 		}
 	}
 	for id, r := range answered {
-		if versions[id] != r.Session.Version {
-			t.Errorf("session %s was answered at version %d, position %d, and has %d; the log ends at %d", id, r.Session.Version, r.Position, versions[id], end)
+		if versions[id] != r.Record.Event.Session.Version {
+			t.Errorf("session %s was answered at version %d, position %d, and has %d; the log ends at %d", id, r.Record.Event.Session.Version, r.Record.Position, versions[id], end)
 		}
 	}
 }

@@ -50,20 +50,20 @@ const (
 // its newest event. It returns domain.ErrNotFound for a session without events,
 // domain.ErrUnavailable when the leader cannot be reached in time, and an
 // UnreadableError.
-func (l *Log) Load(ctx context.Context, id string) (domain.Recorded, error) {
+func (l *Log) Load(ctx context.Context, id string) (*domain.Record, error) {
 	ctx, cancel := withPatience(ctx, readPatience)
 	defer cancel()
 	newest, err := l.newest(ctx, id, leader)
 	if err != nil {
-		return domain.Recorded{}, err
+		return nil, err
 	}
 	if newest.Position == 0 {
-		return domain.Recorded{}, domain.ErrNotFound
+		return nil, domain.ErrNotFound
 	}
 	if err := l.Durable(ctx, newest.Position); err != nil {
-		return domain.Recorded{}, unavailable("load", err)
+		return nil, unavailable("load", err)
 	}
-	return newest.Recorded(), nil
+	return newest, nil
 }
 
 // EventID returns the id of the event at a position, as the stream's leader has it; ""
@@ -79,7 +79,7 @@ func (l *Log) EventID(ctx context.Context, position uint64) (string, error) {
 	if err != nil {
 		return "", unavailable(fmt.Sprintf("event %d", position), err)
 	}
-	return recordedIn(m).EventID, nil
+	return entryIn(m).Record.ID, nil
 }
 
 // newest returns the newest event of a session, the zero Record for a session

@@ -26,8 +26,8 @@ func TestAReadGivesUpWhereTheServersStayAway(t *testing.T) {
 	t.Cleanup(l.Close)
 	end := writeEveryType(t, l)
 	var read uint64
-	err = l.Read(t.Context(), 0, end+1, 1, func(batch []domain.Recorded) error {
-		if read = batch[len(batch)-1].Position; read == end {
+	err = l.Read(t.Context(), 0, end+1, 1, func(batch []domain.Entry) error {
+		if read = batch[len(batch)-1].Record.Position; read == end {
 			server.Kill()
 		}
 		return nil
@@ -39,8 +39,8 @@ func TestAReadGivesUpWhereTheServersStayAway(t *testing.T) {
 	readGivesUp = 30 * time.Second
 	server.Restart()
 	killed := false
-	err = l.Read(t.Context(), 0, end, 1, func(batch []domain.Recorded) error {
-		if read = batch[len(batch)-1].Position; !killed {
+	err = l.Read(t.Context(), 0, end, 1, func(batch []domain.Entry) error {
+		if read = batch[len(batch)-1].Record.Position; !killed {
 			killed = true
 			server.Kill()
 			server.Restart()

@@ -180,7 +180,7 @@ func TestServerIsFullOfBatches(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if got, err := l.Transact(t.Context(), domain.Request{SessionID: id, Actor: "pat"}, decide); err != nil || got.Position != 2 {
+		if got, err := l.Transact(t.Context(), domain.Request{SessionID: id, Actor: "pat"}, decide); err != nil || got.Record.Position != 2 {
 			t.Errorf("%+v, %v", got, err)
 		}
 	})
@@ -198,13 +198,13 @@ func TestUnreadableMessages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, outcome, err := l.publish(t.Context(), rawBatch(subjectOf(id), created.Position, 1)); outcome != acknowledged {
+		if _, outcome, err := l.publish(t.Context(), rawBatch(subjectOf(id), created.Record.Position, 1)); outcome != acknowledged {
 			t.Fatal(err)
 		}
 		check := func(what string, err error) {
 			t.Helper()
 			var unreadable *UnreadableError
-			if !errors.As(err, &unreadable) || unreadable.Position != created.Position+1 || unreadable.SessionID != id || errors.Is(err, domain.ErrUnavailable) {
+			if !errors.As(err, &unreadable) || unreadable.Position != created.Record.Position+1 || unreadable.SessionID != id || errors.Is(err, domain.ErrUnavailable) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
@@ -216,25 +216,25 @@ func TestUnreadableMessages(t *testing.T) {
 			check("history", err)
 		}
 		done := errors.New("that was all")
-		for name, read := range map[string]func(handle func([]domain.Recorded) error) error{
-			"follow": func(handle func([]domain.Recorded) error) error { return l.Follow(t.Context(), 0, 10, handle) },
-			"newest": func(handle func([]domain.Recorded) error) error {
+		for name, read := range map[string]func(handle func([]domain.Entry) error) error{
+			"follow": func(handle func([]domain.Entry) error) error { return l.Follow(t.Context(), 0, 10, handle) },
+			"newest": func(handle func([]domain.Entry) error) error {
 				_, err := l.Newest(t.Context(), 10, handle)
 				return err
 			},
 		} {
-			var last domain.Recorded
-			err := read(func(batch []domain.Recorded) error {
+			var last domain.Entry
+			err := read(func(batch []domain.Entry) error {
 				last = batch[len(batch)-1]
-				if last.Position > created.Position {
+				if last.Record.Position > created.Record.Position {
 					return done
 				}
 				return nil
 			})
-			if !errors.Is(err, done) || last.Session.ID != id {
+			if !errors.Is(err, done) || last.Record.Event.Session.ID != id {
 				t.Errorf("%s: %v, %+v", name, err, last)
 			}
-			check(name, last.Unreadable)
+			check(name, last.Err)
 		}
 	})
 }

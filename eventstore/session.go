@@ -40,7 +40,7 @@ var maxWalkBytes = 32 << 20
 // It returns domain.ErrNotFound for a session without events, domain.ErrUnavailable,
 // handle's error, wrapped, and, when all was handed over, an UnreadableError for
 // the first event that does not follow the one before it.
-func (l *Log) Session(ctx context.Context, id string, handle func([]domain.Recorded) error) error {
+func (l *Log) Session(ctx context.Context, id string, handle func([]domain.Entry) error) error {
 	reading, cancel := withPatience(ctx, readPatience)
 	defer cancel()
 	newest, err := l.newest(reading, id, leader)
@@ -69,7 +69,7 @@ func (l *Log) Session(ctx context.Context, id string, handle func([]domain.Recor
 		}
 	}
 	chain := chain{}
-	err = l.read(ctx, subjectOf(id), 0, end, sessionBatch, func(batch []domain.Recorded) error {
+	err = l.read(ctx, subjectOf(id), 0, end, sessionBatch, func(batch []domain.Entry) error {
 		for i := range batch {
 			chain.add(&batch[i])
 		}
@@ -87,7 +87,7 @@ func (l *Log) Session(ctx context.Context, id string, handle func([]domain.Recor
 // walkBack returns the events of a session along ce-previous, the oldest first; nil where
 // that way does not lead past every message on the session's subject, where they are
 // more than fits, and where a consumer is quicker.
-func (l *Log) walkBack(ctx context.Context, newest *domain.Record) ([]domain.Recorded, error) {
+func (l *Log) walkBack(ctx context.Context, newest *domain.Record) ([]domain.Entry, error) {
 	ctx, cancel := withPatience(ctx, walkPatience)
 	defer cancel()
 	id, version := newest.Event.Session.ID, newest.Event.Session.Version
@@ -104,7 +104,7 @@ func (l *Log) walkBack(ctx context.Context, newest *domain.Record) ([]domain.Rec
 			return nil, nil
 		}
 	}
-	events := make([]domain.Recorded, 0, version)
+	events := make([]domain.Entry, 0, version)
 	held := 0
 	for r, err := range l.walk(ctx, newest) {
 		if errors.Is(err, domain.ErrUnreadable) || errors.Is(err, errNoMessage) {
@@ -116,7 +116,7 @@ func (l *Log) walkBack(ctx context.Context, newest *domain.Record) ([]domain.Rec
 		if held += len(r.Encoded) + len(r.Event.Changes); held > maxWalkBytes {
 			return nil, nil
 		}
-		events = append(events, r.Recorded())
+		events = append(events, domain.Entry{Record: r})
 	}
 	slices.Reverse(events)
 	return events, nil
@@ -148,20 +148,20 @@ type chain struct {
 	broken   *UnreadableError // the first that does not follow
 }
 
-func (c *chain) add(r *domain.Recorded) {
+func (c *chain) add(r *domain.Entry) {
 	var err error
 	switch {
-	case r.Unreadable != nil:
+	case r.Err != nil:
 	case r.Record.Previous != c.position:
 		err = fmt.Errorf("%s leads to event %d, and the event before is %d", headerPrevious, r.Record.Previous, c.position)
-	case c.session != nil && r.Session.Version != c.session.Version+1:
-		err = fmt.Errorf("version %d comes after version %d", r.Session.Version, c.session.Version)
+	case c.session != nil && r.Record.Event.Session.Version != c.session.Version+1:
+		err = fmt.Errorf("version %d comes after version %d", r.Record.Event.Session.Version, c.session.Version)
 	}
 	if err != nil && c.broken == nil {
-		c.broken = &UnreadableError{Position: r.Position, SessionID: r.Session.ID, Err: err}
+		c.broken = &UnreadableError{Position: r.Record.Position, SessionID: r.Record.Event.Session.ID, Err: err}
 	}
-	c.position, c.session = r.Position, nil
-	if r.Unreadable == nil {
-		c.session = &r.Session
+	c.position, c.session = r.Record.Position, nil
+	if r.Err == nil {
+		c.session = &r.Record.Event.Session
 	}
 }

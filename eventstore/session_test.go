@@ -19,15 +19,15 @@ import (
 // shown is what Session hands over of a session: "17 v3", or "18 unreadable".
 func shown(t *testing.T, l *eventstore.Log, id string) (all []string, batches int, err error) {
 	t.Helper()
-	err = l.Session(testContext(t), id, func(batch []domain.Recorded) error {
+	err = l.Session(testContext(t), id, func(batch []domain.Entry) error {
 		batches++
 		for _, r := range batch {
-			if r.Session.ID != id {
-				t.Errorf("%d is of session %s", r.Position, r.Session.ID)
+			if r.Record.Event.Session.ID != id {
+				t.Errorf("%d is of session %s", r.Record.Position, r.Record.Event.Session.ID)
 			}
-			text := fmt.Sprintf("%d v%d", r.Position, r.Session.Version)
-			if r.Unreadable != nil {
-				text = fmt.Sprintf("%d unreadable", r.Position)
+			text := fmt.Sprintf("%d v%d", r.Record.Position, r.Record.Event.Session.Version)
+			if r.Err != nil {
+				text = fmt.Sprintf("%d unreadable", r.Record.Position)
 			}
 			all = append(all, text)
 		}
@@ -81,7 +81,7 @@ func testSession(t *testing.T, l *eventstore.Log, nc *nats.Conn) {
 	write(id, setRoom("later"))
 	expect(id, "1 v1, 2 v2, 3 v3, 4 v4, 9 v5", "")
 	failed := errors.New("no more")
-	if err := l.Session(testContext(t), id, func([]domain.Recorded) error { return failed }); !errors.Is(err, failed) {
+	if err := l.Session(testContext(t), id, func([]domain.Entry) error { return failed }); !errors.Is(err, failed) {
 		t.Errorf("%v", err)
 	}
 	// A message that is no event, as the newest and then in the middle.

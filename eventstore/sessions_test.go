@@ -142,7 +142,7 @@ func setRooms(events int) func(domain.Session) ([]domain.Event, error) {
 }
 
 // mustTransact writes, or fails the test.
-func mustTransact(t testing.TB, l *eventstore.Log, req domain.Request, decide func(domain.Session) ([]domain.Event, error)) domain.Recorded {
+func mustTransact(t testing.TB, l *eventstore.Log, req domain.Request, decide func(domain.Session) ([]domain.Event, error)) domain.Result {
 	t.Helper()
 	r, err := l.Transact(testContext(t), req, decide)
 	if err != nil {
@@ -151,13 +151,13 @@ func mustTransact(t testing.TB, l *eventstore.Log, req domain.Request, decide fu
 	return r
 }
 
-func mustLoad(t testing.TB, l *eventstore.Log, id string) domain.Recorded {
+func mustLoad(t testing.TB, l *eventstore.Log, id string) domain.Result {
 	t.Helper()
 	r, err := l.Load(testContext(t), id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r
+	return domain.Result{Record: r}
 }
 
 func mustEnd(t testing.TB, l *eventstore.Log) uint64 {
@@ -183,22 +183,22 @@ func history(t testing.TB, l *eventstore.Log, id string) []domain.Record {
 }
 
 // sameRecorded says whether two answers are the same.
-func sameRecorded(a, b domain.Recorded) bool {
-	return a.Position == b.Position && string(a.Session.AppendJSON(nil)) == string(b.Session.AppendJSON(nil))
+func sameRecorded(a, b domain.Result) bool {
+	return a.Record.Position == b.Record.Position && string(a.Record.Event.Session.AppendJSON(nil)) == string(b.Record.Event.Session.AppendJSON(nil))
 }
 
 // everything follows the log from a position to its present end.
-func everything(t testing.TB, l *eventstore.Log, after uint64) []domain.Recorded {
+func everything(t testing.TB, l *eventstore.Log, after uint64) []domain.Entry {
 	t.Helper()
 	end := mustEnd(t, l)
-	var all []domain.Recorded
+	var all []domain.Entry
 	if after >= end {
 		return nil
 	}
 	done := errors.New("done")
-	err := l.Follow(testContext(t), after, 100, func(batch []domain.Recorded) error {
+	err := l.Follow(testContext(t), after, 100, func(batch []domain.Entry) error {
 		all = append(all, batch...)
-		if batch[len(batch)-1].Position >= end {
+		if batch[len(batch)-1].Record.Position >= end {
 			return done
 		}
 		return nil
@@ -211,16 +211,16 @@ func everything(t testing.TB, l *eventstore.Log, after uint64) []domain.Recorded
 
 // checkOrder checks that positions rise without a gap, and that each session's
 // versions do.
-func checkOrder(t testing.TB, after uint64, all []domain.Recorded, versions map[string]uint64) {
+func checkOrder(t testing.TB, after uint64, all []domain.Entry, versions map[string]uint64) {
 	t.Helper()
 	for _, r := range all {
-		if r.Position != after+1 {
-			t.Fatalf("position %d came after %d", r.Position, after)
+		if r.Record.Position != after+1 {
+			t.Fatalf("position %d came after %d", r.Record.Position, after)
 		}
-		after = r.Position
-		if v := versions[r.Session.ID]; v != 0 && r.Session.Version != v+1 {
-			t.Fatalf("session %s: version %d came after %d", r.Session.ID, r.Session.Version, v)
+		after = r.Record.Position
+		if v := versions[r.Record.Event.Session.ID]; v != 0 && r.Record.Event.Session.Version != v+1 {
+			t.Fatalf("session %s: version %d came after %d", r.Record.Event.Session.ID, r.Record.Event.Session.Version, v)
 		}
-		versions[r.Session.ID] = r.Session.Version
+		versions[r.Record.Event.Session.ID] = r.Record.Event.Session.Version
 	}
 }

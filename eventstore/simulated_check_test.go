@@ -159,7 +159,7 @@ func (x *examination) recorded(a *attempt, w *written) {
 	switch {
 	case a.err != nil:
 		x.complain("refused, and in the log at %d: %s", w.last().Position, a)
-	case r.Position != w.last().Position || !same(&r.Session, &w.last().Event.Session) || w.at.After(a.returned):
+	case r.Record.Position != w.last().Position || !same(&r.Record.Event.Session, &w.last().Event.Session) || w.at.After(a.returned):
 		x.complain("the log has this write at %d, version %d: %s", w.last().Position, w.last().Event.Session.Version, a)
 	case r.Before != nil && !same(r.Before, &w.before.session):
 		x.complain("was decided on version %d, and says %d: %s", w.before.session.Version, r.Before.Version, a)
@@ -183,7 +183,7 @@ func (x *examination) unwritten(a *attempt) {
 		}
 		x.durable(a, earlier.last().Position)
 		return
-	case a.err == nil && earlier != nil && earlier.last().Request.Digest == a.digest && a.result.Position == earlier.last().Position:
+	case a.err == nil && earlier != nil && earlier.last().Request.Digest == a.digest && a.result.Record.Position == earlier.last().Position:
 		x.world.count("answer: repeated")
 		if a.result.Before == nil {
 			x.complain("does not say on what it was decided: %s", a)
@@ -191,8 +191,8 @@ func (x *examination) unwritten(a *attempt) {
 		x.recorded(a, earlier)
 		return
 	}
-	s := x.stateAt(a.session, a.result.Position)
-	if s == nil || !same(&a.result.Session, &s.session) {
+	s := x.stateAt(a.session, a.result.Record.Position)
+	if s == nil || !same(&a.result.Record.Event.Session, &s.session) {
 		x.complain("the session never was like that: %s", a)
 		return
 	}
@@ -247,8 +247,8 @@ func (x *examination) sequel(a *attempt, later []*attempt) {
 			}
 		}
 		// A node does not fall back behind its own answers.
-		if a.definite() && a.node == b.node && b.state != nil && b.state.position < a.result.Position {
-			x.complain("the same node has answered with %d before: %s", a.result.Position, b)
+		if a.definite() && a.node == b.node && b.state != nil && b.state.position < a.result.Record.Position {
+			x.complain("the same node has answered with %d before: %s", a.result.Record.Position, b)
 		}
 	}
 }
@@ -277,8 +277,11 @@ func (x *examination) readAgain() {
 			}
 			continue
 		}
-		if err != nil || loaded.Position != newest.position || !same(&loaded.Session, &newest.session) {
-			x.complain("load of %s: version %d at %d, %v", id, loaded.Session.Version, loaded.Position, err)
+		switch {
+		case err != nil:
+			x.complain("load of %s: %v", id, err)
+		case loaded.Position != newest.position || !same(&loaded.Event.Session, &newest.session):
+			x.complain("load of %s: version %d at %d", id, loaded.Event.Session.Version, loaded.Position)
 		}
 		version := newest.session.Version
 		for r, err := range log.History(ctx, id) {

@@ -33,7 +33,7 @@ type attempt struct {
 	// nil for a leader that was one. A deposed one does not know what came after it,
 	// and nobody can tell by its answer.
 	told   *deposition
-	result domain.Recorded
+	result domain.Result
 	err    error
 	lost   bool   // its node died first
 	synced uint64 // what was on disk when it returned
@@ -48,7 +48,7 @@ func (a *attempt) definite() bool {
 }
 
 func (a *attempt) String() string {
-	outcome := fmt.Sprintf("version %d at %d", a.result.Session.Version, a.result.Position)
+	outcome := fmt.Sprintf("version %d at %d", a.result.Record.Event.Session.Version, a.result.Record.Position)
 	if a.err != nil {
 		outcome += ", " + a.err.Error()
 	}

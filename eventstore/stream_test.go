@@ -110,7 +110,7 @@ func TestReplaced(t *testing.T) {
 	following := make(chan error, 1)
 	started := make(chan struct{}, 1)
 	go func() {
-		following <- l.Follow(testContext(t), 0, 1, func([]domain.Recorded) error { started <- struct{}{}; return nil })
+		following <- l.Follow(testContext(t), 0, 1, func([]domain.Entry) error { started <- struct{}{}; return nil })
 	}()
 	<-started
 	js, err := jetstream.New(nc)
@@ -135,7 +135,7 @@ func TestReplaced(t *testing.T) {
 // TestEmbeddedKeepsEverything starts again on the same directory.
 func TestEmbeddedKeepsEverything(t *testing.T) {
 	dir := t.TempDir()
-	var want []domain.Recorded
+	var want []domain.Result
 	var identity string
 	for run := range 3 {
 		e := startEmbedded(t, dir)
@@ -215,7 +215,7 @@ func TestLongHistoryWithKey(t *testing.T) {
 		mustTransact(t, l, request(id, "pat"), setRoom(fmt.Sprint(i)))
 	}
 	refuse := func(domain.Session) ([]domain.Event, error) { return nil, fmt.Errorf("decided anew") }
-	if got := mustTransact(t, l, second, refuse); got.Position != 2 || got.Before.Version != 1 {
+	if got := mustTransact(t, l, second, refuse); got.Record.Position != 2 || got.Before.Version != 1 {
 		t.Errorf("the thousandth event is not searched: %+v", got)
 	}
 	mustTransact(t, l, request(id, "pat"), setRoom("one more"))
@@ -225,11 +225,11 @@ func TestLongHistoryWithKey(t *testing.T) {
 	}
 	forgetful := openLog(t, connectEmbedded(t, e)) // it takes the request's word that there is no session
 	for _, l := range []*eventstore.Log{l, forgetful} {
-		if got := mustTransact(t, l, first, create(id, "pat")); got.Position != 1 || got.Before.Exists() {
+		if got := mustTransact(t, l, first, create(id, "pat")); got.Record.Position != 1 || got.Before.Exists() {
 			t.Errorf("the creation is not answered again: %+v", got)
 		}
 	}
-	if got := mustTransact(t, l, request(id, "pat"), setRoom("without a key")); got.Session.Version != 1003 {
+	if got := mustTransact(t, l, request(id, "pat"), setRoom("without a key")); got.Record.Event.Session.Version != 1003 {
 		t.Errorf("%+v", got)
 	}
 }

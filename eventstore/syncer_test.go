@@ -60,7 +60,7 @@ func TestAReaderFromOutsideSyncsBeforeItShows(t *testing.T) {
 	for name, read := range map[string]func() error{
 		"the end": func() error { _, err := outside.End(t.Context()); return err },
 		"a session": func() error {
-			return outside.Session(t.Context(), write(), func([]domain.Recorded) error { return nil })
+			return outside.Session(t.Context(), write(), func([]domain.Entry) error { return nil })
 		},
 	} {
 		write()
@@ -76,7 +76,7 @@ func TestAReaderFromOutsideSyncsBeforeItShows(t *testing.T) {
 	broken = errors.New("the disk is broken")
 	id := write()
 	shown := false
-	if err := outside.Session(t.Context(), id, func([]domain.Recorded) error { shown = true; return nil }); !errors.Is(err, broken) || shown {
+	if err := outside.Session(t.Context(), id, func([]domain.Entry) error { shown = true; return nil }); !errors.Is(err, broken) || shown {
 		t.Errorf("after a sync that failed: shown %v, %v", shown, err)
 	}
 	broken = nil

@@ -37,13 +37,13 @@ type tailReader struct {
 }
 
 type tailEvent struct {
-	*domain.Recorded
+	*domain.Entry
 	last bool // of its write
 }
 
 // size is about how much memory the event takes: its session several times, as its
 // own bytes, in a message with the changes, and decoded.
-func (e tailEvent) size() int { return 512 + 3*len(e.Encoded) }
+func (e tailEvent) size() int { return 512 + 3*len(e.Record.Encoded) }
 
 // open returns a reader of the events that are put from now on.
 func (t *tail) open() *tailReader {
@@ -55,7 +55,7 @@ func (t *tail) open() *tailReader {
 }
 
 // put adds the events of one write, which are in the log and perhaps not yet on disk.
-func (t *tail) put(events []domain.Recorded) {
+func (t *tail) put(events []domain.Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for r := range t.readers {
@@ -63,8 +63,8 @@ func (t *tail) put(events []domain.Recorded) {
 	}
 }
 
-func (r *tailReader) put(events []domain.Recorded) {
-	if events[0].Position < r.next { // its follower was quicker to read it from the log
+func (r *tailReader) put(events []domain.Entry) {
+	if events[0].Record.Position < r.next { // its follower was quicker to read it from the log
 		return
 	}
 	if r.bytes > r.tail.capacity {
@@ -73,7 +73,7 @@ func (r *tailReader) put(events []domain.Recorded) {
 	}
 	for i := range events {
 		e := tailEvent{&events[i], i == len(events)-1}
-		r.events[e.Position] = e
+		r.events[e.Record.Position] = e
 		r.bytes += e.size()
 	}
 	select {
@@ -104,13 +104,13 @@ func (r *tailReader) skip(position uint64) bool {
 }
 
 func (r *tailReader) remove(e tailEvent) {
-	delete(r.events, e.Position)
+	delete(r.events, e.Record.Position)
 	r.bytes -= e.size()
 }
 
 // take removes the next events, without a gap, whole writes and about limit at most,
 // and returns them. gap says that there are later ones behind a gap.
-func (r *tailReader) take(limit int) (taken []domain.Recorded, gap bool) {
+func (r *tailReader) take(limit int) (taken []domain.Entry, gap bool) {
 	r.tail.mu.Lock()
 	defer r.tail.mu.Unlock()
 	for {
@@ -120,7 +120,7 @@ func (r *tailReader) take(limit int) (taken []domain.Recorded, gap bool) {
 		}
 		r.remove(e)
 		r.next++
-		taken = append(taken, *e.Recorded)
+		taken = append(taken, *e.Entry)
 		if e.last && len(taken) >= limit {
 			return taken, false
 		}

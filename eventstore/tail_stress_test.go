@@ -25,23 +25,23 @@ func TestFollowersOfABusyLogMissNothing(t *testing.T) {
 			versions := map[string]uint64{}
 			for ctx.Err() == nil {
 				short, cancel := context.WithTimeout(ctx, time.Duration(1+rand.IntN(3))*time.Second)
-				_ = l.Follow(short, reached[i].Load(), 1+rand.IntN(20), func(b []domain.Recorded) error {
+				_ = l.Follow(short, reached[i].Load(), 1+rand.IntN(20), func(b []domain.Entry) error {
 					checkOrder(t, reached[i].Load(), b, versions)
-					if f := b[0]; f.Session.Room == "" && f.Session.Version != 1 {
-						t.Errorf("starts within a write: version %d", f.Session.Version)
+					if f := b[0]; f.Record.Event.Session.Room == "" && f.Record.Event.Session.Version != 1 {
+						t.Errorf("starts within a write: version %d", f.Record.Event.Session.Version)
 					}
-					if last := b[len(b)-1].Session; last.Room == "" && last.Version != 1 && last.Version < importedEvents {
+					if last := b[len(b)-1].Record.Event.Session; last.Room == "" && last.Version != 1 && last.Version < importedEvents {
 						t.Errorf("ends within a write: version %d", last.Version)
 					}
 					for _, r := range b {
-						if r.Encoded != nil && string(r.Encoded) != string(r.Session.AppendJSON(nil)) {
-							t.Errorf("encoded %s", r.Encoded)
+						if r.Record.Encoded != nil && string(r.Record.Encoded) != string(r.Record.Event.Session.AppendJSON(nil)) {
+							t.Errorf("encoded %s", r.Record.Encoded)
 						}
-						if r.Before != nil && r.Before.Version+1 != r.Session.Version {
-							t.Errorf("before %d of %d", r.Before.Version, r.Session.Version)
+						if r.Before != nil && r.Before.Version+1 != r.Record.Event.Session.Version {
+							t.Errorf("before %d of %d", r.Before.Version, r.Record.Event.Session.Version)
 						}
 					}
-					reached[i].Store(b[len(b)-1].Position)
+					reached[i].Store(b[len(b)-1].Record.Position)
 					if rand.IntN(20) == 0 {
 						time.Sleep(time.Duration(rand.IntN(30)) * time.Millisecond)
 					}

@@ -6,18 +6,18 @@ import (
 	"chatsessions/domain"
 )
 
-func oneWrite(positions ...uint64) []domain.Recorded {
-	var events []domain.Recorded
+func oneWrite(positions ...uint64) []domain.Entry {
+	var events []domain.Entry
 	for _, p := range positions {
-		events = append(events, domain.Recorded{Position: p, Encoded: make([]byte, 100)})
+		events = append(events, domain.Entry{Record: &domain.Record{Position: p, Encoded: make([]byte, 100)}})
 	}
 	return events
 }
 
-func positions(events []domain.Recorded) []uint64 {
+func positions(events []domain.Entry) []uint64 {
 	var all []uint64
 	for _, e := range events {
-		all = append(all, e.Position)
+		all = append(all, e.Record.Position)
 	}
 	return all
 }
@@ -31,10 +31,10 @@ func TestTheTailGivesWholeWritesInOrder(t *testing.T) {
 		t.Errorf("took %v, gap %v", positions(taken), gap)
 	}
 	tail.put(oneWrite(5, 6, 7))
-	if taken, gap := r.take(1); len(taken) != 3 || taken[0].Position != 5 || gap {
+	if taken, gap := r.take(1); len(taken) != 3 || taken[0].Record.Position != 5 || gap {
 		t.Errorf("took %v, gap %v: a write was cut", positions(taken), gap)
 	}
-	if taken, gap := r.take(10); len(taken) != 1 || taken[0].Position != 8 || gap {
+	if taken, gap := r.take(10); len(taken) != 1 || taken[0].Record.Position != 8 || gap {
 		t.Errorf("took %v, gap %v", positions(taken), gap)
 	}
 	if r.bytes != 0 || len(r.events) != 0 {

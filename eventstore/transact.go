@@ -35,7 +35,7 @@ const writePatience = 10 * time.Second
 // domain.ErrHistoryTooLong when it cannot be told whether the key was used,
 // domain.ErrOutcomeUnknown when it may have been, and UnreadableError. They wrap
 // what happened.
-func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Recorded, error) {
+func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Result, error) {
 	ctx, cancel := withPatience(ctx, writePatience)
 	defer cancel()
 	connection := l.Connections()
@@ -49,7 +49,7 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 		l.counters.cacheMisses.Add(1)
 		var err error
 		if current, err = l.newest(ctx, req.SessionID, anyReplica); err != nil {
-			return domain.Recorded{}, err
+			return domain.Result{}, err
 		}
 	}
 	keys := keySearch{log: l, key: req.Key}
@@ -58,7 +58,7 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 	for {
 		answer, err := keys.find(ctx, current)
 		if err != nil {
-			return domain.Recorded{}, err
+			return domain.Result{}, err
 		}
 		var events []domain.Event
 		if answer == nil {
@@ -70,12 +70,12 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 			if !confirmed {
 				latest, failed := l.newest(ctx, req.SessionID, leader)
 				if failed != nil {
-					return domain.Recorded{}, failed
+					return domain.Result{}, failed
 				}
 				if latest.Position < current.Position {
 					// A leader that was replaced, and does not know it yet.
 					if failed := pause.wait(ctx); failed != nil {
-						return domain.Recorded{}, unavailable("session "+req.SessionID, failed)
+						return domain.Result{}, unavailable("session "+req.SessionID, failed)
 					}
 					continue
 				}
@@ -86,25 +86,24 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 				}
 			}
 			if failed := l.Durable(ctx, current.Position); failed != nil {
-				return domain.Recorded{}, unavailable("session "+req.SessionID, failed)
+				return domain.Result{}, unavailable("session "+req.SessionID, failed)
 			}
 			if current.Position > 0 {
 				l.cache.put(current, connection)
 			}
 			if answer == nil {
-				return current.Recorded(), err
+				return domain.Result{Record: current}, err
 			}
 			if answer.Request.Digest != req.Digest {
-				return domain.Recorded{}, domain.ErrKeyReused
+				return domain.Result{}, domain.ErrKeyReused
 			}
-			recorded := answer.Recorded()
-			recorded.Before, err = keys.before(ctx, answer)
+			before, err := keys.before(ctx, answer)
 			l.counters.replays.Add(1)
-			return recorded, err
+			return domain.Result{Record: answer, Before: before}, err
 		}
 		w, err := l.newWrite(req, current, events)
 		if err != nil {
-			return domain.Recorded{}, err
+			return domain.Result{}, err
 		}
 		w.connection = connection
 		recorded, latest, err := w.run(ctx, &pause)
@@ -166,14 +165,14 @@ func (l *Log) newWrite(req domain.Request, after *domain.Record, events []domain
 // log: it returns them recorded. Another writer was quicker, so they never will
 // be: it returns the session's newest event. Otherwise it returns an error that
 // says whether they may have been written.
-func (w *write) run(ctx context.Context, pause *backoff) (domain.Recorded, *domain.Record, error) {
+func (w *write) run(ctx context.Context, pause *backoff) (domain.Result, *domain.Record, error) {
 	e := w.log.options.Embedded
 	if e == nil || len(w.msgs) == 1 {
 		return w.attempt(ctx, pause)
 	}
 	intent, err := e.intend(w.after.Position, w.msgs)
 	if err != nil {
-		return domain.Recorded{}, nil, w.failed(err)
+		return domain.Result{}, nil, w.failed(err)
 	}
 	recorded, latest, err := w.attempt(ctx, pause)
 	switch {
@@ -185,7 +184,7 @@ func (w *write) run(ctx context.Context, pause *backoff) (domain.Recorded, *doma
 	return recorded, latest, err
 }
 
-func (w *write) attempt(ctx context.Context, pause *backoff) (domain.Recorded, *domain.Record, error) {
+func (w *write) attempt(ctx context.Context, pause *backoff) (domain.Result, *domain.Record, error) {
 	for {
 		sequence, outcome, err := w.log.publish(ctx, w.msgs)
 		if outcome == acknowledged {
@@ -195,7 +194,7 @@ func (w *write) attempt(ctx context.Context, pause *backoff) (domain.Recorded, *
 		// A message that was delivered twice is in conflict with itself.
 		w.loose = w.loose || outcome == unknown || outcome == broken || outcome == conflict
 		if outcome == refused || outcome == broken || pause.wait(ctx) != nil {
-			return domain.Recorded{}, nil, w.failed(err)
+			return domain.Result{}, nil, w.failed(err)
 		}
 		if outcome != conflict {
 			continue
@@ -211,17 +210,17 @@ func (w *write) attempt(ctx context.Context, pause *backoff) (domain.Recorded, *
 // resolve finds out what a conflict means: our events are there, by an attempt
 // whose acknowledgement was lost; or others are, and ours never will be; or
 // nothing is new, then it returns the Record that the write is after.
-func (w *write) resolve(ctx context.Context) (domain.Recorded, *domain.Record, error) {
+func (w *write) resolve(ctx context.Context) (domain.Result, *domain.Record, error) {
 	id := w.events[0].Session.ID
 	latest, err := w.log.newest(ctx, id, leader)
 	if errors.Is(err, domain.ErrUnreadable) {
 		return w.resolveBeneath(ctx, err)
 	}
 	if err != nil {
-		return domain.Recorded{}, nil, w.failed(err)
+		return domain.Result{}, nil, w.failed(err)
 	}
 	if latest.Position <= w.after.Position {
-		return domain.Recorded{}, w.after, nil
+		return domain.Result{}, w.after, nil
 	}
 	r := latest
 	for n := 1; r.Position > w.after.Position && r.ID != w.lastID && r.Previous != 0; n++ {
@@ -232,26 +231,26 @@ func (w *write) resolve(ctx context.Context) (domain.Recorded, *domain.Record, e
 			// Ours would be the first event behind the one that it is after.
 			r, err = w.firstAfter(ctx)
 			if errors.Is(err, domain.ErrUnreadable) {
-				return domain.Recorded{}, latest, nil
+				return domain.Result{}, latest, nil
 			}
 			if err == nil {
 				break
 			}
 		}
 		if err != nil {
-			return domain.Recorded{}, nil, w.failed(err)
+			return domain.Result{}, nil, w.failed(err)
 		}
 	}
 	if r.ID == w.lastID {
 		recorded, err := w.recorded(ctx, r.Position)
 		return recorded, nil, err
 	}
-	return domain.Recorded{}, latest, nil
+	return domain.Result{}, latest, nil
 }
 
 // resolveBeneath is resolve where the session's newest message is no event: our events
 // may lie beneath it, and if not, they never will be there.
-func (w *write) resolveBeneath(ctx context.Context, foreign error) (domain.Recorded, *domain.Record, error) {
+func (w *write) resolveBeneath(ctx context.Context, foreign error) (domain.Result, *domain.Record, error) {
 	first, err := w.firstAfter(ctx)
 	switch {
 	case err == nil && first.ID == w.lastID:
@@ -259,9 +258,9 @@ func (w *write) resolveBeneath(ctx context.Context, foreign error) (domain.Recor
 		return recorded, nil, err
 	case err == nil, errors.Is(err, domain.ErrUnreadable):
 		w.loose = false
-		return domain.Recorded{}, nil, fmt.Errorf("append to session %s: %w", w.events[0].Session.ID, foreign)
+		return domain.Result{}, nil, fmt.Errorf("append to session %s: %w", w.events[0].Session.ID, foreign)
 	}
-	return domain.Recorded{}, nil, w.failed(err)
+	return domain.Result{}, nil, w.failed(err)
 }
 
 // firstAfter returns the event of the session that stands where the write's last
@@ -276,30 +275,27 @@ func (w *write) firstAfter(ctx context.Context) (*domain.Record, error) {
 
 // recorded passes the barrier for events that are in the log, the last of them at
 // a sequence.
-func (w *write) recorded(ctx context.Context, sequence uint64) (domain.Recorded, error) {
+func (w *write) recorded(ctx context.Context, sequence uint64) (domain.Result, error) {
 	w.position = sequence
-	states := make([]domain.Recorded, len(w.records))
-	before := w.after
+	entries := make([]domain.Entry, len(w.records))
+	newest := w.after
 	for i, r := range w.records { // the events of a write are adjacent
 		r.Position = sequence - uint64(len(w.records)-1-i)
-		r.Previous = before.Position
-		states[i] = r.Recorded()
-		states[i].Before = &before.Event.Session
-		before = r
+		r.Previous = newest.Position
+		entries[i] = domain.Entry{Record: r, Before: &newest.Event.Session}
+		newest = r
 	}
 	if w.log.tail != nil {
-		w.log.tail.put(states)
+		w.log.tail.put(entries)
 	}
 	if err := w.log.Durable(ctx, sequence); err != nil {
 		w.loose = true
-		return domain.Recorded{}, w.failed(err)
+		return domain.Result{}, w.failed(err)
 	}
-	newest := states[len(states)-1]
-	w.log.cache.put(newest.Record, w.connection)
+	w.log.cache.put(newest, w.connection)
 	w.log.counters.writes.Add(1)
 	w.log.counters.events.Add(uint64(len(w.events)))
-	newest.Before = &w.after.Event.Session
-	return newest, nil
+	return domain.Result{Record: newest, Before: &w.after.Event.Session}, nil
 }
 
 // failed says whether the events may have been written.

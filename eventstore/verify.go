@@ -20,7 +20,7 @@ type VerifyOptions struct {
 	// Settled, where it is set, is told every session, as its newest event or message has
 	// left it, once it was not written for so long that it is forgotten, or when all was
 	// read: one that is written after that is told again.
-	Settled func(ctx context.Context, sessions []domain.Recorded) error
+	Settled func(ctx context.Context, sessions []domain.Entry) error
 	// Progress, where it is set, is told how far the log was read, now and then.
 	Progress func(position, end uint64)
 	// Pace, where it is set, is called before some more events are read, as Pacer.Wait is.
@@ -55,7 +55,7 @@ func (l *Log) Verify(ctx context.Context, o VerifyOptions) (Verified, error) {
 		o.Progress = func(uint64, uint64) {}
 	}
 	if o.Settled == nil {
-		o.Settled = func(context.Context, []domain.Recorded) error { return nil }
+		o.Settled = func(context.Context, []domain.Entry) error { return nil }
 	}
 	if o.Pace == nil {
 		o.Pace = func(context.Context, int) error { return nil }
@@ -76,14 +76,14 @@ func (l *Log) Verify(ctx context.Context, o VerifyOptions) (Verified, error) {
 // Event returns the event at a position. It returns an error that is
 // domain.ErrUnreadable for a message that is none, and domain.ErrUnavailable when there
 // is nothing, or the log cannot be reached in time.
-func (l *Log) Event(ctx context.Context, position uint64) (domain.Recorded, error) {
+func (l *Log) Event(ctx context.Context, position uint64) (*domain.Record, error) {
 	ctx, cancel := withPatience(ctx, readPatience)
 	defer cancel()
 	r, err := l.at(ctx, position)
 	if err != nil {
-		return domain.Recorded{}, err
+		return nil, err
 	}
-	return r.Recorded(), nil
+	return r, nil
 }
 
 // A verification is one call of Verify.
@@ -170,7 +170,7 @@ func send[T any](ctx context.Context, to chan<- T, value T) error {
 
 // An examined is a message of the log, read.
 type examined struct {
-	domain.Recorded
+	domain.Entry
 	batch string   // the atomic write that it is part of, "" for none
 	goes  bool     // that goes on behind it
 	wrong []string // with what the Record does not hold of the envelope
@@ -179,8 +179,8 @@ type examined struct {
 }
 
 func examine(m *storedMsg) examined {
-	e := examined{Recorded: recordedIn(m), batch: batchOf(m), goes: unfinished(m)}
-	if e.Unreadable != nil {
+	e := examined{Entry: entryIn(m), batch: batchOf(m), goes: unfinished(m)}
+	if e.Err != nil {
 		return e
 	}
 	if previous, err := headerValue(m.header, headerPrevious); err == nil && previous != "" {
@@ -195,8 +195,8 @@ func examine(m *storedMsg) examined {
 			e.wrong = append(e.wrong, fmt.Sprintf("%s is %q, not %q", header.name, got, header.want))
 		}
 	}
-	if id, err := uuid.Parse(e.EventID); err != nil || id.Version() != 7 {
-		e.wrong = append(e.wrong, fmt.Sprintf("%s is %q, not a UUIDv7", headerID, e.EventID))
+	if id, err := uuid.Parse(e.Record.ID); err != nil || id.Version() != 7 {
+		e.wrong = append(e.wrong, fmt.Sprintf("%s is %q, not a UUIDv7", headerID, e.Record.ID))
 	}
 	return e
 }
@@ -217,21 +217,21 @@ func (v *verification) check(ctx context.Context, events []examined) error {
 		if err := v.sequel(e); err != nil {
 			return err
 		}
-		id := e.Session.ID
+		id := e.Record.Event.Session.ID
 		known := v.newest.get(id)
 		if known == nil {
 			known = &lastState{}
 		}
-		if e.Unreadable != nil {
-			cause := e.Unreadable
+		if e.Err != nil {
+			cause := e.Err
 			var unreadable *UnreadableError
 			if errors.As(cause, &unreadable) {
 				cause = unreadable.Err
 			}
-			if err := v.found(domain.Defect{Kind: domain.DefectUnreadable, SessionID: id, Position: e.Position, Detail: cause.Error()}); err != nil {
+			if err := v.found(domain.Defect{Kind: domain.DefectUnreadable, SessionID: id, Position: e.Record.Position, Detail: cause.Error()}); err != nil {
 				return err
 			}
-			known.unreadable, known.between = e.Position, known.between+1
+			known.unreadable, known.between = e.Record.Position, known.between+1
 			if err := v.keep(ctx, id, known); err != nil {
 				return err
 			}
@@ -246,8 +246,8 @@ func (v *verification) check(ctx context.Context, events []examined) error {
 
 // sequel checks that nothing is missing between the message before and this one.
 func (v *verification) sequel(e *examined) error {
-	if e.Position > v.read+1 {
-		if err := v.missing(v.read+1, e.Position-1); err != nil {
+	if e.Record.Position > v.read+1 {
+		if err := v.missing(v.read+1, e.Record.Position-1); err != nil {
 			return err
 		}
 	}
@@ -256,8 +256,8 @@ func (v *verification) sequel(e *examined) error {
 			return err
 		}
 	}
-	e.stray = e.joins && (e.batch == "" || e.batch != v.batch || e.Position != v.read+1)
-	v.read, v.batch = e.Position, ""
+	e.stray = e.joins && (e.batch == "" || e.batch != v.batch || e.Record.Position != v.read+1)
+	v.read, v.batch = e.Record.Position, ""
 	if e.goes {
 		v.batch = e.batch
 	}
@@ -309,7 +309,7 @@ func (v *verification) event(ctx context.Context, e *examined, known *lastState,
 	r := e.Record
 	v.done.Events++
 	for _, wrong := range e.wrong {
-		if err := v.found(domain.Defect{Kind: domain.DefectEnvelope, SessionID: e.Session.ID, Position: e.Position, Detail: wrong}); err != nil {
+		if err := v.found(domain.Defect{Kind: domain.DefectEnvelope, SessionID: e.Record.Event.Session.ID, Position: e.Record.Position, Detail: wrong}); err != nil {
 			return err
 		}
 	}
@@ -319,7 +319,7 @@ func (v *verification) event(ctx context.Context, e *examined, known *lastState,
 	}
 	if chain == nil && e.stray {
 		chain = &domain.Defect{
-			Kind: domain.DefectPrevious, SessionID: e.Session.ID, Position: e.Position,
+			Kind: domain.DefectPrevious, SessionID: e.Record.Event.Session.ID, Position: e.Record.Position,
 			Detail: fmt.Sprintf("%s is %d, and the message before is not part of the same atomic write", headerPrevious, previousInBatch),
 		}
 	}
@@ -375,9 +375,9 @@ func (v *verification) settle(ctx context.Context, states map[string]*lastState)
 	if len(states) == 0 {
 		return nil
 	}
-	settled := make([]domain.Recorded, 0, len(states))
+	settled := make([]domain.Entry, 0, len(states))
 	for id, s := range states {
-		settled = append(settled, s.recorded(id))
+		settled = append(settled, s.entry(id))
 	}
 	return v.Settled(ctx, settled)
 }

@@ -72,12 +72,12 @@ func (s *lastState) size(id string) int {
 	return n
 }
 
-// recorded is the session as a state has it.
-func (s *lastState) recorded(id string) domain.Recorded {
+// entry is the session as a state has it.
+func (s *lastState) entry(id string) domain.Entry {
 	if s.unreadable > s.position {
-		return domain.Recorded{Session: domain.Session{ID: id}, Position: s.unreadable, Unreadable: errNoEvent}
+		return domain.Entry{Record: &domain.Record{Event: domain.Event{Session: domain.Session{ID: id}}, Position: s.unreadable}, Err: errNoEvent}
 	}
-	return domain.Recorded{Session: *s.session, Position: s.position}
+	return domain.Entry{Record: &domain.Record{Event: domain.Event{Session: *s.session}, Position: s.position}}
 }
 
 // claims remembers which events have been named as the one before, and which sessions

@@ -44,7 +44,7 @@ func TestAHistoryOfMuchDataIsNotHeld(t *testing.T) {
 			t.Errorf("with %d bytes %d events are held, %v", c.bytes, len(walked), err)
 		}
 		var read uint64
-		err = l.Session(t.Context(), id, func(batch []domain.Recorded) error { read += uint64(len(batch)); return nil })
+		err = l.Session(t.Context(), id, func(batch []domain.Entry) error { read += uint64(len(batch)); return nil })
 		if err != nil || read != newest.Event.Session.Version {
 			t.Errorf("with %d bytes %d events are read, %v", c.bytes, read, err)
 		}

@@ -41,8 +41,7 @@ func (s *Server) getAt(c *fiber.Ctx, at int64, condition conditions, names selec
 		if answered, err := condition.answer(c, session.Version, etag(session.Version)); answered || err != nil {
 			return err
 		}
-		recorded := r.Recorded()
-		return sendSession(c, names.project(recorded.JSON()), session.Version)
+		return sendSession(c, names.project(r.JSON()), session.Version)
 	}
 	return newProblem(fiber.StatusNotFound, "at %s there was no such session yet: its first event was recorded at %s",
 		timestamp(at), timestamp(recordedAt))

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 )
 
 // A cursor is base64url of: a byte that says how the query is kept, createdAt
@@ -24,7 +25,7 @@ const (
 	maxCursorQuery = 192        // bytes of a query that is kept in the cursor
 )
 
-func (s *Server) cursor(ctx context.Context, account, query string, after domain.Place) (string, error) {
+func (s *Server) cursor(ctx context.Context, account, query string, after query.Place) (string, error) {
 	kind := byte(cursorWithQuery)
 	if len(query) > maxCursorQuery {
 		digest, err := s.Reads.SaveQuery(ctx, account, query)
@@ -46,7 +47,7 @@ func (s *Server) cursor(ctx context.Context, account, query string, after domain
 
 // openCursor returns the query that a cursor stands for, and the place to go on
 // after.
-func (s *Server) openCursor(ctx context.Context, account, cursor string) (query string, after domain.Place, err error) {
+func (s *Server) openCursor(ctx context.Context, account, cursor string) (text string, after query.Place, err error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
 	if err != nil || len(raw) < cursorPlace {
 		return "", after, badCursor()
@@ -55,19 +56,19 @@ func (s *Server) openCursor(ctx context.Context, account, cursor string) (query 
 	if createdAt > math.MaxInt64 {
 		return "", after, badCursor()
 	}
-	after = domain.Place{CreatedAt: int64(createdAt), ID: uuid.UUID(raw[9:cursorPlace]).String()}
-	query = string(raw[cursorPlace:])
+	after = query.Place{CreatedAt: int64(createdAt), ID: uuid.UUID(raw[9:cursorPlace]).String()}
+	text = string(raw[cursorPlace:])
 	switch raw[0] {
 	case cursorWithQuery:
-		return query, after, nil
+		return text, after, nil
 	case cursorWithDigest:
 		ctx, cancel := context.WithTimeout(ctx, readDeadline)
 		defer cancel()
-		query, err = s.Reads.LoadQuery(ctx, account, query)
+		text, err = s.Reads.LoadQuery(ctx, account, text)
 		if errors.Is(err, domain.ErrNotFound) {
 			return "", after, badRequest("$cursor is too old: its query is not kept any more, or was another account's; begin again with the first page")
 		}
-		return query, after, err
+		return text, after, err
 	}
 	return "", after, badCursor()
 }

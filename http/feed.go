@@ -23,9 +23,9 @@ type FeedLog interface {
 	// about limit events, those that are there and then the new ones, until ctx ends,
 	// handle fails, or the log cannot be followed any more. It makes good for lost
 	// connections by itself.
-	Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Recorded) error) error
+	Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Entry) error) error
 	// Read is Follow up to a position, which has to be in the log.
-	Read(ctx context.Context, after, upTo uint64, limit int, handle func([]domain.Recorded) error) error
+	Read(ctx context.Context, after, upTo uint64, limit int, handle func([]domain.Entry) error) error
 	// History returns the events of a session, the newest first.
 	History(ctx context.Context, id string) iter.Seq2[domain.Record, error]
 	// Durable returns when the events up to a position are on disk. Nothing is shown

@@ -28,23 +28,23 @@ type feedEvent struct {
 }
 
 // newFeedBatch makes a batch of events.
-func newFeedBatch(recorded []domain.Recorded) *feedBatch {
+func newFeedBatch(entries []domain.Entry) *feedBatch {
 	b := &feedBatch{}
-	for i := range recorded {
-		b.add(&recorded[i], func(*feedEvent) bool { return true })
+	for i := range entries {
+		b.add(&entries[i], func(*feedEvent) bool { return true })
 	}
 	return b
 }
 
 // add appends an event, unless it is not to be kept.
-func (b *feedBatch) add(r *domain.Recorded, keep func(*feedEvent) bool) {
-	b.last = r.Position
-	e := feedEvent{position: r.Position, session: domain.Session{ID: r.Session.ID}, start: len(b.bytes)}
-	if r.Unreadable != nil {
+func (b *feedBatch) add(r *domain.Entry, keep func(*feedEvent) bool) {
+	b.last = r.Record.Position
+	e := feedEvent{position: r.Record.Position, session: domain.Session{ID: r.Record.Event.Session.ID}, start: len(b.bytes)}
+	if r.Err != nil {
 		e.unreadable = true
 	} else {
 		e.typ, e.actor = r.Record.Event.Type, r.Record.Request.Actor
-		e.session.CreatedBy, e.session.Participants = r.Session.CreatedBy, r.Session.Participants
+		e.session.CreatedBy, e.session.Participants = r.Record.Event.Session.CreatedBy, r.Record.Event.Session.Participants
 	}
 	if !keep(&e) {
 		return
@@ -69,12 +69,12 @@ func (b *feedBatch) wantedBy(r *feedReader) []int {
 }
 
 // appendEvent writes an event of the log as a server-sent event.
-func appendEvent(b []byte, r *domain.Recorded) []byte {
-	if r.Unreadable != nil {
-		p := unavailable(r.Unreadable, "what the log has at position %d, of session %s, cannot be read as an event", r.Position, r.Session.ID)
-		return appendProblem(b, "unreadable", r.Position, p)
+func appendEvent(b []byte, r *domain.Entry) []byte {
+	if r.Err != nil {
+		p := unavailable(r.Err, "what the log has at position %d, of session %s, cannot be read as an event", r.Record.Position, r.Record.Event.Session.ID)
+		return appendProblem(b, "unreadable", r.Record.Position, p)
 	}
-	b = append(appendID(b, r.Position), "event: "...)
+	b = append(appendID(b, r.Record.Position), "event: "...)
 	b = append(b, oneLine.Replace(string(r.Record.Event.Type))...)
 	b = append(b, "\ndata: "...)
 	start := len(b)

@@ -186,7 +186,7 @@ func (h *hub) begin(after uint64) *reading {
 }
 
 // publish shows new events to the readers that wait for them.
-func (g *reading) publish(events []domain.Recorded) error {
+func (g *reading) publish(events []domain.Entry) error {
 	b := newFeedBatch(events)
 	if err := g.hub.log.Durable(g.ctx, b.last); err != nil {
 		return err

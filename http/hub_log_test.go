@@ -20,7 +20,7 @@ import (
 type scriptedLog struct {
 	mu     sync.Mutex
 	more   *sync.Cond
-	events []domain.Recorded
+	events []domain.Entry
 	lost   error         // Follow returns it
 	gate   chan struct{} // where it is set, Durable waits for its end
 
@@ -41,7 +41,7 @@ func (l *scriptedLog) append(id, actor string, participants ...string) uint64 {
 	defer l.mu.Unlock()
 	position, version := uint64(len(l.events)+1), uint64(1)
 	for i := range l.events {
-		if l.events[i].Session.ID == id {
+		if l.events[i].Record.Event.Session.ID == id {
 			version++
 		}
 	}
@@ -54,7 +54,7 @@ func (l *scriptedLog) append(id, actor string, participants ...string) uint64 {
 		Position: position, ID: fmt.Sprint("event-", position), Time: time.UnixMilli(int64(position)),
 		Event: domain.Event{Type: typ, Changes: []byte(`{}`), Session: s}, Request: domain.Request{SessionID: id, Actor: actor},
 	}
-	l.events = append(l.events, r.Recorded())
+	l.events = append(l.events, domain.Entry{Record: r})
 	l.more.Broadcast()
 	return position
 }
@@ -63,9 +63,7 @@ func (l *scriptedLog) append(id, actor string, participants ...string) uint64 {
 func (l *scriptedLog) park(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.events = append(l.events, domain.Recorded{
-		Session: domain.Session{ID: id}, Position: uint64(len(l.events) + 1), Unreadable: errors.New("not an event"),
-	})
+	l.events = append(l.events, domain.Entry{Record: &domain.Record{Event: domain.Event{Session: domain.Session{ID: id}}, Position: uint64(len(l.events) + 1)}, Err: errors.New("not an event")})
 	l.more.Broadcast()
 }
 
@@ -77,7 +75,7 @@ func (l *scriptedLog) lose(err error) {
 	l.more.Broadcast()
 }
 
-func (l *scriptedLog) snapshot() []domain.Recorded {
+func (l *scriptedLog) snapshot() []domain.Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.events)
@@ -104,12 +102,12 @@ func (l *scriptedLog) Durable(ctx context.Context, _ uint64) error {
 	}
 }
 
-func (l *scriptedLog) Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Recorded) error) error {
+func (l *scriptedLog) Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Entry) error) error {
 	l.follows.Add(1)
 	return l.follow(ctx, after, limit, handle)
 }
 
-func (l *scriptedLog) follow(ctx context.Context, after uint64, limit int, handle func([]domain.Recorded) error) error {
+func (l *scriptedLog) follow(ctx context.Context, after uint64, limit int, handle func([]domain.Entry) error) error {
 	defer l.broadcastWhenEnded(ctx)()
 	for {
 		l.mu.Lock()
@@ -141,13 +139,13 @@ func (l *scriptedLog) broadcastWhenEnded(ctx context.Context) (stop func() bool)
 	})
 }
 
-func (l *scriptedLog) Read(ctx context.Context, after, upTo uint64, limit int, handle func([]domain.Recorded) error) error {
+func (l *scriptedLog) Read(ctx context.Context, after, upTo uint64, limit int, handle func([]domain.Entry) error) error {
 	l.reads.Add(1)
 	l.enter(ctx)
 	defer l.leave()
 	done := errors.New("done")
-	err := l.follow(ctx, after, limit, func(batch []domain.Recorded) error {
-		for len(batch) > 0 && batch[len(batch)-1].Position > upTo {
+	err := l.follow(ctx, after, limit, func(batch []domain.Entry) error {
+		for len(batch) > 0 && batch[len(batch)-1].Record.Position > upTo {
 			batch = batch[:len(batch)-1]
 		}
 		if len(batch) > 0 {
@@ -155,7 +153,7 @@ func (l *scriptedLog) Read(ctx context.Context, after, upTo uint64, limit int, h
 				return err
 			}
 		}
-		if len(batch) == 0 || batch[len(batch)-1].Position == upTo {
+		if len(batch) == 0 || batch[len(batch)-1].Record.Position == upTo {
 			return done
 		}
 		return nil
@@ -189,11 +187,11 @@ func (l *scriptedLog) History(_ context.Context, id string) iter.Seq2[domain.Rec
 		l.histories.Add(1)
 		none := true
 		for _, r := range slices.Backward(l.snapshot()) {
-			if r.Session.ID != id {
+			if r.Record.Event.Session.ID != id {
 				continue
 			}
 			none = false
-			if r.Unreadable != nil {
+			if r.Err != nil {
 				yield(domain.Record{}, domain.ErrUnreadable)
 				return
 			}

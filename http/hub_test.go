@@ -94,23 +94,23 @@ func account(uid string) domain.Caller { return domain.Caller{Account: uid, Role
 // expected is what a caller gets after a position, by the rules as docs/api.md has them.
 // What is of sessions that he lost sight of later he may lack: a reader that is behind
 // does not get it.
-func expected(events []domain.Recorded, caller domain.Caller, after uint64, query string) (want []uint64, mayLack map[uint64]bool) {
+func expected(events []domain.Entry, caller domain.Caller, after uint64, query string) (want []uint64, mayLack map[uint64]bool) {
 	lost := map[string]bool{}
 	mayLack = map[uint64]bool{}
 	for i := range slices.Backward(events) {
-		s := &events[i].Session
+		s := &events[i].Record.Event.Session
 		lost[s.ID] = lost[s.ID] || !caller.MaySee(s)
-		mayLack[events[i].Position] = lost[s.ID]
+		mayLack[events[i].Record.Position] = lost[s.ID]
 	}
 	for i := range events {
-		s, actor := &events[i].Session, events[i].Record.Request.Actor
+		s, actor := &events[i].Record.Event.Session, events[i].Record.Request.Actor
 		name, value, _ := strings.Cut(query, "=")
 		asked := query == "" ||
 			name == "session" && s.ID == value ||
 			name == "account" && (actor == value || s.CreatedBy == value || slices.Contains(s.Participants, value)) ||
 			name == "type" && string(events[i].Record.Event.Type) == value
-		if asked && events[i].Position > after && caller.MaySee(s) {
-			want = append(want, events[i].Position)
+		if asked && events[i].Record.Position > after && caller.MaySee(s) {
+			want = append(want, events[i].Record.Position)
 		}
 	}
 	return want, mayLack

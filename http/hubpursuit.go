@@ -227,7 +227,7 @@ func (p *pursuit) readStep(upTo uint64) (*feedBatch, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, p.hub.heartbeat) // while the log is silent, somebody else may try
 	defer cancel()
 	b, looked, enough := &feedBatch{}, 0, errors.New("enough was read")
-	err := p.hub.log.Read(ctx, p.r.after, upTo, p.hub.batch, func(events []domain.Recorded) error {
+	err := p.hub.log.Read(ctx, p.r.after, upTo, p.hub.batch, func(events []domain.Entry) error {
 		for i := range events {
 			b.add(&events[i], p.r.gets)
 			if looked++; len(b.bytes) >= p.hub.stepBytes || looked >= p.hub.stepEvents {
@@ -283,8 +283,7 @@ func (p *pursuit) sessionEvents(upTo uint64) (b *feedBatch, ok bool) {
 				break
 			}
 			one := &feedBatch{}
-			recorded := record.Recorded()
-			if one.add(&recorded, p.r.gets); len(one.events) > 0 {
+			if one.add(&domain.Entry{Record: &record}, p.r.gets); len(one.events) > 0 {
 				oldest.put(one)
 			}
 		}

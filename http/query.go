@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 )
 
 // Limits of a list.
@@ -20,7 +21,7 @@ const (
 
 // A listQuery is the query of a list, in the Feathers syntax.
 type listQuery struct {
-	domain.Query
+	query.Query
 	names selection
 	text  string         // as the client wrote it; a cursor takes it along
 	in    map[string]int // the filter that collects a field's $in
@@ -106,7 +107,7 @@ func parsePath(key string) ([]string, bool) {
 }
 
 func parseListQuery(text string, params []param) (listQuery, error) {
-	q := listQuery{Query: domain.Everything(defaultLimit), text: text, in: map[string]int{}}
+	q := listQuery{Query: query.Everything(defaultLimit), text: text, in: map[string]int{}}
 	once := map[string]bool{}
 	for _, p := range params {
 		repeatable := len(p.path) == 2 && p.path[1] == "$in" || p.path[0] == "$select"
@@ -215,7 +216,7 @@ func (q *listQuery) filter(p param) error {
 		if strings.HasSuffix(p.key, "]") {
 			return badRequest("%s: several values are given as %s[$in][]=…", p.key, field)
 		}
-		q.Filters = append(q.Filters, domain.Filter{Field: field, Values: []string{p.value}})
+		q.Filters = append(q.Filters, query.Filter{Field: field, Values: []string{p.value}})
 		return nil
 	}
 	if len(p.path) > 2 || p.path[1] != "$in" {
@@ -225,7 +226,7 @@ func (q *listQuery) filter(p param) error {
 	if !begun {
 		i = len(q.Filters)
 		q.in[field] = i
-		q.Filters = append(q.Filters, domain.Filter{Field: field})
+		q.Filters = append(q.Filters, query.Filter{Field: field})
 	}
 	if f := &q.Filters[i]; !slices.Contains(f.Values, p.value) {
 		f.Values = append(f.Values, p.value)

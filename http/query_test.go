@@ -6,39 +6,39 @@ import (
 	"strings"
 	"testing"
 
-	"chatsessions/domain"
+	"chatsessions/domain/query"
 )
 
 func TestQueries(t *testing.T) {
-	base := domain.Everything(50)
-	with := func(change func(*domain.Query)) domain.Query {
+	base := query.Everything(50)
+	with := func(change func(*query.Query)) query.Query {
 		q := base
 		change(&q)
 		return q
 	}
-	for text, want := range map[string]domain.Query{
+	for text, want := range map[string]query.Query{
 		"":                             base,
 		"&&":                           base,
-		"$limit=10":                    with(func(q *domain.Query) { q.Limit = 10 }),
-		"$limit=%2310":                 with(func(q *domain.Query) { q.Limit = 10 }),
-		"$limit=#10":                   with(func(q *domain.Query) { q.Limit = 10 }),
-		"%24limit=0":                   with(func(q *domain.Query) { q.Limit = 0 }),
-		"$limit=1e40":                  with(func(q *domain.Query) { q.Limit = 1000 }),
-		"$limit=5000":                  with(func(q *domain.Query) { q.Limit = 1000 }),
-		"$limit=1e1&$skip=%235":        with(func(q *domain.Query) { q.Limit, q.Skip = 10, 5 }),
-		"$sort[createdAt]=1":           with(func(q *domain.Query) { q.Ascending = true }),
+		"$limit=10":                    with(func(q *query.Query) { q.Limit = 10 }),
+		"$limit=%2310":                 with(func(q *query.Query) { q.Limit = 10 }),
+		"$limit=#10":                   with(func(q *query.Query) { q.Limit = 10 }),
+		"%24limit=0":                   with(func(q *query.Query) { q.Limit = 0 }),
+		"$limit=1e40":                  with(func(q *query.Query) { q.Limit = 1000 }),
+		"$limit=5000":                  with(func(q *query.Query) { q.Limit = 1000 }),
+		"$limit=1e1&$skip=%235":        with(func(q *query.Query) { q.Limit, q.Skip = 10, 5 }),
+		"$sort[createdAt]=1":           with(func(q *query.Query) { q.Ascending = true }),
 		"%24sort%5BcreatedAt%5D=%23-1": base,
-		"room=%2310":                   with(func(q *domain.Query) { q.Filters = []domain.Filter{{Field: "room", Values: []string{"#10"}}} }),
-		"room=a+b%2Bc":                 with(func(q *domain.Query) { q.Filters = []domain.Filter{{Field: "room", Values: []string{"a b+c"}}} }),
-		"state[$in][]=created&state[$in][]=started": with(func(q *domain.Query) {
-			q.Filters = []domain.Filter{{Field: "state", Values: []string{"created", "started"}}}
+		"room=%2310":                   with(func(q *query.Query) { q.Filters = []query.Filter{{Field: "room", Values: []string{"#10"}}} }),
+		"room=a+b%2Bc":                 with(func(q *query.Query) { q.Filters = []query.Filter{{Field: "room", Values: []string{"a b+c"}}} }),
+		"state[$in][]=created&state[$in][]=started": with(func(q *query.Query) {
+			q.Filters = []query.Filter{{Field: "state", Values: []string{"created", "started"}}}
 		}),
-		"state[$in][0]=created&room=x&state[$in][1]=started": with(func(q *domain.Query) {
-			q.Filters = []domain.Filter{{Field: "state", Values: []string{"created", "started"}}, {Field: "room", Values: []string{"x"}}}
+		"state[$in][0]=created&room=x&state[$in][1]=started": with(func(q *query.Query) {
+			q.Filters = []query.Filter{{Field: "state", Values: []string{"created", "started"}}, {Field: "room", Values: []string{"x"}}}
 		}),
-		"participants[$in]=a":                   with(func(q *domain.Query) { q.Filters = []domain.Filter{{Field: "participants", Values: []string{"a"}}} }),
-		"createdAt[$gt]=5&createdAt[$lte]=%239": with(func(q *domain.Query) { q.MinCreatedAt, q.MaxCreatedAt = 6, 9 }),
-		"createdAt[$gte]=5&createdAt[$lt]=9":    with(func(q *domain.Query) { q.MinCreatedAt, q.MaxCreatedAt = 5, 8 }),
+		"participants[$in]=a":                   with(func(q *query.Query) { q.Filters = []query.Filter{{Field: "participants", Values: []string{"a"}}} }),
+		"createdAt[$gt]=5&createdAt[$lte]=%239": with(func(q *query.Query) { q.MinCreatedAt, q.MaxCreatedAt = 6, 9 }),
+		"createdAt[$gte]=5&createdAt[$lt]=9":    with(func(q *query.Query) { q.MinCreatedAt, q.MaxCreatedAt = 5, 8 }),
 	} {
 		params, err := parseParams(text)
 		if err != nil {

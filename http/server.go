@@ -20,6 +20,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 )
 
 // A Log is where commands leave their events.
@@ -29,9 +30,9 @@ type Log interface {
 	// again. It returns the session after the newest event, and where there is
 	// nothing to append the session as it is, together with decide's error. A
 	// request whose key is in the log already gets the first answer again.
-	Transact(ctx context.Context, r domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Recorded, error)
+	Transact(ctx context.Context, r domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Result, error)
 	// Load returns the newest state of a session, never an older one.
-	Load(ctx context.Context, id string) (domain.Recorded, error)
+	Load(ctx context.Context, id string) (*domain.Record, error)
 	// History gives the events of a session, the newest first, which is never older than
 	// an answered write. An error ends it; one about an event that cannot be read tells
 	// its EventPosition.
@@ -44,8 +45,8 @@ type Log interface {
 // answer that may be older than a write which was answered.
 type ReadModel interface {
 	// Get returns a session, and whether the account may see it; "" may see all.
-	Get(ctx context.Context, id, account string) (domain.Document, error)
-	List(ctx context.Context, q domain.Query) (domain.Page, error)
+	Get(ctx context.Context, id, account string) (query.Document, error)
+	List(ctx context.Context, q query.Query) (query.Page, error)
 	// WaitFor returns when the read model has reached the position, and an error when
 	// it has not at most so much later.
 	WaitFor(ctx context.Context, position uint64, atMost time.Duration) error

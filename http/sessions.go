@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 )
 
 // create is POST /chat-sessions.
@@ -24,7 +25,7 @@ func (s *Server) create(c *fiber.Ctx) error {
 	values, reader := readCreate(w.members, w.caller)
 	id := w.key.sessionID()
 	w.creates = true
-	recorded, err := s.transact(c, w, id, func(current domain.Session) domain.Command {
+	result, err := s.transact(c, w, id, func(current domain.Session) domain.Command {
 		return domain.Create{ID: id, By: w.caller, Now: s.Now().UnixMilli(), Values: values, Problems: w.problems(reader, &current)}
 	})
 	if err != nil {
@@ -32,7 +33,7 @@ func (s *Server) create(c *fiber.Ctx) error {
 	}
 	c.Location("/chat-sessions/" + id)
 	w.answerPreferences(c, reader.unknown)
-	return sendSession(c, w.names.project(recorded.JSON()), recorded.Session.Version)
+	return sendSession(c, w.names.project(result.Record.JSON()), result.Record.Event.Session.Version)
 }
 
 // change is PATCH /chat-sessions/:id.
@@ -51,7 +52,7 @@ func (s *Server) change(c *fiber.Ctx) error {
 	}
 	command, reader := readChange(w.members)
 	command.By, command.Condition = w.caller, condition.allow
-	recorded, err := s.transact(c, w, id, func(current domain.Session) domain.Command {
+	result, err := s.transact(c, w, id, func(current domain.Session) domain.Command {
 		command.Now = s.Now().UnixMilli()
 		command.Problems = w.problems(reader, &current)
 		return command
@@ -59,12 +60,12 @@ func (s *Server) change(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	decidedOn := recorded.Before
+	decidedOn := result.Before
 	if decidedOn == nil { // nothing was changed
-		decidedOn = &recorded.Session
+		decidedOn = &result.Record.Event.Session
 	}
 	w.answerPreferences(c, reader.ignored(decidedOn))
-	return sendSession(c, w.names.project(recorded.JSON()), recorded.Session.Version)
+	return sendSession(c, w.names.project(result.Record.JSON()), result.Record.Event.Session.Version)
 }
 
 // get is GET /chat-sessions/:id.
@@ -104,7 +105,7 @@ func (s *Server) get(c *fiber.Ctx) error {
 // load gets a session from the read model, or from the log where the read model
 // cannot be trusted now, or does not have it: that there is none, only the log
 // can say.
-func (s *Server) load(c *fiber.Ctx, id string) (domain.Document, error) {
+func (s *Server) load(c *fiber.Ctx, id string) (query.Document, error) {
 	caller := callerOf(c)
 	account := caller.Account
 	if caller.SeesAll() {
@@ -118,20 +119,20 @@ func (s *Server) load(c *fiber.Ctx, id string) (domain.Document, error) {
 	}
 	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
 	defer cancel()
-	recorded, err := s.Log.Load(ctx, id)
+	newest, err := s.Log.Load(ctx, id)
 	if err != nil {
-		return domain.Document{}, err
+		return query.Document{}, err
 	}
 	// What this client sees, the next one that asks another node must see too.
-	if err := s.Reads.Settle(ctx, recorded.Position); err != nil {
-		return domain.Document{}, err
+	if err := s.Reads.Settle(ctx, newest.Position); err != nil {
+		return query.Document{}, err
 	}
-	s.Reads.Observe(recorded.Position)
+	s.Reads.Observe(newest.Position)
 	c.Set(headerSource, "log")
-	return domain.Document{
-		JSON:    string(recorded.JSON()),
-		Version: recorded.Session.Version,
-		Visible: caller.MaySee(&recorded.Session),
+	return query.Document{
+		JSON:    string(newest.JSON()),
+		Version: newest.Event.Session.Version,
+		Visible: caller.MaySee(&newest.Event.Session),
 	}, nil
 }
 
@@ -271,7 +272,7 @@ func headerList(names []string) string {
 }
 
 // transact carries a command out and waits until the read model shows it.
-func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.Session) domain.Command) (domain.Recorded, error) {
+func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.Session) domain.Command) (domain.Result, error) {
 	ctx, cancel := context.WithTimeout(clientContext(c), writeDeadline)
 	defer cancel()
 	request := domain.Request{
@@ -283,7 +284,7 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.
 		Key:           w.key.String(),
 		Digest:        w.key.digest(w.body),
 	}
-	recorded, err := s.Log.Transact(ctx, request, func(current domain.Session) ([]domain.Event, error) {
+	result, err := s.Log.Transact(ctx, request, func(current domain.Session) ([]domain.Event, error) {
 		return domain.Decide(current, command(current))
 	})
 	switch {
@@ -292,21 +293,24 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.
 		if w.key.given {
 			next = "send the same request with the same Idempotency-Key again"
 		}
-		return recorded, unwritten(unavailable(err, "the log did not say whether the change was written; %s", next), true)
+		return result, unwritten(unavailable(err, "the log did not say whether the change was written; %s", next), true)
 	case errors.Is(err, domain.ErrHistoryTooLong):
-		return recorded, unwritten(unavailable(err,
+		return result, unwritten(unavailable(err,
 			"the session has too many events to tell whether this Idempotency-Key was used; without one, and with If-Match, the request will do").
 			with(fiber.HeaderRetryAfter, "3600"), true)
 	case errors.Is(err, domain.ErrUnreadable):
 		// With a key, it may have been written by an earlier request.
-		return recorded, unwritten(unreadable(err), w.key.given)
+		return result, unwritten(unreadable(err), w.key.given)
 	case errors.Is(err, domain.ErrUnavailable):
-		return recorded, unwritten(unavailable(err, "the log cannot be reached now; the change was not written, try again"), false)
+		return result, unwritten(unavailable(err, "the log cannot be reached now; the change was not written, try again"), false)
 	}
-	if gone := s.showPosition(c, recorded.Position, err == nil); gone != nil {
-		return recorded, gone
+	if result.Record == nil { // nothing of the session is shown
+		return result, err
 	}
-	return recorded, err
+	if gone := s.showPosition(c, result.Record.Position, err == nil); gone != nil {
+		return result, gone
+	}
+	return result, err
 }
 
 func unwritten(p *problem, maybe bool) *problem {

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 )
 
 // While Redis is flushed and projectors come and go, two nodes answer what was
@@ -63,7 +64,7 @@ func TestWhateverHappensToRedisNothingOlderIsAnswered(t *testing.T) {
 			})
 			running.Go(func() {
 				for ctx.Err() == nil {
-					page, err := node.List(ctx, domain.Everything(1000))
+					page, err := node.List(ctx, query.Everything(1000))
 					if err == nil && len(page.Documents) != sessions || err != nil && !errors.Is(err, domain.ErrUnavailable) {
 						t.Errorf("a list of %d sessions, %v", len(page.Documents), err)
 						return

@@ -80,7 +80,7 @@ func numberOf(id string) int {
 
 // valueOf is a session's document, as an event at a position left it.
 func valueOf(s domain.Session, position uint64) []byte {
-	d, err := newDocument(&domain.Recorded{Session: s, Position: position})
+	d, err := newDocument(&domain.Entry{Record: &domain.Record{Event: domain.Event{Session: s}, Position: position}})
 	if err != nil {
 		panic(err)
 	}

@@ -310,7 +310,7 @@ func empty(t testing.TB, rdb redis.UniversalClient) {
 }
 
 // applyAlone is apply with a writer of its own.
-func (p *Projector) applyAlone(ctx context.Context, batch []domain.Recorded) error {
+func (p *Projector) applyAlone(ctx context.Context, batch []domain.Entry) error {
 	return p.withWriters(ctx, p.lanes, func() error { return p.apply(ctx, p.lanes, batch) })
 }
 

@@ -20,6 +20,7 @@ import (
 	"pgregory.net/rapid"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 	"chatsessions/projections/redistest"
 )
 
@@ -293,7 +294,7 @@ func TestTheServiceHasTheRightsThatItNeeds(t *testing.T) {
 		log.append(histories(rt)...)
 		r.caughtUp()
 		for range 3 {
-			checkList(rt, r.ReadModel, log.newest(), query(rt, 3))
+			checkList(rt, r.ReadModel, log.newest(), drawQuery(rt, 3))
 		}
 	})
 	for i := range maxQueries + 1 {
@@ -309,7 +310,7 @@ func TestTheServiceHasTheRightsThatItNeeds(t *testing.T) {
 	other.append(session(1, 1))
 	r = newRig(t, r.rdb, other) // all is built anew
 	r.caughtUp()
-	checkList(t, r.ReadModel, other.newest(), domain.Everything(1000))
+	checkList(t, r.ReadModel, other.newest(), query.Everything(1000))
 
 	mustRun(t, r.rdb.Del(t.Context(), r.serving().document(id(1))).Err()) // something to find
 	if done, err := Rebuild(t.Context(), r.rdb, other, RebuildOptions{}); err != nil || done.Differences == 0 {
@@ -320,8 +321,8 @@ func TestTheServiceHasTheRightsThatItNeeds(t *testing.T) {
 	mustRun(t, EachParked(t.Context(), r.rdb, 1, func(p Parked) error {
 		found, err := FindParked(t.Context(), r.rdb, 1, p.SessionID)
 		mustRun(t, err)
-		return Retry(t.Context(), r.rdb, found, func(context.Context, string) (domain.Recorded, error) {
-			return domain.Recorded{Session: session(1, 1), Position: 2}, nil
+		return Retry(t.Context(), r.rdb, found, func(context.Context, string) (domain.Entry, error) {
+			return domain.Entry{Record: &domain.Record{Event: domain.Event{Session: session(1, 1)}, Position: 2}}, nil
 		})
 	}))
 	server.CheckRights()

@@ -27,11 +27,11 @@ type Log interface {
 	// in batches of about limit events, until ctx ends or handle fails, whose
 	// error it returns. A batch holds what there is: it never waits to fill up.
 	// Its events may not be durable yet; an atomic write is never cut in two.
-	Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Recorded) error) error
+	Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Entry) error) error
 	// Newest hands over the newest event of every session, in the order of the log, and
 	// returns the position up to which that is so, which is that of the last of them, or
 	// 0. The events may not be durable yet.
-	Newest(ctx context.Context, limit int, handle func([]domain.Recorded) error) (end uint64, err error)
+	Newest(ctx context.Context, limit int, handle func([]domain.Entry) error) (end uint64, err error)
 	// EventID returns the id of the event at a position, asked of the log's leader; ""
 	// where there is none.
 	EventID(ctx context.Context, position uint64) (string, error)

@@ -106,25 +106,25 @@ type document struct {
 }
 
 // newDocument encodes a session.
-func newDocument(r *domain.Recorded) (*document, error) {
-	d := &document{id: r.Session.ID, position: r.Position, event: r.EventID}
-	session := r.JSON()
+func newDocument(r *domain.Entry) (*document, error) {
+	d := &document{id: r.Record.Event.Session.ID, position: r.Record.Position, event: r.Record.ID}
+	session := r.Record.JSON()
 	if bytes.IndexByte(session, '\n') >= 0 {
-		return nil, fmt.Errorf("the JSON of session %s has a line break", r.Session.ID)
+		return nil, fmt.Errorf("the JSON of session %s has a line break", r.Record.Event.Session.ID)
 	}
 	b := make([]byte, 0, len(session)+256)
 	b = append(b, session...)
 	b = append(b, '\n')
 	start := len(b)
-	b, err := appendEntries(b, &r.Session)
+	b, err := appendEntries(b, &r.Record.Event.Session)
 	if err != nil {
 		return nil, err
 	}
 	d.entries = parseEntries(string(b[start:]))
 	b = append(b, '\n')
-	b = strconv.AppendUint(b, r.Session.Version, 10)
+	b = strconv.AppendUint(b, r.Record.Event.Session.Version, 10)
 	b = append(b, ' ')
-	d.value = strconv.AppendUint(b, r.Position, 10)
+	d.value = strconv.AppendUint(b, r.Record.Position, 10)
 	if r.Before != nil {
 		if before, err := entriesOf(r.Before); err == nil { // otherwise it is parked, and Redis is asked
 			d.before = before

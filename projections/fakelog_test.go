@@ -15,13 +15,13 @@ import (
 type fakeLog struct {
 	mu       sync.Mutex
 	identity string
-	events   []domain.Recorded // event i is at position i+1
-	written  int               // how many there have ever been
-	ends     int               // how often the end was asked for
-	trouble  error             // what End and Follow answer instead
-	grown    chan struct{}     // closed and replaced when anything changes
-	holds    uint64            // events from here on are not durable; 0 for none
-	cut      int               // batches hold at most so many events; 0 for the projector's limit
+	events   []domain.Entry // event i is at position i+1
+	written  int            // how many there have ever been
+	ends     int            // how often the end was asked for
+	trouble  error          // what End and Follow answer instead
+	grown    chan struct{}  // closed and replaced when anything changes
+	holds    uint64         // events from here on are not durable; 0 for none
+	cut      int            // batches hold at most so many events; 0 for the projector's limit
 }
 
 func newFakeLog(identity string) *fakeLog {
@@ -38,22 +38,22 @@ func (l *fakeLog) change(f func()) {
 
 // append records sessions, each as one event, and returns the last position.
 func (l *fakeLog) append(sessions ...domain.Session) uint64 {
-	events := make([]domain.Recorded, len(sessions))
+	events := make([]domain.Entry, len(sessions))
 	for i, s := range sessions {
-		events[i].Session = s
+		events[i].Record.Event.Session = s
 	}
 	return l.record(events...)
 }
 
 // record records events, gives them their positions, and returns the last one.
-func (l *fakeLog) record(events ...domain.Recorded) uint64 {
+func (l *fakeLog) record(events ...domain.Entry) uint64 {
 	var last uint64
 	l.change(func() {
 		for _, e := range events {
-			e.Position = uint64(len(l.events) + 1)
-			last = e.Position
-			if l.written++; e.Unreadable == nil {
-				e.EventID = fmt.Sprint("event-", l.written)
+			e.Record.Position = uint64(len(l.events) + 1)
+			last = e.Record.Position
+			if l.written++; e.Err == nil {
+				e.Record.ID = fmt.Sprint("event-", l.written)
 			}
 			l.events = append(l.events, e)
 		}
@@ -63,7 +63,7 @@ func (l *fakeLog) record(events ...domain.Recorded) uint64 {
 
 // recordUnreadable records a message of the n-th session that is no event.
 func (l *fakeLog) recordUnreadable(n int) uint64 {
-	return l.record(domain.Recorded{Session: domain.Session{ID: id(n)}, Unreadable: errNoEvent})
+	return l.record(domain.Entry{Record: &domain.Record{Event: domain.Event{Session: domain.Session{ID: id(n)}}}, Err: errNoEvent})
 }
 
 func (l *fakeLog) truncate(n int) { l.change(func() { l.events = l.events[:n:n] }) }
@@ -76,21 +76,21 @@ func (l *fakeLog) newest() map[string]domain.Session {
 	defer l.mu.Unlock()
 	all := map[string]domain.Session{}
 	for _, e := range l.events {
-		all[e.Session.ID] = e.Session
+		all[e.Record.Event.Session.ID] = e.Record.Event.Session
 	}
 	return all
 }
 
 // load returns the newest event of a session.
-func (l *fakeLog) load(_ context.Context, id string) (domain.Recorded, error) {
+func (l *fakeLog) load(_ context.Context, id string) (domain.Entry, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range slices.Backward(l.events) {
-		if e.Session.ID == id {
-			return e, e.Unreadable
+		if e.Record.Event.Session.ID == id {
+			return e, e.Err
 		}
 	}
-	return domain.Recorded{}, domain.ErrNotFound
+	return domain.Entry{}, domain.ErrNotFound
 }
 
 func (l *fakeLog) Identity() string {
@@ -132,17 +132,17 @@ func (l *fakeLog) EventID(_ context.Context, position uint64) (string, error) {
 	if position == 0 || position > uint64(len(l.events)) {
 		return "", l.trouble
 	}
-	return l.events[position-1].EventID, l.trouble
+	return l.events[position-1].Record.ID, l.trouble
 }
 
-func (l *fakeLog) Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Recorded) error) error {
+func (l *fakeLog) Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Entry) error) error {
 	for {
 		l.mu.Lock()
 		trouble, grown := l.trouble, l.grown
 		if l.cut > 0 {
 			limit = l.cut
 		}
-		var batch []domain.Recorded
+		var batch []domain.Entry
 		if after < uint64(len(l.events)) {
 			batch = l.events[after:min(int(after)+limit, len(l.events))]
 		}
@@ -154,7 +154,7 @@ func (l *fakeLog) Follow(ctx context.Context, after uint64, limit int, handle fu
 			if err := handle(batch); err != nil {
 				return err
 			}
-			after = batch[len(batch)-1].Position
+			after = batch[len(batch)-1].Record.Position
 			continue
 		}
 		select {
@@ -167,17 +167,17 @@ func (l *fakeLog) Follow(ctx context.Context, after uint64, limit int, handle fu
 
 // Newest hands over what was the newest of its session when half of the log was there,
 // and then the other half: as if that had been written meanwhile.
-func (l *fakeLog) Newest(_ context.Context, limit int, handle func([]domain.Recorded) error) (uint64, error) {
+func (l *fakeLog) Newest(_ context.Context, limit int, handle func([]domain.Entry) error) (uint64, error) {
 	l.mu.Lock()
 	end, trouble := uint64(len(l.events)), l.trouble
 	begun := len(l.events) - len(l.events)/2
 	last := map[string]uint64{}
 	for _, e := range l.events[:begun] {
-		last[e.Session.ID] = e.Position
+		last[e.Record.Event.Session.ID] = e.Record.Position
 	}
-	var newest []domain.Recorded
+	var newest []domain.Entry
 	for i, e := range l.events {
-		if i >= begun || last[e.Session.ID] == e.Position {
+		if i >= begun || last[e.Record.Event.Session.ID] == e.Record.Position {
 			newest = append(newest, e)
 		}
 	}

@@ -76,21 +76,21 @@ func (i *interleaving) drawProjector() int { return rapid.IntRange(0, 1).Draw(i.
 func (i *interleaving) append() {
 	for range rapid.IntRange(1, 3).Draw(i.rt, "events") {
 		n := rapid.IntRange(1, 4).Draw(i.rt, "session")
-		e := domain.Recorded{Session: session(n, int64(n), version(uint64(len(i.log.events)+1)),
+		e := domain.Entry{Record: &domain.Record{Event: domain.Event{Session: session(n, int64(n), version(uint64(len(i.log.events)+1)),
 			room(rapid.SampledFrom([]string{"", "r1", "r2"}).Draw(i.rt, "room")),
-			with(rapid.SampledFrom([]string{"alice", "bob", "carol"}).Draw(i.rt, "participant")))}
+			with(rapid.SampledFrom([]string{"alice", "bob", "carol"}).Draw(i.rt, "participant")))}}}
 		switch rapid.IntRange(0, 9).Draw(i.rt, "kind") {
 		case 0:
-			e = domain.Recorded{Session: domain.Session{ID: id(n)}, Unreadable: errNoEvent}
+			e = domain.Entry{Record: &domain.Record{Event: domain.Event{Session: domain.Session{ID: id(n)}}}, Err: errNoEvent}
 		case 1:
-			e.Session.CreatedAt = -1
+			e.Record.Event.Session.CreatedAt = -1
 		}
-		if e.Unreadable == nil && rapid.Bool().Draw(i.rt, "tells before") {
+		if e.Err == nil && rapid.Bool().Draw(i.rt, "tells before") {
 			if e.Before = i.newest[id(n)]; e.Before == nil {
 				e.Before = &domain.Session{}
 			}
 		}
-		if i.newest[id(n)] = &e.Session; e.Unreadable != nil {
+		if i.newest[id(n)] = &e.Record.Event.Session; e.Err != nil {
 			i.newest[id(n)] = nil
 		}
 		if e.Before != nil && e.Before.ID == "" && i.knows(id(n)) {
@@ -101,7 +101,7 @@ func (i *interleaving) append() {
 }
 
 func (i *interleaving) knows(id string) bool {
-	return slices.ContainsFunc(i.log.events, func(e domain.Recorded) bool { return e.Session.ID == id })
+	return slices.ContainsFunc(i.log.events, func(e domain.Entry) bool { return e.Record.Event.Session.ID == id })
 }
 
 func (i *interleaving) project() {

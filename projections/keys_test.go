@@ -77,7 +77,7 @@ func TestValuesInKeysAreShortAndSafe(t *testing.T) {
 func TestADocumentIsReadAsItWasWritten(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		for i, s := range histories(rt) {
-			written, err := newDocument(&domain.Recorded{Session: s, Position: uint64(i)})
+			written, err := newDocument(&domain.Entry{Record: &domain.Record{Event: domain.Event{Session: s}, Position: uint64(i)}})
 			mustRun(t, err)
 			d, err := decodeDocument(string(written.value))
 			mustRun(t, err)
@@ -132,10 +132,10 @@ func TestWhatIsNoDocumentIsAnError(t *testing.T) {
 			t.Errorf("%q", value)
 		}
 	}
-	if _, err := newDocument(&domain.Recorded{Session: session(1, -1)}); err == nil {
+	if _, err := newDocument(&domain.Entry{Record: &domain.Record{Event: domain.Event{Session: session(1, -1)}}}); err == nil {
 		t.Error("a time before 1970")
 	}
-	if _, err := newDocument(&domain.Recorded{Session: session(1, 1, func(s *domain.Session) { s.ID = "x" })}); err == nil {
+	if _, err := newDocument(&domain.Entry{Record: &domain.Record{Event: domain.Event{Session: session(1, 1, func(s *domain.Session) { s.ID = "x" })}}}); err == nil {
 		t.Error("an id that is no UUID")
 	}
 }

@@ -37,7 +37,7 @@ func (p *Projector) openLane(ctx context.Context, part partition, place string, 
 // apply writes the documents, in the order of their events, in parts where one
 // transaction would take too long, and moves the checkpoint to the last event, which
 // may be of another partition.
-func (l *lane) apply(ctx context.Context, documents []*document, last *domain.Recorded) error {
+func (l *lane) apply(ctx context.Context, documents []*document, last *domain.Entry) error {
 	next := newChunk()
 	for _, d := range documents {
 		if d.position <= l.current.position {
@@ -51,10 +51,10 @@ func (l *lane) apply(ctx context.Context, documents []*document, last *domain.Re
 		}
 		next.put(d)
 	}
-	if last.Position <= l.current.position {
+	if last.Record.Position <= l.current.position {
 		return nil
 	}
-	return l.write(ctx, next, l.current.after(last.Position, last.EventID))
+	return l.write(ctx, next, l.current.after(last.Record.Position, last.Record.ID))
 }
 
 // put adds documents to a generation that is being filled.

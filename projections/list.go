@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 )
 
 // What one list may cost before it is refused: it must not slow writes down.
@@ -27,18 +28,18 @@ const (
 // when counting would cost too much. The page is shared with others who asked the
 // same, and must not be changed. Any other error is a defect of the caller: a filter
 // on a field without an index, or a place that is not a session's.
-func (m *ReadModel) List(ctx context.Context, q domain.Query) (domain.Page, error) {
+func (m *ReadModel) List(ctx context.Context, q query.Query) (query.Page, error) {
 	p, err := newPlan(q)
 	if err != nil {
-		return domain.Page{}, err
+		return query.Page{}, err
 	}
-	return m.shared.list(ctx, q, func(ctx context.Context) (page domain.Page, err error) {
+	return m.shared.list(ctx, q, func(ctx context.Context) (page query.Page, err error) {
 		err = m.answer(ctx, m.all, func(views []*view) error {
 			page, err = m.list(ctx, p, views)
 			return err
 		})
 		if err != nil {
-			return domain.Page{}, err
+			return query.Page{}, err
 		}
 		return page, nil
 	})
@@ -47,7 +48,7 @@ func (m *ReadModel) List(ctx context.Context, q domain.Query) (domain.Page, erro
 // list answers from some partitions, as a rule in one trip to Redis that finds the
 // sessions and one that reads their documents. A script could do both, but a document
 // takes it ten times as long as MGET: only a few come with the first trip.
-func (m *ReadModel) list(ctx context.Context, p *plan, views []*view) (domain.Page, error) {
+func (m *ReadModel) list(ctx context.Context, p *plan, views []*view) (query.Page, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxListTime)
 	defer cancel()
 	l := &listing{ReadModel: m, plan: p, allowed: m.budget}
@@ -70,9 +71,9 @@ type listing struct {
 	leave   func()    // gives the seat back; nil without one
 }
 
-func (l *listing) page(ctx context.Context) (domain.Page, error) {
+func (l *listing) page(ctx context.Context) (query.Page, error) {
 	q := &l.plan.query
-	page := domain.Page{Documents: []string{}}
+	page := query.Page{Documents: []string{}}
 	if l.plan.empty {
 		if q.Count {
 			page.Total = new(int64)
@@ -157,7 +158,7 @@ func (l *listing) take(ctx context.Context, most int) ([]*pick, error) {
 }
 
 // fill puts documents into the page until it is full.
-func (l *listing) fill(ctx context.Context, page *domain.Page, limit int) error {
+func (l *listing) fill(ctx context.Context, page *query.Page, limit int) error {
 	last := ""
 	for len(page.Documents) < limit {
 		picks, err := l.take(ctx, limit-len(page.Documents))
@@ -174,12 +175,12 @@ func (l *listing) fill(ctx context.Context, page *domain.Page, limit int) error 
 		return err
 	}
 	createdAt, id := placeOf(last) // there is more, or may be: a next page
-	page.Next = &domain.Place{CreatedAt: createdAt, ID: id}
+	page.Next = &query.Place{CreatedAt: createdAt, ID: id}
 	return nil
 }
 
 // documents puts the documents of some picks into the page.
-func (l *listing) documents(ctx context.Context, page *domain.Page, picks []*pick) error {
+func (l *listing) documents(ctx context.Context, page *query.Page, picks []*pick) error {
 	if len(picks) > maxDocuments {
 		if err := l.sit(ctx); err != nil {
 			return err

@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 	"chatsessions/projections/redistest"
 )
 
@@ -71,24 +72,24 @@ func fillMany(b *testing.B, rdb redis.UniversalClient, sessions int) {
 // A benchList is a kind of list; a dear one has to look at much.
 type benchList struct {
 	name string
-	q    domain.Query
+	q    query.Query
 	dear bool
 }
 
 // benchLists are lists over so many of the benchmarks' sessions.
 func benchLists(sessions int) []benchList {
-	by := func(limit int, filters ...domain.Filter) domain.Query {
-		q := domain.Everything(limit)
+	by := func(limit int, filters ...query.Filter) query.Query {
+		q := query.Everything(limit)
 		q.Filters = filters
 		return q
 	}
-	is := func(field string, values ...string) domain.Filter { return domain.Filter{Field: field, Values: values} }
-	counted := func(q domain.Query) domain.Query { q.Count = true; return q }
-	skipped := func(n int, q domain.Query) domain.Query { q.Skip = n; return q }
-	seen := func(q domain.Query) domain.Query { q.VisibleTo = "doctor-7"; return q }
-	page := func(n int, q domain.Query) domain.Query { // the n-th, by cursor
+	is := func(field string, values ...string) query.Filter { return query.Filter{Field: field, Values: values} }
+	counted := func(q query.Query) query.Query { q.Count = true; return q }
+	skipped := func(n int, q query.Query) query.Query { q.Skip = n; return q }
+	seen := func(q query.Query) query.Query { q.VisibleTo = "doctor-7"; return q }
+	page := func(n int, q query.Query) query.Query { // the n-th, by cursor
 		at := sessions - (n-1)*q.Limit
-		q.After = &domain.Place{CreatedAt: benchEpoch + int64(at)*10, ID: id(at)}
+		q.After = &query.Place{CreatedAt: benchEpoch + int64(at)*10, ID: id(at)}
 		return q
 	}
 	half, other := is("state", "rejected"), is("type", "telemed")
@@ -105,7 +106,7 @@ func benchLists(sessions int) []benchList {
 		{"one room, by another state: none", by(50, half, is("room", "room-5")), false},
 		{"an account's", seen(by(50)), false},
 		{"an account's, by state", seen(by(50, half)), false},
-		{"an account's few", func() domain.Query { q := by(50, is("room", "room-4")); q.VisibleTo = "patient-4"; return q }(), false},
+		{"an account's few", func() query.Query { q := by(50, is("room", "room-4")); q.VisibleTo = "patient-4"; return q }(), false},
 		{"two unselective filters", by(50, half, other), false},
 		{"two unselective filters, $skip=5000", skipped(5000, by(50, half, other)), true},
 		{"two unselective filters, counted", counted(by(50, half, other)), true},
@@ -157,7 +158,7 @@ func BenchmarkListBySize(b *testing.B) {
 					n := 0
 					for b.Loop() {
 						n++
-						q := domain.Query{MaxCreatedAt: math.MaxInt64, Limit: 50, Filters: []domain.Filter{
+						q := query.Query{MaxCreatedAt: math.MaxInt64, Limit: 50, Filters: []query.Filter{
 							{Field: "state", Values: []string{"rejected"}},
 							{Field: "room", Values: []string{fmt.Sprint("room-", (2*n+rooms)%(sessions/selective))}},
 						}}

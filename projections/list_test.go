@@ -18,10 +18,11 @@ import (
 	"pgregory.net/rapid"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 )
 
 // reference answers a query by looking at every session.
-func reference(sessions map[string]domain.Session, q domain.Query) (page, all []domain.Session) {
+func reference(sessions map[string]domain.Session, q query.Query) (page, all []domain.Session) {
 	for s := range maps.Values(sessions) {
 		if s.CreatedAt < q.MinCreatedAt || s.CreatedAt > q.MaxCreatedAt {
 			continue
@@ -37,7 +38,7 @@ func reference(sessions map[string]domain.Session, q domain.Query) (page, all []
 			all = append(all, s)
 		}
 	}
-	order := func(a, b domain.Place) int {
+	order := func(a, b query.Place) int {
 		c := strings.Compare(fmt.Sprintf("%020d%s", a.CreatedAt, a.ID), fmt.Sprintf("%020d%s", b.CreatedAt, b.ID))
 		if q.Ascending {
 			return c
@@ -54,20 +55,20 @@ func reference(sessions map[string]domain.Session, q domain.Query) (page, all []
 	return page, all
 }
 
-func place(s domain.Session) domain.Place { return domain.Place{CreatedAt: s.CreatedAt, ID: s.ID} }
+func place(s domain.Session) query.Place { return query.Place{CreatedAt: s.CreatedAt, ID: s.ID} }
 
 type lister interface {
-	List(ctx context.Context, q domain.Query) (domain.Page, error)
+	List(ctx context.Context, q query.Query) (query.Page, error)
 }
 
 // checkList compares a list with the reference.
-func checkList(t interface{ Fatalf(string, ...any) }, m lister, sessions map[string]domain.Session, q domain.Query) domain.Page {
+func checkList(t interface{ Fatalf(string, ...any) }, m lister, sessions map[string]domain.Session, q query.Query) query.Page {
 	got, err := m.List(context.Background(), q)
 	if err != nil {
 		t.Fatalf("%+v: %v", q, err)
 	}
 	want, all := reference(sessions, q)
-	var next *domain.Place
+	var next *query.Place
 	if len(want) > q.Limit {
 		if want = want[:q.Limit]; q.Limit > 0 {
 			p := place(want[q.Limit-1])
@@ -103,7 +104,7 @@ func TestListsAreWhatLookingAtEverySessionWouldGive(t *testing.T) {
 			mustRun(t, r.WaitFor(t.Context(), uint64(len(r.log.events)), time.Minute))
 			sessions := r.log.newest()
 			for range 10 {
-				checkList(rt, r.ReadModel, sessions, query(rt, 4))
+				checkList(rt, r.ReadModel, sessions, drawQuery(rt, 4))
 			}
 		})
 	})
@@ -120,7 +121,7 @@ func TestPartitionsAreListedAsOneReadModel(t *testing.T) {
 					sessions := randomSessions(rapid.Uint64().Draw(rt, "seed"), n)
 					l := newPartitioned(t, rdb, partitions, sessions)
 					for range 20 {
-						q := query(rt, n/4+1)
+						q := drawQuery(rt, n/4+1)
 						page := checkList(rt, l, sessions, q)
 						for q.Skip = 0; page.Next != nil && q.Limit >= n/20; { // to the last page
 							q.After = page.Next
@@ -150,10 +151,10 @@ func newPartitioned(t testing.TB, rdb redis.UniversalClient, partitions int, ses
 	return partitioned{newReadModel(t, rdb, newFakeLog("log"), ReadModelOptions{Partitions: partitions})}
 }
 
-func (p partitioned) List(ctx context.Context, q domain.Query) (domain.Page, error) {
+func (p partitioned) List(ctx context.Context, q query.Query) (query.Page, error) {
 	plan, err := newPlan(q)
 	if err != nil {
-		return domain.Page{}, err
+		return query.Page{}, err
 	}
 	var views []*view
 	for _, part := range p.partitions {
@@ -170,7 +171,7 @@ func fill(t testing.TB, rdb redis.UniversalClient, keys keyspace, sessions ...do
 	trip.Set(ctx, keys.checkpoint(), checkpoint{identity: "log", position: 1, generation: keys.generation, state: projected}.String(), 0)
 	indexes := map[string][]redis.Z{}
 	for _, s := range sessions {
-		d, err := newDocument(&domain.Recorded{Session: s, Position: 1})
+		d, err := newDocument(&domain.Entry{Record: &domain.Record{Event: domain.Event{Session: s}, Position: 1}})
 		mustRun(t, err)
 		trip.Set(ctx, keys.document(d.id), d.value, 0)
 		for name := range d.indexes() {
@@ -215,8 +216,8 @@ func randomSessions(seed uint64, n int) map[string]domain.Session {
 	return sessions
 }
 
-// query draws a query for sessions that were created before a time.
-func query(rt *rapid.T, before int) domain.Query {
+// drawQuery draws a query for sessions that were created before a time.
+func drawQuery(rt *rapid.T, before int) query.Query {
 	account := rapid.SampledFrom(append([]string{"nobody"}, someAccounts...))
 	values := map[string]*rapid.Generator[string]{
 		"state": rapid.SampledFrom(append([]string{"no such"}, someStates...)),
@@ -224,7 +225,7 @@ func query(rt *rapid.T, before int) domain.Query {
 		"type":  rapid.Just(domain.TypeTelemed),
 	}
 	at := rapid.Int64Range(0, int64(before))
-	q := domain.Query{
+	q := query.Query{
 		MinCreatedAt: rapid.OneOf(rapid.Just(int64(0)), rapid.Just(int64(-1)), at).Draw(rt, "min"),
 		MaxCreatedAt: rapid.OneOf(rapid.Just(int64(math.MaxInt64)), at).Draw(rt, "max"),
 		Ascending:    rapid.Bool().Draw(rt, "ascending"),
@@ -240,10 +241,10 @@ func query(rt *rapid.T, before int) domain.Query {
 		if !ok {
 			of = account
 		}
-		q.Filters = append(q.Filters, domain.Filter{Field: field, Values: rapid.SliceOfN(of, 0, 4).Draw(rt, field)})
+		q.Filters = append(q.Filters, query.Filter{Field: field, Values: rapid.SliceOfN(of, 0, 4).Draw(rt, field)})
 	}
 	if rapid.IntRange(0, 2).Draw(rt, "from a place") == 0 {
-		q.After = &domain.Place{CreatedAt: at.Draw(rt, "after"), ID: id(rapid.IntRange(0, 4*before).Draw(rt, "after id"))}
+		q.After = &query.Place{CreatedAt: at.Draw(rt, "after"), ID: id(rapid.IntRange(0, 4*before).Draw(rt, "after id"))}
 	}
 	return q
 }
@@ -282,9 +283,9 @@ func TestEveryFieldFilters(t *testing.T) {
 				queries = append(queries, []string{v})
 			}
 			for _, values := range queries {
-				q := domain.Everything(1000)
+				q := query.Everything(1000)
 				q.Count = true
-				q.Filters = []domain.Filter{{Field: field, Values: values}}
+				q.Filters = []query.Filter{{Field: field, Values: values}}
 				checkList(t, r.ReadModel, sessions, q)
 				q.Limit, q.Ascending, q.VisibleTo = 20, true, "one1"
 				checkList(t, r.ReadModel, sessions, q)
@@ -295,13 +296,13 @@ func TestEveryFieldFilters(t *testing.T) {
 
 func TestAFilterOnAnUnknownFieldIsADefect(t *testing.T) {
 	m := newReadModel(t, nil, newFakeLog("log"), ReadModelOptions{})
-	q := domain.Everything(1)
-	q.Filters = []domain.Filter{{Field: "rooom", Values: []string{"x"}}}
+	q := query.Everything(1)
+	q.Filters = []query.Filter{{Field: "rooom", Values: []string{"x"}}}
 	if _, err := m.List(t.Context(), q); err == nil || errors.Is(err, domain.ErrUnavailable) || !strings.Contains(err.Error(), "rooom") {
 		t.Fatalf("got %v", err)
 	}
-	q = domain.Everything(1)
-	q.After = &domain.Place{ID: "x"}
+	q = query.Everything(1)
+	q.After = &query.Place{ID: "x"}
 	if _, err := m.List(t.Context(), q); err == nil || errors.Is(err, domain.ErrUnavailable) {
 		t.Fatalf("got %v", err)
 	}
@@ -319,11 +320,11 @@ func TestPagingReturnsWhatDoesNotChangeExactlyOnce(t *testing.T) {
 		}
 		r.log.append(events...)
 		r.caughtUp()
-		queries := map[string]domain.Query{
-			"all":    domain.Everything(100),
+		queries := map[string]query.Query{
+			"all":    query.Everything(100),
 			"reader": {MaxCreatedAt: math.MaxInt64, VisibleTo: "alice", Limit: 250},
-			"merged": {MaxCreatedAt: math.MaxInt64, Limit: 170, Filters: []domain.Filter{{Field: "participants", Values: []string{"p0", "p1", "p2", "q0"}}}},
-			"both":   {MaxCreatedAt: math.MaxInt64, Limit: 170, VisibleTo: "p1", Filters: []domain.Filter{{Field: "participants", Values: []string{"q0", "q1"}}}},
+			"merged": {MaxCreatedAt: math.MaxInt64, Limit: 170, Filters: []query.Filter{{Field: "participants", Values: []string{"p0", "p1", "p2", "q0"}}}},
+			"both":   {MaxCreatedAt: math.MaxInt64, Limit: 170, VisibleTo: "p1", Filters: []query.Filter{{Field: "participants", Values: []string{"q0", "q1"}}}},
 		}
 		version := uint64(1)
 		for name, q := range queries {
@@ -378,13 +379,13 @@ func TestDeepSkipsAreExact(t *testing.T) {
 		sessions := r.log.newest()
 		for _, skip := range []int{1, 299, 590, 600, math.MaxInt} {
 			for _, ascending := range []bool{false, true} {
-				q := domain.Query{MaxCreatedAt: math.MaxInt64, Skip: skip, Limit: 20, Ascending: ascending, Count: true}
+				q := query.Query{MaxCreatedAt: math.MaxInt64, Skip: skip, Limit: 20, Ascending: ascending, Count: true}
 				checkList(t, r.ReadModel, sessions, q)
 				q.MinCreatedAt, q.MaxCreatedAt = 40, 160
 				checkList(t, r.ReadModel, sessions, q)
-				q.After = &domain.Place{CreatedAt: 100, ID: id(301)}
+				q.After = &query.Place{CreatedAt: 100, ID: id(301)}
 				checkList(t, r.ReadModel, sessions, q)
-				q.Filters = []domain.Filter{{Field: "state", Values: []string{"created", "started"}}}
+				q.Filters = []query.Filter{{Field: "state", Values: []string{"created", "started"}}}
 				checkList(t, r.ReadModel, sessions, q)
 			}
 		}
@@ -402,9 +403,9 @@ func TestALongPageIsReadInSlices(t *testing.T) {
 			r.log.append(s)
 		}
 		r.caughtUp()
-		q := domain.Everything(1000)
+		q := query.Everything(1000)
 		checkList(t, r.ReadModel, r.log.newest(), q)
-		q.Filters = []domain.Filter{{Field: "room", Values: []string{strings.Repeat("r", 200)}}}
+		q.Filters = []query.Filter{{Field: "room", Values: []string{strings.Repeat("r", 200)}}}
 		checkList(t, r.ReadModel, r.log.newest(), q)
 	})
 }
@@ -426,8 +427,8 @@ func TestAQueryThatLooksAtTooMuchIsRefused(t *testing.T) {
 		}
 		r.log.append(events...)
 		r.caughtUp()
-		both := []domain.Filter{{Field: "state", Values: []string{"created", "finished"}}, {Field: "createdBy", Values: []string{"alice", "bob"}}}
-		q := domain.Everything(1)
+		both := []query.Filter{{Field: "state", Values: []string{"created", "finished"}}, {Field: "createdBy", Values: []string{"alice", "bob"}}}
+		q := query.Everything(1)
 		q.Filters, q.Skip = both, budget+400
 		if _, err := r.List(t.Context(), q); !errors.Is(err, domain.ErrTooExpensive) {
 			t.Fatalf("got %v", err)
@@ -438,14 +439,14 @@ func TestAQueryThatLooksAtTooMuchIsRefused(t *testing.T) {
 			t.Fatalf("got %v, %v", page.Total, err)
 		}
 		// No session is both, and each is half of all.
-		q.Count, q.Filters = false, []domain.Filter{{Field: "state", Values: []string{"created"}}, {Field: "room", Values: []string{"even"}}}
+		q.Count, q.Filters = false, []query.Filter{{Field: "state", Values: []string{"created"}}, {Field: "room", Values: []string{"even"}}}
 		if _, err := r.List(t.Context(), q); !errors.Is(err, domain.ErrTooExpensive) {
 			t.Fatalf("got %v", err)
 		}
 		// With one that few sessions match, the rest is cheap.
 		r.log.append(session(9999, 1, room("rare"), in(domain.StateFinished)))
 		r.caughtUp()
-		q.Filters = append(both, domain.Filter{Field: "room", Values: []string{"rare"}})
+		q.Filters = append(both, query.Filter{Field: "room", Values: []string{"rare"}})
 		checkList(t, r.ReadModel, r.log.newest(), q)
 		q.Filters = both
 		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
@@ -467,18 +468,18 @@ func TestAHashedNameProvesNothing(t *testing.T) {
 	r.caughtUp()
 
 	victim := strings.Repeat("v", 100)
-	p, err := newPlan(domain.Query{MaxCreatedAt: math.MaxInt64, VisibleTo: victim, Limit: 1})
+	p, err := newPlan(query.Query{MaxCreatedAt: math.MaxInt64, VisibleTo: victim, Limit: 1})
 	mustRun(t, err)
 	p.tests[0].indexes = readerIndexes(stranger) // as if the hashes were the same
 	s := session(1, 1, by(stranger))
-	written, err := newDocument(&domain.Recorded{Session: s})
+	written, err := newDocument(&domain.Entry{Record: &domain.Record{Event: domain.Event{Session: s}}})
 	mustRun(t, err)
 	d, err := decodeDocument(string(written.value))
 	mustRun(t, err)
 	if ok, err := p.matches(d); ok || err != nil {
 		t.Fatalf("the session of a stranger is shown: %v", err)
 	}
-	q := domain.Query{MaxCreatedAt: math.MaxInt64, VisibleTo: stranger, Limit: 1}
+	q := query.Query{MaxCreatedAt: math.MaxInt64, VisibleTo: stranger, Limit: 1}
 	checkList(t, r.ReadModel, r.log.newest(), q)
 }
 
@@ -488,7 +489,7 @@ func TestAnIndexEntryWithoutDocumentIsLeftOut(t *testing.T) {
 		r.log.append(session(1, 1), session(2, 2), session(3, 3))
 		r.caughtUp()
 		mustRun(t, rdb.Del(t.Context(), r.serving().document(id(2))).Err())
-		page, err := r.List(t.Context(), domain.Everything(10))
+		page, err := r.List(t.Context(), query.Everything(10))
 		if err != nil || len(page.Documents) != 2 || page.Next != nil {
 			t.Fatalf("got %v, %v", page, err)
 		}
@@ -514,19 +515,19 @@ func TestOnlyTheDocumentsOfThePageAreRead(t *testing.T) {
 		sessions := r.log.newest()
 		trips := new(tripCounter)
 		rdb.AddHook(trips)
-		is := func(field string, values ...string) domain.Filter { return domain.Filter{Field: field, Values: values} }
+		is := func(field string, values ...string) query.Filter { return query.Filter{Field: field, Values: values} }
 		for name, c := range map[string]struct {
-			filters          []domain.Filter
+			filters          []query.Filter
 			trips, documents int64
 		}{
 			"all":                        {nil, 2, 20},
-			"one filter":                 {[]domain.Filter{is("room", "room0")}, 2, 20},
-			"two filters":                {[]domain.Filter{is("room", "room0"), is("participants", "third0")}, 2, 20},
-			"two filters of some values": {[]domain.Filter{is("room", "room0", "room1"), is("participants", "third0", "third1")}, 2, 20},
-			"few sessions":               {[]domain.Filter{is("room", "room0"), is("type", "telemed"), is("participants", "third0")}, 1, 0}, // 4 came with their members
-			"no session":                 {[]domain.Filter{is("room", "room1"), is("type", "telemed")}, 1, 0},
+			"one filter":                 {[]query.Filter{is("room", "room0")}, 2, 20},
+			"two filters":                {[]query.Filter{is("room", "room0"), is("participants", "third0")}, 2, 20},
+			"two filters of some values": {[]query.Filter{is("room", "room0", "room1"), is("participants", "third0", "third1")}, 2, 20},
+			"few sessions":               {[]query.Filter{is("room", "room0"), is("type", "telemed"), is("participants", "third0")}, 1, 0}, // 4 came with their members
+			"no session":                 {[]query.Filter{is("room", "room1"), is("type", "telemed")}, 1, 0},
 		} {
-			q := domain.Everything(20)
+			q := query.Everything(20)
 			q.Filters = c.filters
 			// On a machine that is very busy, a look at the log comes late, and a list
 			// begins anew.
@@ -552,10 +553,10 @@ func TestAFilterCanHaveHundredsOfValues(t *testing.T) {
 		}
 		r.caughtUp()
 		for _, ascending := range []bool{false, true} {
-			q := domain.Query{MaxCreatedAt: math.MaxInt64, Limit: 20, Ascending: ascending,
-				Filters: []domain.Filter{{Field: "participants", Values: accounts[:300]}}}
+			q := query.Query{MaxCreatedAt: math.MaxInt64, Limit: 20, Ascending: ascending,
+				Filters: []query.Filter{{Field: "participants", Values: accounts[:300]}}}
 			checkList(t, r.ReadModel, r.log.newest(), q)
-			q.Filters = append(q.Filters, domain.Filter{Field: "room", Values: rooms[:300]})
+			q.Filters = append(q.Filters, query.Filter{Field: "room", Values: rooms[:300]})
 			checkList(t, r.ReadModel, r.log.newest(), q)
 		}
 	})
@@ -570,22 +571,22 @@ func TestALongListWaitsForItsTurnAndAShortOneDoesNot(t *testing.T) {
 		r.caughtUp()
 		leave, err := enter(t.Context(), r.pace.turn)
 		mustRun(t, err)
-		in := func(limit int, rooms ...string) domain.Query {
-			q := domain.Everything(limit)
-			q.Filters = []domain.Filter{{Field: "room", Values: rooms}, {Field: "state", Values: []string{"created"}}}
+		in := func(limit int, rooms ...string) query.Query {
+			q := query.Everything(limit)
+			q.Filters = []query.Filter{{Field: "room", Values: rooms}, {Field: "state", Values: []string{"created"}}}
 			return q
 		}
-		skipping := domain.Everything(1)
+		skipping := query.Everything(1)
 		skipping.Skip = freeSkip + 1
 		var asked sync.WaitGroup
 		for name, c := range map[string]struct {
-			q    domain.Query
+			q    query.Query
 			free bool
 		}{
-			"a page":                    {domain.Everything(maxDocuments), true},
+			"a page":                    {query.Everything(maxDocuments), true},
 			"of what is filtered":       {in(50, "room1"), true},
 			"a long page with little":   {in(1000, "room1"), true},
-			"a long page":               {domain.Everything(1000), false},
+			"a long page":               {query.Everything(1000), false},
 			"what is filtered and long": {in(1000, "room1", "room2"), false},
 			"a long way to skip":        {skipping, false},
 		} {
@@ -605,7 +606,7 @@ func TestALongListWaitsForItsTurnAndAShortOneDoesNot(t *testing.T) {
 		}
 		leave()
 		checkList(t, r.ReadModel, r.log.newest(), counting)
-		checkList(t, r.ReadModel, r.log.newest(), domain.Everything(1000))
+		checkList(t, r.ReadModel, r.log.newest(), query.Everything(1000))
 	})
 }
 

@@ -91,12 +91,12 @@ func FindParked(ctx context.Context, rdb redis.UniversalClient, partitions int, 
 // Retry brings a parked session back as the log has it now: load returns its newest
 // state. It returns load's error when that cannot be read still, ErrNotParked when the
 // session is not parked any more, and an error when it cannot be projected.
-func Retry(ctx context.Context, rdb redis.UniversalClient, p Parked, load func(ctx context.Context, id string) (domain.Recorded, error)) error {
-	recorded, err := load(ctx, p.SessionID)
+func Retry(ctx context.Context, rdb redis.UniversalClient, p Parked, load func(ctx context.Context, id string) (*domain.Record, error)) error {
+	newest, err := load(ctx, p.SessionID)
 	if err != nil {
 		return err
 	}
-	d, err := newDocument(&recorded)
+	d, err := newDocument(&domain.Entry{Record: newest})
 	if err != nil {
 		return err
 	}

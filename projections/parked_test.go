@@ -11,16 +11,17 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 )
 
 // unprojectable are events of session 1 that cannot be projected, each with what is to be
 // said of it.
-func unprojectable() map[string]domain.Recorded {
-	return map[string]domain.Recorded{
-		errNoEvent.Error():    {Session: domain.Session{ID: id(1)}, Unreadable: errNoEvent},
-		"lies before 1970":    {Session: session(1, -1)},
-		"has a line break":    {Session: session(1, 1), Encoded: []byte("{\n}")},
-		"nobody has seen yet": {Session: domain.Session{ID: id(1)}, Unreadable: errors.New("nobody has seen yet")},
+func unprojectable() map[string]domain.Entry {
+	return map[string]domain.Entry{
+		errNoEvent.Error():    {Record: &domain.Record{Event: domain.Event{Session: domain.Session{ID: id(1)}}}, Err: errNoEvent},
+		"lies before 1970":    {Record: &domain.Record{Event: domain.Event{Session: session(1, -1)}}},
+		"has a line break":    {Record: &domain.Record{Event: domain.Event{Session: session(1, 1)}, Encoded: []byte("{\n}")}},
+		"nobody has seen yet": {Record: &domain.Record{Event: domain.Event{Session: domain.Session{ID: id(1)}}}, Err: errors.New("nobody has seen yet")},
 	}
 }
 
@@ -44,10 +45,10 @@ func (r *rig) mustBeParked(n int, position uint64, reason string, shown ...int) 
 			r.t.Errorf("session %d: %v", n, err)
 		}
 	}
-	queries := []domain.Query{domain.Everything(100)}
-	for _, f := range []domain.Filter{{Field: "createdBy", Values: []string{"alice"}}, {Field: "state", Values: []string{"created", "started"}}} {
-		q := domain.Everything(100)
-		q.Filters, q.Count = []domain.Filter{f}, true
+	queries := []query.Query{query.Everything(100)}
+	for _, f := range []query.Filter{{Field: "createdBy", Values: []string{"alice"}}, {Field: "state", Values: []string{"created", "started"}}} {
+		q := query.Everything(100)
+		q.Filters, q.Count = []query.Filter{f}, true
 		queries = append(queries, q)
 	}
 	for _, q := range queries {
@@ -102,7 +103,7 @@ func TestWhatCannotBeProjectedParksItsSessionAndNothingElse(t *testing.T) {
 			// the session before.
 			back := good
 			back.Version, back.Room = 3, "r2"
-			log.record(domain.Recorded{Session: back, Before: &event.Session})
+			log.record(domain.Entry{Record: &domain.Record{Event: domain.Event{Session: back}}, Before: &event.Record.Event.Session})
 			r.caughtUp()
 			got, err := r.Get(t.Context(), id(1), "bob")
 			if err != nil || !got.Visible || got.JSON != jsonOf(back) {
@@ -150,8 +151,8 @@ func (l *fakeLog) mend(n int, changes ...func(*domain.Session)) {
 	l.change(func() {
 		l.events = slices.Clone(l.events) // others may be reading
 		for i := range l.events {
-			if e := &l.events[i]; e.Unreadable != nil && e.Session.ID == id(n) {
-				e.Session, e.Unreadable = session(n, int64(n), append(changes, in(domain.StateStarted), version(uint64(i+1)))...), nil
+			if e := &l.events[i]; e.Err != nil && e.Record.Event.Session.ID == id(n) {
+				e.Record.Event.Session, e.Err = session(n, int64(n), append(changes, in(domain.StateStarted), version(uint64(i+1)))...), nil
 			}
 		}
 	})
@@ -170,8 +171,8 @@ func TestARetryBringsASessionBackAsTheLogHasIt(t *testing.T) {
 		if err := Retry(t.Context(), rdb, p, log.load); !errors.Is(err, errNoEvent) {
 			t.Errorf("it still cannot be read: %v", err)
 		}
-		refuses := func(context.Context, string) (domain.Recorded, error) {
-			return domain.Recorded{Session: session(1, -1), Position: 3}, nil
+		refuses := func(context.Context, string) (domain.Entry, error) {
+			return domain.Entry{Record: &domain.Record{Event: domain.Event{Record: &domain.Record{Event: domain.Event{Session: session(1, -1)}}}, Position: 3}}, nil
 		}
 		if err := Retry(t.Context(), rdb, p, refuses); err == nil || errors.Is(err, ErrNotParked) {
 			t.Errorf("it still cannot be projected: %v", err)
@@ -188,7 +189,7 @@ func TestARetryBringsASessionBackAsTheLogHasIt(t *testing.T) {
 
 		// What follows finds the index entries that it had, be they known or not.
 		before := log.newest()[id(1)]
-		log.record(domain.Recorded{Session: session(1, 1, room("r3"), version(4)), Before: &before})
+		log.record(domain.Entry{Record: &domain.Record{Event: domain.Event{Session: session(1, 1, room("r3"), version(4))}}, Before: &before})
 		r.mustBeWhole()
 		log.append(session(1, 1, version(5)))
 		r.mustBeWhole()
@@ -213,10 +214,10 @@ func TestARetryOfWhatHasChangedMeanwhileDoesNothing(t *testing.T) {
 			r.caughtUp()
 			p, err := FindParked(t.Context(), rdb, 1, id(1))
 			mustRun(t, err)
-			err = Retry(t.Context(), rdb, p, func(context.Context, string) (domain.Recorded, error) {
+			err = Retry(t.Context(), rdb, p, func(context.Context, string) (domain.Entry, error) {
 				happens()
 				r.caughtUp()
-				return domain.Recorded{Session: session(1, 1, room("old")), Position: p.Position}, nil
+				return domain.Entry{Record: &domain.Record{Event: domain.Event{Session: session(1, 1, room("old"))}, Position: p.Position}}, nil
 			})
 			if !errors.Is(err, ErrNotParked) {
 				t.Errorf("%s: %v", what, err)
@@ -250,7 +251,7 @@ func TestARetryBesideAnEventLeavesNoIndexEntries(t *testing.T) {
 					return nil
 				}
 				if batches++; batches == 2 {
-					err = Retry(t.Context(), rdb, p, func(context.Context, string) (domain.Recorded, error) { return mended, nil })
+					err = Retry(t.Context(), rdb, p, func(context.Context, string) (domain.Entry, error) { return mended, nil })
 				}
 				return nil
 			}))

@@ -5,12 +5,13 @@ import (
 	"slices"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 )
 
 // A plan is how a query is answered: which part of the indexes is walked, and what
 // is to be found there.
 type plan struct {
-	query domain.Query
+	query query.Query
 	tests []test // at least one; a session in the list passes all of them
 	whole bounds // of createdAt
 	rest  bounds // what of it lies behind the place where the page before ended
@@ -35,7 +36,7 @@ func newTest(values []string, indexes func(string) []string, of func(*domain.Ses
 	return t
 }
 
-func newPlan(q domain.Query) (*plan, error) {
+func newPlan(q query.Query) (*plan, error) {
 	p := &plan{query: q}
 	low, high, ok := lexTimes(q.MinCreatedAt, q.MaxCreatedAt)
 	p.whole, p.empty = bounds{low, high, q.Ascending}, !ok

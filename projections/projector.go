@@ -184,11 +184,11 @@ func (p *Projector) fill(ctx context.Context, lanes []*lane) error {
 	working, both := errgroup.WithContext(ctx)
 	working.Go(func() (err error) {
 		defer close(batches)
-		end, err = p.log.Newest(both, fillBatchEvents, func(batch []domain.Recorded) error {
-			last = batch[len(batch)-1].EventID
+		end, err = p.log.Newest(both, fillBatchEvents, func(batch []domain.Entry) error {
+			last = batch[len(batch)-1].Record.ID
 			select {
 			case batches <- p.split(batch, len(lanes)):
-				p.filled(batch[len(batch)-1].Position)
+				p.filled(batch[len(batch)-1].Record.Position)
 				return nil
 			case <-both.Done():
 				return both.Err()
@@ -228,7 +228,7 @@ func (p *Projector) follow(ctx context.Context, lanes []*lane, after uint64) err
 	defer cancel(nil)
 	var watching sync.WaitGroup
 	watching.Go(func() { cancel(p.watch(ctx, lanes)) })
-	err := p.log.Follow(ctx, after, maxBatchEvents, func(batch []domain.Recorded) error {
+	err := p.log.Follow(ctx, after, maxBatchEvents, func(batch []domain.Entry) error {
 		began := time.Now()
 		err := p.apply(ctx, lanes, batch)
 		if err == nil {
@@ -248,7 +248,7 @@ func (p *Projector) follow(ctx context.Context, lanes []*lane, after uint64) err
 }
 
 // apply writes the newest state of each session in the batch.
-func (p *Projector) apply(ctx context.Context, lanes []*lane, batch []domain.Recorded) error {
+func (p *Projector) apply(ctx context.Context, lanes []*lane, batch []domain.Entry) error {
 	last := &batch[len(batch)-1]
 	return p.eachLane(lanes, p.split(batch, len(lanes)), func(l *lane, documents []*document) error {
 		if err := l.apply(ctx, documents, last); err != nil {
@@ -260,7 +260,7 @@ func (p *Projector) apply(ctx context.Context, lanes []*lane, batch []domain.Rec
 }
 
 // split encodes the events of a batch, for each of n partitions its own.
-func (p *Projector) split(batch []domain.Recorded, n int) [][]*document {
+func (p *Projector) split(batch []domain.Entry, n int) [][]*document {
 	parts := make([][]*document, n)
 	for i := range batch {
 		d := p.documentOf(&batch[i])
@@ -288,15 +288,15 @@ func (p *Projector) eachLane(lanes []*lane, parts [][]*document, f func(*lane, [
 
 // documentOf encodes what an event left. What cannot be is parked: the session is
 // not shown until that is mended, and everything else goes on.
-func (p *Projector) documentOf(event *domain.Recorded) *document {
-	err := event.Unreadable
+func (p *Projector) documentOf(event *domain.Entry) *document {
+	err := event.Err
 	if err == nil {
 		var d *document
 		if d, err = newDocument(event); err == nil {
 			return d
 		}
 	}
-	return &document{id: event.Session.ID, position: event.Position, parked: err.Error()}
+	return &document{id: event.Record.Event.Session.ID, position: event.Record.Position, parked: err.Error()}
 }
 
 // position returns how far every partition is.

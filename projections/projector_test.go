@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 )
 
 func TestASessionIsProjectedAsItsNewestEventLeftIt(t *testing.T) {
@@ -45,7 +46,7 @@ func TestAnEmptyLogIsAReadModelThatAnswers(t *testing.T) {
 		if _, err := r.Get(t.Context(), id(1), ""); !errors.Is(err, domain.ErrNotFound) {
 			t.Fatalf("Get: %v", err)
 		}
-		page, err := r.List(t.Context(), domain.Everything(10))
+		page, err := r.List(t.Context(), query.Everything(10))
 		if err != nil || len(page.Documents) != 0 || page.Next != nil {
 			t.Fatalf("List: %v, %v", page, err)
 		}
@@ -81,16 +82,16 @@ func TestIncrementalProjectionEqualsOneFromScratch(t *testing.T) {
 }
 
 // tellBefore gives some of the events the session that they changed.
-func tellBefore(rt *rapid.T, events []domain.Recorded) {
+func tellBefore(rt *rapid.T, events []domain.Entry) {
 	newest := map[string]*domain.Session{}
 	for i := range events {
 		e := &events[i]
 		if rapid.Bool().Draw(rt, "tells before") {
-			if e.Before = newest[e.Session.ID]; e.Before == nil {
+			if e.Before = newest[e.Record.Event.Session.ID]; e.Before == nil {
 				e.Before = &domain.Session{}
 			}
 		}
-		newest[e.Session.ID] = &e.Session
+		newest[e.Record.Event.Session.ID] = &e.Record.Event.Session
 	}
 }
 
@@ -218,7 +219,7 @@ func TestABatchThatBuildsOnAnotherCheckpointWritesNothing(t *testing.T) {
 			return nil
 		}))
 
-		next := []domain.Recorded{{Session: session(3, 3), Position: 4}}
+		next := []domain.Entry{{Record: &domain.Record{Event: domain.Event{Session: session(3, 3)}, Position: 4}}}
 		mustRun(t, p.withWriters(ctx, p.lanes, func() error {
 			empty(t, rdb)
 			if err := p.apply(ctx, p.lanes, next); !errors.Is(err, errAstray) {
@@ -276,7 +277,7 @@ func TestNothingIsShownBeforeItIsDurable(t *testing.T) {
 	if got, err := m.Get(short(), id(1), ""); !errors.Is(err, domain.ErrUnavailable) {
 		t.Errorf("got version %d, %v", got.Version, err)
 	}
-	if page, err := m.List(short(), domain.Everything(10)); !errors.Is(err, domain.ErrUnavailable) {
+	if page, err := m.List(short(), query.Everything(10)); !errors.Is(err, domain.ErrUnavailable) {
 		t.Errorf("got %d sessions, %v", len(page.Documents), err)
 	}
 	log.hold(0)

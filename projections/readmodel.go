@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 )
 
 // patience is how long a read waits for the read model to become trustworthy
@@ -85,11 +86,11 @@ func NewReadModel(rdb redis.UniversalClient, log Log, opts ReadModelOptions) *Re
 // Get returns a session, and whether the account may see it; "" may see all. It
 // returns domain.ErrNotFound where the read model does not hold it, and
 // domain.ErrUnavailable when it cannot be reached or trusted now.
-func (m *ReadModel) Get(ctx context.Context, id, account string) (domain.Document, error) {
+func (m *ReadModel) Get(ctx context.Context, id, account string) (query.Document, error) {
 	if !isID(id) {
-		return domain.Document{}, domain.ErrNotFound
+		return query.Document{}, domain.ErrNotFound
 	}
-	var found domain.Document
+	var found query.Document
 	err := m.answer(ctx, m.one[shardOf(id, len(m.partitions))], func(views []*view) error {
 		v := views[0]
 		checkpoint, value, err := m.trips[v.keys.shard].get(v.keys.document(id))
@@ -110,14 +111,14 @@ func (m *ReadModel) Get(ctx context.Context, id, account string) (domain.Documen
 		if err := m.log.Durable(ctx, d.position); err != nil {
 			return err
 		}
-		found = domain.Document{JSON: d.json, Version: d.version, Visible: account == ""}
+		found = query.Document{JSON: d.json, Version: d.version, Visible: account == ""}
 		if account != "" {
 			found.Visible, err = d.seenBy(account)
 		}
 		return err
 	})
 	if err != nil {
-		return domain.Document{}, err
+		return query.Document{}, err
 	}
 	return found, nil
 }

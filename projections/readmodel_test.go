@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 	"chatsessions/projections/redistest"
 )
 
@@ -22,21 +23,21 @@ func (r *rig) mustRefuse(why string) {
 	for name, ask := range map[string]func() error{
 		"Get of a session": func() error { _, err := r.Get(r.t.Context(), id(1), ""); return err },
 		"Get of none":      func() error { _, err := r.Get(r.t.Context(), id(999), ""); return err },
-		"List":             func() error { _, err := r.List(r.t.Context(), domain.Everything(10)); return err },
+		"List":             func() error { _, err := r.List(r.t.Context(), query.Everything(10)); return err },
 		"List with merge": func() error {
-			q := domain.Everything(10)
-			q.Filters = []domain.Filter{{Field: "state", Values: []string{"created", "started"}}}
+			q := query.Everything(10)
+			q.Filters = []query.Filter{{Field: "state", Values: []string{"created", "started"}}}
 			_, err := r.List(r.t.Context(), q)
 			return err
 		},
 		"List with skip": func() error {
-			q := domain.Everything(10)
+			q := query.Everything(10)
 			q.Skip = 1
 			_, err := r.List(r.t.Context(), q)
 			return err
 		},
 		"count": func() error {
-			q := domain.Everything(0)
+			q := query.Everything(0)
 			q.Count = true
 			_, err := r.List(r.t.Context(), q)
 			return err
@@ -105,7 +106,7 @@ func TestAFlushedRedisIsNotBelievedAndHeals(t *testing.T) {
 			}
 			return got.Version == 1
 		})
-		page, err := r.List(t.Context(), domain.Everything(1000))
+		page, err := r.List(t.Context(), query.Everything(1000))
 		if err != nil || len(page.Documents) != 1000 {
 			t.Fatalf("%d sessions, %v", len(page.Documents), err)
 		}
@@ -213,8 +214,8 @@ func TestAWriteIsSeenByEveryNodeOnceItIsAnswered(t *testing.T) {
 							t.Errorf("got version %d, %v; want %d", got.Version, err, v)
 							return
 						}
-						q := domain.Everything(50)
-						q.Filters = []domain.Filter{{Field: "room", Values: []string{fmt.Sprint("room", v)}}}
+						q := query.Everything(50)
+						q.Filters = []query.Filter{{Field: "room", Values: []string{fmt.Sprint("room", v)}}}
 						page, err := node.List(t.Context(), q)
 						if err != nil || !strings.Contains(fmt.Sprintf("%s", page.Documents), id(n)) {
 							t.Errorf("the list lacks %s: %v", id(n), err)

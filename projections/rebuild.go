@@ -279,7 +279,7 @@ func (b *rebuild) compareWhileFollowing(ctx context.Context, lanes []*lane) erro
 	finished := errors.New("the comparison is finished")
 	var working sync.WaitGroup
 	working.Go(func() {
-		cancel(b.builder.log.Follow(ctx, b.builder.position(), maxBatchEvents, func(batch []domain.Recorded) error {
+		cancel(b.builder.log.Follow(ctx, b.builder.position(), maxBatchEvents, func(batch []domain.Entry) error {
 			return b.builder.apply(ctx, lanes, batch)
 		}))
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 )
 
 // A world is some sessions that are written and read all the time, through two nodes.
@@ -74,7 +75,7 @@ func (w *world) live(refusals bool) {
 		}
 		w.busy.Go(func() {
 			for ctx.Err() == nil && !w.t.Failed() {
-				page, err := node.List(ctx, domain.Everything(len(w.answered)+1))
+				page, err := node.List(ctx, query.Everything(len(w.answered)+1))
 				if err == nil && len(page.Documents) != len(w.answered) || err != nil && !fine(err) {
 					w.t.Errorf("a list of %d sessions, %v", len(page.Documents), err)
 				}

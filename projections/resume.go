@@ -208,10 +208,10 @@ func (p *Projector) catchUp(ctx context.Context, l *lane, position uint64) error
 	if l.current.position >= position {
 		return nil
 	}
-	err := p.log.Follow(ctx, l.current.position, maxBatchEvents, func(batch []domain.Recorded) error {
+	err := p.log.Follow(ctx, l.current.position, maxBatchEvents, func(batch []domain.Entry) error {
 		var documents []*document
 		for i := range batch {
-			if shardOf(batch[i].Session.ID, len(p.partitions)) == l.keys.shard {
+			if shardOf(batch[i].Record.Event.Session.ID, len(p.partitions)) == l.keys.shard {
 				documents = append(documents, p.documentOf(&batch[i]))
 			}
 		}

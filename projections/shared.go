@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 )
 
 // shared lists are read once for all who ask the same at the same time, as many do
@@ -31,7 +32,7 @@ type sharedPage struct {
 	endless bool          // somebody does not
 	lead    chan struct{} // of one element: who takes it has to read the answer
 	read    chan struct{} // closed when page and err are there
-	page    domain.Page
+	page    query.Page
 	err     error
 }
 
@@ -39,7 +40,7 @@ func newShared() *shared { return &shared{asked: map[string]*question{}} }
 
 // list returns what read returns, which was begun after the call. It returns ctx's
 // error when that ends while somebody else reads. The page must not be changed.
-func (s *shared) list(ctx context.Context, q domain.Query, read func(context.Context) (domain.Page, error)) (domain.Page, error) {
+func (s *shared) list(ctx context.Context, q query.Query, read func(context.Context) (query.Page, error)) (query.Page, error) {
 	key := textOf(q)
 	s.mu.Lock()
 	asked, busy := s.asked[key]
@@ -63,13 +64,13 @@ func (s *shared) list(ctx context.Context, q domain.Query, read func(context.Con
 	case <-mine.read:
 	case <-ctx.Done():
 		s.leave(key, asked, mine)
-		return domain.Page{}, fmt.Errorf("%w: wait for a list: %w", domain.ErrUnavailable, ctx.Err())
+		return query.Page{}, fmt.Errorf("%w: wait for a list: %w", domain.ErrUnavailable, ctx.Err())
 	}
 	return mine.page, mine.err
 }
 
 // lead reads the answer for all, until the last of them gives up.
-func (s *shared) lead(ctx context.Context, key string, asked *question, mine *sharedPage, read func(context.Context) (domain.Page, error)) {
+func (s *shared) lead(ctx context.Context, key string, asked *question, mine *sharedPage, read func(context.Context) (query.Page, error)) {
 	mine.err = fmt.Errorf("%w: whoever read the list has failed", domain.ErrUnavailable) // unless read returns
 	defer func() {
 		s.mu.Lock()
@@ -124,7 +125,7 @@ func (s *shared) leave(key string, asked *question, mine *sharedPage) {
 }
 
 // textOf writes a query; different ones differ.
-func textOf(q domain.Query) string {
+func textOf(q query.Query) string {
 	b := strconv.AppendQuote(make([]byte, 0, 256), q.VisibleTo)
 	for _, f := range q.Filters {
 		b = append(strconv.AppendQuote(b, f.Field), '=')

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"chatsessions/domain"
+	"chatsessions/domain/query"
 )
 
 // A clockedList is a list whose total says when it began to be read.
@@ -23,15 +24,15 @@ type clockedList struct {
 	reads  atomic.Int64
 }
 
-func (l *clockedList) read(ctx context.Context) (domain.Page, error) {
+func (l *clockedList) read(ctx context.Context) (query.Page, error) {
 	l.reads.Add(1)
-	page := domain.Page{Total: new(l.clock.Add(1))}
+	page := query.Page{Total: new(l.clock.Add(1))}
 	time.Sleep(slice)
 	return page, ctx.Err()
 }
 
 func (l *clockedList) ask(ctx context.Context) (began int64, err error) {
-	page, err := l.shared.list(ctx, domain.Everything(50), l.read)
+	page, err := l.shared.list(ctx, query.Everything(50), l.read)
 	if err != nil {
 		return 0, err
 	}
@@ -140,12 +141,12 @@ func TestAPanicIsNoEmptyList(t *testing.T) {
 						panics.Add(1)
 					}
 				}()
-				_, err := s.list(t.Context(), domain.Everything(1), func(context.Context) (domain.Page, error) {
+				_, err := s.list(t.Context(), query.Everything(1), func(context.Context) (query.Page, error) {
 					time.Sleep(slice)
 					if n > 0 {
 						panic("as planned")
 					}
-					return domain.Page{}, nil
+					return query.Page{}, nil
 				})
 				if errors.Is(err, domain.ErrUnavailable) {
 					refused.Add(1)
@@ -167,10 +168,10 @@ func TestOnlyTheSameQuestionIsShared(t *testing.T) {
 			rt.Fatalf("%+v and %+v: %v", one, other, same)
 		}
 	})
-	quoted := domain.Everything(1)
-	quoted.Filters = []domain.Filter{{Field: "room", Values: []string{`a""b`}}}
-	two := domain.Everything(1)
-	two.Filters = []domain.Filter{{Field: "room", Values: []string{"a", "b"}}}
+	quoted := query.Everything(1)
+	quoted.Filters = []query.Filter{{Field: "room", Values: []string{`a""b`}}}
+	two := query.Everything(1)
+	two.Filters = []query.Filter{{Field: "room", Values: []string{"a", "b"}}}
 	if textOf(quoted) == textOf(two) {
 		t.Error(textOf(two))
 	}

@@ -20,9 +20,9 @@ type VerifyOptions struct {
 	Partitions int // as ProjectorOptions.Partitions
 	// Load returns a session's newest event, as the log's leader has it, as
 	// eventstore.Log.Load does.
-	Load func(ctx context.Context, id string) (domain.Recorded, error)
+	Load func(ctx context.Context, id string) (*domain.Record, error)
 	// Event returns the event at a position, as eventstore.Log.Event does.
-	Event func(ctx context.Context, position uint64) (domain.Recorded, error)
+	Event func(ctx context.Context, position uint64) (*domain.Record, error)
 	// Difference, where it is set, is told each difference between the read model and the
 	// log; its error ends the verification.
 	Difference func(Difference) error
@@ -81,9 +81,9 @@ type Verification struct {
 	told      map[Difference]struct{}
 	done      Verified
 
-	batches chan []domain.Recorded // to be compared
-	ended   chan struct{}          // closed when no more are
-	err     error                  // why, once that is so
+	batches chan []domain.Entry // to be compared
+	ended   chan struct{}       // closed when no more are
+	err     error               // why, once that is so
 	count   count
 	stop    func()
 }
@@ -94,7 +94,7 @@ type Verification struct {
 func NewVerification(ctx context.Context, rdb redis.UniversalClient, log Log, opts VerifyOptions) (*Verification, error) {
 	v := &Verification{
 		VerifyOptions: opts, rdb: rdb, log: log, seed: maphash.MakeSeed(), told: map[Difference]struct{}{},
-		batches: make(chan []domain.Recorded, 1), ended: make(chan struct{}), count: count{ended: make(chan struct{})},
+		batches: make(chan []domain.Entry, 1), ended: make(chan struct{}), count: count{ended: make(chan struct{})},
 	}
 	if v.Pace == nil {
 		v.Pace = func(context.Context, int) error { return nil }
@@ -140,7 +140,7 @@ func (v *Verification) Close() { v.stop() }
 // is compared as its newest event has left it; one that is handed over earlier too is
 // recognised by its position. It returns before that is done, with the error, if any, of
 // what was handed over before.
-func (v *Verification) Compare(ctx context.Context, sessions []domain.Recorded) error {
+func (v *Verification) Compare(ctx context.Context, sessions []domain.Entry) error {
 	select {
 	case v.batches <- sessions:
 		return nil
@@ -168,9 +168,9 @@ func (v *Verification) compareAll(ctx context.Context) error {
 			if !open {
 				return nil
 			}
-			parts := make([][]*domain.Recorded, len(v.parts))
+			parts := make([][]*domain.Entry, len(v.parts))
 			for i := range sessions {
-				shard := shardOf(sessions[i].Session.ID, len(parts))
+				shard := shardOf(sessions[i].Record.Event.Session.ID, len(parts))
 				parts[shard] = append(parts[shard], &sessions[i])
 			}
 			for i, p := range v.parts {
@@ -372,13 +372,13 @@ func (v *Verification) park(parked Parked) error {
 
 // compare compares some sessions with their documents, and notes in which indexes they
 // belong.
-func (p *verified) compare(ctx context.Context, sessions []*domain.Recorded) error {
+func (p *verified) compare(ctx context.Context, sessions []*domain.Entry) error {
 	documents := make([]*document, 0, len(sessions))
 	keys := make([]string, 0, len(sessions))
 	for _, r := range sessions {
 		d, err := p.documentOf(r)
 		if err != nil { // it is to be parked
-			if err := p.doubt(ctx, doubt{id: r.Session.ID}); err != nil {
+			if err := p.doubt(ctx, doubt{id: r.Record.Event.Session.ID}); err != nil {
 				return err
 			}
 			continue
@@ -415,7 +415,7 @@ func (p *verified) document(ctx context.Context, d *document, text any) error {
 	if there {
 		if stored, err := decodeDocument(value); err == nil && stored.position > d.position && stored.position <= p.end {
 			later, err := p.Event(ctx, stored.position)
-			if err == nil && later.Session.ID == d.id {
+			if err == nil && later.Event.Session.ID == d.id {
 				return nil
 			}
 			if err != nil && !errors.Is(err, domain.ErrUnreadable) && !errors.Is(err, domain.ErrUnavailable) {
@@ -428,9 +428,9 @@ func (p *verified) document(ctx context.Context, d *document, text any) error {
 
 // documentOf returns what the read model has to hold of a session, or why it has to be
 // parked.
-func (v *Verification) documentOf(r *domain.Recorded) (*document, error) {
-	if r.Unreadable != nil {
-		return nil, r.Unreadable
+func (v *Verification) documentOf(r *domain.Entry) (*document, error) {
+	if r.Err != nil {
+		return nil, r.Err
 	}
 	return newDocument(r)
 }

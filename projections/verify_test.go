@@ -21,7 +21,7 @@ import (
 
 // verifyOptions are for a fake log.
 func verifyOptions(log *fakeLog) VerifyOptions {
-	return VerifyOptions{Event: log.event, Load: func(ctx context.Context, id string) (domain.Recorded, error) {
+	return VerifyOptions{Event: log.event, Load: func(ctx context.Context, id string) (domain.Entry, error) {
 		r, err := log.load(ctx, id)
 		if errors.Is(err, errNoEvent) {
 			err = fmt.Errorf("%w: %w", domain.ErrUnreadable, err)
@@ -31,11 +31,11 @@ func verifyOptions(log *fakeLog) VerifyOptions {
 }
 
 // event returns the event at a position.
-func (l *fakeLog) event(_ context.Context, position uint64) (domain.Recorded, error) {
+func (l *fakeLog) event(_ context.Context, position uint64) (domain.Entry, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if position == 0 || position > uint64(len(l.events)) {
-		return domain.Recorded{}, domain.ErrUnavailable
+		return domain.Entry{}, domain.ErrUnavailable
 	}
 	return l.events[position-1], nil
 }

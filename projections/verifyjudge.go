@@ -62,11 +62,11 @@ const outOfOrder = "the index has the session with score %v, so it is out of ord
 // judge decides whether there is a difference, and tells it; false where that cannot be
 // decided before the read model has reached the position that is needed.
 func (p *verified) judge(ctx context.Context, d doubt, need *uint64) (decided bool, err error) {
-	recorded, expected, err := p.expect(ctx, d.id)
+	entry, expected, err := p.expect(ctx, d.id)
 	if err != nil {
 		return false, err
 	}
-	if *need == 0 && recorded.Unreadable != nil { // nobody says at which position that is
+	if *need == 0 && entry.Err != nil { // nobody says at which position that is
 		if *need, err = p.log.End(ctx); err != nil {
 			return false, err
 		}
@@ -75,14 +75,14 @@ func (p *verified) judge(ctx context.Context, d doubt, need *uint64) (decided bo
 	if err != nil {
 		return false, err
 	}
-	position := recorded.Position
+	position := entry.Record.Position
 	if max(position, *need) > h.reached {
 		return p.behind, nil // told already, or soon there
 	}
 	if h.stored != nil && h.stored.position > position {
 		// Perhaps the log was asked too early.
 		again, _, err := p.expect(ctx, d.id)
-		if err != nil || again.Position > position {
+		if err != nil || again.Record.Position > position {
 			return false, err
 		}
 	}
@@ -101,7 +101,7 @@ func (p *verified) judge(ctx context.Context, d doubt, need *uint64) (decided bo
 		return true, err
 	}
 	if expected == nil {
-		return true, p.judgeHidden(ctx, d, h, recorded, report)
+		return true, p.judgeHidden(ctx, d, h, entry, report)
 	}
 	switch {
 	case h.damaged != nil:
@@ -134,9 +134,9 @@ func (p *verified) judge(ctx context.Context, d doubt, need *uint64) (decided bo
 
 // judgeHidden judges a session that is not to be shown: the log does not have it, or
 // something of it that cannot be projected.
-func (p *verified) judgeHidden(ctx context.Context, d doubt, h *held, recorded domain.Recorded, report func(index, format string, args ...any) error) error {
+func (p *verified) judgeHidden(ctx context.Context, d doubt, h *held, entry domain.Entry, report func(index, format string, args ...any) error) error {
 	switch {
-	case recorded.Unreadable == nil && h.text != "":
+	case entry.Err == nil && h.text != "":
 		if err := report("", "the session is not in the log"); err != nil || h.stored == nil || idOf(h.stored.member) != d.id {
 			return err // of another session's document, the entries are that one's
 		}
@@ -146,14 +146,14 @@ func (p *verified) judgeHidden(ctx context.Context, d doubt, h *held, recorded d
 			}
 		}
 		return nil
-	case recorded.Unreadable == nil && h.parked != "":
+	case entry.Err == nil && h.parked != "":
 		return report("", "the session is noted as parked, and not in the log")
-	case recorded.Unreadable == nil:
+	case entry.Err == nil:
 		return nil
 	case h.text != "":
-		return report("", "the session is shown, and its newest event cannot be projected: %v", recorded.Unreadable)
+		return report("", "the session is shown, and its newest event cannot be projected: %v", entry.Err)
 	case h.parked == "":
-		return report("", "the session is not parked, and its newest event cannot be projected: %v", recorded.Unreadable)
+		return report("", "the session is not parked, and its newest event cannot be projected: %v", entry.Err)
 	}
 	var parked Parked
 	if err := json.Unmarshal([]byte(h.parked), &parked); err != nil {
@@ -163,7 +163,7 @@ func (p *verified) judgeHidden(ctx context.Context, d doubt, h *held, recorded d
 		return report("", "what is noted of the parked session is of another one, %q", parked.SessionID)
 	}
 	// As the log says; at which position a message is that is no event, it does not.
-	told := Parked{SessionID: d.id, Position: recorded.Position, Reason: recorded.Unreadable.Error()}
+	told := Parked{SessionID: d.id, Position: entry.Record.Position, Reason: entry.Err.Error()}
 	if told.Position == 0 {
 		told.Position = parked.Position
 	}
@@ -173,22 +173,23 @@ func (p *verified) judgeHidden(ctx context.Context, d doubt, h *held, recorded d
 // expect asks the log for a session's newest event, and returns what the read model has
 // to hold of it: nil for a session that is not in the log, or, with an Unreadable, has
 // to be parked.
-func (p *verified) expect(ctx context.Context, id string) (domain.Recorded, *document, error) {
-	recorded, err := p.Load(ctx, id)
+func (p *verified) expect(ctx context.Context, id string) (domain.Entry, *document, error) {
+	newest, err := p.Load(ctx, id)
 	switch {
 	case errors.Is(err, domain.ErrNotFound):
-		return domain.Recorded{}, nil, nil
+		return domain.Entry{Record: &domain.Record{}}, nil, nil
 	case errors.Is(err, domain.ErrUnreadable):
-		return domain.Recorded{Unreadable: err}, nil, nil
+		return domain.Entry{Record: &domain.Record{}, Err: err}, nil, nil
 	case err != nil:
-		return recorded, nil, err
+		return domain.Entry{}, nil, err
 	}
-	d, err := p.documentOf(&recorded)
+	entry := domain.Entry{Record: newest}
+	d, err := p.documentOf(&entry)
 	if err != nil {
-		recorded.Unreadable = err
-		return recorded, nil, nil //nolint:nilerr // it is to be parked
+		entry.Err = err
+		return entry, nil, nil //nolint:nilerr // it is to be parked
 	}
-	return recorded, d, nil
+	return entry, d, nil
 }
 
 // look reads what the read model holds of a session, in one transaction.

@@ -31,7 +31,7 @@ func (v *Verification) touches(ctx context.Context, after uint64) *touched {
 	}
 	go func() {
 		defer close(t.ended)
-		err := v.log.Follow(ctx, after, maxBatchEvents, func(batch []domain.Recorded) error { return t.note(ctx, batch) })
+		err := v.log.Follow(ctx, after, maxBatchEvents, func(batch []domain.Entry) error { return t.note(ctx, batch) })
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.err = errors.Join(errors.New("the log is not followed any more"), err)
@@ -39,7 +39,7 @@ func (v *Verification) touches(ctx context.Context, after uint64) *touched {
 	return t
 }
 
-func (t *touched) note(ctx context.Context, batch []domain.Recorded) error {
+func (t *touched) note(ctx context.Context, batch []domain.Entry) error {
 	for i := range batch {
 		r := &batch[i]
 		before, known, err := t.before(ctx, r)
@@ -48,12 +48,12 @@ func (t *touched) note(ctx context.Context, batch []domain.Recorded) error {
 		}
 		t.mu.Lock()
 		t.everything = t.everything || !known
-		t.documents[t.hash(r.Session.ID)%tallyPlaces] = true
+		t.documents[t.hash(r.Record.Event.Session.ID)%tallyPlaces] = true
 		t.entries[t.hash(indexAll)%tallyPlaces] = true
 		for _, state := range []domain.State{domain.StateCreated, domain.StateStarted, domain.StateAccepted, domain.StateRejected, domain.StateFinished} {
 			t.entries[t.hash(fieldIndex("state", string(state)))%tallyPlaces] = true
 		}
-		for _, s := range []*domain.Session{&r.Session, before} {
+		for _, s := range []*domain.Session{&r.Record.Event.Session, before} {
 			if s == nil {
 				continue
 			}
@@ -65,13 +65,13 @@ func (t *touched) note(ctx context.Context, batch []domain.Recorded) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.position = batch[len(batch)-1].Position
+	t.position = batch[len(batch)-1].Record.Position
 	return nil
 }
 
 // before returns the session before an event, nil where it was in no index, by its state
 // aside, in which it is not still; false where that is not known.
-func (t *touched) before(ctx context.Context, r *domain.Recorded) (s *domain.Session, known bool, err error) {
+func (t *touched) before(ctx context.Context, r *domain.Entry) (s *domain.Session, known bool, err error) {
 	switch {
 	case r.Before != nil:
 		return r.Before, true, nil
@@ -84,7 +84,10 @@ func (t *touched) before(ctx context.Context, r *domain.Recorded) (s *domain.Ses
 	if errors.Is(err, domain.ErrUnreadable) { // then it was parked
 		return nil, true, nil
 	}
-	return &before.Session, true, err
+	if err != nil {
+		return nil, true, err
+	}
+	return &before.Event.Session, true, nil
 }
 
 // mark marks the places of a partition's tally that may have changed, and says whether

@@ -54,7 +54,7 @@ func (c historyCommand) Run(ctx context.Context, s streams) error {
 	defer stores.Close()
 	out := newEventWriter(c.Output, s.out, true)
 	found := defects{out: s.err}
-	err = stores.log.Session(ctx, id, func(batch []domain.Recorded) error {
+	err = stores.log.Session(ctx, id, func(batch []domain.Entry) error {
 		found.count(batch)
 		return out.write(batch)
 	})
@@ -95,9 +95,9 @@ type defects struct {
 	n   int
 }
 
-func (d *defects) count(batch []domain.Recorded) {
+func (d *defects) count(batch []domain.Entry) {
 	for i := range batch {
-		if err := batch[i].Unreadable; err != nil {
+		if err := batch[i].Err; err != nil {
 			d.tell(err)
 		}
 	}

@@ -133,12 +133,12 @@ func (m *metrics) log(l *eventstore.Log) chathttp.Log {
 }
 
 // Transact implements chathttp.Log.
-func (l *measuredLog) Transact(ctx context.Context, r domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Recorded, error) {
+func (l *measuredLog) Transact(ctx context.Context, r domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Result, error) {
 	began := time.Now()
-	recorded, err := l.Log.Transact(ctx, r, decide)
+	result, err := l.Log.Transact(ctx, r, decide)
 	l.duration.Observe(time.Since(began).Seconds())
 	l.outcome(ctx, err).Inc()
-	return recorded, err
+	return result, err
 }
 
 func (l *measuredLog) outcome(ctx context.Context, err error) prometheus.Counter {

@@ -21,7 +21,7 @@ import (
 // An eventWriter writes events in one of the formats for people and programs.
 type eventWriter interface {
 	// write writes events, and what cannot be read as such.
-	write(batch []domain.Recorded) error
+	write(batch []domain.Entry) error
 	// end writes what comes behind the last.
 	end() error
 }
@@ -51,14 +51,14 @@ type arrayWriter struct {
 	began bool
 }
 
-func (w *arrayWriter) write(batch []domain.Recorded) error {
+func (w *arrayWriter) write(batch []domain.Entry) error {
 	for i := range batch {
 		w.line = append(w.line[:0], "[\n"...)
 		if w.began {
 			w.line = append(w.line[:0], ",\n"...)
 		}
 		w.began = true
-		if r := &batch[i]; r.Unreadable == nil {
+		if r := &batch[i]; r.Err == nil {
 			w.line = r.Record.AppendJSON(w.line)
 		} else {
 			w.line = appendUnreadable(w.line, r)
@@ -85,9 +85,9 @@ type linesWriter struct {
 	line []byte
 }
 
-func (w *linesWriter) write(batch []domain.Recorded) error {
+func (w *linesWriter) write(batch []domain.Entry) error {
 	for i := range batch {
-		if r := &batch[i]; r.Unreadable == nil {
+		if r := &batch[i]; r.Err == nil {
 			w.line = r.Record.AppendCloudEvent(w.line[:0])
 		} else {
 			w.line = appendUnreadable(w.line[:0], r)
@@ -104,12 +104,12 @@ func (w *linesWriter) end() error { return w.out.Flush() }
 
 // appendUnreadable writes what stands for a message that cannot be read. It is no
 // CloudEvent, so that nobody takes it for one.
-func appendUnreadable(b []byte, r *domain.Recorded) []byte {
+func appendUnreadable(b []byte, r *domain.Entry) []byte {
 	line, err := json.Marshal(struct {
 		Position   uint64 `json:"position"`
 		SessionID  string `json:"sessionId"`
 		Unreadable string `json:"unreadable"`
-	}{r.Position, r.Session.ID, reason(r)})
+	}{r.Record.Position, r.Record.Event.Session.ID, reason(r)})
 	if err != nil {
 		panic(err) // a number and two texts
 	}
@@ -117,12 +117,12 @@ func appendUnreadable(b []byte, r *domain.Recorded) []byte {
 }
 
 // reason says why a message cannot be read.
-func reason(r *domain.Recorded) string {
+func reason(r *domain.Entry) string {
 	var unreadable *eventstore.UnreadableError
-	if errors.As(r.Unreadable, &unreadable) {
+	if errors.As(r.Err, &unreadable) {
 		return unreadable.Err.Error()
 	}
-	return r.Unreadable.Error()
+	return r.Err.Error()
 }
 
 // A csvWriter writes comma-separated values (RFC 4180) with a header line.
@@ -142,17 +142,17 @@ func (w *csvWriter) begin() error {
 	return w.out.Write(csvColumns)
 }
 
-func (w *csvWriter) write(batch []domain.Recorded) error {
+func (w *csvWriter) write(batch []domain.Entry) error {
 	if err := w.begin(); err != nil {
 		return err
 	}
 	for i := range batch {
 		r := &batch[i]
-		line := []string{strconv.FormatUint(r.Position, 10), "", "unreadable", noFormula(r.Session.ID), "", "", "", noFormula(reasonOf(r)), "", ""}
-		if e := r.Record; r.Unreadable == nil {
+		line := []string{strconv.FormatUint(r.Record.Position, 10), "", "unreadable", noFormula(r.Record.Event.Session.ID), "", "", "", noFormula(reasonOf(r)), "", ""}
+		if e := r.Record; r.Err == nil {
 			line = []string{
 				line[0], e.Time.UTC().Format(domain.EventTimeFormat), noFormula(string(e.Event.Type)), line[3],
-				strconv.FormatUint(r.Session.Version, 10), noFormula(string(r.Session.State)), noFormula(e.Request.Actor),
+				strconv.FormatUint(r.Record.Event.Session.Version, 10), noFormula(string(r.Record.Event.Session.State)), noFormula(e.Request.Actor),
 				string(e.Event.Changes), noFormula(e.ID), noFormula(e.Request.CorrelationID),
 			}
 		}
@@ -172,8 +172,8 @@ func (w *csvWriter) end() error {
 }
 
 // reasonOf is reason for any event, "" for one that can be read.
-func reasonOf(r *domain.Recorded) string {
-	if r.Unreadable == nil {
+func reasonOf(r *domain.Entry) string {
+	if r.Err == nil {
 		return ""
 	}
 	return reason(r)
@@ -198,7 +198,7 @@ type tableWriter struct {
 	who        int // characters of the longest account
 }
 
-func (w *tableWriter) write(batch []domain.Recorded) error {
+func (w *tableWriter) write(batch []domain.Entry) error {
 	for i := range batch {
 		if r := batch[i].Record; r != nil {
 			w.who = max(w.who, utf8.RuneCountInString(plain(r.Request.Actor)))
@@ -210,14 +210,14 @@ func (w *tableWriter) write(batch []domain.Recorded) error {
 	}
 	for i := range batch {
 		r := &batch[i]
-		position := strconv.FormatUint(r.Position, 10)
-		if r.Unreadable != nil {
-			w.line(position, "", "unreadable", plain(r.Session.ID), "", "", plain(reason(r)))
+		position := strconv.FormatUint(r.Record.Position, 10)
+		if r.Err != nil {
+			w.line(position, "", "unreadable", plain(r.Record.Event.Session.ID), "", "", plain(reason(r)))
 			continue
 		}
 		e := r.Record
 		w.line(position, e.Time.UTC().Format(domain.EventTimeFormat), plain(strings.TrimPrefix(string(e.Event.Type), eventTypePrefix)),
-			plain(r.Session.ID), strconv.FormatUint(r.Session.Version, 10), plain(e.Request.Actor), describe(e.Event.Changes))
+			plain(r.Record.Event.Session.ID), strconv.FormatUint(r.Record.Event.Session.Version, 10), plain(e.Request.Actor), describe(e.Event.Changes))
 	}
 	// People want to see what is there; a bufio.Writer keeps the error.
 	return w.out.Flush()

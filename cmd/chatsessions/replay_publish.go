@@ -37,10 +37,10 @@ func newPublishSink(publisher *eventstore.Republisher, perSecond float64) *publi
 	return &publishSink{publisher: publisher, limiter: rate.NewLimiter(limit, max(1, int(perSecond/100)))}
 }
 
-func (p *publishSink) take(batch []domain.Recorded) error {
+func (p *publishSink) take(batch []domain.Entry) error {
 	for i := range batch {
-		if batch[i].Unreadable == nil { // it was told of; it is no event
-			p.positions = append(p.positions, batch[i].Position)
+		if batch[i].Err == nil { // it was told of; it is no event
+			p.positions = append(p.positions, batch[i].Record.Position)
 		}
 	}
 	return nil

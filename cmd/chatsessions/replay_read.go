@@ -36,14 +36,14 @@ type eventFilter struct {
 
 // keeps says whether an event is replayed. Of what cannot be read only position and
 // session are known, and what may be meant is not left out.
-func (f *eventFilter) keeps(r *domain.Recorded) bool {
-	if r.Position <= f.after || r.Position > f.upTo {
+func (f *eventFilter) keeps(r *domain.Entry) bool {
+	if r.Record.Position <= f.after || r.Record.Position > f.upTo {
 		return false
 	}
-	if len(f.sessions) > 0 && !slices.Contains(f.sessions, r.Session.ID) {
+	if len(f.sessions) > 0 && !slices.Contains(f.sessions, r.Record.Event.Session.ID) {
 		return false
 	}
-	if r.Unreadable != nil {
+	if r.Err != nil {
 		return true
 	}
 	e := r.Record
@@ -54,13 +54,13 @@ func (f *eventFilter) keeps(r *domain.Recorded) bool {
 		return false
 	}
 	reader := domain.Caller{Account: f.account, Role: domain.RoleAccount}
-	return f.account == "" || e.Request.Actor == f.account || reader.MaySee(&r.Session)
+	return f.account == "" || e.Request.Actor == f.account || reader.MaySee(&r.Record.Event.Session)
 }
 
 // A sink takes the events that are replayed.
 type sink interface {
 	// take gets the next events.
-	take(batch []domain.Recorded) error
+	take(batch []domain.Entry) error
 	// pending is how many of them wait for settle, which takes too long to be done while
 	// the log is read: the server would give up its reader.
 	pending() int
@@ -118,8 +118,8 @@ func (r *replay) readLog(ctx context.Context, to sink) error {
 		}
 	}
 	for at := first; at < last; {
-		err := r.log.Read(ctx, at, last, replayBatch, func(batch []domain.Recorded) error {
-			at = batch[len(batch)-1].Position
+		err := r.log.Read(ctx, at, last, replayBatch, func(batch []domain.Entry) error {
+			at = batch[len(batch)-1].Record.Position
 			if err := r.give(batch, to); err != nil {
 				return err
 			}
@@ -143,7 +143,7 @@ func (r *replay) readLog(ctx context.Context, to sink) error {
 }
 
 // give gives what the filter keeps of a batch to the sink.
-func (r *replay) give(batch []domain.Recorded, to sink) error {
+func (r *replay) give(batch []domain.Entry, to sink) error {
 	kept := batch[:0]
 	for i := range batch {
 		if r.filter.keeps(&batch[i]) {
@@ -162,11 +162,11 @@ func (r *replay) give(batch []domain.Recorded, to sink) error {
 // them into order.
 func (r *replay) readSessions(ctx context.Context, to sink) (whole bool, err error) {
 	ids := r.filter.sessions
-	var merged []domain.Recorded
+	var merged []domain.Entry
 	held := 0
 	var broken []error
 	for _, id := range ids {
-		err := r.log.Session(ctx, id, func(batch []domain.Recorded) error {
+		err := r.log.Session(ctx, id, func(batch []domain.Entry) error {
 			if len(ids) == 1 {
 				return r.give(batch, to)
 			}
@@ -192,7 +192,7 @@ func (r *replay) readSessions(ctx context.Context, to sink) (whole bool, err err
 			return false, err
 		}
 	}
-	slices.SortFunc(merged, func(a, b domain.Recorded) int { return cmp.Compare(a.Position, b.Position) })
+	slices.SortFunc(merged, func(a, b domain.Entry) int { return cmp.Compare(a.Record.Position, b.Record.Position) })
 	if err := r.give(merged, to); err != nil {
 		return false, err
 	}
@@ -209,13 +209,13 @@ type writerSink struct {
 	wrote, failed bool
 }
 
-func (w *writerSink) take(batch []domain.Recorded) error {
+func (w *writerSink) take(batch []domain.Entry) error {
 	w.wrote = true
 	if err := w.write(batch); err != nil {
 		w.failed = true
 		return err
 	}
-	w.last = batch[len(batch)-1].Position
+	w.last = batch[len(batch)-1].Record.Position
 	return nil
 }
 

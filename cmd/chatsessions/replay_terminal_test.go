@@ -14,7 +14,7 @@ import (
 func TestWhatAMessageSaysDoesNotDriveTheTerminal(t *testing.T) {
 	var out bytes.Buffer
 	d := defects{out: &out}
-	d.count([]domain.Recorded{{Unreadable: errors.New("event 7 of session \x1b]0;x\a\u009b2J\r\n\u202e: ce-type is \"a\"")}})
+	d.count([]domain.Entry{{Err: errors.New("event 7 of session \x1b]0;x\a\u009b2J\r\n\u202e: ce-type is \"a\"")}})
 	if said := strings.TrimSuffix(out.String(), "\n"); strings.ContainsFunc(said, func(c rune) bool { return !unicode.IsPrint(c) }) || !strings.Contains(said, `]0;x��2J���: ce-type is "a"`) {
 		t.Errorf("%q", said)
 	}

@@ -150,7 +150,7 @@ type verifier struct {
 }
 
 // log verifies the log, and hands every session on.
-func (v *verifier) log(ctx context.Context, log *eventstore.Log, settled func(context.Context, []domain.Recorded) error) error {
+func (v *verifier) log(ctx context.Context, log *eventstore.Log, settled func(context.Context, []domain.Entry) error) error {
 	done, err := log.Verify(ctx, eventstore.VerifyOptions{
 		Settled: settled, Pace: v.pace.Wait,
 		Defect: func(d domain.Defect) error {
