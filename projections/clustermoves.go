@@ -10,9 +10,9 @@ import (
 
 // tellOfMoves has a function called before a command goes to another node of a cluster
 // than the last one for its slot did.
-func tellOfMoves(client *redis.ClusterClient, moved func()) {
+func tellOfMoves(client *redis.ClusterClient, prefix string, moved func()) {
 	owners := new(slotOwners)
-	client.OnNewNode(func(node *redis.Client) { node.AddHook(slotHook{node, owners, moved}) })
+	client.OnNewNode(func(node *redis.Client) { node.AddHook(slotHook{node, owners, prefix, moved}) })
 }
 
 // slotOwners are the nodes that got the last command for each slot of a cluster.
@@ -22,11 +22,12 @@ type slotOwners [1 << 14]atomic.Pointer[redis.Client]
 type slotHook struct {
 	node   *redis.Client
 	owners *slotOwners
+	prefix string // begins the keys that count
 	moved  func()
 }
 
 func (h slotHook) see(cmd redis.Cmder) {
-	key, ok := keyOf(cmd)
+	key, ok := keyOf(cmd, h.prefix)
 	if !ok {
 		return
 	}
@@ -56,11 +57,11 @@ func (h slotHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 
 // keyOf returns the first key of a command of ours. It is the first argument, and
 // the third one of a script.
-func keyOf(cmd redis.Cmder) (string, bool) {
+func keyOf(cmd redis.Cmder, prefix string) (string, bool) {
 	args := cmd.Args()
 	for _, at := range [...]int{1, 3} {
 		if at < len(args) {
-			if key, ok := args[at].(string); ok && strings.HasPrefix(key, layoutVersion) {
+			if key, ok := args[at].(string); ok && strings.HasPrefix(key, prefix) {
 				return key, true
 			}
 		}

@@ -23,69 +23,61 @@ type Difference struct {
 
 // Bounds of one step of a comparison.
 const (
+	memberBatch    = 1024 // members of an index that are read at once
+	documentBatch  = 128
+	parkedBatch    = 500
+	followBatch    = 256
 	compareMembers = 256  // of an index; one that has no more is read in one piece
 	compareKeys    = 512  // about
 	maxDoubts      = 1000 // kept until they are looked at once more
 )
 
+// pollEvery is how often the checkpoint is read while it is behind.
+const pollEvery = 10 * time.Millisecond
+
+// slowAfter is how long that may take before CompareOptions.Slow is called.
+const slowAfter = 2 * time.Second
+
 // doubtPatience is how long the slower of two generations may take to get where the
 // other one is, before the comparison fails.
 const doubtPatience = 10 * time.Second
 
-// compare reports every difference between the generations that answer and the ones
-// that were built. Both may change meanwhile: what differs at first sight is looked at
-// once more when both hold the same events of that session.
-func (b *rebuild) compare(ctx context.Context, lanes []*lane) error {
-	err := b.compareAll(ctx, lanes)
+// CompareOptions are what a comparison reports to; all but Slow are needed.
+type CompareOptions struct {
+	Difference func(Difference)
+	Progress   func(done, total uint64) // in keys; total is 0 where it is not known
+	// Slow is called while the generations are long in reaching the same event, which
+	// the caller may be able to mend. It may be called again.
+	Slow func()
+}
+
+// A Pair is what is compared of a partition: the generation that answers with one that
+// was built beside it.
+type Pair struct{ Built, Answers keyspace }
+
+// CompareGenerations reports every difference between the generations that answer and
+// the ones that were built. Both may change meanwhile: what differs at first sight is
+// looked at once more when both hold the same events of that session.
+func CompareGenerations(ctx context.Context, rdb redis.UniversalClient, pairs []Pair, opts CompareOptions) error {
+	err := compareGenerations(ctx, rdb, pairs, opts)
 	if err == nil || !strings.Contains(err.Error(), "WRONGTYPE") { // of Redis, perhaps out of a script
 		return err
 	}
-	b.report(Difference{Detail: fmt.Sprintf("a key is not of its kind, the rest was not compared: %v", err)})
+	opts.Difference(Difference{Detail: fmt.Sprintf("a key is not of its kind, the rest was not compared: %v", err)})
 	return nil // it is high time for another one
 }
 
-func (b *rebuild) report(d Difference) {
-	b.done.Differences++
-	b.Difference(d)
-}
-
-func (b *rebuild) compareAll(ctx context.Context, lanes []*lane) error {
-	b.done.Position = b.builder.position()
-	comparisons := make([]*comparison, len(lanes))
-	var total uint64
-	for i, l := range lanes {
-		n, err := b.rdb.ZCard(ctx, l.keys.index(indexAll)).Result()
-		if err != nil {
-			return fmt.Errorf("compare: %w", err)
-		}
-		b.done.Sessions += uint64(n) //nolint:gosec // not negative
-		found, err := readText(ctx, b.rdb, l.keys.checkpoint())
-		if err != nil {
-			return err
-		}
-		answers, ok := parseCheckpoint(found)
-		if ok = ok && answers.state == projected && answers.identity == b.builder.log.Identity(); ok {
-			rewritten, err := b.builder.isRewritten(ctx, answers)
-			if err != nil {
-				return err
-			}
-			ok = rewritten == ""
-		}
-		if !ok {
-			return nil
-		}
-		comparisons[i] = &comparison{rebuild: b, built: l.keys, answers: l.keys.of(answers.generation), doubts: map[doubt]struct{}{}}
-	}
-	b.done.Compared = true
-	if len(lanes) == 1 { // on a cluster, the number of keys says nothing about a partition
-		n, err := b.rdb.DBSize(ctx).Result()
+func compareGenerations(ctx context.Context, rdb redis.UniversalClient, pairs []Pair, opts CompareOptions) error {
+	var total, seen uint64
+	if len(pairs) == 1 { // on a cluster, the number of keys says nothing about a partition
+		n, err := rdb.DBSize(ctx).Result()
 		if err != nil {
 			return fmt.Errorf("compare: %w", err)
 		}
 		total = uint64(n) //nolint:gosec // not negative
 	}
-	var seen uint64
-	for _, c := range comparisons {
+	for _, pair := range pairs {
+		c := &comparison{opts: opts, rdb: rdb, built: pair.Built, answers: pair.Answers, doubts: map[doubt]struct{}{}}
 		if err := c.keys(ctx, &seen, total); err != nil {
 			return err
 		}
@@ -98,7 +90,8 @@ func (b *rebuild) compareAll(ctx context.Context, lanes []*lane) error {
 
 // A comparison is that of one partition.
 type comparison struct {
-	*rebuild
+	opts           CompareOptions
+	rdb            redis.UniversalClient
 	built, answers keyspace
 	doubts         map[doubt]struct{} // what differed at first sight
 }
@@ -132,7 +125,7 @@ func (c *comparison) keys(ctx context.Context, seen *uint64, total uint64) error
 			if total > 0 {
 				total = max(total, *seen) // it may have grown
 			}
-			c.Progress(Comparing, *seen, total)
+			c.opts.Progress(*seen, total)
 		}
 		return nil
 	})
@@ -149,7 +142,7 @@ func (c *comparison) scan(ctx context.Context, found chan<- []string) error {
 				return fmt.Errorf("compare: %w", err)
 			}
 		}
-		keys, next, err := node.Scan(ctx, cursor, c.built.base+"*", compareKeys).Result()
+		keys, next, err := node.Scan(ctx, cursor, c.built.partition.pattern(), compareKeys).Result()
 		if err != nil {
 			return fmt.Errorf("compare: %w", err)
 		}
@@ -285,12 +278,12 @@ func (c *comparison) resolve(ctx context.Context) error {
 			}
 			if decided {
 				if difference != nil {
-					c.report(*difference)
+					c.opts.Difference(*difference)
 				}
 				break
 			}
-			if time.Since(since) > projectorPatience {
-				signal(c.needed)
+			if time.Since(since) > slowAfter {
+				c.opts.Slow()
 			}
 			if time.Since(since) > doubtPatience {
 				return fmt.Errorf("compare session %s: the read models do not reach the same event of it", d.id)

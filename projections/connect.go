@@ -62,6 +62,8 @@ type RedisOptions struct {
 	// time; it must not block, and not use the client. Where it is set, all connections
 	// are made at the start if a server answers then, and kept.
 	OnConnect func()
+	// KeyPrefix begins the keys for whose slots OnConnect is called in a cluster.
+	KeyPrefix string
 }
 
 // Connect returns a client for Redis. A server that refuses the credentials or the
@@ -90,7 +92,7 @@ func Connect(ctx context.Context, opts RedisOptions) (redis.UniversalClient, err
 	if err := t.ask(ctx); err != nil {
 		return nil, err
 	}
-	rdb := t.client(opts.OnConnect)
+	rdb := t.client(opts.OnConnect, opts.KeyPrefix)
 	err = rdb.Ping(ctx).Err()
 	if isRefusal(err) {
 		_ = rdb.Close()
@@ -151,7 +153,7 @@ type target struct {
 }
 
 // client returns the client of the target. It does not dial.
-func (t *target) client(onConnect func()) redis.UniversalClient {
+func (t *target) client(onConnect func(), keyPrefix string) redis.UniversalClient {
 	if onConnect != nil {
 		t.OnConnect = func(context.Context, *redis.Conn) error {
 			onConnect()
@@ -169,7 +171,7 @@ func (t *target) client(onConnect func()) redis.UniversalClient {
 		o.DisableRoutingPolicies = true
 		client := redis.NewClusterClient(o)
 		if onConnect != nil {
-			tellOfMoves(client, onConnect)
+			tellOfMoves(client, keyPrefix, onConnect)
 		}
 		return client
 	case sentinel:

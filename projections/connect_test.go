@@ -321,7 +321,7 @@ func TestTheServiceHasTheRightsThatItNeeds(t *testing.T) {
 	mustRun(t, EachParked(t.Context(), r.rdb, 1, func(p Parked) error {
 		found, err := FindParked(t.Context(), r.rdb, 1, p.SessionID)
 		mustRun(t, err)
-		return Retry(t.Context(), r.rdb, found, func(context.Context, string) (*domain.Record, error) {
+		return Retry(t.Context(), r.rdb, 1, found, func(context.Context, string) (*domain.Record, error) {
 			return &domain.Record{Event: domain.Event{Session: session(1, 1)}, Position: 2}, nil
 		})
 	}))
@@ -471,10 +471,10 @@ func TestASlotsNextMasterIsToldBeforeItIsAsked(t *testing.T) {
 	nodes := redistest.StartCluster(t, redistest.Config{ACL: true})
 	of, err := parseTarget(nodes.URL())
 	mustRun(t, err)
-	rdb := of.client(nil).(*redis.ClusterClient)
+	rdb := of.client(nil, "").(*redis.ClusterClient)
 	t.Cleanup(func() { mustRun(t, rdb.Close()) })
 	var told atomic.Int64 // of moves alone, not of connections
-	tellOfMoves(rdb, func() { told.Add(1) })
+	tellOfMoves(rdb, versionOfLayout(), func() { told.Add(1) })
 	ap, err := rdb.AutoPipeline()
 	mustRun(t, err)
 	key := newPartitions(1)[0].of("g").checkpoint()

@@ -8,14 +8,6 @@ import (
 	"time"
 )
 
-// Bound is how long a write waits for the read model, from the log's
-// acknowledgement on, before it is answered all the same (see ReadModel.WaitFor);
-// and how old a look at the log's end may be that a read relies on. One rests on
-// the other: every write that any node has answered was either in the read model
-// before, or in the log for at least Bound; so it is at or before an end that was
-// asked for less than Bound ago.
-const Bound = 2 * time.Second
-
 const (
 	probeEvery = Bound / 10
 	// probeLife stays below Bound by a margin for clocks that run unequally fast.

@@ -18,6 +18,9 @@ import (
 // binaries with another one (-ldflags -X).
 var layoutVersion = "cs2"
 
+// versionOfLayout begins every key of a read model.
+func versionOfLayout() string { return layoutVersion }
+
 // layoutOf names a read model of so many partitions. One with another number of them
 // is another layout: it is built beside.
 func layoutOf(partitions int) string {
@@ -56,10 +59,18 @@ func shardOf(id string, n int) int {
 	return int(h.Sum32() % uint32(n)) //nolint:gosec // n is a small number
 }
 
+// partitionOf returns the partition of a session, of so many.
+func partitionOf(id string, n int) partition {
+	all := newPartitions(n)
+	return all[shardOf(id, len(all))]
+}
+
 func (p partition) checkpoint() string  { return p.base + "checkpoint" }  // of the generation that answers
 func (p partition) next() string        { return p.base + "next" }        // checkpoint of one that is built beside it
 func (p partition) generations() string { return p.base + "generations" } // a set of all that have keys
 func (p partition) notices() string     { return p.base + "notices" }     // a pub/sub channel
+func (p partition) rebuilding() string  { return p.base + "rebuilding" }  // the lock of a rebuild
+func (p partition) pattern() string     { return p.base + "*" }           // every key of the partition
 
 // A keyspace names the keys of one generation of a partition. A generation is filled
 // once and then kept up to date, until another one takes its place.
@@ -78,10 +89,14 @@ func (k keyspace) document(id string) string { return k.documents() + id }
 func (k keyspace) indexes() string           { return k.begin + "by:" } // what index keys begin with
 func (k keyspace) index(name string) string  { return k.indexes() + name }
 func (k keyspace) parked() string            { return k.begin + "parked" } // a hash: why a session could not be projected, by id
-func (k keyspace) pattern() string           { return k.begin + "*" }      // every key of the generation
+func (k keyspace) allKeys() string           { return k.begin + "*" }      // a pattern: every key of the generation
 
 // newGeneration returns a name that no generation has had.
 func newGeneration() string { return strings.ToLower(rand.Text()[:8]) }
+
+// layoutsKey is where each node says, several times a second, in which layout it keeps
+// its read model. It is the same for all layouts, and always will be.
+const layoutsKey = "cs:layouts"
 
 // queryKey is where an account's saved list query lies, and queriesKey where it is
 // noted which ones the account has. They belong to no partition and to no layout: they

@@ -6,10 +6,6 @@ import (
 	"time"
 )
 
-// layoutsKey is where each node says, several times a second, in which layout it keeps
-// its read model. It is the same for all layouts, and always will be.
-const layoutsKey = "cs:layouts"
-
 const (
 	// layoutLife is how long a layout counts as in use after a node has said so.
 	layoutLife = 10 * time.Second

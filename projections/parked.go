@@ -2,7 +2,6 @@ package projections
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,26 +12,11 @@ import (
 	"chatsessions/domain"
 )
 
-// A Parked is a session that is not shown, because an event of it cannot be
-// projected. It is in no list, and a GET by id asks the log. A later event that can be
-// projected brings it back, and so does Retry.
-type Parked struct {
-	SessionID string `json:"sessionId"`
-	Position  uint64 `json:"position"` // of the event
-	Reason    string `json:"reason"`
-
-	partition partition
-	text      string // as it lies in Redis
-}
-
-// parking is what is noted of a session that is parked.
-func (d *document) parking() string {
-	text, _ := json.Marshal(Parked{SessionID: d.id, Position: d.position, Reason: d.parked}) // never fails
-	return string(text)
-}
-
 // ErrNotParked is returned for a session that is not parked, or no longer.
 var ErrNotParked = errors.New("the session is not parked")
+
+// reachEvery is how often the checkpoint is read until it has reached a position.
+const reachEvery = 10 * time.Millisecond
 
 // parkedAtOnce is how many parked sessions are asked for in one trip, about.
 const parkedAtOnce = 500
@@ -51,9 +35,9 @@ func EachParked(ctx context.Context, rdb redis.UniversalClient, partitions int, 
 				return fmt.Errorf("parked sessions: %w", err)
 			}
 			for pair := range slices.Chunk(found, 2) {
-				one := Parked{partition: part, text: pair[1]}
-				if err := json.Unmarshal([]byte(one.text), &one); err != nil {
-					return fmt.Errorf("parked sessions: %w", err)
+				one, err := parseParked(pair[1])
+				if err != nil {
+					return err
 				}
 				if err := f(one); err != nil {
 					return err
@@ -69,29 +53,25 @@ func EachParked(ctx context.Context, rdb redis.UniversalClient, partitions int, 
 
 // FindParked returns one parked session, or ErrNotParked.
 func FindParked(ctx context.Context, rdb redis.UniversalClient, partitions int, id string) (Parked, error) {
-	part := newPartitions(partitions)[shardOf(id, max(partitions, 1))]
+	part := partitionOf(id, partitions)
 	c, err := answering(ctx, rdb, part)
 	if err != nil {
 		return Parked{}, err
 	}
-	found := Parked{partition: part}
-	found.text, err = rdb.HGet(ctx, part.of(c.generation).parked(), id).Result()
+	text, err := rdb.HGet(ctx, part.of(c.generation).parked(), id).Result()
 	if errors.Is(err, redis.Nil) {
 		return Parked{}, fmt.Errorf("%s: %w", id, ErrNotParked)
-	}
-	if err == nil {
-		err = json.Unmarshal([]byte(found.text), &found)
 	}
 	if err != nil {
 		return Parked{}, fmt.Errorf("parked session %s: %w", id, err)
 	}
-	return found, nil
+	return parseParked(text)
 }
 
 // Retry brings a parked session back as the log has it now: load returns its newest
 // state. It returns load's error when that cannot be read still, ErrNotParked when the
 // session is not parked any more, and an error when it cannot be projected.
-func Retry(ctx context.Context, rdb redis.UniversalClient, p Parked, load func(ctx context.Context, id string) (*domain.Record, error)) error {
+func Retry(ctx context.Context, rdb redis.UniversalClient, partitions int, p Parked, load func(ctx context.Context, id string) (*domain.Record, error)) error {
 	newest, err := load(ctx, p.SessionID)
 	if err != nil {
 		return err
@@ -101,16 +81,17 @@ func Retry(ctx context.Context, rdb redis.UniversalClient, p Parked, load func(c
 		return err
 	}
 	// Otherwise the projector would show older events of the session after this one.
-	c, err := reaching(ctx, rdb, p.partition, d.position)
+	part := partitionOf(p.SessionID, partitions)
+	c, err := reaching(ctx, rdb, part, d.position)
 	if err != nil {
 		return err
 	}
-	space := p.partition.of(c.generation)
+	space := part.of(c.generation)
 	keys := []string{space.checkpoint(), space.parked(), space.document(d.id)}
 	for name := range d.indexes() {
 		keys = append(keys, space.index(name))
 	}
-	done, err := retryScript.Run(ctx, rdb, keys, space.generation, d.id, p.text, d.value, d.member).Int()
+	done, err := retryScript.Run(ctx, rdb, keys, space.generation, d.id, p.String(), d.value, d.member).Int()
 	if err != nil {
 		return fmt.Errorf("bring session %s back: %w", p.SessionID, err)
 	}
@@ -130,26 +111,8 @@ func reaching(ctx context.Context, rdb redis.UniversalClient, part partition, po
 			return c, err
 		case time.Now().After(until):
 			return c, fmt.Errorf("the read model is at position %d, and the session at %d: is a projector at work?", c.position, position)
-		case !pause(ctx, pollEvery):
+		case !pause(ctx, reachEvery):
 			return c, ctx.Err()
 		}
 	}
-}
-
-// answering returns the checkpoint of the generation that answers.
-func answering(ctx context.Context, rdb redis.UniversalClient, part partition) (checkpoint, error) {
-	text, err := readText(ctx, rdb, part.checkpoint())
-	if err != nil {
-		return checkpoint{}, err
-	}
-	c, ok := parseCheckpoint(text)
-	if text == "" {
-		if err := findPartitions(ctx, rdb, part.count); err != nil {
-			return c, err
-		}
-	}
-	if !ok {
-		return c, fmt.Errorf("there is no read model that can be used: %s is %q", part.checkpoint(), text)
-	}
-	return c, nil
 }

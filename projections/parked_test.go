@@ -169,22 +169,22 @@ func TestARetryBringsASessionBackAsTheLogHasIt(t *testing.T) {
 		p, err := FindParked(t.Context(), rdb, 1, id(1))
 		mustRun(t, err)
 
-		if err := Retry(t.Context(), rdb, p, log.load); !errors.Is(err, errNoEvent) {
+		if err := Retry(t.Context(), rdb, 1, p, log.load); !errors.Is(err, errNoEvent) {
 			t.Errorf("it still cannot be read: %v", err)
 		}
 		refuses := func(context.Context, string) (*domain.Record, error) {
 			return &domain.Record{Event: domain.Event{Session: session(1, -1)}, Position: 3}, nil
 		}
-		if err := Retry(t.Context(), rdb, p, refuses); err == nil || errors.Is(err, ErrNotParked) {
+		if err := Retry(t.Context(), rdb, 1, p, refuses); err == nil || errors.Is(err, ErrNotParked) {
 			t.Errorf("it still cannot be projected: %v", err)
 		}
 		r.mustBeParked(1, position, errNoEvent.Error(), 2)
 
 		log.mend(1, room("r2"))
-		mustRun(t, Retry(t.Context(), rdb, p, log.load))
+		mustRun(t, Retry(t.Context(), rdb, 1, p, log.load))
 		r.mustHaveNoneParked()
 		r.mustBeWhole()
-		if err := Retry(t.Context(), rdb, p, log.load); !errors.Is(err, ErrNotParked) {
+		if err := Retry(t.Context(), rdb, 1, p, log.load); !errors.Is(err, ErrNotParked) {
 			t.Errorf("it is back already: %v", err)
 		}
 
@@ -215,7 +215,7 @@ func TestARetryOfWhatHasChangedMeanwhileDoesNothing(t *testing.T) {
 			r.caughtUp()
 			p, err := FindParked(t.Context(), rdb, 1, id(1))
 			mustRun(t, err)
-			err = Retry(t.Context(), rdb, p, func(context.Context, string) (*domain.Record, error) {
+			err = Retry(t.Context(), rdb, 1, p, func(context.Context, string) (*domain.Record, error) {
 				happens()
 				r.caughtUp()
 				return &domain.Record{Event: domain.Event{Session: session(1, 1, room("old"))}, Position: p.Position}, nil
@@ -252,7 +252,7 @@ func TestARetryBesideAnEventLeavesNoIndexEntries(t *testing.T) {
 					return nil
 				}
 				if batches++; batches == 2 {
-					err = Retry(t.Context(), rdb, p, func(context.Context, string) (*domain.Record, error) { return mended, nil })
+					err = Retry(t.Context(), rdb, 1, p, func(context.Context, string) (*domain.Record, error) { return mended, nil })
 				}
 				return nil
 			}))
@@ -302,7 +302,7 @@ func TestAParkedSessionIsFoundInItsPartition(t *testing.T) {
 			log.mend(n, room(fmt.Sprint(n)))
 			p, err := FindParked(t.Context(), rdb, 3, id(n))
 			mustRun(t, err)
-			mustRun(t, Retry(t.Context(), rdb, p, log.load))
+			mustRun(t, Retry(t.Context(), rdb, 3, p, log.load))
 		}
 		r.mustHaveNoneParked()
 		r.mustBeWhole()

@@ -349,15 +349,3 @@ func (p *Projector) look(ctx context.Context, l *lane) error {
 	}
 	return nil
 }
-
-// pause waits, and says whether there is reason to go on.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}

@@ -148,7 +148,7 @@ func (m *ReadModel) WaitFor(ctx context.Context, position uint64, atMost time.Du
 	}
 	for !m.isSettled(position) {
 		select {
-		case <-time.After(pollEvery):
+		case <-time.After(noticeEvery):
 		case <-timer.C:
 			return context.DeadlineExceeded
 		case <-ctx.Done():
@@ -215,7 +215,7 @@ func (m *ReadModel) CaughtUp(ctx context.Context) error {
 				return nil
 			}
 		}
-		if !pause(ctx, pollEvery) {
+		if !pause(ctx, noticeEvery) {
 			return ctx.Err()
 		}
 	}

@@ -55,16 +55,12 @@ type Rebuilt struct {
 // ErrRebuilding is returned when another rebuild is at work.
 var ErrRebuilding = errors.New("another rebuild of this read model is at work")
 
-// ErrOtherLog is returned when the read model that answers is not of the log from which
-// it was to be rebuilt. Where that is right, because the log was replaced, the
-// service's projector makes a new one by itself.
-var ErrOtherLog = errors.New("the read model in this Redis is of another log")
-
 // How long a rebuild that was killed keeps others from beginning, and how often one
 // that is alive says so.
 const (
 	rebuildLockLife  = 5 * time.Second
 	rebuildLockRenew = time.Second
+	unlockTimeout    = 3 * time.Second
 )
 
 // projectorPatience is how long the projector at work may take to reach what the new
@@ -192,7 +188,7 @@ func (b *rebuild) begin(ctx context.Context, part partition) (*lane, error) {
 // lock keeps other rebuilds from beginning. The context that it returns ends when the
 // lock was lost.
 func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
-	key, token := b.builder.partitions[0].base+"rebuilding", rand.Text()
+	key, token := b.builder.partitions[0].rebuilding(), rand.Text()
 	hold := func(ctx context.Context) (bool, error) {
 		held, err := rebuildingScript.Run(ctx, b.rdb, []string{key}, token, rebuildLockLife.Milliseconds()).Int()
 		return held == 1, err
@@ -228,7 +224,7 @@ func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
 	unlock := func() {
 		lost(nil)
 		renewing.Wait()
-		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), replyTimeout)
+		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 		defer cancel()
 		_ = b.rdb.ZRem(leaving, key, token).Err() // otherwise it ends by itself
 	}
@@ -297,6 +293,49 @@ func (b *rebuild) compareWhileFollowing(ctx context.Context, lanes []*lane) erro
 	return nil
 }
 
+// compare reports every difference between the generations that answer and the ones that
+// were built, if there are any that can be compared.
+func (b *rebuild) compare(ctx context.Context, lanes []*lane) error {
+	b.done.Position = b.builder.position()
+	var pairs []Pair
+	for _, l := range lanes {
+		n, err := b.rdb.ZCard(ctx, l.keys.index(indexAll)).Result()
+		if err != nil {
+			return fmt.Errorf("compare: %w", err)
+		}
+		b.done.Sessions += uint64(n) //nolint:gosec // not negative
+		found, err := readText(ctx, b.rdb, l.keys.checkpoint())
+		if err != nil {
+			return err
+		}
+		answers, ok := parseCheckpoint(found)
+		if !ok || answers.state != projected || answers.identity != b.builder.log.Identity() {
+			return nil
+		}
+		if rewritten, err := b.builder.isRewritten(ctx, answers); err != nil || rewritten != "" {
+			return err
+		}
+		pairs = append(pairs, Pair{Built: l.keys, Answers: l.keys.of(answers.generation)})
+	}
+	b.done.Compared = true
+	return CompareGenerations(ctx, b.rdb, pairs, CompareOptions{
+		Difference: func(d Difference) {
+			b.done.Differences++
+			b.Difference(d)
+		},
+		Progress: func(done, total uint64) { b.Progress(Comparing, done, total) },
+		Slow:     b.needStandIn,
+	})
+}
+
+// needStandIn has this process stand in for a projector.
+func (b *rebuild) needStandIn() {
+	select {
+	case b.needed <- struct{}{}:
+	default: // it was told already
+	}
+}
+
 // release declares the new generations complete: from now on only the projector
 // writes them.
 func (b *rebuild) release(ctx context.Context, lanes []*lane) error {
@@ -342,7 +381,7 @@ func (b *rebuild) awaitAdoption(ctx context.Context, lanes []*lane) error {
 			return nil
 		}
 		if time.Since(since) > projectorPatience {
-			signal(b.needed)
+			b.needStandIn()
 		}
 		if !pause(ctx, 20*time.Millisecond) {
 			return ctx.Err()

@@ -97,18 +97,6 @@ func (p *Projector) isRewritten(ctx context.Context, c checkpoint) (sign string,
 	return fmt.Sprintf("the event at %d is another one", c.position), nil
 }
 
-// holds says whether the log still has the event to which a checkpoint belongs.
-func holds(ctx context.Context, log Log, c checkpoint) (bool, error) {
-	if c.event == "" {
-		return true, nil
-	}
-	id, err := log.EventID(ctx, c.position)
-	if err != nil {
-		return false, fmt.Errorf("look for the event at the checkpoint: %w", err)
-	}
-	return id == c.event, nil
-}
-
 // isPastEnd says whether the log ends before the position, every time it is asked.
 func (p *Projector) isPastEnd(ctx context.Context, position uint64) (past bool, end uint64, err error) {
 	for range endAsked {

@@ -24,7 +24,7 @@ func sweep(ctx context.Context, rdb redis.UniversalClient, part partition, progr
 	for _, generation := range generations {
 		for cursor := "0"; ; {
 			reply, err := sweepScript.Run(ctx, rdb, []string{part.checkpoint(), part.next(), part.generations()},
-				generation, part.of(generation).pattern(), cursor, sweepKeys).Slice()
+				generation, part.of(generation).allKeys(), cursor, sweepKeys).Slice()
 			if err != nil {
 				return removed, fmt.Errorf("remove generation %s of the read model: %w", generation, err)
 			}

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// pollEvery is how often the checkpoint is read while somebody waits and no
+// noticeEvery is how often the checkpoint is read while somebody waits and no
 // notice comes: what a lost notice costs.
-const pollEvery = 10 * time.Millisecond
+const noticeEvery = 10 * time.Millisecond
 
 // Run keeps track of the log and the read model until ctx ends, and returns nil
 // then. Without it no answer is ever trusted.
@@ -182,7 +182,7 @@ func (m *ReadModel) keepPolling(ctx context.Context) {
 		case <-m.fresh.awaited:
 		}
 		for last := uint64(0); ; {
-			if !pause(ctx, pollEvery) {
+			if !pause(ctx, noticeEvery) {
 				return
 			}
 			positions, doubters, passed := m.fresh.demand()
@@ -190,7 +190,7 @@ func (m *ReadModel) keepPolling(ctx context.Context) {
 				break
 			}
 			if doubters > 0 || passed == last { // otherwise notices arrive
-				if err := m.poll(ctx); err != nil && !pause(ctx, 10*pollEvery) {
+				if err := m.poll(ctx); err != nil && !pause(ctx, 10*noticeEvery) {
 					return
 				}
 			}

@@ -176,7 +176,7 @@ func TestVerifyTellsEntryByEntryThatEverythingIsLost(t *testing.T) {
 		log := comparedLog()
 		p := NewProjector(rdb, log, silent(1))
 		mustRun(t, p.begins(t.Context()))
-		lost, err := rdb.Keys(t.Context(), servingOf(t, rdb, p.partitions[0]).pattern()).Result()
+		lost, err := rdb.Keys(t.Context(), servingOf(t, rdb, p.partitions[0]).allKeys()).Result()
 		mustRun(t, err)
 		mustRun(t, rdb.Del(t.Context(), lost...).Err())
 		want := map[spot]string{}

@@ -56,7 +56,7 @@ func (p *verified) sum(ctx context.Context, index indexKey) error {
 		}
 		return nil
 	}
-	return p.eachMember(ctx, index, maxLooks, func(members []string) error {
+	return p.eachMember(ctx, index, memberBatch, func(members []string) error {
 		for _, member := range members {
 			p.found.addEntry(name, p.hash(member))
 		}
@@ -238,7 +238,7 @@ func (p *verified) eachKey(ctx context.Context, progress func(seen, total uint64
 			return err
 		}
 		reply, err := verifyKeysScript.Run(ctx, p.rdb, []string{p.keys.checkpoint()},
-			p.keys.pattern(), cursor, verifyKeys, p.keys.begin, shortIndex).Slice()
+			p.keys.allKeys(), cursor, verifyKeys, p.keys.begin, shortIndex).Slice()
 		if err != nil {
 			return fmt.Errorf("list the keys: %w", err)
 		}
@@ -298,12 +298,12 @@ func (p *verified) eachMember(ctx context.Context, index indexKey, limit int64, 
 // outOfOrder doubts the members of an index whose score is not 0.
 func (p *verified) outOfOrder(ctx context.Context, index string) error {
 	for _, scores := range [][2]string{{"-inf", "(0"}, {"(0", "+inf"}} {
-		for from := int64(0); ; from += maxLooks {
-			if err := p.Pace(ctx, maxLooks); err != nil {
+		for from := int64(0); ; from += memberBatch {
+			if err := p.Pace(ctx, memberBatch); err != nil {
 				return err
 			}
 			members, err := p.rdb.ZRangeArgs(ctx, redis.ZRangeArgs{
-				Key: p.keys.index(index), ByScore: true, Start: scores[0], Stop: scores[1], Offset: from, Count: maxLooks,
+				Key: p.keys.index(index), ByScore: true, Start: scores[0], Stop: scores[1], Offset: from, Count: memberBatch,
 			}).Result()
 			if err != nil {
 				return fmt.Errorf("index %s: %w", index, err)
@@ -313,7 +313,7 @@ func (p *verified) outOfOrder(ctx context.Context, index string) error {
 					return err
 				}
 			}
-			if len(members) < maxLooks {
+			if len(members) < memberBatch {
 				break
 			}
 		}
@@ -324,7 +324,7 @@ func (p *verified) outOfOrder(ctx context.Context, index string) error {
 // stray doubts a member of an index.
 func (p *verified) stray(ctx context.Context, index, member string) error {
 	if len(member) != memberLength {
-		return p.report(Difference{Index: index, Detail: fmt.Sprintf("the member %q is not in the layout %s", member, layoutVersion)})
+		return p.report(Difference{Index: index, Detail: fmt.Sprintf("the member %q is not in the layout %s", member, versionOfLayout())})
 	}
 	return p.doubt(ctx, doubt{idOf(member), index, member})
 }
@@ -332,7 +332,7 @@ func (p *verified) stray(ctx context.Context, index, member string) error {
 // strangers looks whether the members of an index belong there by their documents, which
 // have been compared with the log.
 func (p *verified) strangers(ctx context.Context, index indexKey) error {
-	return p.eachMember(ctx, index, maxDocuments, func(members []string) error {
+	return p.eachMember(ctx, index, documentBatch, func(members []string) error {
 		keys := make([]string, 0, len(members))
 		known := make([]string, 0, len(members))
 		for _, member := range members {
@@ -368,7 +368,7 @@ func (p *verified) strangers(ctx context.Context, index indexKey) error {
 // eachParked looks at the sessions that are parked.
 func (p *verified) eachParked(ctx context.Context) error {
 	for cursor := uint64(0); ; {
-		found, next, err := p.rdb.HScan(ctx, p.keys.parked(), cursor, "", parkedAtOnce).Result()
+		found, next, err := p.rdb.HScan(ctx, p.keys.parked(), cursor, "", parkedBatch).Result()
 		if err != nil {
 			return fmt.Errorf("parked sessions: %w", err)
 		}

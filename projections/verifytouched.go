@@ -31,7 +31,7 @@ func (v *Verification) touches(ctx context.Context, after uint64) *touched {
 	}
 	go func() {
 		defer close(t.ended)
-		err := v.log.Follow(ctx, after, maxBatchEvents, func(batch []domain.Entry) error { return t.note(ctx, batch) })
+		err := v.log.Follow(ctx, after, followBatch, func(batch []domain.Entry) error { return t.note(ctx, batch) })
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.err = errors.Join(errors.New("the log is not followed any more"), err)

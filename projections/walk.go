@@ -105,7 +105,7 @@ func (w *walker) learn(reply []any, find int) error {
 		p := &picks[i]
 		p.walker = w
 		if p.member, _ = value.(string); len(p.member) != memberLength {
-			return fmt.Errorf("an index member of %d bytes is not in the layout %s", len(p.member), layoutVersion)
+			return fmt.Errorf("an index member of %d bytes is not in the layout %s", len(p.member), versionOfLayout())
 		}
 		if i < len(documents) {
 			if err := p.set(documents[i]); err != nil {

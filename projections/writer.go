@@ -69,15 +69,6 @@ func (w *writer) watch(ctx context.Context) error {
 // read returns what stands in the checkpoint's place now, "" for nothing.
 func (w *writer) read(ctx context.Context) (string, error) { return readText(ctx, w.tx, w.place) }
 
-// readText returns what a key holds, "" for nothing.
-func readText(ctx context.Context, from redis.Cmdable, key string) (string, error) {
-	text, err := from.Get(ctx, key).Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return "", fmt.Errorf("read %s: %w", key, err)
-	}
-	return text, nil
-}
-
 // documents reads documents by their keys, nil for those that are not there.
 func (w *writer) documents(ctx context.Context, keys []string) ([]*stored, error) {
 	reply, err := w.tx.MGet(ctx, keys...).Result()
@@ -161,7 +152,7 @@ func (c *change) send(ctx context.Context, trip redis.Pipeliner, place string, a
 			continue
 		}
 		gone = append(gone, c.keys.document(d.id))
-		parked = append(parked, d.id, d.parking())
+		parked = append(parked, d.id, newParked(d).String())
 	}
 	trip.Do(ctx, set...)
 	if len(parked) > 0 {
