@@ -19,7 +19,7 @@ import (
 
 // comparedSessions is how many sessions the compared read models have: some indexes
 // have them all, and are compared in several slices.
-const comparedSessions = compareMembers + 144
+const comparedSessions = CompareMembers + 144
 
 // comparedSession returns a session as its second event left it. Some are in a small
 // index.
@@ -126,7 +126,7 @@ func damages() map[string]damage {
 		"a document cannot be read":           showsDocument(3, []byte("damaged"), "cannot be read"),
 		"a small index lacks a session":       lacks(small, 0),
 		"a large index lacks its first one":   lacks(large, 0),
-		"a large index lacks one in between":  lacks(large, compareMembers-3),
+		"a large index lacks one in between":  lacks(large, CompareMembers-3),
 		"a large index lacks its last one":    lacks(large, comparedSessions-1),
 		"the index of all lacks a session":    lacks(indexAll, 200),
 		"a small index has one too many":      hasToo(small, 7),
@@ -151,7 +151,7 @@ func damages() map[string]damage {
 				s := session(absent, absent)
 				pipe := rdb.Pipeline()
 				pipe.Set(ctx, answers.document(s.ID), valueOf(s, 5), 0)
-				for _, index := range indexNames(&s) {
+				for _, index := range namesOfIndexes(&s) {
 					pipe.ZAdd(ctx, answers.index(index), redis.Z{Member: memberOf(s)})
 				}
 				_, err := pipe.Exec(ctx)
@@ -197,17 +197,16 @@ func mustReport(t *testing.T, rdb redis.UniversalClient, log Log, want map[spot]
 func TestEveryKindOfDifferenceIsReportedOnceAndNothingElse(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		log := comparedLog()
-		p := NewProjector(rdb, log, silent(1))
-		mustRun(t, p.begins(t.Context()))
+		build(t, rdb, log, 1)
 		whole := dump(t, rdb)
 		mustReport(t, rdb, log, nil)
 		sameKeys(t, dump(t, rdb), whole)
 
-		want := damageAll(t, rdb, servingOf(t, rdb, p.partitions[0]))
+		want := damageAll(t, rdb, servingOf(t, rdb, newPartitions(1)[0]))
 		damaged := dump(t, rdb)
 		mustReport(t, rdb, log, want)
 		sameKeys(t, dump(t, rdb), damaged)
-		mustHaveOneGeneration(t, rdb, p.partitions)
+		mustHaveOneGeneration(t, rdb, newPartitions(1))
 	})
 }
 
@@ -215,9 +214,8 @@ func TestEveryKindOfDifferenceIsReportedOnceAndNothingElse(t *testing.T) {
 func TestAReadModelThatHasLostEverythingIsReportedEntryByEntry(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		log := comparedLog()
-		p := NewProjector(rdb, log, silent(1))
-		mustRun(t, p.begins(t.Context()))
-		answers := servingOf(t, rdb, p.partitions[0])
+		build(t, rdb, log, 1)
+		answers := servingOf(t, rdb, newPartitions(1)[0])
 		lost, err := rdb.Keys(t.Context(), answers.allKeys()).Result()
 		mustRun(t, err)
 		mustRun(t, rdb.Del(t.Context(), lost...).Err())
@@ -225,11 +223,11 @@ func TestAReadModelThatHasLostEverythingIsReportedEntryByEntry(t *testing.T) {
 		for n := range comparedSessions {
 			s := comparedSession(n)
 			want[spot{n, ""}] = "the session is missing"
-			for _, index := range indexNames(&s) {
+			for _, index := range namesOfIndexes(&s) {
 				want[spot{n, index}] = "lacks"
 			}
 		}
-		if len(want) <= maxDoubts {
+		if len(want) <= MaxDoubts {
 			t.Fatalf("these are only %d", len(want))
 		}
 		mustReport(t, rdb, log, want)
@@ -239,7 +237,12 @@ func TestAReadModelThatHasLostEverythingIsReportedEntryByEntry(t *testing.T) {
 // What is damaged like this cannot be compared. All the more it has to be replaced.
 func TestAReadModelWithKeysOfTheWrongKindIsReportedAndReplaced(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
-		w := newWorld(t, rdb, 10, 1)
+		log := newFakeLog("log")
+		for n := range 10 {
+			log.append(session(n, int64(n)))
+		}
+		w := newRig(t, rdb, log)
+		w.caughtUp()
 		for _, key := range []func(keyspace) string{
 			func(k keyspace) string { return k.document(id(1)) },
 			func(k keyspace) string { return k.index(indexAll) },
@@ -249,7 +252,7 @@ func TestAReadModelWithKeysOfTheWrongKindIsReportedAndReplaced(t *testing.T) {
 			damaged := key(w.serving())
 			mustRun(t, rdb.Del(t.Context(), damaged).Err())
 			mustRun(t, rdb.HSet(t.Context(), damaged, "field", "value").Err())
-			opts, told := quietly(), ""
+			opts, told := RebuildOptions{Logger: w.logger()}, ""
 			opts.Difference = func(d Difference) { told += d.Detail }
 			done, err := Rebuild(t.Context(), rdb, w.log, opts)
 			if err != nil || done.Differences == 0 || !strings.Contains(told, "WRONGTYPE") {
@@ -349,7 +352,7 @@ func TestWhatOneGenerationHasNotHeardOfYetIsNoDifference(t *testing.T) {
 							built.from.Store(4)
 							reached(t, e.Client(), r.keys.checkpoint(), happens(log))
 						}
-					case isRun(cmd, compareSessionScript):
+					case isRun(cmd, CompareSession):
 						if judged++; judged == 3 { // it has waited
 							close(built.letGo)
 							log.hold(0)
@@ -370,14 +373,13 @@ func TestWhatOneGenerationHasNotHeardOfYetIsNoDifference(t *testing.T) {
 	}
 }
 
-// reached waits until a checkpoint is at a position. Any goroutine may call it.
-func reached(t testing.TB, rdb redis.UniversalClient, key string, position uint64) {
-	t.Helper()
-	for until := time.Now().Add(30 * time.Second); time.Now().Before(until); {
-		if c, ok := parseCheckpoint(rdb.Get(t.Context(), key).Val()); ok && c.position >= position {
-			return
+// namesOfIndexes lists the indexes that a session belongs in.
+func namesOfIndexes(s *domain.Session) []string {
+	names := []string{indexAll}
+	for _, field := range domain.FilterFields() {
+		for _, value := range s.FilterValues(field) {
+			names = append(names, fieldIndex(field, value))
 		}
-		pause(t.Context(), time.Millisecond)
 	}
-	t.Errorf("%s does not reach %d", key, position)
+	return names
 }

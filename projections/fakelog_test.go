@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"chatsessions/domain"
+
+	"pgregory.net/rapid"
 )
 
 // A fakeLog is a log in memory. It stands at the boundary of this package.
@@ -65,6 +69,26 @@ func (l *fakeLog) record(events ...domain.Entry) uint64 {
 // recordUnreadable records a message of the n-th session that is no event.
 func (l *fakeLog) recordUnreadable(n int) uint64 {
 	return l.record(domain.Entry{Record: &domain.Record{Event: domain.Event{Session: domain.Session{ID: id(n)}}}, Err: errNoEvent})
+}
+
+// all returns all events.
+func (l *fakeLog) all() []domain.Entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.events)
+}
+
+// length returns the position of the last event.
+func (l *fakeLog) length() uint64 { return uint64(len(l.all())) }
+
+// cutAt has batches hold at most so many events.
+func (l *fakeLog) cutAt(n int) { l.change(func() { l.cut = n }) }
+
+// asked returns how often the end was asked for.
+func (l *fakeLog) asked() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ends
 }
 
 func (l *fakeLog) truncate(n int) { l.change(func() { l.events = l.events[:n:n] }) }
@@ -237,5 +261,83 @@ func mustRun(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// unreadable turns the reason why a message is no event into the log's error.
+func unreadable(err error) error {
+	if errors.Is(err, errNoEvent) {
+		return fmt.Errorf("%w: %w", domain.ErrUnreadable, err)
+	}
+	return err
+}
+
+// event returns the event at a position.
+func (l *fakeLog) event(_ context.Context, position uint64) (*domain.Record, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if position == 0 || position > uint64(len(l.events)) {
+		return nil, domain.ErrUnavailable
+	}
+	return l.events[position-1].Record, unreadable(l.events[position-1].Err)
+}
+
+// mend makes every message of a session an event, as a newer version of the service that
+// can read it would: the session has been started then.
+func (l *fakeLog) mend(n int, changes ...func(*domain.Session)) {
+	l.change(func() {
+		l.events = slices.Clone(l.events) // others may be reading
+		for i := range l.events {
+			if e := &l.events[i]; e.Err != nil && e.Record.Event.Session.ID == id(n) {
+				e.Record = new(*e.Record)
+				e.Record.Event.Session, e.Err = session(n, int64(n), append(changes, in(domain.StateStarted), version(uint64(i+1)))...), nil
+			}
+		}
+	})
+}
+
+// histories draws events of a few sessions, in some order.
+func histories(rt *rapid.T) []domain.Session {
+	account := rapid.SampledFrom([]string{"alice", "bob", "carol", "dave of the\nsecond line", strings.Repeat("long", 32), "~tilde", "ünïcode"})
+	var events []domain.Session
+	versions := map[int]uint64{}
+	for range rapid.IntRange(1, 40).Draw(rt, "events") {
+		n := rapid.IntRange(1, 5).Draw(rt, "session")
+		versions[n]++
+		s := session(n, rapid.Int64Range(0, 3).Draw(rt, "createdAt"), version(versions[n]),
+			by(account.Draw(rt, "createdBy")),
+			with(rapid.SliceOfNDistinct(account, 0, 3, rapid.ID).Draw(rt, "participants")...),
+			room(rapid.SampledFrom([]string{"", "r1", "r 2"}).Draw(rt, "room")),
+			in(rapid.SampledFrom([]domain.State{domain.StateCreated, domain.StateStarted, domain.StateFinished}).Draw(rt, "state")))
+		for _, transition := range domain.Transitions() {
+			if rapid.Bool().Draw(rt, transition.String()) {
+				s.Stamps[transition] = &domain.Stamp{At: 5, By: account.Draw(rt, "by")}
+			}
+		}
+		events = append(events, s)
+	}
+	return events
+}
+
+// A heldLog is a log of which one who uses it gets nothing durable from a position on,
+// until it is let go. Others are not held up.
+type heldLog struct {
+	*fakeLog
+	from  atomic.Uint64 // 0 for nothing
+	letGo chan struct{} // closed then
+}
+
+func newHeldLog(log *fakeLog) *heldLog { return &heldLog{fakeLog: log, letGo: make(chan struct{})} }
+
+// Durable returns when the position is not held.
+func (l *heldLog) Durable(ctx context.Context, position uint64) error {
+	if from := l.from.Load(); from == 0 || position < from {
+		return nil
+	}
+	select {
+	case <-l.letGo:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

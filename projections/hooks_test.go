@@ -2,7 +2,6 @@ package projections
 
 import (
 	"context"
-	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -41,27 +40,4 @@ func (f beforeEach) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pr
 func isRun(cmd redis.Cmder, script *redis.Script) bool {
 	args := cmd.Args()
 	return len(args) > 1 && args[0] == "evalsha" && args[1] == script.Hash()
-}
-
-// A heldLog is a log of which one who uses it gets nothing durable from a position on,
-// until it is let go. Others are not held up.
-type heldLog struct {
-	*fakeLog
-	from  atomic.Uint64 // 0 for nothing
-	letGo chan struct{} // closed then
-}
-
-func newHeldLog(log *fakeLog) *heldLog { return &heldLog{fakeLog: log, letGo: make(chan struct{})} }
-
-// Durable returns when the position is not held.
-func (l *heldLog) Durable(ctx context.Context, position uint64) error {
-	if from := l.from.Load(); from == 0 || position < from {
-		return nil
-	}
-	select {
-	case <-l.letGo:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

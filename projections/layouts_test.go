@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -119,18 +120,13 @@ func TestAReadModelThatFallsBehindAnotherLayoutIsNotBelieved(t *testing.T) {
 // asks returns how often the log is asked for its end while sessions are read.
 func (r *rig) asks(reads int) int {
 	r.t.Helper()
-	count := func() int {
-		r.log.mu.Lock()
-		defer r.log.mu.Unlock()
-		return r.log.ends
-	}
-	before := count()
+	before := r.log.asked()
 	for range reads {
 		if _, err := r.Get(r.t.Context(), id(1), ""); err != nil {
 			r.t.Errorf("got %v", err)
 		}
 	}
-	return count() - before
+	return r.log.asked() - before
 }
 
 // The log is asked before each answer only for as long as somebody else uses it.
@@ -234,7 +230,7 @@ func TestARebuildOfOneLayoutLeavesTheOtherOneAlone(t *testing.T) {
 				other.caughtUp()
 			}
 			before := checkpoints(t, rdb, 2-i)
-			opts := quietly()
+			opts := RebuildOptions{Logger: slog.New(slog.DiscardHandler)}
 			opts.Partitions = i + 1
 			_, err := Rebuild(t.Context(), rdb, log, opts)
 			mustRun(t, err)

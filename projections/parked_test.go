@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
@@ -75,7 +74,7 @@ func (r *rig) mustBeParked(n int, position uint64, reason string, shown ...int) 
 
 func (r *rig) mustHaveNoneParked() {
 	r.t.Helper()
-	if all := allParked(r.t, r.rdb, len(r.partitions)); len(all) > 0 {
+	if all := allParked(r.t, r.rdb, len(r.parts)); len(all) > 0 {
 		r.t.Errorf("still parked: %+v", all)
 	}
 	eventually(r.t, "the node counts none", func() bool { return r.Status().Parked == 0 })
@@ -142,20 +141,6 @@ func TestAReadModelThatIsFilledParksTheSameSessions(t *testing.T) {
 		r.caughtUp()
 		r.mustHaveNoneParked()
 		r.mustBeWhole()
-	})
-}
-
-// mend makes every message of a session an event, as a newer version of the service that
-// can read it would: the session has been started then.
-func (l *fakeLog) mend(n int, changes ...func(*domain.Session)) {
-	l.change(func() {
-		l.events = slices.Clone(l.events) // others may be reading
-		for i := range l.events {
-			if e := &l.events[i]; e.Err != nil && e.Record.Event.Session.ID == id(n) {
-				e.Record = new(*e.Record)
-				e.Record.Event.Session, e.Err = session(n, int64(n), append(changes, in(domain.StateStarted), version(uint64(i+1)))...), nil
-			}
-		}
 	})
 }
 

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 	"pgregory.net/rapid"
@@ -18,16 +17,6 @@ import (
 
 func silent(partitions int) ProjectorOptions {
 	return ProjectorOptions{Logger: slog.New(slog.DiscardHandler), Partitions: partitions}
-}
-
-// checkpoints returns what stands in the places of the partitions' checkpoints.
-func checkpoints(t testing.TB, rdb redis.UniversalClient, partitions int) []string {
-	t.Helper()
-	var all []string
-	for _, part := range newPartitions(partitions) {
-		all = append(all, rdb.Get(t.Context(), part.checkpoint()).Val())
-	}
-	return all
 }
 
 func TestEverySessionIsInThePartitionOfItsID(t *testing.T) {
@@ -45,7 +34,7 @@ func TestEverySessionIsInThePartitionOfItsID(t *testing.T) {
 			}
 			r.mustBeWhole()
 			held := 0
-			for _, part := range r.partitions {
+			for _, part := range r.parts {
 				space := servingOf(t, rdb, part)
 				members := rdb.ZRange(t.Context(), space.index(indexAll), 0, -1).Val()
 				if len(members) == 0 {
@@ -130,7 +119,7 @@ func TestARestartGoesOnFromTheCheckpointsOfAllPartitions(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		w := newWorld(t, rdb, 20, 3)
 		var before []keyspace
-		for _, part := range w.partitions {
+		for _, part := range w.parts {
 			before = append(before, servingOf(t, rdb, part))
 		}
 		w.projector.end()
@@ -139,7 +128,7 @@ func TestARestartGoesOnFromTheCheckpointsOfAllPartitions(t *testing.T) {
 		}
 		w.project()
 		w.mustBeWhole()
-		for i, part := range w.partitions {
+		for i, part := range w.parts {
 			if servingOf(t, rdb, part) != before[i] {
 				t.Errorf("partition %d was built anew", i)
 			}
@@ -206,9 +195,9 @@ func TestAPartitionThatIsLostIsBuiltAnewAndTheOthersAreNot(t *testing.T) {
 			before := checkpoints(t, rdb, 3)
 			hit := rand.IntN(3)
 			if text == "" {
-				mustRun(t, rdb.Del(t.Context(), w.partitions[hit].checkpoint()).Err())
+				mustRun(t, rdb.Del(t.Context(), w.parts[hit].checkpoint()).Err())
 			} else {
-				mustRun(t, rdb.Set(t.Context(), w.partitions[hit].checkpoint(), text, 0).Err())
+				mustRun(t, rdb.Set(t.Context(), w.parts[hit].checkpoint(), text, 0).Err())
 			}
 			eventually(t, what+": there is another one", func() bool {
 				c, ok := parseCheckpoint(checkpoints(t, rdb, 3)[hit])
@@ -227,26 +216,8 @@ func TestAPartitionThatIsLostIsBuiltAnewAndTheOthersAreNot(t *testing.T) {
 				}
 			}
 		}
-		mustHaveOneGeneration(t, rdb, w.partitions)
+		mustHaveOneGeneration(t, rdb, w.parts)
 	})
-}
-
-func TestAPositionIsWaitedForInAllPartitions(t *testing.T) {
-	m := newReadModel(t, nil, newFakeLog("log"), ReadModelOptions{Partitions: 3, Private: true})
-	ended := make(chan error, 1)
-	go func() { ended <- m.WaitFor(t.Context(), 5, 30*time.Second) }()
-	eventually(t, "somebody waits", func() bool { n, _, _ := m.fresh.demand(); return n == 1 })
-	for _, passed := range []struct {
-		shard    int
-		position uint64
-	}{{0, 9}, {2, 5}, {1, 4}} {
-		m.Projected(passed.shard, passed.position)
-		if n, _, _ := m.fresh.demand(); n != 1 {
-			t.Fatalf("after %+v nobody waits any more", passed)
-		}
-	}
-	m.Projected(1, 5)
-	mustRun(t, <-ended)
 }
 
 // One partition is behind: its sessions are not answered, the others' are.
@@ -254,7 +225,7 @@ func TestAPartitionThatIsBehindDoesNotHideTheOthers(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		w := newWorld(t, rdb, 40, 3)
 		w.projector.end()
-		behind := w.partitions[1]
+		behind := w.parts[1]
 		old := rdb.Get(t.Context(), behind.checkpoint()).Val()
 		mustRun(t, rdb.Set(t.Context(), behind.checkpoint(), strings.Replace(old, " 40 ", " 39 ", 1), 0).Err())
 		asked := false

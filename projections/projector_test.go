@@ -95,33 +95,10 @@ func tellBefore(rt *rapid.T, events []domain.Entry) {
 	}
 }
 
-// histories draws events of a few sessions, in some order.
-func histories(rt *rapid.T) []domain.Session {
-	account := rapid.SampledFrom([]string{"alice", "bob", "carol", "dave of the\nsecond line", strings.Repeat("long", 32), "~tilde", "ünïcode"})
-	var events []domain.Session
-	versions := map[int]uint64{}
-	for range rapid.IntRange(1, 40).Draw(rt, "events") {
-		n := rapid.IntRange(1, 5).Draw(rt, "session")
-		versions[n]++
-		s := session(n, rapid.Int64Range(0, 3).Draw(rt, "createdAt"), version(versions[n]),
-			by(account.Draw(rt, "createdBy")),
-			with(rapid.SliceOfNDistinct(account, 0, 3, rapid.ID).Draw(rt, "participants")...),
-			room(rapid.SampledFrom([]string{"", "r1", "r 2"}).Draw(rt, "room")),
-			in(rapid.SampledFrom([]domain.State{domain.StateCreated, domain.StateStarted, domain.StateFinished}).Draw(rt, "state")))
-		for _, transition := range domain.Transitions() {
-			if rapid.Bool().Draw(rt, transition.String()) {
-				s.Stamps[transition] = &domain.Stamp{At: 5, By: account.Draw(rt, "by")}
-			}
-		}
-		events = append(events, s)
-	}
-	return events
-}
-
 func TestALongBatchIsWrittenInParts(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		log := newFakeLog("log")
-		log.cut = 2000
+		log.cutAt(2000)
 		for n := range 1000 {
 			log.append(session(n, int64(n)))
 		}

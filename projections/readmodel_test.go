@@ -230,13 +230,6 @@ func TestAWriteIsSeenByEveryNodeOnceItIsAnswered(t *testing.T) {
 	})
 }
 
-func mustWait(t testing.TB, m *ReadModel, position uint64) {
-	t.Helper()
-	if err := m.WaitFor(t.Context(), position, 30*time.Second); err != nil {
-		t.Errorf("position %d: %v", position, err)
-	}
-}
-
 func TestThousandsWaitAtOnce(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		log := newFakeLog("log")
@@ -444,4 +437,22 @@ func TestANodeWithoutRedisShowsNothingThatOthersDoNotShowYet(t *testing.T) {
 		t.Errorf("settled at once: %v", err)
 	}
 	mustRun(t, r.Settle(t.Context(), position))
+}
+
+func TestAPositionIsWaitedForInAllPartitions(t *testing.T) {
+	m := newReadModel(t, nil, newFakeLog("log"), ReadModelOptions{Partitions: 3, Private: true})
+	ended := make(chan error, 1)
+	go func() { ended <- m.WaitFor(t.Context(), 5, 30*time.Second) }()
+	eventually(t, "somebody waits", func() bool { n, _, _ := m.fresh.demand(); return n == 1 })
+	for _, passed := range []struct {
+		shard    int
+		position uint64
+	}{{0, 9}, {2, 5}, {1, 4}} {
+		m.Projected(passed.shard, passed.position)
+		if n, _, _ := m.fresh.demand(); n != 1 {
+			t.Fatalf("after %+v nobody waits any more", passed)
+		}
+	}
+	m.Projected(1, 5)
+	mustRun(t, <-ended)
 }

@@ -173,7 +173,7 @@ func TestWhatARebuildHasFinishedIsAdoptedByWhoeverComes(t *testing.T) {
 					t.Fatalf("got %v", err)
 				}
 				var built []string
-				for _, part := range w.partitions {
+				for _, part := range w.parts {
 					c, ok := parseCheckpoint(rdb.Get(t.Context(), part.next()).Val())
 					if !ok || c.state != complete {
 						t.Fatalf("partition %d is not complete: %+v", part.shard, c)
@@ -184,7 +184,7 @@ func TestWhatARebuildHasFinishedIsAdoptedByWhoeverComes(t *testing.T) {
 				w.log.append(session(1, 1, version(2)), session(30, 30)) // which it does not have yet
 				defer w.project().end()
 				w.caughtUp()
-				for i, part := range w.partitions {
+				for i, part := range w.parts {
 					if answers := servingOf(t, rdb, part).generation; answers != built[i] {
 						t.Errorf("partition %d was not adopted: %s answers", i, answers)
 					}

@@ -27,24 +27,6 @@ func verifyOptions(log *fakeLog) VerifyOptions {
 	}}
 }
 
-// unreadable turns the reason why a message is no event into the log's error.
-func unreadable(err error) error {
-	if errors.Is(err, errNoEvent) {
-		return fmt.Errorf("%w: %w", domain.ErrUnreadable, err)
-	}
-	return err
-}
-
-// event returns the event at a position.
-func (l *fakeLog) event(_ context.Context, position uint64) (*domain.Record, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if position == 0 || position > uint64(len(l.events)) {
-		return nil, domain.ErrUnavailable
-	}
-	return l.events[position-1].Record, unreadable(l.events[position-1].Err)
-}
-
 // verifyAll verifies a log of which every event is handed over, as it is when all others
 // of its session are forgotten at once.
 func verifyAll(ctx context.Context, rdb redis.UniversalClient, log *fakeLog, opts VerifyOptions) (Verified, error) {
@@ -53,10 +35,7 @@ func verifyAll(ctx context.Context, rdb redis.UniversalClient, log *fakeLog, opt
 		return Verified{}, err
 	}
 	defer v.Close()
-	log.mu.Lock()
-	events := slices.Clone(log.events)
-	log.mu.Unlock()
-	for batch := range slices.Chunk(events, 100) {
+	for batch := range slices.Chunk(log.all(), 100) {
 		if err := v.Compare(ctx, batch); err != nil {
 			return Verified{}, err
 		}
@@ -70,7 +49,8 @@ func mustTell(t *testing.T, rdb redis.UniversalClient, log *fakeLog, partitions 
 	t.Helper()
 	left := maps.Clone(want)
 	opts := verifyOptions(log)
-	opts.Partitions, opts.patience = partitions, 2*time.Second
+	opts.Partitions = partitions
+	opts = opts.WithPatience(2 * time.Second)
 	opts.Difference = func(d Difference) error {
 		at := spot{index: d.Index}
 		if d.SessionID != "" {
@@ -105,14 +85,13 @@ func mustTell(t *testing.T, rdb redis.UniversalClient, log *fakeLog, partitions 
 func TestVerifyTellsEveryKindOfDifferenceOnceAndChangesNothing(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		log := comparedLog()
-		p := NewProjector(rdb, log, silent(1))
-		mustRun(t, p.begins(t.Context()))
+		build(t, rdb, log, 1)
 		whole := dump(t, rdb)
 		mustTell(t, rdb, log, 1, nil)
 		sameKeys(t, dump(t, rdb), whole)
 
 		// Each alone: where the numbers are right otherwise, it must show all the same.
-		answers := servingOf(t, rdb, p.partitions[0])
+		answers := servingOf(t, rdb, newPartitions(1)[0])
 		for name, d := range damages() {
 			if strings.Contains(t.Name(), "embedded") {
 				break // there it takes seconds
@@ -121,9 +100,8 @@ func TestVerifyTellsEveryKindOfDifferenceOnceAndChangesNothing(t *testing.T) {
 				mustRun(t, d.do(t.Context(), rdb, answers))
 				mustTell(t, rdb, log, 1, d.says)
 				empty(t, rdb)
-				p = NewProjector(rdb, log, silent(1))
-				mustRun(t, p.begins(t.Context()))
-				answers = servingOf(t, rdb, p.partitions[0])
+				build(t, rdb, log, 1)
+				answers = servingOf(t, rdb, newPartitions(1)[0])
 			})
 		}
 		// And all together.
@@ -139,9 +117,8 @@ func TestVerifyTellsEveryKindOfDifferenceOnceAndChangesNothing(t *testing.T) {
 func TestVerifyTellsEntriesOutOfOrder(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		log := comparedLog()
-		p := NewProjector(rdb, log, silent(1))
-		mustRun(t, p.begins(t.Context()))
-		answers := servingOf(t, rdb, p.partitions[0])
+		build(t, rdb, log, 1)
+		answers := servingOf(t, rdb, newPartitions(1)[0])
 		small, large := fieldIndex("room", "small"), fieldIndex("createdBy", "alice")
 		all := map[spot]string{}
 		for _, d := range []struct {
@@ -174,16 +151,15 @@ func TestVerifyTellsEntriesOutOfOrder(t *testing.T) {
 func TestVerifyTellsEntryByEntryThatEverythingIsLost(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		log := comparedLog()
-		p := NewProjector(rdb, log, silent(1))
-		mustRun(t, p.begins(t.Context()))
-		lost, err := rdb.Keys(t.Context(), servingOf(t, rdb, p.partitions[0]).allKeys()).Result()
+		build(t, rdb, log, 1)
+		lost, err := rdb.Keys(t.Context(), servingOf(t, rdb, newPartitions(1)[0]).allKeys()).Result()
 		mustRun(t, err)
 		mustRun(t, rdb.Del(t.Context(), lost...).Err())
 		want := map[spot]string{}
 		for n := range comparedSessions {
 			s := comparedSession(n)
 			want[spot{n, ""}] = "the session is missing"
-			for _, index := range indexNames(&s) {
+			for _, index := range namesOfIndexes(&s) {
 				want[spot{n, index}] = "lacks"
 			}
 		}
@@ -230,7 +206,7 @@ func TestVerifyTellsWhatIsParked(t *testing.T) {
 		answers := r.serving()
 		note := func(n int, position uint64) {
 			d := document{id: id(n), position: position, parked: "a reason"}
-			mustRun(t, rdb.HSet(t.Context(), answers.parked(), d.id, d.parking()).Err())
+			mustRun(t, rdb.HSet(t.Context(), answers.parked(), d.id, newParked(&d).String()).Err())
 		}
 		note(2, 3)      // it is shown
 		note(absent, 3) // it does not exist
@@ -239,7 +215,7 @@ func TestVerifyTellsWhatIsParked(t *testing.T) {
 		mustRun(t, rdb.Del(t.Context(), answers.document(gone.ID)).Err())
 		mustRun(t, rdb.HDel(t.Context(), answers.parked(), id(1)).Err())
 		other := document{id: id(4), position: 5, parked: "a reason"}
-		mustRun(t, rdb.HSet(t.Context(), answers.parked(), id(7), other.parking()).Err())
+		mustRun(t, rdb.HSet(t.Context(), answers.parked(), id(7), newParked(&other).String()).Err())
 		copied, copyOf := id(absent+1), session(4, 4)
 		mustRun(t, rdb.Set(t.Context(), answers.document(copied), valueOf(copyOf, 5), 0).Err())
 		mustRun(t, rdb.Set(t.Context(), answers.document(id(9)), valueOf(session(9, 9), 7), 0).Err())
@@ -331,10 +307,9 @@ func TestVerifyOfAReadModelThatIsReplaced(t *testing.T) {
 	v, err := NewVerification(t.Context(), rdb, log, verifyOptions(log))
 	mustRun(t, err)
 	defer v.Close()
-	mustRun(t, v.Compare(t.Context(), log.events))
+	mustRun(t, v.Compare(t.Context(), log.all()))
 	mustRun(t, v.Compare(t.Context(), nil)) // returns when the other is being compared
-	<-v.count.ended
-	eventually(t, "all are compared", func() bool { return len(v.batches) == 0 })
+	eventually(t, "all are compared", v.Idle)
 	_, err = Rebuild(t.Context(), rdb, log, RebuildOptions{})
 	mustRun(t, err)
 	if done, err := v.Finish(t.Context()); err == nil || !strings.Contains(err.Error(), "verify it again") {
@@ -351,10 +326,10 @@ func TestVerifyOnARedisCluster(t *testing.T) {
 	r.caughtUp()
 	mustTell(t, rdb, log, 4, nil)
 	lost := comparedSession(5)
-	space := servingOf(t, rdb, r.partitions[shardOf(lost.ID, 4)])
+	space := servingOf(t, rdb, r.parts[shardOf(lost.ID, 4)])
 	mustRun(t, rdb.ZRem(t.Context(), space.index(indexAll), memberOf(lost)).Err())
 	other := session(absent, absent)
-	space = servingOf(t, rdb, r.partitions[shardOf(other.ID, 4)])
+	space = servingOf(t, rdb, r.parts[shardOf(other.ID, 4)])
 	mustRun(t, rdb.Set(t.Context(), space.document(other.ID), valueOf(other, 5), 0).Err())
 	mustTell(t, rdb, log, 4, map[spot]string{{5, indexAll}: "lacks", {absent, ""}: "is not in the log"})
 }
