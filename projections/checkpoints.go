@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"chatsessions/projections/layout"
 )
 
 // Bound is how long a write waits for the read model, from the log's
@@ -23,7 +25,7 @@ const Bound = 2 * time.Second
 var ErrOtherLog = errors.New("the read model in this Redis is of another log")
 
 // readText returns what a key holds, "" for nothing.
-func readText(ctx context.Context, from redis.Cmdable, key string) (string, error) {
+func ReadText(ctx context.Context, from redis.Cmdable, key string) (string, error) {
 	text, err := from.Get(ctx, key).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return "", fmt.Errorf("read %s: %w", key, err)
@@ -32,33 +34,33 @@ func readText(ctx context.Context, from redis.Cmdable, key string) (string, erro
 }
 
 // answering returns the checkpoint of the generation that answers.
-func answering(ctx context.Context, rdb redis.UniversalClient, part partition) (checkpoint, error) {
-	text, err := readText(ctx, rdb, part.checkpoint())
+func Answering(ctx context.Context, rdb redis.UniversalClient, part layout.Partition) (layout.Checkpoint, error) {
+	text, err := ReadText(ctx, rdb, part.Checkpoint())
 	if err != nil {
-		return checkpoint{}, err
+		return layout.Checkpoint{}, err
 	}
-	c, ok := parseCheckpoint(text)
+	c, ok := layout.ParseCheckpoint(text)
 	if text == "" {
-		if err := findPartitions(ctx, rdb, part.count); err != nil {
+		if err := FindPartitions(ctx, rdb, part.Count); err != nil {
 			return c, err
 		}
 	}
 	if !ok {
-		return c, fmt.Errorf("there is no read model that can be used: %s is %q", part.checkpoint(), text)
+		return c, fmt.Errorf("there is no read model that can be used: %s is %q", part.Checkpoint(), text)
 	}
 	return c, nil
 }
 
 // holds says whether the log still has the event to which a checkpoint belongs.
-func holds(ctx context.Context, log Log, c checkpoint) (bool, error) {
-	if c.event == "" {
+func LogHolds(ctx context.Context, log Log, c layout.Checkpoint) (bool, error) {
+	if c.Event == "" {
 		return true, nil
 	}
-	id, err := log.EventID(ctx, c.position)
+	id, err := log.EventID(ctx, c.Position)
 	if err != nil {
 		return false, fmt.Errorf("look for the event at the checkpoint: %w", err)
 	}
-	return id == c.event, nil
+	return id == c.Event, nil
 }
 
 // A PartitionsError is returned by what needs a read model that is there, when there are
@@ -74,17 +76,17 @@ func (e *PartitionsError) Error() string {
 
 // findPartitions returns a PartitionsError when this Redis has read models with other
 // numbers of partitions than the one asked for, nil when it has none at all.
-func findPartitions(ctx context.Context, rdb redis.UniversalClient, asked int) error {
+func FindPartitions(ctx context.Context, rdb redis.UniversalClient, asked int) error {
 	other := &PartitionsError{Asked: asked}
 	pipe := rdb.Pipeline()
-	found := make([]*redis.IntCmd, MaxPartitions+1)
-	for n := 1; n <= MaxPartitions; n++ {
-		found[n] = pipe.Exists(ctx, newPartitions(n)[0].checkpoint())
+	found := make([]*redis.IntCmd, layout.MaxPartitions+1)
+	for n := 1; n <= layout.MaxPartitions; n++ {
+		found[n] = pipe.Exists(ctx, layout.Partitions(n)[0].Checkpoint())
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return fmt.Errorf("look for the read model: %w", err)
 	}
-	for n := 1; n <= MaxPartitions; n++ {
+	for n := 1; n <= layout.MaxPartitions; n++ {
 		if found[n].Val() > 0 && n != asked {
 			other.Found = append(other.Found, n)
 		}
@@ -96,7 +98,7 @@ func findPartitions(ctx context.Context, rdb redis.UniversalClient, asked int) e
 }
 
 // pause waits, and says whether there is reason to go on.
-func pause(ctx context.Context, d time.Duration) bool {
+func Pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
