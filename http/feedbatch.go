@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"chatsessions/domain"
+	"chatsessions/domain/cloudevent"
 	"chatsessions/http/problem"
 )
 
@@ -79,7 +80,7 @@ func appendEvent(b []byte, r *domain.Entry) []byte {
 	b = append(b, oneLine.Replace(string(r.Record.Event.Type))...)
 	b = append(b, "\ndata: "...)
 	start := len(b)
-	b = r.Record.AppendCloudEvent(b)
+	b = cloudevent.Append(b, r.Record)
 	// The service writes JSON without line breaks, which would end the data here.
 	if bytes.ContainsAny(b[start:], "\r\n") {
 		var compact bytes.Buffer
