@@ -42,7 +42,7 @@ var fields = []field{
 		}
 		for i, uid := range s.Participants {
 			b = append(b, "[,"[min(i, 1)])
-			b = appendQuoted(b, uid)
+			b = AppendQuoted(b, uid)
 		}
 		return append(b, ']')
 	}},
@@ -153,12 +153,12 @@ func appendText(b []byte, s string) []byte {
 	if s == "" {
 		return b
 	}
-	return appendQuoted(b, s)
+	return AppendQuoted(b, s)
 }
 
-// appendQuoted appends s as a JSON string (RFC 8259, section 7). What is not
-// valid UTF-8 becomes U+FFFD; the HTTP interface refuses it long before.
-func appendQuoted(b []byte, s string) []byte {
+// AppendQuoted appends s as a JSON string (RFC 8259, section 7). Invalid UTF-8 becomes
+// U+FFFD; the HTTP interface refuses it long before.
+func AppendQuoted(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
 	for _, r := range s {

@@ -126,7 +126,7 @@ func (c *check) found(kind DefectKind, format string, args ...any) {
 func (c *check) envelope() {
 	r := c.record
 	if at := r.Time.UnixMilli(); at != c.session.UpdatedAt {
-		c.found(DefectEnvelope, "ce-time is %s (%d), and updatedAt is %d", r.Time.UTC().Format(EventTimeFormat), at, c.session.UpdatedAt)
+		c.found(DefectEnvelope, "ce-time is %s (%d), and updatedAt is %d", r.Time.UTC().Format(TimeFormat), at, c.session.UpdatedAt)
 	}
 	if r.Request.Actor == "" {
 		c.found(DefectEnvelope, "ce-actor is missing: nobody can tell who did it")

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"chatsessions/domain"
+	"chatsessions/domain/cloudevent"
 
 	"github.com/nats-io/nats.go"
 )
@@ -72,14 +73,14 @@ func encode(req *domain.Request, e *domain.Event, id string, previous uint64) (m
 			h[name] = values[len(values)-1 : len(values) : len(values)]
 		}
 	}
-	set(headerSpecVersion, domain.EventSpecVersion)
+	set(headerSpecVersion, cloudevent.SpecVersion)
 	set(headerID, id)
-	set(headerSource, domain.EventSource)
+	set(headerSource, cloudevent.Source)
 	set(headerType, string(e.Type))
 	set(headerSubject, req.SessionID)
-	set(headerTime, time.UnixMilli(e.Session.UpdatedAt).UTC().Format(domain.EventTimeFormat))
-	set(headerDataContentType, domain.EventDataType)
-	set(headerDataSchema, e.Type.Schema())
+	set(headerTime, time.UnixMilli(e.Session.UpdatedAt).UTC().Format(domain.TimeFormat))
+	set(headerDataContentType, cloudevent.DataType)
+	set(headerDataSchema, cloudevent.Schema(e.Type))
 	set(headerSessionVersion, strconv.FormatUint(e.Session.Version, 10))
 	if e.Session.Version > 1 {
 		set(headerPrevious, strconv.FormatUint(previous, 10))
@@ -150,8 +151,8 @@ func (m *storedMsg) record(u upcaster) (*domain.Record, error) {
 	r.Event.Type = domain.EventType(typ)
 	session := &r.Event.Session
 	switch {
-	case spec != domain.EventSpecVersion:
-		return nil, fmt.Errorf("%s is %q, not %q", headerSpecVersion, spec, domain.EventSpecVersion)
+	case spec != cloudevent.SpecVersion:
+		return nil, fmt.Errorf("%s is %q, not %q", headerSpecVersion, spec, cloudevent.SpecVersion)
 	case r.ID == "":
 		return nil, errors.New(headerID + " is missing")
 	case typ == "":

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"chatsessions/domain"
+	"chatsessions/domain/cloudevent"
 
 	"github.com/nats-io/nats.go"
 	"pgregory.net/rapid"
@@ -69,7 +70,7 @@ func TestUnreadable(t *testing.T) {
 		"a later shape": func(m *storedMsg) {
 			m.header.Set(headerDataSchema, "/chat-sessions/events/schemas/chat-session.updated/2.json")
 		},
-		"another type's shape":  func(m *storedMsg) { m.header.Set(headerDataSchema, domain.EventStarted.Schema()) },
+		"another type's shape":  func(m *storedMsg) { m.header.Set(headerDataSchema, cloudevent.Schema(domain.EventStarted)) },
 		"no previous":           func(m *storedMsg) { m.header.Del(headerPrevious) },
 		"previous is itself":    func(m *storedMsg) { m.header.Set(headerPrevious, "42") },
 		"previous is no number": func(m *storedMsg) { m.header.Set(headerPrevious, "-1") },

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"chatsessions/domain"
+	"chatsessions/domain/cloudevent"
 )
 
 // What an event of each type has to change, and what it may beside that and updatedAt.
@@ -72,7 +73,7 @@ func newSpecimen(t *testing.T, m *storedMsg) *specimen {
 	for name, values := range m.header {
 		s.headers[name] = values[0]
 	}
-	for into, from := range map[*map[string]any][]byte{&s.data: m.data, &s.cloudEvent: r.AppendCloudEvent(nil)} {
+	for into, from := range map[*map[string]any][]byte{&s.data: m.data, &s.cloudEvent: cloudevent.Append(nil, r)} {
 		if err := json.Unmarshal(from, into); err != nil {
 			t.Fatal(err)
 		}
@@ -312,8 +313,8 @@ func (j *judge) envelope(m *storedMsg) {
 		j.refuses("a CloudEvent with "+attribute+" "+value, m, func(s *specimen) { s.cloudEvent[attribute] = value })
 	}
 	set(headerType, "type", string(other))
-	set(headerDataSchema, "dataschema", other.Schema())
-	set(headerDataSchema, "dataschema", strings.Replace(j.typ.Schema(), ".json", "/2.json", 1))
+	set(headerDataSchema, "dataschema", cloudevent.Schema(other))
+	set(headerDataSchema, "dataschema", strings.Replace(cloudevent.Schema(j.typ), ".json", "/2.json", 1))
 	set(headerSpecVersion, "specversion", "0.3")
 	set(headerSource, "source", "/sessions")
 	set(headerTime, "time", "2024-11-19T07:06:44Z")

@@ -14,6 +14,7 @@ import (
 
 	"chatsessions/docs/events"
 	"chatsessions/domain"
+	"chatsessions/domain/cloudevent"
 	"chatsessions/eventstore/natstest"
 
 	"github.com/google/uuid"
@@ -74,7 +75,7 @@ func (s schema) checkHeaders(h nats.Header) error {
 
 // What is published of a message of a type.
 func publishedData(t testing.TB, typ domain.EventType) schema {
-	return published(t, strings.TrimPrefix(typ.SchemaPath(), publishedRoot))
+	return published(t, strings.TrimPrefix(cloudevent.SchemaPath(typ), publishedRoot))
 }
 
 func publishedHeaders(t testing.TB, typ domain.EventType) schema {
@@ -231,7 +232,7 @@ func testMessagesAreAsPublished(t *testing.T, nc *nats.Conn, err error, e *Embed
 		if err != nil {
 			t.Fatal(err)
 		}
-		event := r.AppendCloudEvent(nil)
+		event := cloudevent.Append(nil, r)
 		if err := publishedCloudEvent(t, typ).check(event); err != nil {
 			t.Errorf("%s %d as a CloudEvent: %v", typ, m.sequence, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"chatsessions/domain"
+	"chatsessions/domain/cloudevent"
 )
 
 // The shape of an event's data has a name, its ce-dataschema. Members are added to a
@@ -32,7 +33,7 @@ var today = tabulate()
 func tabulate() map[string]domain.EventType {
 	table := map[string]domain.EventType{}
 	for _, t := range domain.EventTypes() {
-		table[t.Schema()], table[t.SchemaPath()] = t, t
+		table[cloudevent.Schema(t)], table[cloudevent.SchemaPath(t)] = t, t
 	}
 	return table
 }
@@ -44,10 +45,10 @@ func (u upcaster) upcast(typ domain.EventType, schema string, data []byte) ([]by
 	if today[schema] == typ {
 		return data, nil
 	}
-	for schema != typ.Schema() {
+	for schema != cloudevent.Schema(typ) {
 		l, known := u[schema]
 		if !known {
-			return nil, fmt.Errorf("%s is %q, a shape of %s that this version of the service does not know; it knows %q", headerDataSchema, schema, typ, typ.Schema())
+			return nil, fmt.Errorf("%s is %q, a shape of %s that this version of the service does not know; it knows %q", headerDataSchema, schema, typ, cloudevent.Schema(typ))
 		}
 		lifted, err := l.data(data)
 		if err != nil {

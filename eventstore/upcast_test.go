@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"chatsessions/domain"
+	"chatsessions/domain/cloudevent"
 )
 
 // An example of a shape that came before today's, in which participants were objects.
@@ -24,7 +25,7 @@ const (
 )
 
 // plainParticipants is the lift from the example's shape.
-var plainParticipants = lift{to: domain.EventUpdated.Schema(), data: func(old []byte) ([]byte, error) {
+var plainParticipants = lift{to: cloudevent.Schema(domain.EventUpdated), data: func(old []byte) ([]byte, error) {
 	var halves map[string]map[string]json.RawMessage
 	if err := json.Unmarshal(old, &halves); err != nil {
 		return nil, err
@@ -91,7 +92,7 @@ func TestAnOldShapeIsLifted(t *testing.T) {
 	if wrong := published(t, "schemas/chat-session.updated.json").check(data); wrong != nil {
 		t.Error(wrong)
 	}
-	if !strings.Contains(string(r.AppendCloudEvent(nil)), `"dataschema":"`+domain.EventUpdated.Schema()+`"`) {
+	if !strings.Contains(string(cloudevent.Append(nil, r)), `"dataschema":"`+cloudevent.Schema(domain.EventUpdated)+`"`) {
 		t.Error("the event is shown with the name of the old shape")
 	}
 	if string(m.data) != exampleData {
@@ -127,8 +128,10 @@ func TestWhatCannotBeLiftedIsUnreadable(t *testing.T) {
 			m.data = []byte(strings.ReplaceAll(exampleData, `{"uid":"doc"}`, `"doc"`))
 		},
 		"data that lacks what the lift needs": func(m *storedMsg) { m.data = []byte(strings.ReplaceAll(exampleData, `"doc"`, `""`)) },
-		"a later shape":                       func(m *storedMsg) { m.header[headerDataSchema] = []string{domain.EventUpdated.Schema() + "/2"} },
-		"the shape of another type":           func(m *storedMsg) { m.header[headerType] = []string{string(domain.EventCreated)} },
+		"a later shape": func(m *storedMsg) {
+			m.header[headerDataSchema] = []string{cloudevent.Schema(domain.EventUpdated) + "/2"}
+		},
+		"the shape of another type": func(m *storedMsg) { m.header[headerType] = []string{string(domain.EventCreated)} },
 	} {
 		m := exampleMessage(t)
 		spoil(m)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"chatsessions/domain"
+	"chatsessions/domain/cloudevent"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
@@ -188,8 +189,8 @@ func examine(m *storedMsg) examined {
 		e.joins = err == nil && n == previousInBatch
 	}
 	for _, header := range []struct{ name, want string }{
-		{headerSource, domain.EventSource},
-		{headerDataContentType, domain.EventDataType},
+		{headerSource, cloudevent.Source},
+		{headerDataContentType, cloudevent.DataType},
 	} {
 		if got, err := headerValue(m.header, header.name); err != nil || got != header.want {
 			e.wrong = append(e.wrong, fmt.Sprintf("%s is %q, not %q", header.name, got, header.want))

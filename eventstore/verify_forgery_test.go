@@ -258,7 +258,7 @@ var forgeries = map[string]func(f *forgery){
 	"a time that runs backwards behind what is no event": func(f *forgery) {
 		i := f.spoil(accepted, 5)
 		f.edit(accepted, 6, func(changes, session map[string]any) { changes["updatedAt"], session["updatedAt"] = 5, 5 })
-		f.msgs[i].Header.Set(headerTime, time.UnixMilli(5).UTC().Format(domain.EventTimeFormat))
+		f.msgs[i].Header.Set(headerTime, time.UnixMilli(5).UTC().Format(domain.TimeFormat))
 		f.expect(domain.DefectTime, i, "updatedAt (5)")
 	},
 	"two events that follow what is no event": func(f *forgery) {
@@ -331,7 +331,7 @@ var forgeries = map[string]func(f *forgery){
 	"a time of recording that runs backwards": func(f *forgery) {
 		i := f.at(accepted, 6)
 		f.edit(accepted, 6, func(changes, session map[string]any) { changes["updatedAt"], session["updatedAt"] = 5, 5 })
-		f.msgs[i].Header.Set(headerTime, time.UnixMilli(5).UTC().Format(domain.EventTimeFormat))
+		f.msgs[i].Header.Set(headerTime, time.UnixMilli(5).UTC().Format(domain.TimeFormat))
 		f.expect(domain.DefectTime, i, "updatedAt (5)")
 		f.expect(domain.DefectTime, i, "more than 5 minutes after its recording") // follows: the finish was stamped later
 	},

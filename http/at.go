@@ -54,7 +54,7 @@ func inTheFuture(at, now int64) error {
 		timestamp(at), timestamp(now))
 }
 
-func timestamp(ms int64) string { return time.UnixMilli(ms).UTC().Format(domain.EventTimeFormat) }
+func timestamp(ms int64) string { return time.UnixMilli(ms).UTC().Format(domain.TimeFormat) }
 
 // A sessionQuery is the query of a GET of a single session.
 type sessionQuery struct {

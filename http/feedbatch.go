@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"chatsessions/domain"
+	"chatsessions/domain/cloudevent"
 )
 
 // A feedBatch is adjacent events of the log as they are sent, written once for all
@@ -78,7 +79,7 @@ func appendEvent(b []byte, r *domain.Entry) []byte {
 	b = append(b, oneLine.Replace(string(r.Record.Event.Type))...)
 	b = append(b, "\ndata: "...)
 	start := len(b)
-	b = r.Record.AppendCloudEvent(b)
+	b = cloudevent.Append(b, r.Record)
 	// The service writes JSON without line breaks, which would end the data here.
 	if bytes.ContainsAny(b[start:], "\r\n") {
 		var compact bytes.Buffer

@@ -9,6 +9,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
+	"chatsessions/domain/cloudevent"
 )
 
 // Bounds of one answer with a history.
@@ -24,15 +25,15 @@ const usualEnvelope = 768
 type historyForm struct {
 	mediaType string
 	variant   string // what tells its entity tags from those of the others
-	append    func(r *domain.Record, b []byte) []byte
+	append    func(b []byte, r *domain.Record) []byte
 }
 
 // historyForms are those that a client can ask for; the first is the default.
 func historyForms() []historyForm {
 	return []historyForm{
-		{fiber.MIMEApplicationJSON, "", (*domain.Record).AppendJSON},
+		{fiber.MIMEApplicationJSON, "", cloudevent.AppendHistory},
 		// The JSON Batch Format of CloudEvents 1.0 (section 4 of the JSON event format).
-		{"application/cloudevents-batch+json", "-cloudevents", (*domain.Record).AppendCloudEvent},
+		{"application/cloudevents-batch+json", "-cloudevents", cloudevent.Append},
 	}
 }
 
@@ -75,7 +76,7 @@ func (s *Server) history(c *fiber.Ctx) error {
 		if r.Position <= query.after || query.limit == 0 {
 			break
 		}
-		page.add(r.Position, form.append(&r, make([]byte, 0, len(r.Event.Changes)+len(r.Encoded)+usualEnvelope)))
+		page.add(r.Position, form.append(make([]byte, 0, len(r.Event.Changes)+len(r.Encoded)+usualEnvelope), &r))
 		if r.Previous <= query.after {
 			break
 		}

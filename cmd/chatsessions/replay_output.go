@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"chatsessions/domain"
+	"chatsessions/domain/cloudevent"
 	"chatsessions/eventstore"
 )
 
@@ -59,7 +60,7 @@ func (w *arrayWriter) write(batch []domain.Entry) error {
 		}
 		w.began = true
 		if r := &batch[i]; r.Err == nil {
-			w.line = r.Record.AppendJSON(w.line)
+			w.line = cloudevent.AppendHistory(w.line, r.Record)
 		} else {
 			w.line = appendUnreadable(w.line, r)
 		}
@@ -88,7 +89,7 @@ type linesWriter struct {
 func (w *linesWriter) write(batch []domain.Entry) error {
 	for i := range batch {
 		if r := &batch[i]; r.Err == nil {
-			w.line = r.Record.AppendCloudEvent(w.line[:0])
+			w.line = cloudevent.Append(w.line[:0], r.Record)
 		} else {
 			w.line = appendUnreadable(w.line[:0], r)
 		}
@@ -151,7 +152,7 @@ func (w *csvWriter) write(batch []domain.Entry) error {
 		line := []string{strconv.FormatUint(r.Record.Position, 10), "", "unreadable", noFormula(r.Record.Event.Session.ID), "", "", "", noFormula(reasonOf(r)), "", ""}
 		if e := r.Record; r.Err == nil {
 			line = []string{
-				line[0], e.Time.UTC().Format(domain.EventTimeFormat), noFormula(string(e.Event.Type)), line[3],
+				line[0], e.Time.UTC().Format(domain.TimeFormat), noFormula(string(e.Event.Type)), line[3],
 				strconv.FormatUint(r.Record.Event.Session.Version, 10), noFormula(string(r.Record.Event.Session.State)), noFormula(e.Request.Actor),
 				string(e.Event.Changes), noFormula(e.ID), noFormula(e.Request.CorrelationID),
 			}
@@ -216,7 +217,7 @@ func (w *tableWriter) write(batch []domain.Entry) error {
 			continue
 		}
 		e := r.Record
-		w.line(position, e.Time.UTC().Format(domain.EventTimeFormat), plain(strings.TrimPrefix(string(e.Event.Type), eventTypePrefix)),
+		w.line(position, e.Time.UTC().Format(domain.TimeFormat), plain(strings.TrimPrefix(string(e.Event.Type), eventTypePrefix)),
 			plain(r.Record.Event.Session.ID), strconv.FormatUint(r.Record.Event.Session.Version, 10), plain(e.Request.Actor), describe(e.Event.Changes))
 	}
 	// People want to see what is there; a bufio.Writer keeps the error.
@@ -270,7 +271,7 @@ func describeValue(name string, value any) string {
 		return "removed"
 	case json.Number:
 		if ms, err := v.Int64(); err == nil && strings.HasSuffix(name, "At") {
-			return time.UnixMilli(ms).UTC().Format(domain.EventTimeFormat)
+			return time.UnixMilli(ms).UTC().Format(domain.TimeFormat)
 		}
 		return v.String()
 	case []any:

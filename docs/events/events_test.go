@@ -13,6 +13,7 @@ import (
 
 	"chatsessions/docs/events"
 	"chatsessions/domain"
+	"chatsessions/domain/cloudevent"
 )
 
 const root = "/chat-sessions/events/"
@@ -85,8 +86,8 @@ func resolve(value any, names []string) (any, bool) {
 func TestSchemasAreSchemas(t *testing.T) {
 	documents := parsed(t)
 	for _, typ := range types() {
-		if documents[typ.SchemaPath()] == nil {
-			t.Errorf("there is no %s", typ.SchemaPath())
+		if documents[cloudevent.SchemaPath(typ)] == nil {
+			t.Errorf("there is no %s", cloudevent.SchemaPath(typ))
 		}
 	}
 	for _, d := range events.Documents() {
@@ -202,7 +203,7 @@ func TestEveryTypeHasItsMessages(t *testing.T) {
 	}
 	for _, typ := range types() {
 		m := message("log", string(typ), string(typ))
-		if m["name"] != string(typ) || m["contentType"] != domain.EventDataType || root+member(t, m, "payload", "$ref").(string) != typ.SchemaPath() {
+		if m["name"] != string(typ) || m["contentType"] != cloudevent.DataType || root+member(t, m, "payload", "$ref").(string) != cloudevent.SchemaPath(typ) {
 			t.Errorf("%s in the log is %v", typ, m)
 		}
 		m = message("feed", string(typ), "feed."+string(typ))

@@ -1,4 +1,4 @@
-package domain_test
+package cloudevent_test
 
 import (
 	"encoding/json"
@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"chatsessions/domain"
+	"chatsessions/domain/cloudevent"
 )
 
 const recordID = "0192f5c6-3c00-7000-8000-0000000000ff"
@@ -43,12 +44,12 @@ func TestAnEventAsCloudEvent(t *testing.T) {
 		`"subject":"0192f5c6-3c00-7000-8000-000000000001","time":"2024-11-19T07:06:40.123Z","datacontenttype":"application/json",` +
 		`"dataschema":"urn:chat-sessions:events/schemas/chat-session.created.json","sessionversion":1,"position":"42",`
 	r := record(t, "one")
-	if got, want := string(r.AppendCloudEvent(nil)), common+`"data":{`+recordData+`}}`; got != want {
+	if got, want := string(cloudevent.Append(nil, r)), common+`"data":{`+recordData+`}}`; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 	r.Previous = 41
 	r.Request = domain.Request{Actor: "pat", CorrelationID: "request 1", Key: "ab", Digest: "cd", TraceParent: "00-1-2-00"}
-	if got, want := string(r.AppendCloudEvent(nil)), common+`"previous":"41","actor":"pat","correlationid":"request 1",`+
+	if got, want := string(cloudevent.Append(nil, r)), common+`"previous":"41","actor":"pat","correlationid":"request 1",`+
 		`"requestkey":"ab","requestdigest":"cd","traceparent":"00-1-2-00","data":{`+recordData+`}}`; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
@@ -58,12 +59,12 @@ func TestAnEventAsCloudEvent(t *testing.T) {
 func TestAnEventInAHistory(t *testing.T) {
 	const common = `{"position":42,"id":"` + recordID + `","type":"chat-session.created","time":"2024-11-19T07:06:40.123Z",`
 	r := record(t, "one")
-	if got, want := string(r.AppendJSON(nil)), common+`"version":1,`+recordData+`}`; got != want {
+	if got, want := string(cloudevent.AppendHistory(nil, r)), common+`"version":1,`+recordData+`}`; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 	r.Previous = 41
 	r.Request = domain.Request{Actor: "pat", CorrelationID: "request 1", Key: "ab", Digest: "cd", TraceParent: "00-1-2-00"}
-	if got, want := string(r.AppendJSON(nil)), common+`"actor":"pat","correlationId":"request 1","version":1,`+recordData+`}`; got != want {
+	if got, want := string(cloudevent.AppendHistory(nil, r)), common+`"actor":"pat","correlationId":"request 1","version":1,`+recordData+`}`; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 }
@@ -72,13 +73,13 @@ func TestAnEventInAHistory(t *testing.T) {
 // has them.
 func TestAnEventIsAppended(t *testing.T) {
 	r := record(t, "one")
-	for name, write := range map[string]func([]byte) []byte{"AppendCloudEvent": r.AppendCloudEvent, "AppendJSON": r.AppendJSON} {
-		alone := string(write(nil))
-		if got := string(write([]byte("[1,"))); got != "[1,"+alone {
+	for name, write := range map[string]func([]byte, *domain.Record) []byte{"Append": cloudevent.Append, "AppendHistory": cloudevent.AppendHistory} {
+		alone := string(write(nil, r))
+		if got := string(write([]byte("[1,"), r)); got != "[1,"+alone {
 			t.Errorf("%s behind something: %s", name, got)
 		}
 		r.Encoded = []byte(`{"from":"the log"}`)
-		if got := string(write(nil)); !strings.Contains(got, `"session":{"from":"the log"}}`) || !json.Valid([]byte(got)) {
+		if got := string(write(nil, r)); !strings.Contains(got, `"session":{"from":"the log"}}`) || !json.Valid([]byte(got)) {
 			t.Errorf("%s with the session's bytes: %s", name, got)
 		}
 		r.Encoded = nil
@@ -91,10 +92,10 @@ func TestAPositionKeepsAllItsDigits(t *testing.T) {
 	r := record(t, "one")
 	r.Position, r.Previous = math.MaxUint64, math.MaxUint64-1
 	var event struct{ Position, Previous string }
-	if err := json.Unmarshal(r.AppendCloudEvent(nil), &event); err != nil || event.Position != "18446744073709551615" || event.Previous != "18446744073709551614" {
+	if err := json.Unmarshal(cloudevent.Append(nil, r), &event); err != nil || event.Position != "18446744073709551615" || event.Previous != "18446744073709551614" {
 		t.Errorf("%+v, %v", event, err)
 	}
-	if got := string(r.AppendJSON(nil)); !strings.HasPrefix(got, `{"position":18446744073709551615,`) {
+	if got := string(cloudevent.AppendHistory(nil, r)); !strings.HasPrefix(got, `{"position":18446744073709551615,`) {
 		t.Error(got)
 	}
 }
@@ -113,10 +114,10 @@ func TestAnyTextComesBackFromAnEvent(t *testing.T) {
 		r.Event.Type, r.Event.Session.Room = domain.EventType(text("type")), text("room")
 		r.Position = rapid.Uint64().Draw(rt, "position")
 		want := map[string]string{"id": r.ID, "type": string(r.Event.Type), "actor": r.Request.Actor}
-		compare(rt, r.AppendJSON(nil), want, map[string]string{"correlationId": r.Request.CorrelationID}, r.Event.Session.Room)
-		compare(rt, r.AppendCloudEvent(nil), want, map[string]string{
+		compare(rt, cloudevent.AppendHistory(nil, r), want, map[string]string{"correlationId": r.Request.CorrelationID}, r.Event.Session.Room)
+		compare(rt, cloudevent.Append(nil, r), want, map[string]string{
 			"correlationid": r.Request.CorrelationID, "requestkey": r.Request.Key, "requestdigest": r.Request.Digest,
-			"traceparent": r.Request.TraceParent, "position": strconv.FormatUint(r.Position, 10), "dataschema": r.Event.Type.Schema(),
+			"traceparent": r.Request.TraceParent, "position": strconv.FormatUint(r.Position, 10), "dataschema": cloudevent.Schema(r.Event.Type),
 		}, r.Event.Session.Room)
 	})
 }
