@@ -321,8 +321,8 @@ func TestTheServiceHasTheRightsThatItNeeds(t *testing.T) {
 	mustRun(t, EachParked(t.Context(), r.rdb, 1, func(p Parked) error {
 		found, err := FindParked(t.Context(), r.rdb, 1, p.SessionID)
 		mustRun(t, err)
-		return Retry(t.Context(), r.rdb, found, func(context.Context, string) (domain.Entry, error) {
-			return domain.Entry{Record: &domain.Record{Event: domain.Event{Session: session(1, 1)}, Position: 2}}, nil
+		return Retry(t.Context(), r.rdb, found, func(context.Context, string) (*domain.Record, error) {
+			return &domain.Record{Event: domain.Event{Session: session(1, 1)}, Position: 2}, nil
 		})
 	}))
 	server.CheckRights()

@@ -40,7 +40,7 @@ func (l *fakeLog) change(f func()) {
 func (l *fakeLog) append(sessions ...domain.Session) uint64 {
 	events := make([]domain.Entry, len(sessions))
 	for i, s := range sessions {
-		events[i].Record.Event.Session = s
+		events[i].Record = &domain.Record{Event: domain.Event{Session: s}}
 	}
 	return l.record(events...)
 }
@@ -50,6 +50,7 @@ func (l *fakeLog) record(events ...domain.Entry) uint64 {
 	var last uint64
 	l.change(func() {
 		for _, e := range events {
+			e.Record = new(*e.Record)
 			e.Record.Position = uint64(len(l.events) + 1)
 			last = e.Record.Position
 			if l.written++; e.Err == nil {
@@ -82,15 +83,15 @@ func (l *fakeLog) newest() map[string]domain.Session {
 }
 
 // load returns the newest event of a session.
-func (l *fakeLog) load(_ context.Context, id string) (domain.Entry, error) {
+func (l *fakeLog) load(_ context.Context, id string) (*domain.Record, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range slices.Backward(l.events) {
 		if e.Record.Event.Session.ID == id {
-			return e, e.Err
+			return e.Record, e.Err
 		}
 	}
-	return domain.Entry{}, domain.ErrNotFound
+	return nil, domain.ErrNotFound
 }
 
 func (l *fakeLog) Identity() string {

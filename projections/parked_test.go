@@ -152,6 +152,7 @@ func (l *fakeLog) mend(n int, changes ...func(*domain.Session)) {
 		l.events = slices.Clone(l.events) // others may be reading
 		for i := range l.events {
 			if e := &l.events[i]; e.Err != nil && e.Record.Event.Session.ID == id(n) {
+				e.Record = new(*e.Record)
 				e.Record.Event.Session, e.Err = session(n, int64(n), append(changes, in(domain.StateStarted), version(uint64(i+1)))...), nil
 			}
 		}
@@ -171,8 +172,8 @@ func TestARetryBringsASessionBackAsTheLogHasIt(t *testing.T) {
 		if err := Retry(t.Context(), rdb, p, log.load); !errors.Is(err, errNoEvent) {
 			t.Errorf("it still cannot be read: %v", err)
 		}
-		refuses := func(context.Context, string) (domain.Entry, error) {
-			return domain.Entry{Record: &domain.Record{Event: domain.Event{Record: &domain.Record{Event: domain.Event{Session: session(1, -1)}}}, Position: 3}}, nil
+		refuses := func(context.Context, string) (*domain.Record, error) {
+			return &domain.Record{Event: domain.Event{Session: session(1, -1)}, Position: 3}, nil
 		}
 		if err := Retry(t.Context(), rdb, p, refuses); err == nil || errors.Is(err, ErrNotParked) {
 			t.Errorf("it still cannot be projected: %v", err)
@@ -214,10 +215,10 @@ func TestARetryOfWhatHasChangedMeanwhileDoesNothing(t *testing.T) {
 			r.caughtUp()
 			p, err := FindParked(t.Context(), rdb, 1, id(1))
 			mustRun(t, err)
-			err = Retry(t.Context(), rdb, p, func(context.Context, string) (domain.Entry, error) {
+			err = Retry(t.Context(), rdb, p, func(context.Context, string) (*domain.Record, error) {
 				happens()
 				r.caughtUp()
-				return domain.Entry{Record: &domain.Record{Event: domain.Event{Session: session(1, 1, room("old"))}, Position: p.Position}}, nil
+				return &domain.Record{Event: domain.Event{Session: session(1, 1, room("old"))}, Position: p.Position}, nil
 			})
 			if !errors.Is(err, ErrNotParked) {
 				t.Errorf("%s: %v", what, err)
@@ -251,7 +252,7 @@ func TestARetryBesideAnEventLeavesNoIndexEntries(t *testing.T) {
 					return nil
 				}
 				if batches++; batches == 2 {
-					err = Retry(t.Context(), rdb, p, func(context.Context, string) (domain.Entry, error) { return mended, nil })
+					err = Retry(t.Context(), rdb, p, func(context.Context, string) (*domain.Record, error) { return mended, nil })
 				}
 				return nil
 			}))

@@ -163,7 +163,7 @@ func TestAPanicIsNoEmptyList(t *testing.T) {
 
 func TestOnlyTheSameQuestionIsShared(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		one, other := query(rt, 2), query(rt, 2)
+		one, other := drawQuery(rt, 2), drawQuery(rt, 2)
 		if same := textOf(one) == textOf(other); same != reflect.DeepEqual(one, other) {
 			rt.Fatalf("%+v and %+v: %v", one, other, same)
 		}

@@ -21,23 +21,28 @@ import (
 
 // verifyOptions are for a fake log.
 func verifyOptions(log *fakeLog) VerifyOptions {
-	return VerifyOptions{Event: log.event, Load: func(ctx context.Context, id string) (domain.Entry, error) {
+	return VerifyOptions{Event: log.event, Load: func(ctx context.Context, id string) (*domain.Record, error) {
 		r, err := log.load(ctx, id)
-		if errors.Is(err, errNoEvent) {
-			err = fmt.Errorf("%w: %w", domain.ErrUnreadable, err)
-		}
-		return r, err
+		return r, unreadable(err)
 	}}
 }
 
+// unreadable turns the reason why a message is no event into the log's error.
+func unreadable(err error) error {
+	if errors.Is(err, errNoEvent) {
+		return fmt.Errorf("%w: %w", domain.ErrUnreadable, err)
+	}
+	return err
+}
+
 // event returns the event at a position.
-func (l *fakeLog) event(_ context.Context, position uint64) (domain.Entry, error) {
+func (l *fakeLog) event(_ context.Context, position uint64) (*domain.Record, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if position == 0 || position > uint64(len(l.events)) {
-		return domain.Entry{}, domain.ErrUnavailable
+		return nil, domain.ErrUnavailable
 	}
-	return l.events[position-1], nil
+	return l.events[position-1].Record, unreadable(l.events[position-1].Err)
 }
 
 // verifyAll verifies a log of which every event is handed over, as it is when all others

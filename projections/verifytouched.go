@@ -75,7 +75,7 @@ func (t *touched) before(ctx context.Context, r *domain.Entry) (s *domain.Sessio
 	switch {
 	case r.Before != nil:
 		return r.Before, true, nil
-	case r.Record == nil: // no event: the session is parked, and leaves all its indexes
+	case r.Err != nil: // no event: the session is parked, and leaves all its indexes
 		return nil, false, nil
 	case r.Record.Event.Type != domain.EventUpdated && r.Record.Event.Type != domain.EventCorrected:
 		return nil, true, nil
