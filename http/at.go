@@ -8,6 +8,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
+	"chatsessions/http/problem"
 )
 
 // getAt is GET /chat-sessions/:id?at=<time>: the session as it had been recorded by
@@ -18,7 +19,7 @@ func (s *Server) getAt(c *fiber.Ctx, at int64, condition conditions, names selec
 	}
 	id, known := sessionID(c)
 	if !known {
-		return notFound()
+		return problem.NotFound()
 	}
 	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
 	defer cancel()
@@ -38,18 +39,18 @@ func (s *Server) getAt(c *fiber.Ctx, at int64, condition conditions, names selec
 		if recordedAt > at {
 			continue
 		}
-		if answered, err := condition.answer(c, session.Version, etag(session.Version)); answered || err != nil {
+		if answered, err := condition.answer(c, session.Version, problem.ETag(session.Version)); answered || err != nil {
 			return err
 		}
 		return sendSession(c, names.project(r.JSON()), session.Version)
 	}
-	return newProblem(fiber.StatusNotFound, "at %s there was no such session yet: its first event was recorded at %s",
+	return problem.New(fiber.StatusNotFound, "at %s there was no such session yet: its first event was recorded at %s",
 		timestamp(at), timestamp(recordedAt))
 }
 
 // inTheFuture refuses a time of which nobody can say yet what will be recorded by then.
 func inTheFuture(at, now int64) error {
-	return newProblem(fiber.StatusUnprocessableEntity,
+	return problem.New(fiber.StatusUnprocessableEntity,
 		"at is %s, and here it is %s: what will be recorded until then cannot be told; leave at out to get the session as it is",
 		timestamp(at), timestamp(now))
 }
@@ -73,13 +74,13 @@ func parseSessionQuery(text string) (sessionQuery, error) {
 		case len(p.path) == 1 && name == "$select":
 			err = q.names.add(p)
 		case len(p.path) == 1 && name == "at" && q.at != nil:
-			err = badRequest("at is given twice")
+			err = problem.BadRequest("at is given twice")
 		case len(p.path) == 1 && name == "at":
 			var at int64
 			at, err = p.instant()
 			q.at = &at
 		default:
-			err = badRequest("%s means nothing for a single session; there are $select, and at for the session as it was", p.key)
+			err = problem.BadRequest("%s means nothing for a single session; there are $select, and at for the session as it was", p.key)
 		}
 		if err != nil {
 			return q, err
@@ -93,7 +94,7 @@ func parseSessionQuery(text string) (sessionQuery, error) {
 func (p param) instant() (int64, error) {
 	if ms, ok := readWhole(strings.TrimPrefix(p.value, "#")); ok {
 		if ms < 0 || ms > domain.MaxTime {
-			return 0, badRequest("%s in epoch milliseconds is from 0 to %d, not %s", p.key, domain.MaxTime, p.value)
+			return 0, problem.BadRequest("%s in epoch milliseconds is from 0 to %d, not %s", p.key, domain.MaxTime, p.value)
 		}
 		return ms, nil
 	}
@@ -101,9 +102,9 @@ func (p param) instant() (int64, error) {
 		return t.UnixMilli(), nil
 	}
 	if _, ok := parseRFC3339(strings.ReplaceAll(p.value, " ", "+")); ok {
-		return 0, badRequest("%s is %q: in a query, + stands for a space; write %%2B, or give the time in UTC, with Z", p.key, p.value)
+		return 0, problem.BadRequest("%s is %q: in a query, + stands for a space; write %%2B, or give the time in UTC, with Z", p.key, p.value)
 	}
-	return 0, badRequest("%s must be epoch milliseconds, such as 1795348800000, or RFC 3339 with Z or an offset, such as 2026-11-22T12:00:00Z, not %q", p.key, p.value)
+	return 0, problem.BadRequest("%s must be epoch milliseconds, such as 1795348800000, or RFC 3339 with Z or an offset, such as 2026-11-22T12:00:00Z, not %q", p.key, p.value)
 }
 
 // parseRFC3339 reads a time, of which T and Z may be in lower case (RFC 3339,

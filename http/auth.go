@@ -6,6 +6,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
+	"chatsessions/http/problem"
 )
 
 // A TokenVerifier knows for whom a bearer token stands.
@@ -23,13 +24,13 @@ func (s *Server) authenticate(c *fiber.Ctx) error {
 	}
 	token, given := bearer(authorization)
 	if !given {
-		return newProblem(fiber.StatusUnauthorized, "a token is needed: Authorization: Bearer <your-api-token>").
-			with(fiber.HeaderWWWAuthenticate, "Bearer")
+		return problem.New(fiber.StatusUnauthorized, "a token is needed: Authorization: Bearer <your-api-token>").
+			With(fiber.HeaderWWWAuthenticate, "Bearer")
 	}
 	caller, ok := s.Tokens.Verify(token)
 	if !ok || len(headers) > 1 { // of several tokens, none can be told to be meant
-		return newProblem(fiber.StatusUnauthorized, "the token is not valid").
-			with(fiber.HeaderWWWAuthenticate, `Bearer error="invalid_token"`)
+		return problem.New(fiber.StatusUnauthorized, "the token is not valid").
+			With(fiber.HeaderWWWAuthenticate, `Bearer error="invalid_token"`)
 	}
 	if wait := s.limits.wait(caller.Account); wait > 0 {
 		return tooManyRequests(wait)
@@ -55,8 +56,8 @@ func bearer(header string) (token string, given bool) {
 func writer(c *fiber.Ctx) (domain.Caller, error) {
 	caller := callerOf(c)
 	if !caller.MayWrite() {
-		return caller, newProblem(fiber.StatusForbidden, "the role %q reads and changes nothing", caller.Role).
-			with(fiber.HeaderWWWAuthenticate, `Bearer error="insufficient_scope"`)
+		return caller, problem.New(fiber.StatusForbidden, "the role %q reads and changes nothing", caller.Role).
+			With(fiber.HeaderWWWAuthenticate, `Bearer error="insufficient_scope"`)
 	}
 	return caller, nil
 }

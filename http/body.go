@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"chatsessions/domain"
+	"chatsessions/http/problem"
 )
 
 // A member is one name and value of a request's body.
@@ -23,7 +24,7 @@ type member struct {
 // and duplicate names, at any depth, are refused (RFC 7493, section 2).
 func parseObject(body []byte) ([]member, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
-		return nil, badRequest("the body is empty; send a JSON object, {} at least")
+		return nil, problem.BadRequest("the body is empty; send a JSON object, {} at least")
 	}
 	decoder := jsontext.NewDecoder(bytes.NewReader(body))
 	if decoder.PeekKind() != '{' {
@@ -31,7 +32,7 @@ func parseObject(body []byte) ([]member, error) {
 		if err != nil {
 			return nil, notJSON(err)
 		}
-		return nil, badRequest("the body is a JSON %s; send an object", kindName(other.Kind()))
+		return nil, problem.BadRequest("the body is a JSON %s; send an object", kindName(other.Kind()))
 	}
 	if _, err := decoder.ReadToken(); err != nil {
 		return nil, notJSON(err)
@@ -54,7 +55,7 @@ func parseObject(body []byte) ([]member, error) {
 		return nil, notJSON(err)
 	}
 	if _, err := decoder.ReadToken(); !errors.Is(err, io.EOF) {
-		return nil, badRequest("the body goes on after the JSON object")
+		return nil, problem.BadRequest("the body goes on after the JSON object")
 	}
 	return members, nil
 }
@@ -62,9 +63,9 @@ func parseObject(body []byte) ([]member, error) {
 func notJSON(err error) error {
 	var syntax *jsontext.SyntacticError
 	if errors.As(err, &syntax) {
-		return badRequest("the body is not valid JSON: %v at byte %d", syntax.Err, syntax.ByteOffset)
+		return problem.BadRequest("the body is not valid JSON: %v at byte %d", syntax.Err, syntax.ByteOffset)
 	}
-	return badRequest("the body is not valid JSON: %v", err)
+	return problem.BadRequest("the body is not valid JSON: %v", err)
 }
 
 func kindName(k jsontext.Kind) string {
@@ -195,8 +196,8 @@ func (r *bodyReader) directive(c *domain.Change, m member) bool {
 			d.Asked = true
 			break
 		}
-		if problem := domain.CheckReason(text); problem != "" {
-			r.wrong(m, "%s", problem)
+		if wrong := domain.CheckReason(text); wrong != "" {
+			r.wrong(m, "%s", wrong)
 		}
 		d.Asked, d.Reason = true, text
 	default:

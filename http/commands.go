@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+
+	"chatsessions/http/problem"
 )
 
 // commands are the POSTs and PATCHes that are being carried out. Their number is
@@ -54,7 +56,7 @@ func (s *Server) overloaded() error {
 	if now-last >= int64(warnEvery) && s.commands.warned.CompareAndSwap(last, now) {
 		s.Logger.Warn("commands are refused: as many as may be are in flight", "limit", limit, "refused since the start", refused)
 	}
-	return unwritten(unavailable(nil, "this node has as many changes in flight as it takes, %d; nothing was written, try again", limit).quietly(), false)
+	return problem.Unavailable(nil, "this node has as many changes in flight as it takes, %d; nothing was written, try again", limit).Quietly().Written(false)
 }
 
 // Stats are what a server counts.

@@ -13,6 +13,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
+	"chatsessions/http/problem"
 )
 
 // A FeedLog is the log as the feed reads it.
@@ -58,7 +59,7 @@ func (s *Server) events(c *fiber.Ctx) error {
 		return err
 	}
 	if s.hub.full() {
-		return unavailable(nil, "this node has as many readers of the feed as it takes, %d; try again, or another node", s.hub.most).quietly()
+		return problem.Unavailable(nil, "this node has as many readers of the feed as it takes, %d; try again, or another node", s.hub.most).Quietly()
 	}
 	c.Set(fiber.HeaderContentType, mimeEventStream)
 	c.Set(fiber.HeaderCacheControl, "no-store")
@@ -96,7 +97,7 @@ func (s *Server) feedStart(c *fiber.Ctx, after *uint64) (uint64, error) {
 		}
 		position, err := parsePlace(string(given))
 		if err != nil || i > 0 {
-			return 0, badRequest("%s: %q is not a position; send the id of the last event that was received, one whole number", headerLastEventID, given)
+			return 0, problem.BadRequest("%s: %q is not a position; send the id of the last event that was received, one whole number", headerLastEventID, given)
 		}
 		after = &position
 	}
@@ -128,7 +129,7 @@ func parsePlace(text string) (uint64, error) {
 // beyondEnd refuses a position that the log does not have. Whoever was given it has read
 // events that are gone, so he is not sent on as if nothing had happened.
 func beyondEnd(after, end uint64) error {
-	p := newProblem(fiber.StatusConflict,
+	p := problem.New(fiber.StatusConflict,
 		"the log ends at position %d, so nothing can follow position %d: it was restored from an older copy, or the position is of another log; begin anew, with after=0 or without it", end, after)
 	p.LogEnd = &end
 	return p

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"chatsessions/domain"
+	"chatsessions/http/problem"
 )
 
 // A feedQuery says which events a reader wants; the zero value is all of them.
@@ -34,11 +35,11 @@ func parseFeedQuery(text string) (q feedQuery, err error) {
 		before, again := given[name]
 		switch {
 		case !slices.Contains([]string{"session", "type", "account", "after"}, name):
-			return q, badRequest("%s is not a parameter of the feed; there are session, type, account and after", p.key)
+			return q, problem.BadRequest("%s is not a parameter of the feed; there are session, type, account and after", p.key)
 		case len(p.path) > 1 && !several:
-			return q, badRequest("%s is not an operator for %s; there is equality%s", p.key, name, orSeveral(name))
+			return q, problem.BadRequest("%s is not an operator for %s; there is equality%s", p.key, name, orSeveral(name))
 		case again && (!several || !before), !several && strings.HasSuffix(p.key, "]"):
-			return q, badRequest("%s is given twice, or as an array%s", p.key, orSeveral(name))
+			return q, problem.BadRequest("%s is given twice, or as an array%s", p.key, orSeveral(name))
 		}
 		given[name] = several
 		if err := q.add(p); err != nil {
@@ -62,23 +63,23 @@ func (q *feedQuery) add(p param) error {
 	switch p.path[0] {
 	case "session":
 		if id, err := uuid.Parse(p.value); err != nil || id.String() != p.value {
-			return badRequest("%s: %q is not the id of a session, a UUID in lower case", p.key, p.value)
+			return problem.BadRequest("%s: %q is not the id of a session, a UUID in lower case", p.key, p.value)
 		}
 		q.sessions = append(q.sessions, p.value)
 	case "type":
 		if !slices.Contains(domain.EventTypes(), domain.EventType(p.value)) {
-			return badRequest("%s: %q is not a type of event; there are %s", p.key, p.value, eventTypeNames())
+			return problem.BadRequest("%s: %q is not a type of event; there are %s", p.key, p.value, eventTypeNames())
 		}
 		q.types = append(q.types, domain.EventType(p.value))
 	case "account":
-		if problem := domain.CheckAccount(p.value); problem != "" {
-			return badRequest("%s %s", p.key, problem)
+		if wrong := domain.CheckAccount(p.value); wrong != "" {
+			return problem.BadRequest("%s %s", p.key, wrong)
 		}
 		q.accounts = append(q.accounts, p.value)
 	case "after":
 		position, err := parsePlace(p.value)
 		if err != nil {
-			return badRequest("after must be a position, a whole number from 0, not %q", p.value)
+			return problem.BadRequest("after must be a position, a whole number from 0, not %q", p.value)
 		}
 		q.after = &position
 	}

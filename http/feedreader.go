@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"chatsessions/domain"
+	"chatsessions/http/problem"
 )
 
 // A feedReader is one stream: its connection, and how far it is. Ten thousand of them
@@ -148,7 +149,7 @@ func (r *feedReader) write(ctx context.Context, b []byte, patience time.Duration
 
 // farewell sends the last event, which says why there are no more and from where to
 // resume, behind the rest of one that was begun, and closes the connection.
-func (r *feedReader) farewell(rest []byte, why *problem) {
+func (r *feedReader) farewell(rest []byte, why *problem.Problem) {
 	b := appendProblem(rest, "cut-off", r.after, why)
 	if c, ok := r.conn.(*net.TCPConn); ok {
 		_ = c.SetWriteBuffer(farewellBuffer)

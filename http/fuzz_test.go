@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"chatsessions/domain"
+	"chatsessions/http/problem"
 )
 
 func FuzzBody(f *testing.F) {
@@ -22,7 +23,7 @@ func FuzzBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		members, err := parseObject(body)
 		if err != nil {
-			var p *problem
+			var p *problem.Problem
 			if !errors.As(err, &p) || p.Status != 400 {
 				t.Fatalf("refused with %v, not with a 400", err)
 			}
@@ -117,7 +118,7 @@ func FuzzQuery(f *testing.F) {
 
 func mustBe400(t *testing.T, err error) {
 	t.Helper()
-	var p *problem
+	var p *problem.Problem
 	if !errors.As(err, &p) || p.Status != 400 || p.Detail == "" {
 		t.Fatalf("refused with %v, not with a 400 that says why", err)
 	}

@@ -68,12 +68,3 @@ func contextOf(c net.Conn) context.Context {
 
 // clientGone says whether the client has gone away while its request waited.
 func clientGone(c *fasthttp.RequestCtx) bool { return contextOf(c.Conn()).Err() != nil }
-
-// abandoned is the answer for a client that is gone, of a write with whether it may
-// have been written. Who has only closed the direction in which he sends gets to read
-// it, so it has to be true.
-func abandoned(err error, mayHaveBeenWritten *bool) *problem {
-	p := unavailable(err, "the client closed the connection, or its own direction of it, before there was an answer")
-	p.MayHaveBeenWritten = mayHaveBeenWritten
-	return p
-}

@@ -10,6 +10,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/domain/cloudevent"
+	"chatsessions/http/problem"
 )
 
 // Bounds of one answer with a history.
@@ -57,7 +58,7 @@ func (s *Server) history(c *fiber.Ctx) error {
 	}
 	id, known := sessionID(c)
 	if !known {
-		return notFound()
+		return problem.NotFound()
 	}
 	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
 	defer cancel()
@@ -101,7 +102,7 @@ func acceptedForm(c *fiber.Ctx) (historyForm, error) {
 	accept := wholeList(c, fiber.HeaderAccept)
 	i := negotiate(accept, offers)
 	if i < 0 {
-		return historyForm{}, newProblem(fiber.StatusNotAcceptable,
+		return historyForm{}, problem.New(fiber.StatusNotAcceptable,
 			"Accept %q fits nothing that a history can be had as; there are %s", accept, strings.Join(offers, " and "))
 	}
 	return forms[i], nil
@@ -123,10 +124,10 @@ func parseHistoryQuery(text string) (historyQuery, error) {
 	for _, p := range params {
 		name := p.path[0]
 		if len(p.path) != 1 || name != "after" && name != "$limit" {
-			return q, badRequest("%s means nothing for a history; there are after, a position, and $limit", p.key)
+			return q, problem.BadRequest("%s means nothing for a history; there are after, a position, and $limit", p.key)
 		}
 		if once[name] {
-			return q, badRequest("%s is given twice", p.key)
+			return q, problem.BadRequest("%s is given twice", p.key)
 		}
 		once[name] = true
 		n, err := p.number()

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"chatsessions/http/problem"
 )
 
 func TestTheClientsPreferenceIsFollowed(t *testing.T) {
@@ -82,7 +84,7 @@ func TestTimesInAQuery(t *testing.T) {
 		"at=1&at=1": "twice", "at[$lt]=1": "means nothing", "at[]=1&x=2": "x means nothing", "room=a": "room means nothing", "$limit=1": "$limit means nothing",
 		"$select=nonsense": "not a field",
 	} {
-		if q, err := parseSessionQuery(text); err == nil || problemOf(err).Status != 400 || !strings.Contains(err.Error(), says) {
+		if q, err := parseSessionQuery(text); err == nil || problem.Of(err).Status != 400 || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %+v, %v; want a 400 that says %q", text, q, err, says)
 		}
 	}
@@ -101,7 +103,7 @@ func TestQueriesOfAHistory(t *testing.T) {
 		"after=1&after=2": "twice", "$limit=1&%24limit=1": "twice", "limit=1": "limit means nothing", "$skip=1": "$skip means nothing", "$select=room": "$select means nothing",
 		"after[$gt]=1": "after[$gt] means nothing", "%zz": "percent-encoded",
 	} {
-		if q, err := parseHistoryQuery(text); err == nil || problemOf(err).Status != 400 || !strings.Contains(err.Error(), says) {
+		if q, err := parseHistoryQuery(text); err == nil || problem.Of(err).Status != 400 || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %+v, %v; want a 400 that says %q", text, q, err, says)
 		}
 	}

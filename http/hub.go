@@ -12,6 +12,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
+	"chatsessions/http/problem"
 )
 
 // A hub reads the log once for all readers of the feed on this node.
@@ -94,12 +95,12 @@ type reading struct {
 // Why streams end, other than by their reader.
 var (
 	errUnused   = errors.New("nobody reads the feed")
-	errDraining = unavailable(nil, "this node is ending; connect again, and another one goes on from here")
-	errRevoked  = newProblem(fiber.StatusUnauthorized, "the token is not valid any more, or stands for somebody else now")
+	errDraining = problem.Unavailable(nil, "this node is ending; connect again, and another one goes on from here")
+	errRevoked  = problem.New(fiber.StatusUnauthorized, "the token is not valid any more, or stands for somebody else now")
 )
 
-func logLost(err error) *problem {
-	return unavailable(err, "the log cannot be followed from here any more: it was replaced, restored from an older copy, or cannot be reached for good; connect again to see")
+func logLost(err error) *problem.Problem {
+	return problem.Unavailable(err, "the log cannot be followed from here any more: it was replaced, restored from an older copy, or cannot be reached for good; connect again to see")
 }
 
 // full says whether there are as many readers as may be.
@@ -284,19 +285,19 @@ func (g *reading) left() {
 
 // sendAway ends a stream with an event that says why.
 func (h *hub) sendAway(r *feedReader, rest []byte, why error) {
-	var p *problem
+	var p *problem.Problem
 	switch {
 	case errors.Is(why, errTooSlow):
 		h.counts.slow.Add(1)
 		h.logger.Info("a reader of the feed was cut off, it is too slow", "account", r.caller.Account, "position", r.after)
-		p = unavailable(why, "the client did not read as fast as there were events; connect again, and the stream goes on after the last one that was sent")
+		p = problem.Unavailable(why, "the client did not read as fast as there were events; connect again, and the stream goes on after the last one that was sent")
 	case errors.Is(why, errRevoked):
 		h.counts.revoked.Add(1)
 		h.logger.Info("a reader of the feed was cut off, its token is not valid any more", "account", r.caller.Account, "position", r.after)
 		p = errRevoked
 	default:
 		h.counts.ended.Add(1)
-		p = problemOf(why)
+		p = problem.Of(why)
 	}
 	r.farewell(rest, p)
 	h.counts.readers.Add(-1)

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"chatsessions/domain"
+	"chatsessions/http/problem"
 )
 
 func TestWholeNumbers(t *testing.T) {
@@ -72,7 +73,7 @@ func TestBodiesThatAreRefusedWhole(t *testing.T) {
 		`{"x":` + strings.Repeat("[", 20000): "not valid JSON",
 	} {
 		_, err := parseObject([]byte(body))
-		var p *problem
+		var p *problem.Problem
 		if !errors.As(err, &p) || p.Status != 400 || !strings.Contains(p.Detail, want) {
 			t.Errorf("%.40q: %v; want a 400 that says %q", body, err, want)
 		}
@@ -217,11 +218,11 @@ func TestEntityTags(t *testing.T) {
 		`"4"`: false, `W/"3"`: false, `"03"`: false, `""`: false, `"3,3"`: false,
 	} {
 		list, err := parseTags("If-Match", value)
-		if err != nil || list.holds(etag(3), false) != matches {
-			t.Errorf("%s: %v, %v; want %v", value, list.holds(etag(3), false), err, matches)
+		if err != nil || list.holds(problem.ETag(3), false) != matches {
+			t.Errorf("%s: %v, %v; want %v", value, list.holds(problem.ETag(3), false), err, matches)
 		}
 	}
-	if list, _ := parseTags("If-None-Match", `W/"3"`); !list.holds(etag(3), true) {
+	if list, _ := parseTags("If-None-Match", `W/"3"`); !list.holds(problem.ETag(3), true) {
 		t.Error("a weak tag does not match weakly")
 	}
 	for _, value := range []string{`3`, `"3`, `W/3`, `"1" "3"`, `"1", 3`, `*, "3"`} {
@@ -240,22 +241,6 @@ func TestTraceContextGoesOn(t *testing.T) {
 	for _, wrong := range []string{"", "x", given[:54], strings.ToUpper(given), "00-00000000000000000000000000000000-00f067aa0ba902b7-01"} {
 		if got := traceParent(wrong); len(got) != len(given) || strings.HasPrefix(got, given[:36]) {
 			t.Errorf("%q became %s; want a new trace", wrong, got)
-		}
-	}
-}
-
-func TestProblemNamesAreThoseOfFeathers(t *testing.T) {
-	for status, want := range map[int][2]string{
-		400: {"BadRequest", "bad-request"}, 401: {"NotAuthenticated", "not-authenticated"}, 403: {"Forbidden", "forbidden"},
-		404: {"NotFound", "not-found"}, 405: {"MethodNotAllowed", "method-not-allowed"}, 408: {"Timeout", "timeout"},
-		409: {"Conflict", "conflict"}, 412: {"PreconditionFailed", "precondition-failed"}, 413: {"PayloadTooLarge", "payload-too-large"},
-		414: {"URITooLong", "uri-too-long"}, 415: {"UnsupportedMediaType", "unsupported-media-type"},
-		422: {"Unprocessable", "unprocessable"}, 429: {"TooManyRequests", "too-many-requests"},
-		431: {"RequestHeaderFieldsTooLarge", "request-header-fields-too-large"},
-		500: {"GeneralError", "general-error"}, 503: {"Unavailable", "unavailable"}, 504: {"GatewayTimeout", "gateway-timeout"},
-	} {
-		if p := newProblem(status, ""); p.Name != want[0] || p.ClassName != want[1] {
-			t.Errorf("%d: %s, %s; want %v", status, p.Name, p.ClassName, want)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/domain/query"
+	"chatsessions/http/problem"
 )
 
 // Limits of a list.
@@ -46,7 +47,7 @@ func (s *Server) parseList(ctx context.Context, account, text string) (listQuery
 		return parseListQuery(text, params)
 	}
 	if len(params) != 1 || len(params[0].path) != 1 {
-		return listQuery{}, badRequest("$cursor holds the whole query; give nothing beside it")
+		return listQuery{}, problem.BadRequest("$cursor holds the whole query; give nothing beside it")
 	}
 	text, after, err := s.openCursor(ctx, account, params[0].value)
 	if err != nil {
@@ -74,11 +75,11 @@ func parseParams(text string) ([]param, error) {
 			value, err = url.QueryUnescape(value)
 		}
 		if err != nil || !utf8.ValidString(key) || !utf8.ValidString(value) {
-			return nil, badRequest("the query has %q, which is not percent-encoded UTF-8", part)
+			return nil, problem.BadRequest("the query has %q, which is not percent-encoded UTF-8", part)
 		}
 		path, ok := parsePath(key)
 		if !ok {
-			return nil, badRequest("the query has %q, whose brackets do not fit; write name[operator]=value", key)
+			return nil, problem.BadRequest("the query has %q, whose brackets do not fit; write name[operator]=value", key)
 		}
 		params = append(params, param{key, path, value})
 	}
@@ -112,7 +113,7 @@ func parseListQuery(text string, params []param) (listQuery, error) {
 	for _, p := range params {
 		repeatable := len(p.path) == 2 && p.path[1] == "$in" || p.path[0] == "$select"
 		if name := strings.Join(p.path, "\x00"); !repeatable && once[name] {
-			return q, badRequest("%s is given twice%s", p.key, severalValues(p.path[0]))
+			return q, problem.BadRequest("%s is given twice%s", p.key, severalValues(p.path[0]))
 		} else {
 			once[name] = true
 		}
@@ -150,9 +151,9 @@ func (q *listQuery) add(p param) error {
 	case slices.Contains(domain.FilterFields(), name):
 		return q.filter(p)
 	case strings.HasPrefix(name, "$"):
-		return badRequest("%s is not an operator here; there are $limit, $skip, $sort, $select, and $in, $gt, $gte, $lt, $lte behind a field", p.key)
+		return problem.BadRequest("%s is not an operator here; there are $limit, $skip, $sort, $select, and $in, $gt, $gte, $lt, $lte behind a field", p.key)
 	default:
-		return badRequest("%s is not a field that a list can be filtered by; there are createdAt, %s", p.key, strings.Join(domain.FilterFields(), ", "))
+		return problem.BadRequest("%s is not a field that a list can be filtered by; there are createdAt, %s", p.key, strings.Join(domain.FilterFields(), ", "))
 	}
 }
 
@@ -161,14 +162,14 @@ func (q *listQuery) add(p param) error {
 func (p param) number() (int64, error) {
 	n, ok := readWhole(strings.TrimPrefix(p.value, "#"))
 	if !ok || n < 0 {
-		return 0, badRequest("%s must be a whole number from 0, not %q", p.key, p.value)
+		return 0, problem.BadRequest("%s must be a whole number from 0, not %q", p.key, p.value)
 	}
 	return min(n, domain.MaxTime), nil
 }
 
 func (q *listQuery) sort(p param) error {
 	if len(p.path) != 2 || p.path[1] != "createdAt" {
-		return badRequest("%s: lists are sorted by createdAt only, $sort[createdAt]=1 or -1", p.key)
+		return problem.BadRequest("%s: lists are sorted by createdAt only, $sort[createdAt]=1 or -1", p.key)
 	}
 	switch strings.TrimPrefix(p.value, "#") {
 	case "1":
@@ -176,7 +177,7 @@ func (q *listQuery) sort(p param) error {
 	case "-1":
 		q.Ascending = false
 	default:
-		return badRequest("%s must be 1 or -1, not %q", p.key, p.value)
+		return problem.BadRequest("%s must be 1 or -1, not %q", p.key, p.value)
 	}
 	return nil
 }
@@ -188,7 +189,7 @@ func (q *listQuery) bound(p param) error {
 		operator = p.path[1]
 	}
 	if len(p.path) > 2 || !slices.Contains([]string{"$eq", "$gt", "$gte", "$lt", "$lte"}, operator) || len(p.path) == 2 && operator == "$eq" {
-		return badRequest("%s is not an operator for createdAt; there are $gt, $gte, $lt, $lte", p.key)
+		return problem.BadRequest("%s is not an operator for createdAt; there are $gt, $gte, $lt, $lte", p.key)
 	}
 	at, err := p.number()
 	if err != nil {
@@ -214,13 +215,13 @@ func (q *listQuery) filter(p param) error {
 	field := p.path[0]
 	if len(p.path) == 1 {
 		if strings.HasSuffix(p.key, "]") {
-			return badRequest("%s: several values are given as %s[$in][]=…", p.key, field)
+			return problem.BadRequest("%s: several values are given as %s[$in][]=…", p.key, field)
 		}
 		q.Filters = append(q.Filters, query.Filter{Field: field, Values: []string{p.value}})
 		return nil
 	}
 	if len(p.path) > 2 || p.path[1] != "$in" {
-		return badRequest("%s is not an operator for %s; there is equality, and $in", p.key, field)
+		return problem.BadRequest("%s is not an operator for %s; there is equality, and $in", p.key, field)
 	}
 	i, begun := q.in[field]
 	if !begun {
@@ -247,8 +248,8 @@ func (q *listQuery) tooExpensive(err error) error {
 	if len(names) > 0 {
 		found = " by " + strings.Join(names, ", ")
 	}
-	return unavailable(err, "the query would have to look at too many sessions to find those%s; narrow it, by createdAt for example", found).
-		quietly() // it is the query's doing, and counted with the other answers
+	return problem.Unavailable(err, "the query would have to look at too many sessions to find those%s; narrow it, by createdAt for example", found).
+		Quietly() // it is the query's doing, and counted with the other answers
 }
 
 // A selection is the fields that the client wants to see; empty for all. The id
@@ -257,7 +258,7 @@ type selection []string
 
 func (s *selection) add(p param) error {
 	if !slices.Contains(domain.FieldNames(), p.value) {
-		return badRequest("%s: %q is not a field of a session; there are %s", p.key, p.value, strings.Join(domain.FieldNames(), ", "))
+		return problem.BadRequest("%s: %q is not a field of a session; there are %s", p.key, p.value, strings.Join(domain.FieldNames(), ", "))
 	}
 	*s = append(*s, p.value)
 	return nil
@@ -272,7 +273,7 @@ func parseSelectOnly(text string) (selection, error) {
 	var s selection
 	for _, p := range params {
 		if p.path[0] != "$select" || len(p.path) != 1 {
-			return nil, badRequest("%s means nothing for a single session; there is $select", p.key)
+			return nil, problem.BadRequest("%s means nothing for a single session; there is $select", p.key)
 		}
 		if err := s.add(p); err != nil {
 			return nil, err

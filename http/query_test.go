@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"chatsessions/domain/query"
+
+	"chatsessions/http/problem"
 )
 
 func TestQueries(t *testing.T) {
@@ -82,7 +84,7 @@ func TestQueries(t *testing.T) {
 		if err == nil {
 			_, err = parseListQuery(text, params)
 		}
-		var p *problem
+		var p *problem.Problem
 		if !errors.As(err, &p) || p.Status != 400 || !strings.Contains(p.Detail, names) {
 			t.Errorf("%s: %v; want a 400 that names %q", text, err, names)
 		}

@@ -8,6 +8,8 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/time/rate"
+
+	"chatsessions/http/problem"
 )
 
 // A rateLimiter allows each account so many requests a second, and as many at
@@ -54,8 +56,8 @@ func (l *rateLimiter) wait(account string) time.Duration {
 	return wait
 }
 
-func tooManyRequests(wait time.Duration) *problem {
+func tooManyRequests(wait time.Duration) *problem.Problem {
 	seconds := strconv.Itoa(max(1, int(math.Ceil(wait.Seconds()))))
-	return newProblem(fiber.StatusTooManyRequests, "too many requests; try again in %s s", seconds).
-		with(fiber.HeaderRetryAfter, seconds)
+	return problem.New(fiber.StatusTooManyRequests, "too many requests; try again in %s s", seconds).
+		With(fiber.HeaderRetryAfter, seconds)
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
+
+	"chatsessions/http/problem"
 )
 
 // Where the middlewares leave what they found, for the handlers.
@@ -83,11 +85,11 @@ func checkHead(c *fiber.Ctx) error {
 	header := &c.Request().Header
 	if ambiguousLength(header) {
 		c.Context().SetConnectionClose()
-		return badRequest("Transfer-Encoding needs HTTP/1.1, and no Content-Length beside it")
+		return problem.BadRequest("Transfer-Encoding needs HTTP/1.1, and no Content-Length beside it")
 	}
 	uri := len(header.RequestURI())
 	if uri > maxURI {
-		return newProblem(fiber.StatusRequestURITooLong, "the URI has %d bytes; it may have %d", uri, maxURI)
+		return problem.New(fiber.StatusRequestURITooLong, "the URI has %d bytes; it may have %d", uri, maxURI)
 	}
 	if uri+len(header.RawHeaders()) > maxHead {
 		return headTooLarge()
@@ -179,13 +181,13 @@ func ambiguousLength(header *fasthttp.RequestHeader) bool {
 func jsonBody(c *fiber.Ctx) ([]byte, error) {
 	r, _ := c.Locals(localBody).(received)
 	if r.tooLarge {
-		return nil, newProblem(fiber.StatusRequestEntityTooLarge, "the body may have %d bytes", maxBody)
+		return nil, problem.New(fiber.StatusRequestEntityTooLarge, "the body may have %d bytes", maxBody)
 	}
 	if err := checkContentType(c, len(r.body) == 0); err != nil {
 		return nil, err
 	}
 	if r.err != nil {
-		return nil, badRequest("the body could not be read: %v", r.err)
+		return nil, problem.BadRequest("the body could not be read: %v", r.err)
 	}
 	return r.body, nil
 }
@@ -197,15 +199,15 @@ func checkContentType(c *fiber.Ctx, empty bool) error {
 	if c.Method() == fiber.MethodPatch {
 		accepted = append(accepted, "application/merge-patch+json")
 	}
-	unsupported := func(format string, args ...any) *problem {
+	unsupported := func(format string, args ...any) *problem.Problem {
 		name := "Accept-Post"
 		if c.Method() == fiber.MethodPatch {
 			name = "Accept-Patch"
 		}
-		return newProblem(fiber.StatusUnsupportedMediaType, format, args...).with(name, strings.Join(accepted, ", "))
+		return problem.New(fiber.StatusUnsupportedMediaType, format, args...).With(name, strings.Join(accepted, ", "))
 	}
 	if coding := c.Get(fiber.HeaderContentEncoding); coding != "" && !strings.EqualFold(coding, "identity") {
-		return unsupported("Content-Encoding %q is not supported; send the body as it is", coding).with(fiber.HeaderAcceptEncoding, "identity")
+		return unsupported("Content-Encoding %q is not supported; send the body as it is", coding).With(fiber.HeaderAcceptEncoding, "identity")
 	}
 	given := c.Get(fiber.HeaderContentType)
 	if given == "" && empty {

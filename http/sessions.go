@@ -14,6 +14,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/domain/query"
+	"chatsessions/http/problem"
 )
 
 // create is POST /chat-sessions.
@@ -48,7 +49,7 @@ func (s *Server) change(c *fiber.Ctx) error {
 		return err
 	}
 	if !known {
-		return notFound()
+		return problem.NotFound()
 	}
 	command, reader := readChange(w.members)
 	command.By, command.Condition = w.caller, condition.allow
@@ -86,16 +87,16 @@ func (s *Server) get(c *fiber.Ctx) error {
 	}
 	id, known := sessionID(c)
 	if !known {
-		return notFound()
+		return problem.NotFound()
 	}
 	document, err := s.load(c, id)
 	if err != nil {
 		return err
 	}
 	if !document.Visible {
-		return notFound()
+		return problem.NotFound()
 	}
-	if answered, err := condition.answer(c, document.Version, etag(document.Version)); answered || err != nil {
+	if answered, err := condition.answer(c, document.Version, problem.ETag(document.Version)); answered || err != nil {
 		return err
 	}
 	describeSession(c, document.Version)
@@ -158,7 +159,7 @@ func (s *Server) list(c *fiber.Ctx) error {
 	case errors.Is(err, domain.ErrTooExpensive):
 		return query.tooExpensive(err)
 	case errors.Is(err, domain.ErrBusy):
-		return unavailable(err, "there are too many lists to be found beside what is written now; try again").quietly()
+		return problem.Unavailable(err, "there are too many lists to be found beside what is written now; try again").Quietly()
 	case err != nil:
 		return err
 	}
@@ -293,16 +294,16 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.
 		if w.key.given {
 			next = "send the same request with the same Idempotency-Key again"
 		}
-		return result, unwritten(unavailable(err, "the log did not say whether the change was written; %s", next), true)
+		return result, problem.Unavailable(err, "the log did not say whether the change was written; %s", next).Written(true)
 	case errors.Is(err, domain.ErrHistoryTooLong):
-		return result, unwritten(unavailable(err,
+		return result, problem.Unavailable(err,
 			"the session has too many events to tell whether this Idempotency-Key was used; without one, and with If-Match, the request will do").
-			with(fiber.HeaderRetryAfter, "3600"), true)
+			With(fiber.HeaderRetryAfter, "3600").Written(true)
 	case errors.Is(err, domain.ErrUnreadable):
 		// With a key, it may have been written by an earlier request.
-		return result, unwritten(unreadable(err), w.key.given)
+		return result, problem.Unreadable(err).Written(w.key.given)
 	case errors.Is(err, domain.ErrUnavailable):
-		return result, unwritten(unavailable(err, "the log cannot be reached now; the change was not written, try again"), false)
+		return result, problem.Unavailable(err, "the log cannot be reached now; the change was not written, try again").Written(false)
 	}
 	if result.Record == nil { // nothing of the session is shown
 		return result, err
@@ -313,11 +314,6 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.
 	return result, err
 }
 
-func unwritten(p *problem, maybe bool) *problem {
-	p.MayHaveBeenWritten = &maybe
-	return p
-}
-
 // showPosition waits until the read model has reached what this answer tells,
 // refusals included, so that no later GET shows less. What is not there after
 // WriteWait, readers know to be missing. A client that left before must not be told.
@@ -326,7 +322,7 @@ func (s *Server) showPosition(c *fiber.Ctx, position uint64, succeeded bool) err
 		return nil
 	}
 	if err := s.Reads.WaitFor(clientContext(c), position, s.WriteWait); err != nil && clientGone(c.Context()) {
-		return abandoned(err, &succeeded)
+		return problem.Abandoned(err, &succeeded)
 	}
 	// Not before: nobody has been shown the position while this waits, and a read
 	// would have to wait for the newest write of all.
@@ -344,8 +340,8 @@ func (s *Server) awaitPosition(c *fiber.Ctx) error {
 		return err
 	}
 	if err := s.Reads.WaitFor(clientContext(c), position, positionDeadline); err != nil {
-		return newProblem(fiber.StatusGatewayTimeout,
-			"the read model has not reached position %d within %d s", position, positionDeadline/time.Second).because(err)
+		return problem.New(fiber.StatusGatewayTimeout,
+			"the read model has not reached position %d within %d s", position, positionDeadline/time.Second).Because(err)
 	}
 	return nil
 }
@@ -356,7 +352,7 @@ func sendSession(c *fiber.Ctx, json []byte, version uint64) error {
 }
 
 func describeSession(c *fiber.Ctx, version uint64) {
-	c.Set(fiber.HeaderETag, etag(version))
+	c.Set(fiber.HeaderETag, problem.ETag(version))
 	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
 	c.Set(fiber.HeaderCacheControl, cachePrivately)
 }

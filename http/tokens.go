@@ -46,8 +46,8 @@ func CheckCaller(caller domain.Caller) error {
 	if !utf8.ValidString(caller.Account) {
 		return fmt.Errorf("the account %q is not valid UTF-8", caller.Account)
 	}
-	if problem := domain.CheckAccount(caller.Account); problem != "" {
-		return fmt.Errorf("the account %s", problem)
+	if wrong := domain.CheckAccount(caller.Account); wrong != "" {
+		return fmt.Errorf("the account %s", wrong)
 	}
 	if strings.ContainsAny(caller.Account, "\r\n") || strings.TrimSpace(caller.Account) != caller.Account {
 		return fmt.Errorf("the account %q has a line break, or a space at an end", caller.Account)
