@@ -8,6 +8,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
+	"chatsessions/http/auth"
 	"chatsessions/http/problem"
 )
 
@@ -25,7 +26,7 @@ func (s *Server) getAt(c *fiber.Ctx, at int64, condition conditions, names selec
 	defer cancel()
 	var recordedAt int64 // of the oldest event so far
 	newest := true
-	for r, err := range s.past(ctx, callerOf(c), id) {
+	for r, err := range s.past(ctx, auth.Caller(c), id) {
 		if err != nil {
 			return err
 		}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"strings"
 	"testing"
 	"unicode/utf8"
 
@@ -122,32 +121,4 @@ func mustBe400(t *testing.T, err error) {
 	if !errors.As(err, &p) || p.Status != 400 || p.Detail == "" {
 		t.Fatalf("refused with %v, not with a 400 that says why", err)
 	}
-}
-
-func FuzzToken(f *testing.F) {
-	for _, seed := range []string{
-		"Bearer dev-account-alice", "bearer  x", "Basic x", "Bearer", "", "Bearer dev-admin-", "Bearer dev-service-a b",
-		TokenLine("t", domain.Caller{Account: "alice", Role: domain.RoleAccount}),
-	} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		if token, given := bearer(text); given {
-			if caller, ok := (DevTokens{}).Verify(token); ok {
-				if err := CheckCaller(caller); err != nil || token != "dev-"+string(caller.Role)+"-"+caller.Account {
-					t.Fatalf("%q stands for %+v (%v)", token, caller, err)
-				}
-			}
-		}
-		callers, err := parseTokens(strings.NewReader(text))
-		if err != nil {
-			return
-		}
-		for _, caller := range callers {
-			again, err := parseTokens(strings.NewReader(TokenLine("t", caller)))
-			if err != nil || len(again) != 1 {
-				t.Fatalf("%+v is let in, but its own line is not: %v", caller, err)
-			}
-		}
-	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/domain/cloudevent"
+	"chatsessions/http/auth"
 	"chatsessions/http/problem"
 )
 
@@ -63,7 +64,7 @@ func (s *Server) history(c *fiber.Ctx) error {
 	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
 	defer cancel()
 	page, tag := historyPage{limit: query.limit}, ""
-	for r, err := range s.past(ctx, callerOf(c), id) {
+	for r, err := range s.past(ctx, auth.Caller(c), id) {
 		if err != nil {
 			return err
 		}

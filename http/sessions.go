@@ -14,6 +14,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/domain/query"
+	"chatsessions/http/auth"
 	"chatsessions/http/problem"
 )
 
@@ -107,7 +108,7 @@ func (s *Server) get(c *fiber.Ctx) error {
 // cannot be trusted now, or does not have it: that there is none, only the log
 // can say.
 func (s *Server) load(c *fiber.Ctx, id string) (query.Document, error) {
-	caller := callerOf(c)
+	caller := auth.Caller(c)
 	account := caller.Account
 	if caller.SeesAll() {
 		account = ""
@@ -140,7 +141,7 @@ func (s *Server) load(c *fiber.Ctx, id string) (query.Document, error) {
 // list is GET /chat-sessions.
 func (s *Server) list(c *fiber.Ctx) error {
 	prefer := parsePrefer(c)
-	caller := callerOf(c)
+	caller := auth.Caller(c)
 	query, err := s.parseList(clientContext(c), caller.Account, queryString(c))
 	if err != nil {
 		return err
@@ -210,7 +211,7 @@ type write struct {
 // readWrite reads everything of a write that can be judged without the session.
 // The path is the resource's own, however the client spelt it.
 func readWrite(c *fiber.Ctx, path string) (w write, err error) {
-	w.caller = callerOf(c) // who may write, admit has seen to that
+	w.caller = auth.Caller(c) // who may write, admit has seen to that
 	if w.body, err = jsonBody(c); err != nil {
 		return w, err
 	}
