@@ -327,12 +327,15 @@ func sameValue(a, b jsontext.Value) bool {
 	return okX && okY && x == y
 }
 
-// refusals are the problems that strict handling makes of ignored members
-// (RFC 7240, section 4.4).
-func refusals(ignored []string) []domain.FieldError {
-	var problems []domain.FieldError
-	for _, name := range ignored {
-		problems = append(problems, domain.FieldError{Pointer: pointer(name), Detail: fmt.Sprintf("%q is not a field that can be set here", name)})
+// findings lists what is wrong with the body. With strict handling (RFC 7240, section
+// 4.4), that includes the ignored members.
+func (r *bodyReader) findings(s *domain.Session, strict bool) []domain.FieldError {
+	if !strict {
+		return r.problems
 	}
-	return problems
+	var findings []domain.FieldError
+	for _, name := range r.ignored(s) {
+		findings = append(findings, domain.FieldError{Pointer: pointer(name), Detail: fmt.Sprintf("%q is not a field that can be set here", name)})
+	}
+	return append(findings, r.problems...)
 }

@@ -34,15 +34,15 @@ func FuzzBody(f *testing.F) {
 		}
 		by := domain.Caller{Account: "pat", Role: domain.RoleService}
 		values, r := readCreate(members, by)
-		events, err := domain.Decide(domain.Session{}, domain.Create{ID: "s1", By: by, Now: 1 << 40, Values: values, Problems: r.problems})
+		events, err := domain.Decide(domain.Session{}, parsed(domain.Create{ID: "s1", By: by, Now: 1 << 40, Values: values}, r))
 		if err == nil {
 			checkSession(t, &events[len(events)-1].Session)
 		}
 		change, r := readChange(members)
-		change.By, change.Now, change.Problems = by, 1<<40, r.problems
+		change.By, change.Now = by, 1<<40
 		session := domain.Session{ID: "s1", CreatedBy: "pat", State: domain.StateCreated, Version: 1}
 		r.ignored(&session)
-		if events, err = domain.Decide(session, change); err == nil && len(events) > 0 {
+		if events, err = domain.Decide(session, parsed(change, r)); err == nil && len(events) > 0 {
 			checkSession(t, &events[len(events)-1].Session)
 		}
 	})

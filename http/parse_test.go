@@ -178,8 +178,8 @@ func TestWhatIsWrongIsNotCalledMissing(t *testing.T) {
 			t.Fatal(err)
 		}
 		change, r := readChange(members)
-		change.By, change.Problems = by, r.problems
-		_, err = domain.Decide(session, change)
+		change.By = by
+		_, err = domain.Decide(session, parsed(change, r))
 		if got := pointers(err); !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", body, got, want)
 		}
@@ -189,10 +189,15 @@ func TestWhatIsWrongIsNotCalledMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	values, r := readCreate(members, by)
-	_, err = domain.Decide(domain.Session{}, domain.Create{ID: "s1", By: by, Values: values, Problems: r.problems})
+	_, err = domain.Decide(domain.Session{}, parsed(domain.Create{ID: "s1", By: by, Values: values}, r))
 	if got := pointers(err); !slices.Equal(got, []string{"/acceptedAt"}) {
 		t.Errorf("import: %v", got)
 	}
+}
+
+// parsed is the command with what its parser found wrong.
+func parsed(c domain.Command, r *bodyReader) domain.Command {
+	return domain.Parsed{Command: c, Findings: func(s *domain.Session) []domain.FieldError { return r.findings(s, false) }}
 }
 
 func pointers(err error) []string {

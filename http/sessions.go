@@ -27,8 +27,8 @@ func (s *Server) create(c *fiber.Ctx) error {
 	values, reader := readCreate(w.members, w.caller)
 	id := w.key.sessionID()
 	w.creates = true
-	result, err := s.transact(c, w, id, func(current domain.Session) domain.Command {
-		return domain.Create{ID: id, By: w.caller, Now: s.Now().UnixMilli(), Values: values, Problems: w.problems(reader, &current)}
+	result, err := s.transact(c, w, id, reader, func(now int64) domain.Command {
+		return domain.Create{ID: id, By: w.caller, Now: now, Values: values}
 	})
 	if err != nil {
 		return err
@@ -54,9 +54,8 @@ func (s *Server) change(c *fiber.Ctx) error {
 	}
 	command, reader := readChange(w.members)
 	command.By, command.Condition = w.caller, condition.allow
-	result, err := s.transact(c, w, id, func(current domain.Session) domain.Command {
-		command.Now = s.Now().UnixMilli()
-		command.Problems = w.problems(reader, &current)
+	result, err := s.transact(c, w, id, reader, func(now int64) domain.Command {
+		command.Now = now
 		return command
 	})
 	if err != nil {
@@ -226,15 +225,6 @@ func readWrite(c *fiber.Ctx, path string) (w write, err error) {
 	return w, err
 }
 
-// problems are what is wrong with the body, ignored members included where the
-// client wants strict handling.
-func (w *write) problems(r *bodyReader, current *domain.Session) []domain.FieldError {
-	if !w.prefer.strict {
-		return r.problems
-	}
-	return append(refusals(r.ignored(current)), r.problems...)
-}
-
 // answerPreferences names the members that did nothing.
 func (w *write) answerPreferences(c *fiber.Ctx, ignored []string) {
 	if len(ignored) > 0 {
@@ -274,7 +264,7 @@ func headerList(names []string) string {
 }
 
 // transact carries a command out and waits until the read model shows it.
-func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.Session) domain.Command) (domain.Result, error) {
+func (s *Server) transact(c *fiber.Ctx, w write, id string, body *bodyReader, command func(now int64) domain.Command) (domain.Result, error) {
 	ctx, cancel := context.WithTimeout(clientContext(c), writeDeadline)
 	defer cancel()
 	request := domain.Request{
@@ -286,8 +276,9 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.
 		Key:           w.key.String(),
 		Digest:        w.key.digest(w.body),
 	}
+	findings := func(current *domain.Session) []domain.FieldError { return body.findings(current, w.prefer.strict) }
 	result, err := s.Log.Transact(ctx, request, func(current domain.Session) ([]domain.Event, error) {
-		return domain.Decide(current, command(current))
+		return domain.Decide(current, domain.Parsed{Command: command(s.Now().UnixMilli()), Findings: findings})
 	})
 	switch {
 	case errors.Is(err, domain.ErrOutcomeUnknown):
