@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"chatsessions/domain"
+	"chatsessions/http/feathers"
 	"chatsessions/http/problem"
 )
 
@@ -243,7 +244,7 @@ func (r *bodyReader) time(m member) *int64 {
 		r.wrong(m, "is null; a time cannot be cleared, give epoch milliseconds or leave it out")
 	case '0':
 		var ok bool
-		if at, ok = parseWhole(string(m.value), 0, domain.MaxTime); !ok {
+		if at, ok = feathers.Whole(string(m.value), 0, domain.MaxTime); !ok {
 			r.wrong(m, "must be a whole number of milliseconds from 0 to %d", domain.MaxTime)
 		}
 	default:
@@ -322,8 +323,8 @@ func sameValue(a, b jsontext.Value) bool {
 	if a.Kind() == '"' {
 		return unquote(a) == unquote(b)
 	}
-	x, okX := parseWhole(string(a), 0, domain.MaxTime)
-	y, okY := parseWhole(string(b), 0, domain.MaxTime)
+	x, okX := feathers.Whole(string(a), 0, domain.MaxTime)
+	y, okY := feathers.Whole(string(b), 0, domain.MaxTime)
 	return okX && okY && x == y
 }
 
