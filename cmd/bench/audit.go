@@ -48,7 +48,7 @@ func (b *bench) audit(ctx context.Context) error {
 		} {
 			name, _, _ := strings.Cut(c.name, " ")
 			progress("audit, round %d of %d: %s", round+1, b.Rounds, c.name)
-			took, first, last, err := l.command(ctx, b.binary, name, c.args...)
+			took, first, last, err := l.service.command(ctx, b.binary, name, c.args...)
 			if err != nil {
 				return err
 			}
@@ -93,7 +93,7 @@ func (b *bench) patchBesideVerify(ctx context.Context, l *large, f figures) erro
 		var failed error
 		running.Go(func() {
 			for verifying.Err() == nil {
-				if _, _, _, err := l.command(verifying, b.binary, "verify", "--redis-url", l.redis.url); err != nil && verifying.Err() == nil {
+				if _, _, _, err := l.service.command(verifying, b.binary, "verify", "--redis-url", l.redis.url); err != nil && verifying.Err() == nil {
 					failed = err
 					return
 				}
@@ -133,17 +133,17 @@ func (l *large) makeHistory(ctx context.Context, events int) (id string, err err
 }
 
 // output is the file to which a command writes what it says.
-func (l *large) output(command string) string {
-	return filepath.Join(l.service.dir, command+"-output")
+func (s *service) output(command string) string {
+	return filepath.Join(s.dir, command+"-output")
 }
 
 // command runs a command on the log of the service, to its end, and returns how long it
 // took and how much memory, at most, in the first and the last half of that time.
-func (l *large) command(ctx context.Context, binary, name string, args ...string) (took time.Duration, first, last float64, err error) {
+func (s *service) command(ctx context.Context, binary, name string, args ...string) (took time.Duration, first, last float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	began := time.Now()
-	cmd, err := launch(l.output(name), nil, binary, append([]string{name, "--data-dir", l.service.dataDir()}, args...)...)
+	cmd, err := launch(s.output(name), nil, binary, append([]string{name, "--data-dir", s.dataDir()}, args...)...)
 	if err != nil {
 		return 0, 0, 0, err
 	}
@@ -159,7 +159,7 @@ func (l *large) command(ctx context.Context, binary, name string, args ...string
 	took = time.Since(began)
 	first, last = memory.end()
 	if err != nil {
-		err = fmt.Errorf("chatsessions %s: %w%s", name, err, said(l.output(name)))
+		err = fmt.Errorf("chatsessions %s: %w%s", name, err, said(s.output(name)))
 	}
 	return took, first, last, err
 }

@@ -38,7 +38,7 @@ func (b *bench) selectiveLists(ctx context.Context, l *large) (err error) {
 		return err
 	}
 	defer redis.stop()
-	small, err := b.populated(ctx, crowd(few), withArgs("--redis-url", redis.url))
+	small, err := b.populated(ctx, b.binary, crowd(few), withArgs("--redis-url", redis.url))
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ type options struct {
 	Readers     int           `default:"10000" help:"Idle readers of the feed (${default}). Each is an open file here and one in the service."`
 	Payload     int           `default:"900" help:"Bytes of a baseline's message; an event of the service has about as many with its headers (${default})."`
 	Dir         string        `type:"path" help:"Where logs lie while it runs, on the disk that is to be measured; not in memory. Default: where temporary files go."`
+	Against     string        `type:"existingfile" placeholder:"FILE" help:"Another chatsessions binary. Compares it with the one built here, alternating, and measures nothing else."`
 	JSON        string        `name:"json" type:"path" placeholder:"FILE" help:"Where the figures go as JSON. Default: below the table."`
 	Profile     string        `type:"path" placeholder:"DIR" help:"Where CPU, allocation and mutex profiles of the service go, for go tool pprof; one set for each load. Profiling makes the service slower."`
 }
@@ -50,6 +51,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+type measurement struct {
+	name string
+	run  func(context.Context) error
 }
 
 // A bench is one run of this program.
@@ -83,26 +89,27 @@ func (o options) run(ctx context.Context) (err error) {
 		options: o, binary: filepath.Join(o.Dir, "chatsessions"),
 		unsafe: filepath.Join(o.Dir, "chatsessions-faults"), nats: filepath.Join(o.Dir, "nats-server"),
 	}
-	progress("building the service and nats-server")
-	for _, build := range [][]string{
-		{"-o", b.binary, "./cmd/chatsessions"},
-		{"-tags", "faults", "-o", b.unsafe, "./cmd/chatsessions"},
-		{"-o", b.nats, "github.com/nats-io/nats-server/v2"},
-	} {
+	builds := [][]string{{"-o", b.binary, "./cmd/chatsessions"}}
+	if o.Against == "" {
+		builds = append(builds, []string{"-tags", "faults", "-o", b.unsafe, "./cmd/chatsessions"}, []string{"-o", b.nats, "github.com/nats-io/nats-server/v2"})
+	}
+	progress("building the service and what it is measured with")
+	for _, build := range builds {
 		cmd := exec.CommandContext(ctx, "go", append([]string{"build"}, build...)...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
 		}
 	}
 	defer func() { err = errors.Join(err, b.large.stop()) }()
-	for _, measurement := range []struct {
-		name string
-		run  func(context.Context) error
-	}{
+	measurements := []measurement{
 		{"writes", b.writes}, {"durability", b.durability}, {"cluster", b.cluster}, {"size", b.size},
 		{"reads", b.reads}, {"lag", b.lag}, {"stale", b.stale}, {"feed", b.feed},
 		{"memory", b.memory}, {"rebuild", b.rebuild}, {"lists", b.lists}, {"audit", b.audit}, // in this order: the last two add sessions
-	} {
+	}
+	if o.Against != "" {
+		o.Measure, measurements = []string{"compare"}, []measurement{{"compare", b.compare}}
+	}
+	for _, measurement := range measurements {
 		if !slices.Contains(o.Measure, measurement.name) {
 			continue
 		}

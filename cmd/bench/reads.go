@@ -27,12 +27,12 @@ func (b *bench) reads(ctx context.Context) (err error) {
 		return err
 	}
 	defer redis.stop()
-	s, err := b.populated(ctx, people, withArgs("--redis-url", redis.url))
+	s, err := b.populated(ctx, b.binary, people, withArgs("--redis-url", redis.url))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
-	inside, err := b.populated(ctx, people)
+	inside, err := b.populated(ctx, b.binary, people)
 	if err != nil {
 		return err
 	}
@@ -136,12 +136,12 @@ func (b *bench) read(ctx context.Context, c contender, f figures, round int) err
 }
 
 // populated starts a service on a log of its own in which there is a population.
-func (b *bench) populated(ctx context.Context, p population, with ...func(*exec.Cmd)) (*service, error) {
+func (b *bench) populated(ctx context.Context, binary string, p population, with ...func(*exec.Cmd)) (*service, error) {
 	dir := b.dir("service")
 	if err := p.seed(ctx, filepath.Join(dir, "data")); err != nil {
 		return nil, fmt.Errorf("seeding: %w", err)
 	}
-	return startService(b.binary, dir, with...)
+	return startService(binary, dir, with...)
 }
 
 // gets are GETs of all sessions by their first doctor, in no order.

@@ -32,9 +32,9 @@ func (b *bench) rebuild(ctx context.Context) error {
 		}
 		f.add("drained", float64(events)/took.Seconds())
 		f.add("at start", float64(events)/l.took.Seconds())
-		progress("rebuild, round %d of %d: running; what it says is in %s", round+1, b.Rounds, l.output("rebuild"))
+		progress("rebuild, round %d of %d: running; what it says is in %s", round+1, b.Rounds, l.service.output("rebuild"))
 		beside := watchMemory(l.service.pid())
-		took, first, last, err := l.command(ctx, b.binary, "rebuild", "--redis-url", l.redis.url)
+		took, first, last, err := l.service.command(ctx, b.binary, "rebuild", "--redis-url", l.redis.url)
 		f.addHalves("service memory", beside, megabyte)
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -19,6 +20,8 @@ type row struct {
 	Unit        string  `json:"unit"`
 	Ratio       float64 `json:"ratio,omitempty"`
 	Target      string  `json:"target,omitempty"`
+	// Rounds are the ratios of the rounds, of which Ratio is the median.
+	Rounds []float64 `json:"rounds,omitempty"`
 }
 
 // figures are what the rounds of a measurement came to.
@@ -39,7 +42,7 @@ func (f figures) ratio(measured string, connections int, unit, service, baseline
 	for i := range f[service] {
 		ratios.add("", f[service][i]/f[baseline][i])
 	}
-	return row{measured, connections, f.median(service), f.median(baseline), unit, ratios.median(""), target}
+	return row{measured, connections, f.median(service), f.median(baseline), unit, ratios.median(""), target, ratios[""]}
 }
 
 // single makes a row of one figure.
@@ -57,7 +60,7 @@ func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsec
 
 func print(rows []row) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "measured\tconnections\tservice\tbaseline\tunit\tratio\ttarget")
+	fmt.Fprintln(w, "measured\tconnections\tservice\tbaseline\tunit\tratio\ttarget\trounds")
 	for _, r := range rows {
 		connections, ratio, baseline := "", "", ""
 		if r.Connections > 0 {
@@ -66,7 +69,11 @@ func print(rows []row) {
 		if r.Ratio > 0 {
 			ratio, baseline = fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.0f", r.Baseline)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t%s\t%s\t%s\n", r.Measured, connections, r.Service, baseline, r.Unit, ratio, r.Target)
+		rounds := ""
+		for _, round := range r.Rounds {
+			rounds += fmt.Sprintf(" %.2f", round)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t%s\t%s\t%s\t%s\n", r.Measured, connections, r.Service, baseline, r.Unit, ratio, r.Target, strings.TrimSpace(rounds))
 	}
 	_ = w.Flush()
 }
