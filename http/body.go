@@ -11,6 +11,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"chatsessions/domain"
+	"chatsessions/http/feathers"
+	"chatsessions/http/problem"
 )
 
 // A member is one name and value of a request's body.
@@ -23,7 +25,7 @@ type member struct {
 // and duplicate names, at any depth, are refused (RFC 7493, section 2).
 func parseObject(body []byte) ([]member, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
-		return nil, badRequest("the body is empty; send a JSON object, {} at least")
+		return nil, problem.BadRequest("the body is empty; send a JSON object, {} at least")
 	}
 	decoder := jsontext.NewDecoder(bytes.NewReader(body))
 	if decoder.PeekKind() != '{' {
@@ -31,7 +33,7 @@ func parseObject(body []byte) ([]member, error) {
 		if err != nil {
 			return nil, notJSON(err)
 		}
-		return nil, badRequest("the body is a JSON %s; send an object", kindName(other.Kind()))
+		return nil, problem.BadRequest("the body is a JSON %s; send an object", kindName(other.Kind()))
 	}
 	if _, err := decoder.ReadToken(); err != nil {
 		return nil, notJSON(err)
@@ -54,7 +56,7 @@ func parseObject(body []byte) ([]member, error) {
 		return nil, notJSON(err)
 	}
 	if _, err := decoder.ReadToken(); !errors.Is(err, io.EOF) {
-		return nil, badRequest("the body goes on after the JSON object")
+		return nil, problem.BadRequest("the body goes on after the JSON object")
 	}
 	return members, nil
 }
@@ -62,9 +64,9 @@ func parseObject(body []byte) ([]member, error) {
 func notJSON(err error) error {
 	var syntax *jsontext.SyntacticError
 	if errors.As(err, &syntax) {
-		return badRequest("the body is not valid JSON: %v at byte %d", syntax.Err, syntax.ByteOffset)
+		return problem.BadRequest("the body is not valid JSON: %v at byte %d", syntax.Err, syntax.ByteOffset)
 	}
-	return badRequest("the body is not valid JSON: %v", err)
+	return problem.BadRequest("the body is not valid JSON: %v", err)
 }
 
 func kindName(k jsontext.Kind) string {
@@ -195,8 +197,8 @@ func (r *bodyReader) directive(c *domain.Change, m member) bool {
 			d.Asked = true
 			break
 		}
-		if problem := domain.CheckReason(text); problem != "" {
-			r.wrong(m, "%s", problem)
+		if wrong := domain.CheckReason(text); wrong != "" {
+			r.wrong(m, "%s", wrong)
 		}
 		d.Asked, d.Reason = true, text
 	default:
@@ -242,7 +244,7 @@ func (r *bodyReader) time(m member) *int64 {
 		r.wrong(m, "is null; a time cannot be cleared, give epoch milliseconds or leave it out")
 	case '0':
 		var ok bool
-		if at, ok = parseWhole(string(m.value), 0, domain.MaxTime); !ok {
+		if at, ok = feathers.Whole(string(m.value), 0, domain.MaxTime); !ok {
 			r.wrong(m, "must be a whole number of milliseconds from 0 to %d", domain.MaxTime)
 		}
 	default:
@@ -321,17 +323,20 @@ func sameValue(a, b jsontext.Value) bool {
 	if a.Kind() == '"' {
 		return unquote(a) == unquote(b)
 	}
-	x, okX := parseWhole(string(a), 0, domain.MaxTime)
-	y, okY := parseWhole(string(b), 0, domain.MaxTime)
+	x, okX := feathers.Whole(string(a), 0, domain.MaxTime)
+	y, okY := feathers.Whole(string(b), 0, domain.MaxTime)
 	return okX && okY && x == y
 }
 
-// refusals are the problems that strict handling makes of ignored members
-// (RFC 7240, section 4.4).
-func refusals(ignored []string) []domain.FieldError {
-	var problems []domain.FieldError
-	for _, name := range ignored {
-		problems = append(problems, domain.FieldError{Pointer: pointer(name), Detail: fmt.Sprintf("%q is not a field that can be set here", name)})
+// findings lists what is wrong with the body. With strict handling (RFC 7240, section
+// 4.4), that includes the ignored members.
+func (r *bodyReader) findings(s *domain.Session, strict bool) []domain.FieldError {
+	if !strict {
+		return r.problems
 	}
-	return problems
+	var findings []domain.FieldError
+	for _, name := range r.ignored(s) {
+		findings = append(findings, domain.FieldError{Pointer: pointer(name), Detail: fmt.Sprintf("%q is not a field that can be set here", name)})
+	}
+	return append(findings, r.problems...)
 }

@@ -5,6 +5,9 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+
+	"chatsessions/http/auth"
+	"chatsessions/http/problem"
 )
 
 // commands are the POSTs and PATCHes that are being carried out. Their number is
@@ -24,7 +27,7 @@ const warnEvery = 10 * time.Second
 // wrong with the caller, who would otherwise be told to come again in vain, and
 // before everything that costs.
 func (s *Server) admit(c *fiber.Ctx) error {
-	if _, err := writer(c); err != nil {
+	if err := auth.CheckWriter(c); err != nil {
 		return err
 	}
 	if !s.commands.enter() {
@@ -54,7 +57,7 @@ func (s *Server) overloaded() error {
 	if now-last >= int64(warnEvery) && s.commands.warned.CompareAndSwap(last, now) {
 		s.Logger.Warn("commands are refused: as many as may be are in flight", "limit", limit, "refused since the start", refused)
 	}
-	return unwritten(unavailable(nil, "this node has as many changes in flight as it takes, %d; nothing was written, try again", limit).quietly(), false)
+	return problem.Unavailable(nil, "this node has as many changes in flight as it takes, %d; nothing was written, try again", limit).Quietly().Written(false)
 }
 
 // Stats are what a server counts.
@@ -69,5 +72,5 @@ type Stats struct {
 
 // Stats returns what is so now.
 func (s *Server) Stats() Stats {
-	return Stats{Commands: s.commands.inFlight.Load(), Refused: s.commands.refused.Load(), Gone: s.connections.gone.Load(), Feed: s.hub.stats()}
+	return Stats{Commands: s.commands.inFlight.Load(), Refused: s.commands.refused.Load(), Gone: s.conns.Gone(), Feed: s.hub.stats()}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/google/uuid"
 
-	"chatsessions/domain"
+	"chatsessions/http/problem"
 )
 
 const (
@@ -55,13 +55,13 @@ func parseTags(name, value string) (tagList, error) {
 		rest, t.weak = strings.CutPrefix(rest, "W/")
 		end := strings.IndexByte(strings.TrimPrefix(rest, `"`), '"')
 		if !strings.HasPrefix(rest, `"`) || end < 0 {
-			return list, badRequest(`%s: %q is not an entity tag; send one as it came in ETag, such as "3" with its quotes`, name, value)
+			return list, problem.BadRequest(`%s: %q is not an entity tag; send one as it came in ETag, such as "3" with its quotes`, name, value)
 		}
 		t.value = strings.Clone(rest[:end+2])
 		list.tags = append(list.tags, t)
 		rest = strings.TrimLeft(rest[end+2:], " \t")
 		if rest != "" && rest[0] != ',' {
-			return list, badRequest("%s: entity tags are separated by commas", name)
+			return list, problem.BadRequest("%s: entity tags are separated by commas", name)
 		}
 		rest = strings.TrimLeft(rest, ", \t")
 	}
@@ -77,7 +77,7 @@ func parseConditions(c *fiber.Ctx) (k conditions, err error) {
 	}
 	// Of a client's variable that is not set. To ignore it would undo what it is there for.
 	if !k.match.any && len(k.match.tags) == 0 && len(c.Request().Header.PeekAll(fiber.HeaderIfMatch)) > 0 {
-		return k, badRequest("%s is empty; send an entity tag as it came in ETag, or leave the header out", fiber.HeaderIfMatch)
+		return k, problem.BadRequest("%s is empty; send an entity tag as it came in ETag, or leave the header out", fiber.HeaderIfMatch)
 	}
 	k.noneMatch, err = parseTags(fiber.HeaderIfNoneMatch, wholeList(c, fiber.HeaderIfNoneMatch))
 	return k, err
@@ -92,8 +92,8 @@ func wholeList(c *fiber.Ctx, name string) string {
 // allow says whether a change of this version may be made
 // (RFC 9110, sections 13.1.1 and 13.1.2).
 func (k conditions) allow(version uint64) bool {
-	return (!k.match.given || k.match.holds(etag(version), false)) &&
-		(!k.noneMatch.given || !k.noneMatch.holds(etag(version), true))
+	return (!k.match.given || k.match.holds(problem.ETag(version), false)) &&
+		(!k.noneMatch.given || !k.noneMatch.holds(problem.ETag(version), true))
 }
 
 // answer judges the conditions of a GET of what has this entity tag, and is made of
@@ -101,7 +101,7 @@ func (k conditions) allow(version uint64) bool {
 // (RFC 9110, section 13.2.2).
 func (k conditions) answer(c *fiber.Ctx, version uint64, etag string) (bool, error) {
 	if k.match.given && !k.match.holds(etag, false) {
-		return false, preconditionFailed(version, etag)
+		return false, problem.PreconditionFailed(version, etag)
 	}
 	if !k.noneMatch.given || !k.noneMatch.holds(etag, true) {
 		return false, nil
@@ -109,11 +109,6 @@ func (k conditions) answer(c *fiber.Ctx, version uint64, etag string) (bool, err
 	c.Set(fiber.HeaderETag, etag)
 	c.Set(fiber.HeaderCacheControl, cachePrivately)
 	return true, c.SendStatus(fiber.StatusNotModified)
-}
-
-func preconditionFailed(version uint64, etag string) *problem {
-	return newProblem(fiber.StatusPreconditionFailed, "the condition does not hold: %v", &domain.PreconditionError{Version: version}).
-		with(fiber.HeaderETag, etag)
 }
 
 // preferences are what a client would like (RFC 7240).
@@ -145,7 +140,7 @@ func parsePosition(c *fiber.Ctx) (uint64, error) {
 	}
 	position, err := strconv.ParseUint(given, 10, 64)
 	if err != nil {
-		return 0, badRequest("%s: %q is not a position; send one as it came in that header", headerPosition, given)
+		return 0, problem.BadRequest("%s: %q is not a position; send one as it came in that header", headerPosition, given)
 	}
 	return position, nil
 }
@@ -166,11 +161,11 @@ func parseKey(c *fiber.Ctx, account, path string) (requestKey, error) {
 		return requestKey{}, nil
 	}
 	if len(keys) > 1 {
-		return requestKey{}, badRequest("%s is given %d times; a request has one", headerKey, len(keys))
+		return requestKey{}, problem.BadRequest("%s is given %d times; a request has one", headerKey, len(keys))
 	}
 	key := string(keys[0])
 	if len(key) == 0 || len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return requestKey{}, badRequest("%s: a key has 1 to %d printable ASCII characters", headerKey, maxKey)
+		return requestKey{}, problem.BadRequest("%s: a key has 1 to %d printable ASCII characters", headerKey, maxKey)
 	}
 	h := sha256.New()
 	for _, part := range []string{account, c.Method(), path, key} {

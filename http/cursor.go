@@ -11,6 +11,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/domain/query"
+	"chatsessions/http/problem"
 )
 
 // A cursor is base64url of: a byte that says how the query is kept, createdAt
@@ -66,7 +67,7 @@ func (s *Server) openCursor(ctx context.Context, account, cursor string) (text s
 		defer cancel()
 		text, err = s.Reads.LoadQuery(ctx, account, text)
 		if errors.Is(err, domain.ErrNotFound) {
-			return "", after, badRequest("$cursor is too old: its query is not kept any more, or was another account's; begin again with the first page")
+			return "", after, problem.BadRequest("$cursor is too old: its query is not kept any more, or was another account's; begin again with the first page")
 		}
 		return text, after, err
 	}
@@ -74,5 +75,5 @@ func (s *Server) openCursor(ctx context.Context, account, cursor string) (text s
 }
 
 func badCursor() error {
-	return badRequest("$cursor is not one that came in a Link header; follow that link as it is")
+	return problem.BadRequest("$cursor is not one that came in a Link header; follow that link as it is")
 }

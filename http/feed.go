@@ -1,7 +1,6 @@
 package http
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -13,6 +12,9 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
+	"chatsessions/http/auth"
+	"chatsessions/http/conn"
+	"chatsessions/http/problem"
 )
 
 // A FeedLog is the log as the feed reads it.
@@ -58,7 +60,7 @@ func (s *Server) events(c *fiber.Ctx) error {
 		return err
 	}
 	if s.hub.full() {
-		return unavailable(nil, "this node has as many readers of the feed as it takes, %d; try again, or another node", s.hub.most).quietly()
+		return problem.Unavailable(nil, "this node has as many readers of the feed as it takes, %d; try again, or another node", s.hub.most).Quietly()
 	}
 	c.Set(fiber.HeaderContentType, mimeEventStream)
 	c.Set(fiber.HeaderCacheControl, "no-store")
@@ -66,16 +68,10 @@ func (s *Server) events(c *fiber.Ctx) error {
 	if c.Method() == fiber.MethodHead {
 		return nil
 	}
-	// The stream ends with the connection, so it has no length and no chunks.
-	header := &c.Response().Header
-	header.SetContentLength(-2)
-	token, _ := bearer(c.Get(fiber.HeaderAuthorization))
-	r := &feedReader{feedQuery: query, caller: callerOf(c), token: token, after: after}
-	head := append(bytes.Clone(header.Header()), preamble(after)...)
-	c.Context().HijackSetNoResponse(true)
-	c.Context().Hijack(func(conn net.Conn) {
-		r.takes(conn)
-		s.hub.open(r, head)
+	r := &feedReader{feedQuery: query, caller: auth.Caller(c), token: auth.Token(c), after: after}
+	conn.TakeOver(c, func(connection net.Conn, head []byte) {
+		r.takes(connection)
+		s.hub.open(r, append(head, preamble(after)...))
 	})
 	return nil
 }
@@ -96,14 +92,14 @@ func (s *Server) feedStart(c *fiber.Ctx, after *uint64) (uint64, error) {
 		}
 		position, err := parsePlace(string(given))
 		if err != nil || i > 0 {
-			return 0, badRequest("%s: %q is not a position; send the id of the last event that was received, one whole number", headerLastEventID, given)
+			return 0, problem.BadRequest("%s: %q is not a position; send the id of the last event that was received, one whole number", headerLastEventID, given)
 		}
 		after = &position
 	}
 	if after != nil && s.hub.hasRead(*after) {
 		return *after, nil
 	}
-	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
+	ctx, cancel := context.WithTimeout(conn.Context(c), readDeadline)
 	defer cancel()
 	end, err := s.Feed.End(ctx)
 	switch {
@@ -128,7 +124,7 @@ func parsePlace(text string) (uint64, error) {
 // beyondEnd refuses a position that the log does not have. Whoever was given it has read
 // events that are gone, so he is not sent on as if nothing had happened.
 func beyondEnd(after, end uint64) error {
-	p := newProblem(fiber.StatusConflict,
+	p := problem.New(fiber.StatusConflict,
 		"the log ends at position %d, so nothing can follow position %d: it was restored from an older copy, or the position is of another log; begin anew, with after=0 or without it", end, after)
 	p.LogEnd = &end
 	return p

@@ -8,6 +8,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/domain/cloudevent"
+	"chatsessions/http/problem"
 )
 
 // A feedBatch is adjacent events of the log as they are sent, written once for all
@@ -72,7 +73,7 @@ func (b *feedBatch) wantedBy(r *feedReader) []int {
 // appendEvent writes an event of the log as a server-sent event.
 func appendEvent(b []byte, r *domain.Entry) []byte {
 	if r.Err != nil {
-		p := unavailable(r.Err, "what the log has at position %d, of session %s, cannot be read as an event", r.Record.Position, r.Record.Event.Session.ID)
+		p := problem.Unavailable(r.Err, "what the log has at position %d, of session %s, cannot be read as an event", r.Record.Position, r.Record.Event.Session.ID)
 		return appendProblem(b, "unreadable", r.Record.Position, p)
 	}
 	b = append(appendID(b, r.Record.Position), "event: "...)
@@ -98,7 +99,7 @@ func appendID(b []byte, position uint64) []byte {
 }
 
 // appendProblem writes a problem as a server-sent event.
-func appendProblem(b []byte, name string, position uint64, p *problem) []byte {
+func appendProblem(b []byte, name string, position uint64, p *problem.Problem) []byte {
 	shown := *p
 	shown.Instance, shown.LastEventID = pathEvents, strconv.FormatUint(position, 10)
 	data, err := json.Marshal(shown)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"chatsessions/domain"
+	"chatsessions/http/conn"
+	"chatsessions/http/problem"
 )
 
 // A feedReader is one stream: its connection, and how far it is. Ten thousand of them
@@ -43,18 +45,12 @@ const (
 	silentFor = time.Minute
 )
 
-// takes gives the reader its connection, without what the server had wrapped it in.
-func (r *feedReader) takes(conn net.Conn) {
-	if hijacked, ok := conn.(interface{ UnsafeConn() net.Conn }); ok {
-		conn = hijacked.UnsafeConn()
-	}
-	if own, ok := conn.(*connection); ok {
-		conn = own.Conn
-	}
-	r.conn = conn
-	if c, ok := conn.(*net.TCPConn); ok {
+// takes gives the reader its connection.
+func (r *feedReader) takes(connection net.Conn) {
+	r.conn = connection
+	if c, ok := connection.(*net.TCPConn); ok {
 		_ = c.SetWriteBuffer(socketBuffer)
-		giveUpAfter(c, silentFor)
+		conn.SetUserTimeout(c, silentFor)
 	}
 }
 
@@ -148,7 +144,7 @@ func (r *feedReader) write(ctx context.Context, b []byte, patience time.Duration
 
 // farewell sends the last event, which says why there are no more and from where to
 // resume, behind the rest of one that was begun, and closes the connection.
-func (r *feedReader) farewell(rest []byte, why *problem) {
+func (r *feedReader) farewell(rest []byte, why *problem.Problem) {
 	b := appendProblem(rest, "cut-off", r.after, why)
 	if c, ok := r.conn.(*net.TCPConn); ok {
 		_ = c.SetWriteBuffer(farewellBuffer)

@@ -12,6 +12,9 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
+	"chatsessions/http/auth"
+	"chatsessions/http/conn"
+	"chatsessions/http/problem"
 )
 
 // A hub reads the log once for all readers of the feed on this node.
@@ -23,7 +26,7 @@ import (
 // room.
 type hub struct {
 	log    FeedLog
-	tokens TokenVerifier
+	tokens auth.Verifier
 	logger *slog.Logger
 	hubLimits
 	// catchUps holds one element for each reader that reads the log for itself.
@@ -62,7 +65,7 @@ type feedCounts struct {
 	sent, slow, revoked, ended, gone atomic.Uint64
 }
 
-func newHub(log FeedLog, tokens TokenVerifier, logger *slog.Logger, most int, heartbeat time.Duration) *hub {
+func newHub(log FeedLog, tokens auth.Verifier, logger *slog.Logger, most int, heartbeat time.Duration) *hub {
 	if heartbeat <= 0 {
 		heartbeat = DefaultFeedHeartbeat
 	}
@@ -94,12 +97,12 @@ type reading struct {
 // Why streams end, other than by their reader.
 var (
 	errUnused   = errors.New("nobody reads the feed")
-	errDraining = unavailable(nil, "this node is ending; connect again, and another one goes on from here")
-	errRevoked  = newProblem(fiber.StatusUnauthorized, "the token is not valid any more, or stands for somebody else now")
+	errDraining = problem.Unavailable(nil, "this node is ending; connect again, and another one goes on from here")
+	errRevoked  = problem.New(fiber.StatusUnauthorized, "the token is not valid any more, or stands for somebody else now")
 )
 
-func logLost(err error) *problem {
-	return unavailable(err, "the log cannot be followed from here any more: it was replaced, restored from an older copy, or cannot be reached for good; connect again to see")
+func logLost(err error) *problem.Problem {
+	return problem.Unavailable(err, "the log cannot be followed from here any more: it was replaced, restored from an older copy, or cannot be reached for good; connect again to see")
 }
 
 // full says whether there are as many readers as may be.
@@ -119,12 +122,12 @@ func (h *hub) open(r *feedReader, head []byte) {
 	g, err := h.join(r)
 	if err != nil {
 		h.logger.Warn("a stream of the feed cannot begin", "error", err)
-		_, _ = tryWrite(r.conn, head)
+		_, _ = conn.TryWrite(r.conn, head)
 		h.sendAway(r, nil, err)
 		return
 	}
 	defer h.running.Done()
-	taken, err := tryWrite(r.conn, head)
+	taken, err := conn.TryWrite(r.conn, head)
 	if err != nil {
 		g.leave(r)
 		return
@@ -284,19 +287,19 @@ func (g *reading) left() {
 
 // sendAway ends a stream with an event that says why.
 func (h *hub) sendAway(r *feedReader, rest []byte, why error) {
-	var p *problem
+	var p *problem.Problem
 	switch {
 	case errors.Is(why, errTooSlow):
 		h.counts.slow.Add(1)
 		h.logger.Info("a reader of the feed was cut off, it is too slow", "account", r.caller.Account, "position", r.after)
-		p = unavailable(why, "the client did not read as fast as there were events; connect again, and the stream goes on after the last one that was sent")
+		p = problem.Unavailable(why, "the client did not read as fast as there were events; connect again, and the stream goes on after the last one that was sent")
 	case errors.Is(why, errRevoked):
 		h.counts.revoked.Add(1)
 		h.logger.Info("a reader of the feed was cut off, its token is not valid any more", "account", r.caller.Account, "position", r.after)
 		p = errRevoked
 	default:
 		h.counts.ended.Add(1)
-		p = problemOf(why)
+		p = problem.Of(why)
 	}
 	r.farewell(rest, p)
 	h.counts.readers.Add(-1)

@@ -20,6 +20,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/http/feedtest"
+	"chatsessions/http/problem"
 )
 
 // A hubRig is a hub over a scripted log, with readers over real connections.
@@ -147,9 +148,9 @@ func position(t *testing.T, e feedtest.Event) uint64 {
 }
 
 // lastEvent is what the last event of a stream says.
-func lastEvent(t *testing.T, e feedtest.Event) problem {
+func lastEvent(t *testing.T, e feedtest.Event) problem.Problem {
 	t.Helper()
-	var p problem
+	var p problem.Problem
 	if err := json.Unmarshal([]byte(e.Data), &p); err != nil || e.Type != "cut-off" || p.LastEventID != e.ID || p.Detail == "" || p.ClassName == "" {
 		t.Errorf("%+v is not the last event of a stream: %v", e, err)
 	}
@@ -685,7 +686,7 @@ func TestTheQueryOfTheFeed(t *testing.T) {
 		"after=18446744073709551616": "whole number",
 	} {
 		_, err := parseFeedQuery(query)
-		var p *problem
+		var p *problem.Problem
 		if !errors.As(err, &p) || p.Status != 400 || !strings.Contains(p.Detail, says) {
 			t.Errorf("%s: %v", query, err)
 		}

@@ -4,48 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
 	"testing"
 
-	"pgregory.net/rapid"
-
 	"chatsessions/domain"
+	"chatsessions/http/problem"
 )
-
-func TestWholeNumbers(t *testing.T) {
-	for text, want := range map[string]int64{
-		"0": 0, "-0": 0, "-0.0": 0, "1": 1, "1e3": 1000, "1E+3": 1000, "1.0": 1, "1.5e1": 15, "10e-1": 1,
-		"1564661697125": 1564661697125, "8640000000000000": domain.MaxTime, "8.64e15": domain.MaxTime,
-		"0e999999999999999999999": 0, "0.000e-99999999999999": 0, "1000000000000000000000e-20": 10,
-	} {
-		if n, ok := parseWhole(text, 0, domain.MaxTime); !ok || n != want {
-			t.Errorf("%s is %d, %v; want %d", text, n, ok, want)
-		}
-	}
-	for _, text := range []string{
-		"", "-", "-1", "1.5", "1e-1", "8640000000000001", "8.6400000000000001e15", "1e16", "1e999999999999999999",
-		"01", "1.", ".5", "1e", "1e+", "+1", " 1", "1 ", "0x1", "1_000", "NaN", "Infinity", "1.00000000000000000001", "１",
-	} {
-		if n, ok := parseWhole(text, 0, domain.MaxTime); ok {
-			t.Errorf("%q is taken for %d", text, n)
-		}
-	}
-}
-
-// TestWholeNumbersAgreeWithExactArithmetic compares with math/big.
-func TestWholeNumbersAgreeWithExactArithmetic(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		text := rapid.StringMatching(`-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?`).Draw(t, "number")
-		n, ok := parseWhole(text, -domain.MaxTime, domain.MaxTime)
-		exact, _ := new(big.Rat).SetString(text)
-		inRange := exact.IsInt() && new(big.Int).Abs(exact.Num()).Cmp(big.NewInt(domain.MaxTime)) <= 0
-		if ok != inRange || ok && exact.Num().Int64() != n {
-			t.Fatalf("%s: got %d, %v; exactly %s", text, n, ok, exact)
-		}
-	})
-}
 
 func TestBodiesThatAreRefusedWhole(t *testing.T) {
 	for body, want := range map[string]string{
@@ -72,7 +37,7 @@ func TestBodiesThatAreRefusedWhole(t *testing.T) {
 		`{"x":` + strings.Repeat("[", 20000): "not valid JSON",
 	} {
 		_, err := parseObject([]byte(body))
-		var p *problem
+		var p *problem.Problem
 		if !errors.As(err, &p) || p.Status != 400 || !strings.Contains(p.Detail, want) {
 			t.Errorf("%.40q: %v; want a 400 that says %q", body, err, want)
 		}
@@ -177,8 +142,8 @@ func TestWhatIsWrongIsNotCalledMissing(t *testing.T) {
 			t.Fatal(err)
 		}
 		change, r := readChange(members)
-		change.By, change.Problems = by, r.problems
-		_, err = domain.Decide(session, change)
+		change.By = by
+		_, err = domain.Decide(session, parsed(change, r))
 		if got := pointers(err); !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", body, got, want)
 		}
@@ -188,10 +153,15 @@ func TestWhatIsWrongIsNotCalledMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	values, r := readCreate(members, by)
-	_, err = domain.Decide(domain.Session{}, domain.Create{ID: "s1", By: by, Values: values, Problems: r.problems})
+	_, err = domain.Decide(domain.Session{}, parsed(domain.Create{ID: "s1", By: by, Values: values}, r))
 	if got := pointers(err); !slices.Equal(got, []string{"/acceptedAt"}) {
 		t.Errorf("import: %v", got)
 	}
+}
+
+// parsed is the command with what its parser found wrong.
+func parsed(c domain.Command, r *bodyReader) domain.Command {
+	return domain.Parsed{Command: c, Findings: func(s *domain.Session) []domain.FieldError { return r.findings(s, false) }}
 }
 
 func pointers(err error) []string {
@@ -217,11 +187,11 @@ func TestEntityTags(t *testing.T) {
 		`"4"`: false, `W/"3"`: false, `"03"`: false, `""`: false, `"3,3"`: false,
 	} {
 		list, err := parseTags("If-Match", value)
-		if err != nil || list.holds(etag(3), false) != matches {
-			t.Errorf("%s: %v, %v; want %v", value, list.holds(etag(3), false), err, matches)
+		if err != nil || list.holds(problem.ETag(3), false) != matches {
+			t.Errorf("%s: %v, %v; want %v", value, list.holds(problem.ETag(3), false), err, matches)
 		}
 	}
-	if list, _ := parseTags("If-None-Match", `W/"3"`); !list.holds(etag(3), true) {
+	if list, _ := parseTags("If-None-Match", `W/"3"`); !list.holds(problem.ETag(3), true) {
 		t.Error("a weak tag does not match weakly")
 	}
 	for _, value := range []string{`3`, `"3`, `W/3`, `"1" "3"`, `"1", 3`, `*, "3"`} {
@@ -240,22 +210,6 @@ func TestTraceContextGoesOn(t *testing.T) {
 	for _, wrong := range []string{"", "x", given[:54], strings.ToUpper(given), "00-00000000000000000000000000000000-00f067aa0ba902b7-01"} {
 		if got := traceParent(wrong); len(got) != len(given) || strings.HasPrefix(got, given[:36]) {
 			t.Errorf("%q became %s; want a new trace", wrong, got)
-		}
-	}
-}
-
-func TestProblemNamesAreThoseOfFeathers(t *testing.T) {
-	for status, want := range map[int][2]string{
-		400: {"BadRequest", "bad-request"}, 401: {"NotAuthenticated", "not-authenticated"}, 403: {"Forbidden", "forbidden"},
-		404: {"NotFound", "not-found"}, 405: {"MethodNotAllowed", "method-not-allowed"}, 408: {"Timeout", "timeout"},
-		409: {"Conflict", "conflict"}, 412: {"PreconditionFailed", "precondition-failed"}, 413: {"PayloadTooLarge", "payload-too-large"},
-		414: {"URITooLong", "uri-too-long"}, 415: {"UnsupportedMediaType", "unsupported-media-type"},
-		422: {"Unprocessable", "unprocessable"}, 429: {"TooManyRequests", "too-many-requests"},
-		431: {"RequestHeaderFieldsTooLarge", "request-header-fields-too-large"},
-		500: {"GeneralError", "general-error"}, 503: {"Unavailable", "unavailable"}, 504: {"GatewayTimeout", "gateway-timeout"},
-	} {
-		if p := newProblem(status, ""); p.Name != want[0] || p.ClassName != want[1] {
-			t.Errorf("%d: %s, %s; want %v", status, p.Name, p.ClassName, want)
 		}
 	}
 }

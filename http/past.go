@@ -10,6 +10,8 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
+	"chatsessions/http/conn"
+	"chatsessions/http/problem"
 )
 
 // Reading a long history costs, and what was read of it is kept until it is told. So
@@ -58,7 +60,7 @@ func (s *Server) admitToPast(ctx context.Context, caller domain.Caller, newest *
 	}
 	s.Reads.Observe(newest.Position)
 	if !caller.MaySee(&newest.Event.Session) {
-		return notFound()
+		return problem.NotFound()
 	}
 	return nil
 }
@@ -73,15 +75,15 @@ func endOfPast(ctx context.Context, err error, id string, position uint64) error
 	newer := fmt.Sprintf("%s/%s/events?after=%d", pathSessions, id, position-1)
 	switch {
 	case errors.As(err, &event) && position > 0:
-		return unavailable(err, "event %d of the log, one of this session, cannot be read, so nothing before position %d can be told; the rest is at %s, and `chatsessions verify` tells whoever runs the service more",
-			event.EventPosition(), position, newer).with(fiber.HeaderRetryAfter, "3600")
+		return problem.Unavailable(err, "event %d of the log, one of this session, cannot be read, so nothing before position %d can be told; the rest is at %s, and `chatsessions verify` tells whoever runs the service more",
+			event.EventPosition(), position, newer).With(fiber.HeaderRetryAfter, "3600")
 	case errors.As(err, &event):
-		p := unreadable(err)
+		p := problem.Unreadable(err)
 		p.Detail += fmt.Sprintf(" (position %d)", event.EventPosition())
 		p.Message = p.Detail
 		return p
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) && position > 0:
-		return unavailable(err, "it took too long to read the session's history: within %d s only what is from position %d on was read; that is at %s, and the command chatsessions history tells all of it",
+		return problem.Unavailable(err, "it took too long to read the session's history: within %d s only what is from position %d on was read; that is at %s, and the command chatsessions history tells all of it",
 			readDeadline/time.Second, position, newer)
 	}
 	return err
@@ -94,14 +96,14 @@ func (s *Server) awaitInLog(c *fiber.Ctx) error {
 	if err != nil || position == 0 {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(clientContext(c), positionDeadline)
+	ctx, cancel := context.WithTimeout(conn.Context(c), positionDeadline)
 	defer cancel()
 	end, err := s.Log.End(ctx)
 	if err != nil {
 		return err
 	}
 	if position > end {
-		return newProblem(fiber.StatusGatewayTimeout, "the log has not reached position %d; its newest event is at %d", position, end)
+		return problem.New(fiber.StatusGatewayTimeout, "the log has not reached position %d; its newest event is at %d", position, end)
 	}
 	return nil
 }

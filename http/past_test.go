@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"chatsessions/domain"
+	"chatsessions/http/problem"
 )
 
 // A slowLog has one session of endless history, and counts how many have read more than
@@ -78,7 +79,7 @@ func TestFewLongHistoriesAreReadAtATime(t *testing.T) {
 	soon, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := read(soon, -1)
-	if p := problemOf(err); p.Status != 503 || !strings.Contains(p.Detail, "/chat-sessions/s1/events?after=968") {
+	if p := problem.Of(err); p.Status != 503 || !strings.Contains(p.Detail, "/chat-sessions/s1/events?after=968") {
 		t.Errorf("who has waited in vain is told %v", err)
 	}
 	close(log.goOn)
