@@ -20,7 +20,7 @@ type rebuildCommand struct {
 
 // Help says more than the flags do.
 func (rebuildCommand) Help() string {
-	return `The read model is made anew from the log, in keys of its own in the same Redis, while the old one goes on answering. Then the two are compared, each difference is told, the new one takes over in one step, and the old one is removed. Redis needs room for both.
+	return `The read model that answers is compared with the log, and each difference is reported. Then a new one is built from the log, in keys of its own in the same Redis, while the old one goes on answering. It takes over in one step, and the old one is removed. Redis needs room for both.
 
 It can be ended at any time (Ctrl-C, kill), with nothing changed but some keys that the next rebuild removes. One that was started beside another one waits some seconds and gives up.
 
@@ -56,11 +56,7 @@ func (c rebuildCommand) Run(ctx context.Context, s streams) error {
 		},
 		Difference: func(d audit.Difference) {
 			if text {
-				where := "document"
-				if d.Index != "" {
-					where = "index " + d.Index
-				}
-				fmt.Fprintf(s.out, "session %s, %s: %s\n", d.SessionID, where, d.Detail)
+				fmt.Fprintf(s.out, "%s: %s\n", where(d), d.Detail)
 			} else {
 				_ = json.NewEncoder(s.out).Encode(d)
 			}
@@ -81,25 +77,37 @@ func (c rebuildCommand) Run(ctx context.Context, s streams) error {
 
 // rebuildStages are the stages as they are shown.
 var rebuildStages = map[projector.Stage]struct{ title, unit string }{
+	projector.Comparing:  {"comparing", "events"},
 	projector.Filling:    {"reading the log", "events"},
-	projector.Comparing:  {"comparing", "keys"},
 	projector.TakingOver: {"taking over", "partitions"},
 	projector.Removing:   {"removing the old one", "keys"},
+}
+
+// where describes the place of a difference.
+func where(d audit.Difference) string {
+	switch {
+	case d.SessionID == "" && d.Index == "":
+		return "read model"
+	case d.SessionID == "":
+		return "index " + d.Index
+	case d.Index == "":
+		return "session " + d.SessionID + ", document"
+	}
+	return "session " + d.SessionID + ", index " + d.Index
 }
 
 func (c rebuildCommand) report(s streams, done projector.Rebuilt) error {
 	if c.Output == "json" {
 		return json.NewEncoder(s.out).Encode(done)
 	}
-	compared := fmt.Sprintf("%d differences to the old one", done.Differences)
+	compared, result := fmt.Sprintf("%d differences to the old one", done.Differences), "it answers now"
+	if c.CompareOnly {
+		compared, result = fmt.Sprintf("%d differences to the log", done.Differences), "it stays as it is"
+	}
 	if !done.Compared {
 		compared = "there was no old one to compare with"
 	}
-	took := "it answers now"
-	if c.CompareOnly {
-		took = "it was removed again"
-	}
 	_, err := fmt.Fprintf(s.out, "A read model of %d sessions, up to position %d of the log: %s; %s. %d keys were removed.\n",
-		done.Sessions, done.Position, compared, took, done.Removed)
+		done.Sessions, done.Position, compared, result, done.Removed)
 	return err
 }

@@ -6,46 +6,197 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"chatsessions/domain"
-	"chatsessions/projections"
 	"chatsessions/projections/layout"
 )
 
-// resolve looks once more at what differed, and tells what differs still.
-func (p *verified) resolve(ctx context.Context) error {
-	for d := range p.doubts {
-		for since, need := time.Now(), uint64(0); ; {
-			decided, err := p.judge(ctx, d, &need)
-			if err != nil {
-				return err
+// maxSuspects is how many suspects are collected before they are judged.
+const maxSuspects = 1000
+
+// A suspect is a possible difference: a session with its document and all entries that it
+// should have, or with a member one index entry that it perhaps should not have.
+type suspect struct{ id, index, member string }
+
+// suspect adds a suspect.
+func (p *partition) suspect(ctx context.Context, s suspect) error {
+	p.suspects[s] = struct{}{}
+	if len(p.suspects) < maxSuspects {
+		return nil
+	}
+	return p.resolve(ctx)
+}
+
+// resolve judges the suspects, each once the read model has reached the session's newest
+// event.
+func (p *partition) resolve(ctx context.Context) error {
+	for s := range p.suspects {
+		for upTo := uint64(0); ; {
+			var err error
+			if upTo, err = p.judge(ctx, s, upTo); err != nil {
+				return fmt.Errorf("session %s: %w", s.id, err)
 			}
-			if decided {
+			if upTo == 0 {
 				break
 			}
-			if time.Since(since) > p.patience {
-				c, err := p.checkpoint(ctx)
-				if err != nil {
-					return err
-				}
-				end, err := p.log.End(ctx)
-				if err != nil {
-					return err
-				}
-				if err := p.lags(c.Position, end); err != nil {
-					return err
-				}
-			}
-			if !projections.Pause(ctx, 5*time.Millisecond) {
-				return context.Cause(ctx)
+			if err := p.reach(ctx, upTo); err != nil {
+				return err
 			}
 		}
 	}
-	clear(p.doubts)
+	clear(p.suspects)
 	return nil
+}
+
+// judge compares the log with what the read model holds, as of one moment, and reports
+// what differs. It returns 0 then, or the position that the read model has to reach first.
+// upTo is what it returned for the suspect before.
+func (p *partition) judge(ctx context.Context, s suspect, upTo uint64) (uint64, error) {
+	newest, expected, err := p.expect(ctx, s.id)
+	if err != nil {
+		return 0, err
+	}
+	if upTo == 0 && newest.Err != nil { // the position of an unreadable message is unknown
+		if upTo, err = p.audit.log.End(ctx); err != nil {
+			return 0, err
+		}
+	}
+	h, err := p.look(ctx, s, expected)
+	if err != nil {
+		return 0, err
+	}
+	position := newest.Record.Position
+	if upTo = max(upTo, position); upTo > h.reached {
+		if p.behind {
+			return 0, nil
+		}
+		return upTo, nil
+	}
+	if h.stored != nil && h.stored.Position > position {
+		// The log may have been asked too early.
+		again, _, err := p.expect(ctx, s.id)
+		if err != nil || again.Record.Position > position {
+			return again.Record.Position, err
+		}
+	}
+	report := func(index, format string, args ...any) error {
+		return p.audit.report(Difference{SessionID: s.id, Index: index, Position: position, Detail: fmt.Sprintf(format, args...)})
+	}
+	switch {
+	case s.member != "":
+		belongs := expected != nil && expected.Member == s.member && expected.IsIn(s.index)
+		if _, there := h.scores[s.index]; there && !belongs {
+			return 0, report(s.index, "the index has the session, which does not belong there")
+		}
+		return 0, nil
+	case expected != nil:
+		return 0, judgeShown(h, expected, report)
+	case newest.Err != nil:
+		return 0, p.judgeParked(s.id, h, newest, report)
+	}
+	return 0, p.judgeAbsent(ctx, s.id, h, report)
+}
+
+// judgeShown judges a session that has to be shown.
+func judgeShown(h *held, expected *layout.Document, report func(index, format string, args ...any) error) (err error) {
+	switch {
+	case h.damaged != nil:
+		err = report("", "the document cannot be read: %v", h.damaged)
+	case h.text == "" && h.parked != "":
+		return report("", "the session is parked, and could be shown: %s", h.parked)
+	case h.text == "":
+		err = report("", "the session is missing")
+	case h.stored.Position != expected.Position:
+		err = report("", "the document is of position %d", h.stored.Position)
+	case h.text != string(expected.Value):
+		err = report("", "the document differs: %s", differing(h.stored, expected))
+	case h.parked != "":
+		err = report("", "the session is shown, and noted as parked: %s", h.parked)
+	}
+	for index := range expected.Indexes() {
+		if err != nil {
+			break
+		}
+		score, there := h.scores[index]
+		switch {
+		case !there:
+			err = report(index, "the index lacks the session")
+		case score != 0:
+			err = report(index, "the index has the session with score %v, so it is out of order", score)
+		}
+	}
+	return err
+}
+
+// judgeParked judges a session whose newest event cannot be projected.
+func (p *partition) judgeParked(id string, h *held, newest domain.Entry, report func(index, format string, args ...any) error) error {
+	switch {
+	case h.text != "":
+		return report("", "the session is shown, and its newest event cannot be projected: %v", newest.Err)
+	case h.parked == "":
+		return report("", "the session is not parked, and its newest event cannot be projected: %v", newest.Err)
+	}
+	parked, err := layout.ParseParked(h.parked)
+	switch {
+	case err != nil:
+		return report("", "the note of the parked session cannot be read: %v", err)
+	case parked.SessionID != id:
+		return report("", "the note of the parked session is of another one, %q", parked.SessionID)
+	}
+	// The log has the reason, and the position unless the message is unreadable.
+	known := layout.Parked{SessionID: id, Position: newest.Record.Position, Reason: newest.Err.Error()}
+	if known.Position == 0 {
+		known.Position = parked.Position
+	}
+	return p.audit.reportParked(known)
+}
+
+// judgeAbsent judges a session that is not in the log.
+func (p *partition) judgeAbsent(ctx context.Context, id string, h *held, report func(index, format string, args ...any) error) error {
+	switch {
+	case h.text == "" && h.parked == "":
+		return nil
+	case h.text == "":
+		return report("", "the session is noted as parked, and not in the log")
+	}
+	if err := report("", "the session is not in the log"); err != nil {
+		return err
+	}
+	if h.stored == nil || layout.MemberID(h.stored.Member) != id { // a copy of another session's document
+		return nil
+	}
+	for index := range h.stored.Indexes() { // which match the document, so they are not suspect yet
+		if _, err := p.judge(ctx, suspect{id, index, h.stored.Member}, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// expect asks the log for a session's newest event, and returns the document that the read
+// model has to hold of it: nil where the session is not in the log, at position 0, and
+// where it has to be parked, with the entry's Err.
+func (p *partition) expect(ctx context.Context, id string) (domain.Entry, *layout.Document, error) {
+	absent := domain.Entry{Record: &domain.Record{}}
+	if layout.PartitionNumber(id, p.keys.Count) != p.keys.Number {
+		return absent, nil, nil
+	}
+	record, err := p.audit.log.Load(ctx, id)
+	switch {
+	case errors.Is(err, domain.ErrNotFound):
+		return absent, nil, nil
+	case errors.Is(err, domain.ErrUnreadable):
+		absent.Err = err
+		return absent, nil, nil
+	case err != nil:
+		return absent, nil, err
+	}
+	newest := domain.Entry{Record: record}
+	var expected *layout.Document
+	expected, newest.Err = documentOf(&newest)
+	return newest, expected, nil
 }
 
 // A held is what the read model holds of a session, as of one moment.
@@ -54,185 +205,46 @@ type held struct {
 	text    string // the document, "" for none
 	stored  *layout.Stored
 	damaged error
-	parked  string             // what is noted of it, "" for nothing
-	entries map[string]float64 // scores, by index; none where it lacks the session
-}
-
-// outOfOrder is said of an entry with another score than all the others.
-const outOfOrder = "the index has the session with score %v, so it is out of order"
-
-// judge decides whether there is a difference, and tells it; false where that cannot be
-// decided before the read model has reached the position that is needed.
-func (p *verified) judge(ctx context.Context, d doubt, need *uint64) (decided bool, err error) {
-	entry, expected, err := p.expect(ctx, d.id)
-	if err != nil {
-		return false, err
-	}
-	if *need == 0 && entry.Err != nil { // nobody says at which position that is
-		if *need, err = p.log.End(ctx); err != nil {
-			return false, err
-		}
-	}
-	h, err := p.look(ctx, d, expected)
-	if err != nil {
-		return false, err
-	}
-	position := entry.Record.Position
-	if max(position, *need) > h.reached {
-		return p.behind, nil // told already, or soon there
-	}
-	if h.stored != nil && h.stored.Position > position {
-		// Perhaps the log was asked too early.
-		again, _, err := p.expect(ctx, d.id)
-		if err != nil || again.Record.Position > position {
-			return false, err
-		}
-	}
-	report := func(index, format string, args ...any) error {
-		return p.report(Difference{SessionID: d.id, Index: index, Position: position, Detail: fmt.Sprintf(format, args...)})
-	}
-	if d.member != "" {
-		belongs := expected != nil && expected.Member == d.member && expected.IsIn(d.index)
-		score, there := h.entries[d.index]
-		switch {
-		case there && !belongs:
-			err = report(d.index, "the index has the session, which does not belong there")
-		case there && score != 0:
-			err = report(d.index, outOfOrder, score)
-		}
-		return true, err
-	}
-	if expected == nil {
-		return true, p.judgeHidden(ctx, d, h, entry, report)
-	}
-	switch {
-	case h.damaged != nil:
-		err = report("", "the document cannot be read: %v", h.damaged)
-	case h.text == "" && h.parked != "":
-		return true, report("", "the session is parked, and could be shown: %s", h.parked)
-	case h.text == "":
-		err = report("", "the session is missing")
-	case h.stored.Position != position:
-		err = report("", "the document is of position %d", h.stored.Position)
-	case h.text != string(expected.Value):
-		err = report("", "the document differs: %s", differing(h.stored, expected))
-	case h.parked != "":
-		err = report("", "the session is shown, and noted as parked: %s", h.parked)
-	}
-	for name := range expected.Indexes() {
-		if err != nil {
-			break
-		}
-		score, there := h.entries[name]
-		switch {
-		case !there:
-			err = report(name, "the index lacks the session")
-		case score != 0:
-			err = report(name, outOfOrder, score)
-		}
-	}
-	return true, err
-}
-
-// judgeHidden judges a session that is not to be shown: the log does not have it, or
-// something of it that cannot be projected.
-func (p *verified) judgeHidden(ctx context.Context, d doubt, h *held, entry domain.Entry, report func(index, format string, args ...any) error) error {
-	switch {
-	case entry.Err == nil && h.text != "":
-		if err := report("", "the session is not in the log"); err != nil || h.stored == nil || layout.MemberID(h.stored.Member) != d.id {
-			return err // of another session's document, the entries are that one's
-		}
-		for name := range h.stored.Indexes() { // by the document, they are where they should be
-			if _, err := p.judge(ctx, doubt{d.id, name, h.stored.Member}, new(uint64)); err != nil {
-				return err
-			}
-		}
-		return nil
-	case entry.Err == nil && h.parked != "":
-		return report("", "the session is noted as parked, and not in the log")
-	case entry.Err == nil:
-		return nil
-	case h.text != "":
-		return report("", "the session is shown, and its newest event cannot be projected: %v", entry.Err)
-	case h.parked == "":
-		return report("", "the session is not parked, and its newest event cannot be projected: %v", entry.Err)
-	}
-	var parked layout.Parked
-	if err := json.Unmarshal([]byte(h.parked), &parked); err != nil {
-		return report("", "what is noted of the parked session cannot be read: %v", err)
-	}
-	if parked.SessionID != d.id {
-		return report("", "what is noted of the parked session is of another one, %q", parked.SessionID)
-	}
-	// As the log says; at which position a message is that is no event, it does not.
-	told := layout.Parked{SessionID: d.id, Position: entry.Record.Position, Reason: entry.Err.Error()}
-	if told.Position == 0 {
-		told.Position = parked.Position
-	}
-	return p.park(told)
-}
-
-// expect asks the log for a session's newest event, and returns what the read model has
-// to hold of it: nil for a session that is not in the log, or, with an Unreadable, has
-// to be parked.
-func (p *verified) expect(ctx context.Context, id string) (domain.Entry, *layout.Document, error) {
-	newest, err := p.Load(ctx, id)
-	switch {
-	case errors.Is(err, domain.ErrNotFound):
-		return domain.Entry{Record: &domain.Record{}}, nil, nil
-	case errors.Is(err, domain.ErrUnreadable):
-		return domain.Entry{Record: &domain.Record{}, Err: err}, nil, nil
-	case err != nil:
-		return domain.Entry{}, nil, err
-	}
-	entry := domain.Entry{Record: newest}
-	d, err := p.documentOf(&entry)
-	if err != nil {
-		entry.Err = err
-		return entry, nil, nil //nolint:nilerr // it is to be parked
-	}
-	return entry, d, nil
+	parked  string             // the note that it is parked, "" for none
+	scores  map[string]float64 // by index, of the entries that are there
 }
 
 // look reads what the read model holds of a session, in one transaction.
-func (p *verified) look(ctx context.Context, d doubt, expected *layout.Document) (*held, error) {
-	trip := p.rdb.TxPipeline()
+func (p *partition) look(ctx context.Context, s suspect, expected *layout.Document) (*held, error) {
+	trip := p.audit.rdb.TxPipeline()
 	at := trip.Get(ctx, p.keys.Checkpoint())
-	text := trip.Get(ctx, p.keys.Document(d.id))
-	parked := trip.HGet(ctx, p.keys.Parked(), d.id)
-	entries := map[string]*redis.FloatCmd{}
-	if d.member != "" {
-		entries[d.index] = trip.ZScore(ctx, p.keys.Index(d.index), d.member)
+	text := trip.Get(ctx, p.keys.Document(s.id))
+	parked := trip.HGet(ctx, p.keys.Parked(), s.id)
+	scores := map[string]*redis.FloatCmd{}
+	if s.member != "" {
+		scores[s.index] = trip.ZScore(ctx, p.keys.Index(s.index), s.member)
 	} else if expected != nil {
-		for name := range expected.Indexes() {
-			entries[name] = trip.ZScore(ctx, p.keys.Index(name), expected.Member)
+		for index := range expected.Indexes() {
+			scores[index] = trip.ZScore(ctx, p.keys.Index(index), expected.Member)
 		}
 	}
 	if _, err := trip.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) && !isWrongType(err) {
-		return nil, fmt.Errorf("session %s: %w", d.id, err)
+		return nil, err
 	}
 	c, err := p.parse(at.Val())
 	if err != nil {
 		return nil, err
 	}
-	h := &held{reached: c.Position, text: text.Val(), parked: parked.Val(), entries: map[string]float64{}}
+	h := &held{reached: c.Position, text: text.Val(), parked: parked.Val(), scores: map[string]float64{}}
 	if isWrongType(text.Err()) {
 		h.damaged = errors.New("its key is not of its kind")
 	} else if h.text != "" {
 		h.stored, h.damaged = layout.DecodeDocument(h.text)
 	}
-	if h.damaged != nil {
-		h.stored = nil
-	}
-	for name, cmd := range entries {
-		if cmd.Err() == nil {
-			h.entries[name] = cmd.Val()
+	for index, score := range scores {
+		if score.Err() == nil {
+			h.scores[index] = score.Val()
 		}
 	}
 	return h, nil
 }
 
-// differing says in what a document is not as it has to be.
+// differing describes how a document differs from the one expected.
 func differing(found *layout.Stored, expected *layout.Document) string {
 	want, err := layout.DecodeDocument(string(expected.Value))
 	if err != nil {
@@ -241,20 +253,20 @@ func differing(found *layout.Stored, expected *layout.Document) string {
 	if found.JSON == want.JSON {
 		return "its version, or its entries in the indexes"
 	}
-	var is, was map[string]json.RawMessage
-	if json.Unmarshal([]byte(found.JSON), &is) != nil || json.Unmarshal([]byte(want.JSON), &was) != nil {
-		return "it is no session"
+	var is, should map[string]json.RawMessage
+	if json.Unmarshal([]byte(found.JSON), &is) != nil || json.Unmarshal([]byte(want.JSON), &should) != nil {
+		return "it is not a session"
 	}
-	var names []string
+	var fields []string
 	for _, name := range domain.FieldNames() {
-		if string(is[name]) != string(was[name]) {
-			names = append(names, fmt.Sprintf("%s is %s, and in the log %s", name, orNothing(is[name]), orNothing(was[name])))
+		if string(is[name]) != string(should[name]) {
+			fields = append(fields, fmt.Sprintf("%s is %s, and in the log %s", name, orNothing(is[name]), orNothing(should[name])))
 		}
 	}
-	if len(names) == 0 {
-		return "it has what a session does not have"
+	if len(fields) == 0 {
+		return "it has a member that sessions do not have"
 	}
-	return strings.Join(names, "; ")
+	return strings.Join(fields, "; ")
 }
 
 func orNothing(value json.RawMessage) string {

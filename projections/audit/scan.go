@@ -5,377 +5,141 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
-	"time"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
 	"chatsessions/projections/layout"
 )
 
-// A count is what sums up the keys of all partitions.
-type count struct {
-	seen, total atomic.Uint64 // of the partition that it is at
-	ended       chan struct{} // closed when it is through
-	err         error         // why it is not, once that is so
+// Bounds of one trip to Redis.
+const (
+	keyBatch    = 512  // about
+	shortIndex  = 128  // members; an index that has no more is read in one piece
+	memberBatch = 1024 // of a longer one
+	parkedBatch = 500
+)
+
+// An entry is a member of an index, as it was found.
+type entry struct {
+	index, member string
+	score         float64
+	wrongKind     bool // the key is not an index; it has no members
 }
 
-// countAll sums up what each partition holds, and reports nothing.
-func (v *Verification) countAll(ctx context.Context) error {
-	for _, p := range v.parts {
-		progress := func(seen, total uint64) {
-			v.count.seen.Store(seen)
-			v.count.total.Store(total)
+// count adds every document and index entry of the partition to the found tally.
+func (p *partition) count(ctx context.Context) error {
+	a := p.audit
+	progress := func(done, total uint64) {
+		if a.read.Load() { // before that, the reading of the log is shown
+			a.opts.Progress(Counting, done, total)
 		}
-		err := p.eachKey(ctx, progress, func(ids []string, indexes []indexKey) error {
-			for _, id := range ids {
-				p.found.addDocument(p.hash(id))
+	}
+	return p.eachKey(ctx, progress, func(ids, indexes []string) error {
+		for _, id := range ids {
+			if member, ok := memberOf(id); ok {
+				a.found.add(p.keys.Number, "", member, 0)
+			} else {
+				a.odd = true
 			}
-			for _, index := range indexes {
-				p.suspect = p.suspect || index.wrong || index.disordered
-				if err := p.sum(ctx, index); err != nil {
-					return err
+		}
+		return p.eachEntry(ctx, indexes, func(entries []entry) error {
+			for _, e := range entries {
+				if e.isOdd() {
+					a.odd = true
+				} else {
+					a.found.add(p.keys.Number, e.index, e.member, e.score)
 				}
 			}
 			return nil
 		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// sum adds the entries of an index to what was found.
-func (p *verified) sum(ctx context.Context, index indexKey) error {
-	name := p.hash(index.name)
-	switch {
-	case index.wrong:
-		return nil
-	case !index.disordered && !index.long:
-		for member := range slices.Chunk([]byte(index.members), layout.MemberLength) {
-			p.found.addEntry(name, p.hash(string(member)))
-		}
-		return nil
-	}
-	return p.eachMember(ctx, index, memberBatch, func(members []string) error {
-		for _, member := range members {
-			p.found.addEntry(name, p.hash(member))
-		}
-		return nil
 	})
 }
 
-// awaitCount waits until all keys are summed up, and tells how far that is.
-func (v *Verification) awaitCount(ctx context.Context) error {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-v.count.ended:
-			return v.count.err
-		case <-tick.C:
-			v.Progress(CountingKeys, v.count.seen.Load(), v.count.total.Load())
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// reverse finds documents, index entries and parked sessions that the log does not
-// account for, and index entries that are missing. All were summed up before. Only where
-// the sums are not what they should be, they are looked at one by one: that takes longer,
-// and while sessions are written it concerns those, and the indexes that most sessions
-// are in.
-func (p *verified) reverse(ctx context.Context) error {
-	if p.suspect {
-		if err := p.suspects(ctx); err != nil {
-			return err
-		}
-	}
-	if err := p.lookCloser(ctx); err != nil {
-		return err
-	}
-	if err := p.eachParked(ctx); err != nil {
-		return err
-	}
-	return p.resolve(ctx)
-}
-
-// suspects tells of indexes that are not of their kind, and doubts what is not in order.
-func (p *verified) suspects(ctx context.Context) error {
-	return p.eachKey(ctx, p.checking, func(_ []string, indexes []indexKey) (err error) {
-		for _, index := range indexes {
-			switch {
-			case index.wrong:
-				err = p.report(Difference{Index: index.name, Detail: "the key is not of its kind"})
-			case index.disordered:
-				err = p.outOfOrder(ctx, index.name)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-func (v *Verification) checking(seen, total uint64) { v.Progress(CheckingKeys, seen, total) }
-
-// lookCloser looks at each document and index entry where the tallies differ, or where
-// they may have been changed meanwhile.
-func (p *verified) lookCloser(ctx context.Context) error {
-	places := p.found.places()
-	documents, entries := make([]bool, places), make([]bool, places)
-	some := p.meanwhile.mark(documents, entries)
-	for i := range places {
-		documents[i] = documents[i] || p.found.documents[i] != p.rightful.documents[i]
-		entries[i] = entries[i] || p.found.entries[i] != p.rightful.entries[i]
-		some = some || documents[i] || entries[i]
-	}
-	if !some {
-		return nil
-	}
-	doubtful := func(marked []bool, text string) bool { return marked[p.hash(text)%uint64(len(marked))] }
-	return p.eachKey(ctx, p.checking, func(ids []string, indexes []indexKey) error {
-		for _, id := range ids {
-			if doubtful(documents, id) {
-				if err := p.doubt(ctx, doubt{id: id}); err != nil {
-					return err
-				}
-			}
-		}
-		if err := p.lacks(ctx, ids, func(name string) bool { return doubtful(entries, name) }); err != nil {
-			return err
-		}
-		for _, index := range indexes {
-			if !index.wrong && doubtful(entries, index.name) {
-				if err := p.strangers(ctx, index); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-}
-
-// lacks looks whether sessions are in those indexes that are in doubt and that their
-// documents, which have been compared with the log, belong in.
-func (p *verified) lacks(ctx context.Context, ids []string, doubtful func(name string) bool) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	keys := make([]string, len(ids))
-	for i, id := range ids {
-		keys[i] = p.keys.Document(id)
-	}
-	texts, err := p.rdb.MGet(ctx, keys...).Result()
+// memberOf returns the end of the index members of a session; ok is false for an id that
+// no session can have.
+func memberOf(id string) (end string, ok bool) {
+	member, err := layout.AppendMember(nil, 0, id)
 	if err != nil {
-		return err
+		return "", false
 	}
-	members, owners := map[string][]any{}, map[string][]string{}
-	for i, text := range texts {
-		value, _ := text.(string)
-		d, err := layout.DecodeDocument(value)
-		if err != nil {
-			continue // it differs, and was in doubt before
-		}
-		var member any = d.Member
-		for name := range d.Indexes() {
-			if doubtful(name) {
-				members[name], owners[name] = append(members[name], member), append(owners[name], ids[i])
-			}
-		}
-	}
-	if len(members) == 0 {
-		return nil
-	}
-	trip := p.rdb.Pipeline()
-	found := make(map[string]*redis.Cmd, len(members))
-	for name, all := range members {
-		found[name] = trip.Do(ctx, append([]any{"ZMSCORE", p.keys.Index(name)}, all...)...)
-	}
-	if _, err := trip.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) && !isWrongType(err) {
-		return err
-	}
-	for name, cmd := range found {
-		scores, err := cmd.Slice()
-		if err != nil && !isWrongType(err) {
-			return err
-		}
-		for i, id := range owners[name] {
-			if i < len(scores) && scores[i] != nil {
-				continue
-			}
-			if err := p.doubt(ctx, doubt{id: id}); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return string(member[layout.MemberLength-idLength:]), true
 }
 
-// An indexKey is an index, as it was found.
-type indexKey struct {
-	name       string
-	members    string // one behind the other, if it is short
-	long       bool
-	disordered bool // a score is not 0
-	wrong      bool // it is a key of another kind
-}
+func (e entry) isOdd() bool { return e.wrongKind || len(e.member) != layout.MemberLength }
 
-// eachKey calls f with the keys of the generation, some at a time, and progress with how
-// many of them that were; total is 0 where it is not known. A key may come twice.
-func (p *verified) eachKey(ctx context.Context, progress func(seen, total uint64), f func(ids []string, indexes []indexKey) error) error {
-	var seen, total uint64
-	if len(p.parts) == 1 { // on a cluster, the number of keys says nothing about a partition
-		n, err := p.rdb.DBSize(ctx).Result()
-		if err != nil {
-			return fmt.Errorf("count the keys: %w", err)
-		}
-		total = uint64(n) //nolint:gosec // not negative
-	}
-	for cursor := "0"; ; {
-		if err := p.Pace(ctx, verifyKeys); err != nil {
-			return err
-		}
-		reply, err := verifyKeysScript.Run(ctx, p.rdb, []string{p.keys.Checkpoint()},
-			p.keys.GenerationPattern(), cursor, verifyKeys, p.keys.Prefix, shortIndex).Slice()
-		if err != nil {
-			return fmt.Errorf("list the keys: %w", err)
-		}
-		cursor, _ = reply[0].(string)
-		var lists [3][]string
-		for i := range lists {
-			if lists[i], err = texts(reply[1+i]); err != nil {
-				return err
-			}
-		}
-		indexes := make([]indexKey, len(lists[1]))
-		for i, name := range lists[1] {
-			members := lists[2][i]
-			indexes[i] = indexKey{name: name, members: members, long: members == "long", disordered: members == "disordered", wrong: members == "wrong"}
-		}
-		if err := f(lists[0], indexes); err != nil {
-			return err
-		}
-		seen += uint64(len(lists[0]) + len(indexes)) //nolint:gosec // not negative
-		if total > 0 {
-			total = max(total, seen) // it may have grown
-		}
-		progress(seen, total)
-		if cursor == "0" {
-			return nil
-		}
-	}
-}
-
-// eachMember calls f with the members of an index, so many at a time.
-func (p *verified) eachMember(ctx context.Context, index indexKey, limit int64, f func([]string) error) error {
-	key, from, rank := p.keys.Index(index.name), layout.LexFirst, int64(0)
-	for {
-		if err := p.Pace(ctx, int(limit)); err != nil {
-			return err
-		}
-		var found *redis.StringSliceCmd
-		if index.disordered { // then ranges by member are not defined
-			found = p.rdb.ZRange(ctx, key, rank, rank+limit-1)
-		} else {
-			found = p.rdb.ZRangeByLex(ctx, key, &redis.ZRangeBy{Min: from, Max: layout.LexLast, Count: limit})
-		}
-		members, err := found.Result()
-		if err != nil {
-			return fmt.Errorf("index %s: %w", index.name, err)
-		}
-		if len(members) == 0 {
-			return nil
-		}
-		if err := f(members); err != nil {
-			return err
-		}
-		from, rank = layout.LexAfter(members[len(members)-1]), rank+int64(len(members))
-	}
-}
-
-// outOfOrder doubts the members of an index whose score is not 0.
-func (p *verified) outOfOrder(ctx context.Context, index string) error {
-	for _, scores := range [][2]string{{"-inf", "(0"}, {"(0", "+inf"}} {
-		for from := int64(0); ; from += memberBatch {
-			if err := p.Pace(ctx, memberBatch); err != nil {
-				return err
-			}
-			members, err := p.rdb.ZRangeArgs(ctx, redis.ZRangeArgs{
-				Key: p.keys.Index(index), ByScore: true, Start: scores[0], Stop: scores[1], Offset: from, Count: memberBatch,
-			}).Result()
-			if err != nil {
-				return fmt.Errorf("index %s: %w", index, err)
-			}
-			for _, member := range members {
-				if err := p.stray(ctx, index, member); err != nil {
+// check reads all keys again and suspects the sessions, and the index entries that do not
+// match their documents, where the tallies differ.
+func (p *partition) check(ctx context.Context) error {
+	a := p.audit
+	progress := func(done, total uint64) { a.opts.Progress(Checking, done, total) }
+	return p.eachKey(ctx, progress, func(ids, indexes []string) error {
+		for _, id := range ids {
+			if member, ok := memberOf(id); !ok || a.expected.differsAt(a.found, member) {
+				if err := p.suspect(ctx, suspect{id: id}); err != nil {
 					return err
 				}
 			}
-			if len(members) < memberBatch {
-				break
-			}
 		}
-	}
-	return nil
-}
-
-// stray doubts a member of an index.
-func (p *verified) stray(ctx context.Context, index, member string) error {
-	if len(member) != layout.MemberLength {
-		return p.report(Difference{Index: index, Detail: fmt.Sprintf("the member %q is not in the layout %s", member, layout.Version())})
-	}
-	return p.doubt(ctx, doubt{layout.MemberID(member), index, member})
-}
-
-// strangers looks whether the members of an index belong there by their documents, which
-// have been compared with the log.
-func (p *verified) strangers(ctx context.Context, index indexKey) error {
-	return p.eachMember(ctx, index, documentBatch, func(members []string) error {
-		keys := make([]string, 0, len(members))
-		known := make([]string, 0, len(members))
-		for _, member := range members {
-			if len(member) != layout.MemberLength {
-				if err := p.stray(ctx, index.name, member); err != nil {
-					return err
-				}
-				continue
-			}
-			keys, known = append(keys, p.keys.Document(layout.MemberID(member))), append(known, member)
-		}
-		if len(keys) == 0 {
-			return nil
-		}
-		documents, err := p.rdb.MGet(ctx, keys...).Result()
-		if err != nil {
-			return fmt.Errorf("index %s: %w", index.name, err)
-		}
-		for i, member := range known {
-			if text, ok := documents[i].(string); ok {
-				if d, err := layout.DecodeDocument(text); err == nil && d.Member == member && d.IsIn(index.name) {
+		return p.eachEntry(ctx, indexes, func(entries []entry) error {
+			for _, e := range entries {
+				detail := ""
+				switch {
+				case e.wrongKind:
+					detail = "the key is not of its kind"
+				case e.isOdd():
+					detail = fmt.Sprintf("the member %q is not in the layout %s", e.member, layout.Version())
+				default:
 					continue
 				}
+				if err := a.report(Difference{Index: e.index, Detail: detail}); err != nil {
+					return err
+				}
 			}
-			if err := p.stray(ctx, index.name, member); err != nil {
-				return err
-			}
-		}
-		return nil
+			return p.checkEntries(ctx, slices.DeleteFunc(entries, func(e entry) bool {
+				return e.isOdd() || !a.expected.differsAt(a.found, e.member)
+			}))
+		})
 	})
 }
 
-// eachParked looks at the sessions that are parked.
-func (p *verified) eachParked(ctx context.Context) error {
-	for cursor := uint64(0); ; {
-		found, next, err := p.rdb.HScan(ctx, p.keys.Parked(), cursor, "", parkedBatch).Result()
-		if err != nil {
-			return fmt.Errorf("parked sessions: %w", err)
+// checkEntries suspects index entries that the documents of their sessions do not have.
+// Those documents are suspects themselves.
+func (p *partition) checkEntries(ctx context.Context, entries []entry) error {
+	for batch := range slices.Chunk(entries, sessionBatch) {
+		keys := make([]string, len(batch))
+		for i, e := range batch {
+			keys[i] = p.keys.Document(layout.MemberID(e.member))
 		}
-		for i := 0; i < len(found); i += 2 {
-			if err := p.doubt(ctx, doubt{id: found[i]}); err != nil {
+		documents, err := p.audit.rdb.MGet(ctx, keys...).Result()
+		if err != nil {
+			return err
+		}
+		for i, e := range batch {
+			text, _ := documents[i].(string)
+			if d, err := layout.DecodeDocument(text); err == nil && d.Member == e.member && d.IsIn(e.index) {
+				continue
+			}
+			if err := p.suspect(ctx, suspect{layout.MemberID(e.member), e.index, e.member}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// suspectParked suspects every session that is parked.
+func (p *partition) suspectParked(ctx context.Context) error {
+	for cursor := uint64(0); ; {
+		found, next, err := p.audit.rdb.HScan(ctx, p.keys.Parked(), cursor, "", parkedBatch).Result()
+		if isWrongType(err) {
+			return p.audit.report(Difference{Detail: "the key of the parked sessions is not of its kind"})
+		}
+		if err != nil {
+			return fmt.Errorf("list the parked sessions: %w", err)
+		}
+		for pair := range slices.Chunk(found, 2) {
+			if err := p.suspect(ctx, suspect{id: pair[0]}); err != nil {
 				return err
 			}
 		}
@@ -383,4 +147,144 @@ func (p *verified) eachParked(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// eachKey calls f with ids of documents and names of indexes, some at a time, until it has
+// seen all that were there the whole time. A key may come twice.
+func (p *partition) eachKey(ctx context.Context, progress func(done, total uint64), f func(ids, indexes []string) error) error {
+	var done, total uint64
+	if len(p.audit.partitions) == 1 { // otherwise Redis has keys of other partitions too
+		n, err := p.audit.rdb.DBSize(ctx).Result()
+		if err != nil {
+			return fmt.Errorf("count the keys: %w", err)
+		}
+		total = uint64(n) //nolint:gosec // not negative
+	}
+	for cursor := uint64(0); ; {
+		if err := p.audit.opts.Pace(ctx, keyBatch); err != nil {
+			return err
+		}
+		keys, next, err := p.scan(ctx, cursor)
+		if err != nil {
+			return fmt.Errorf("list the keys: %w", err)
+		}
+		var ids, indexes []string
+		for _, key := range keys {
+			if id, ok := strings.CutPrefix(key, p.keys.DocumentPrefix()); ok {
+				ids = append(ids, id)
+			} else if name, ok := strings.CutPrefix(key, p.keys.IndexPrefix()); ok {
+				indexes = append(indexes, name)
+			}
+		}
+		if err := f(ids, indexes); err != nil {
+			return err
+		}
+		done += uint64(len(keys))
+		if total > 0 {
+			total = max(total, done) // it may have grown
+		}
+		progress(done, total)
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
+}
+
+func (p *partition) scan(ctx context.Context, cursor uint64) (keys []string, next uint64, err error) {
+	var node redis.Cmdable = p.audit.rdb
+	if cluster, ok := p.audit.rdb.(*redis.ClusterClient); ok {
+		if node, err = cluster.MasterForKey(ctx, p.keys.Checkpoint()); err != nil {
+			return nil, 0, err
+		}
+	}
+	return node.Scan(ctx, cursor, p.keys.GenerationPattern(), keyBatch).Result()
+}
+
+// eachEntry calls f with the entries of some indexes, until it has seen all that were
+// there the whole time. f may change the slice.
+func (p *partition) eachEntry(ctx context.Context, indexes []string, f func([]entry) error) error {
+	if len(indexes) == 0 {
+		return nil
+	}
+	trip := p.audit.rdb.Pipeline()
+	found := make([]*redis.ZSliceCmd, len(indexes))
+	for i, name := range indexes {
+		found[i] = trip.ZRangeWithScores(ctx, p.keys.Index(name), 0, shortIndex)
+	}
+	if _, err := trip.Exec(ctx); err != nil && !isWrongType(err) {
+		return fmt.Errorf("read indexes: %w", err)
+	}
+	var entries []entry
+	for i, name := range indexes {
+		members, err := found[i].Result()
+		switch {
+		case isWrongType(err):
+			entries = append(entries, entry{index: name, wrongKind: true})
+		case err != nil:
+			return fmt.Errorf("read index %s: %w", name, err)
+		case len(members) > shortIndex:
+			if err := p.eachEntryOfLong(ctx, name, f); err != nil {
+				return fmt.Errorf("read index %s: %w", name, err)
+			}
+		default:
+			entries = appendEntries(entries, name, members)
+		}
+	}
+	return f(entries)
+}
+
+// eachEntryOfLong is eachEntry for one index, of which it reads a part at a time.
+func (p *partition) eachEntryOfLong(ctx context.Context, name string, f func([]entry) error) error {
+	key := p.keys.Index(name)
+	ends := p.audit.rdb.Pipeline()
+	least, greatest := ends.ZRangeWithScores(ctx, key, 0, 0), ends.ZRangeWithScores(ctx, key, -1, -1)
+	if _, err := ends.Exec(ctx); err != nil {
+		return err
+	}
+	ordered := true
+	for _, z := range append(least.Val(), greatest.Val()...) {
+		ordered = ordered && z.Score == 0
+	}
+	for from, rank := layout.LexFirst, int64(0); ; rank += memberBatch {
+		if err := p.audit.opts.Pace(ctx, memberBatch); err != nil {
+			return err
+		}
+		var entries []entry
+		if ordered {
+			members, err := p.audit.rdb.ZRangeByLex(ctx, key, &redis.ZRangeBy{Min: from, Max: layout.LexLast, Count: memberBatch}).Result()
+			if err != nil {
+				return err
+			}
+			for _, member := range members {
+				entries = append(entries, entry{index: name, member: member})
+				from = layout.LexAfter(member)
+			}
+		} else { // ranges by member are undefined
+			members, err := p.audit.rdb.ZRangeWithScores(ctx, key, rank, rank+memberBatch-1).Result()
+			if err != nil {
+				return err
+			}
+			entries = appendEntries(nil, name, members)
+		}
+		if len(entries) == 0 {
+			return nil
+		}
+		if err := f(entries); err != nil {
+			return err
+		}
+	}
+}
+
+func appendEntries(entries []entry, index string, members []redis.Z) []entry {
+	for _, z := range members {
+		member, _ := z.Member.(string)
+		entries = append(entries, entry{index: index, member: member, score: z.Score})
+	}
+	return entries
+}
+
+// isWrongType reports whether a command failed because a key is not of its kind.
+func isWrongType(err error) bool {
+	var refused redis.Error
+	return errors.As(err, &refused) && strings.HasPrefix(refused.Error(), "WRONGTYPE")
 }

@@ -25,13 +25,13 @@ type RebuildOptions struct {
 	// Progress, where it is set, is told how far a stage is, now and then. total is 0
 	// where it is not known.
 	Progress func(s Stage, done, total uint64)
-	// Difference, where it is set, is told each difference between the old read model
-	// and the new one.
+	// Difference, if set, receives each difference between the read model that answers and
+	// the log.
 	Difference func(audit.Difference)
 	// Private says that the Redis lives and dies with a service, whose projector alone
 	// moves the checkpoint: nobody stands in for it.
 	Private bool
-	// CompareOnly removes the new read model after the comparison.
+	// CompareOnly ends the rebuild after the comparison. The read model stays as it is.
 	CompareOnly bool
 }
 
@@ -40,18 +40,18 @@ type Stage int
 
 // The stages, in their order.
 const (
-	Filling    Stage = iota // counted in positions of the log
-	Comparing               // counted in keys of Redis
+	Comparing  Stage = iota // counted in positions of the log
+	Filling                 // counted in positions of the log
 	TakingOver              // counted in partitions
 	Removing                // counted in keys of Redis
 )
 
 // A Rebuilt is what came of a rebuild.
 type Rebuilt struct {
-	Position    uint64 `json:"position"`    // up to which the log was read when the comparison began
-	Sessions    uint64 `json:"sessions"`    // in the new read model then
-	Compared    bool   `json:"compared"`    // false where there was nothing to compare with
-	Differences uint64 `json:"differences"` // between the old one and the log
+	Position    uint64 `json:"position"`    // of the log, up to which it was filled or compared
+	Sessions    uint64 `json:"sessions"`    // that the log has to show at that position
+	Compared    bool   `json:"compared"`    // false where there was nothing to compare
+	Differences uint64 `json:"differences"` // between the old read model and the log
 	Removed     int64  `json:"removed"`     // keys of read models that nobody reads any more
 }
 
@@ -70,14 +70,14 @@ const (
 // generation has, or to let it take over, before the rebuild looks after that itself.
 const projectorPatience = 2 * time.Second
 
-// Rebuild makes the read model anew beside the one that answers: it fills a new
-// generation of every partition from the log, keeps it up to date, compares it with
-// the one that answers, and has the projector let it take over, which is one step for
-// all who read. Then it removes the old one. It may be broken off at any moment: what
-// answered before answers still, and the next rebuild removes what was left.
-func Rebuild(ctx context.Context, rdb redis.UniversalClient, log projections.Log, opts RebuildOptions) (Rebuilt, error) {
+// Rebuild replaces the read model. It reports the differences between the one that answers
+// and the log, fills a new generation of every partition beside it from the log, and has
+// the projector let that take over, in one step for all readers. Then it removes the old
+// one. It can be interrupted at any time: the old read model then still answers, and the
+// next rebuild removes what is left of this one.
+func Rebuild(ctx context.Context, rdb redis.UniversalClient, log audit.Log, opts RebuildOptions) (Rebuilt, error) {
 	b := &rebuild{
-		RebuildOptions: opts, rdb: rdb, needed: make(chan struct{}, 1),
+		RebuildOptions: opts, rdb: rdb, log: log, needed: make(chan struct{}, 1),
 		builder: New(rdb, log, Options{Logger: opts.Logger, Partitions: opts.Partitions}),
 	}
 	if b.Progress == nil {
@@ -102,6 +102,7 @@ func Rebuild(ctx context.Context, rdb redis.UniversalClient, log projections.Log
 type rebuild struct {
 	RebuildOptions
 	rdb     redis.UniversalClient
+	log     audit.Log
 	builder *Projector    // of the generations that are built beside
 	needed  chan struct{} // told when no projector seems to be at work
 	done    Rebuilt
@@ -119,28 +120,16 @@ func (b *rebuild) run(ctx context.Context) error {
 		}
 		lanes = append(lanes, l)
 	}
-	b.builder.mu.Lock()
-	b.builder.lanes = lanes
-	b.builder.mu.Unlock()
-	err := b.builder.withWriters(ctx, lanes, func() error {
-		if err := b.fill(ctx, lanes); err != nil {
-			return err
-		}
-		if err := b.compareWhileFollowing(ctx, lanes); err != nil || b.CompareOnly {
-			return err
-		}
-		return b.release(ctx, lanes)
-	})
-	if err != nil {
+	err := b.compare(ctx)
+	switch {
+	case err != nil:
 		return err
+	case b.CompareOnly:
+		err = b.giveUp(ctx)
+	default:
+		err = b.replace(ctx, lanes)
 	}
-	if b.CompareOnly {
-		for _, part := range b.builder.partitions {
-			if err := b.rdb.Del(ctx, part.Next()).Err(); err != nil {
-				return fmt.Errorf("give the new read model up: %w", err)
-			}
-		}
-	} else if err := b.awaitAdoption(ctx, lanes); err != nil {
+	if err != nil {
 		return err
 	}
 	for _, part := range b.builder.partitions {
@@ -151,6 +140,33 @@ func (b *rebuild) run(ctx context.Context) error {
 		b.done.Removed += removed
 		if err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// replace fills the new generations and has them take over.
+func (b *rebuild) replace(ctx context.Context, lanes []*lane) error {
+	b.builder.mu.Lock()
+	b.builder.lanes = lanes
+	b.builder.mu.Unlock()
+	err := b.builder.withWriters(ctx, lanes, func() error {
+		if err := b.fill(ctx, lanes); err != nil {
+			return err
+		}
+		return b.release(ctx, lanes)
+	})
+	if err != nil {
+		return err
+	}
+	return b.awaitAdoption(ctx, lanes)
+}
+
+// giveUp takes back the checkpoints of the new generations, which hold nothing.
+func (b *rebuild) giveUp(ctx context.Context) error {
+	for _, part := range b.builder.partitions {
+		if err := b.rdb.Del(ctx, part.Next()).Err(); err != nil {
+			return fmt.Errorf("give up the new read model: %w", err)
 		}
 	}
 	return nil
@@ -268,67 +284,56 @@ func (b *rebuild) fill(ctx context.Context, lanes []*lane) error {
 		return err
 	}
 	b.Progress(Filling, end, end)
-	return nil
-}
-
-// compareWhileFollowing compares while the new generations are kept up to date.
-func (b *rebuild) compareWhileFollowing(ctx context.Context, lanes []*lane) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	finished := errors.New("the comparison is finished")
-	var working sync.WaitGroup
-	working.Go(func() {
-		cancel(b.builder.log.Follow(ctx, b.builder.position(), maxBatchEvents, func(batch []domain.Entry) error {
-			return b.builder.apply(ctx, lanes, batch)
-		}))
-	})
-	working.Go(func() {
-		err := b.compare(ctx, lanes)
-		if err == nil {
-			err = finished
+	b.done.Position, b.done.Sessions = b.builder.position(), 0
+	for _, l := range lanes {
+		n, err := b.rdb.ZCard(ctx, l.keys.Index(layout.IndexAll)).Result()
+		if err != nil {
+			return fmt.Errorf("count the sessions: %w", err)
 		}
-		cancel(err)
-	})
-	working.Wait()
-	if cause := context.Cause(ctx); !errors.Is(cause, finished) { // of the two, what came first
-		return cause
+		b.done.Sessions += uint64(n) //nolint:gosec // not negative
 	}
 	return nil
 }
 
-// compare reports every difference between the generations that answer and the ones that
-// were built, if there are any that can be compared.
-func (b *rebuild) compare(ctx context.Context, lanes []*lane) error {
-	b.done.Position = b.builder.position()
-	var pairs []audit.Pair
-	for _, l := range lanes {
-		n, err := b.rdb.ZCard(ctx, l.keys.Index(layout.IndexAll)).Result()
-		if err != nil {
-			return fmt.Errorf("compare: %w", err)
-		}
-		b.done.Sessions += uint64(n) //nolint:gosec // not negative
-		found, err := projections.ReadText(ctx, b.rdb, l.keys.Checkpoint())
+// compare reports every difference between the read model that answers and the log, if
+// there is one that can be compared.
+func (b *rebuild) compare(ctx context.Context) error {
+	for _, part := range b.builder.partitions {
+		found, err := projections.ReadText(ctx, b.rdb, part.Checkpoint())
 		if err != nil {
 			return err
 		}
 		answers, ok := layout.ParseCheckpoint(found)
-		if !ok || answers.State != layout.Projected || answers.Identity != b.builder.log.Identity() {
+		if !ok || answers.State != layout.Projected || answers.Identity != b.log.Identity() {
 			return nil
 		}
 		if rewritten, err := b.builder.isRewritten(ctx, answers); err != nil || rewritten != "" {
 			return err
 		}
-		pairs = append(pairs, audit.Pair{Built: l.keys, Answers: l.keys.Keys(answers.Generation)})
 	}
 	b.done.Compared = true
-	return audit.CompareGenerations(ctx, b.rdb, pairs, audit.CompareOptions{
-		Difference: func(d audit.Difference) {
+	opts := audit.Options{
+		Partitions: b.Partitions, Slow: b.needStandIn,
+		Difference: func(d audit.Difference) error {
 			b.done.Differences++
 			b.Difference(d)
+			return nil
 		},
-		Progress: func(done, total uint64) { b.Progress(Comparing, done, total) },
-		Slow:     b.needStandIn,
+	}
+	done, err := audit.Run(ctx, b.rdb, b.log, opts, func(ctx context.Context, compare func(context.Context, []domain.Entry) error) error {
+		end, err := b.log.End(ctx)
+		if err != nil {
+			return err
+		}
+		b.Progress(Comparing, 0, end)
+		_, err = b.log.Newest(ctx, fillBatchEvents, func(batch []domain.Entry) error {
+			b.Progress(Comparing, min(batch[len(batch)-1].Record.Position, end), end)
+			return compare(ctx, batch)
+		})
+		return err
 	})
+	b.done.Position, b.done.Sessions = done.Position, done.Sessions
+	return err
 }
 
 // needStandIn has this process stand in for a projector.
