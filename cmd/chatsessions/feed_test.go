@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"chatsessions/eventstore/natstest"
-	"chatsessions/http/feedtest"
+	"chatsessions/http/feed/feedtest"
 	"chatsessions/projections/redistest"
 )
 
