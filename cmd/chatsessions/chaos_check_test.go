@@ -69,39 +69,6 @@ func newLedger(events []event) *ledger {
 	return l
 }
 
-// checkLegal checks that the events of every session follow the machine, and that
-// the times of recording never go back, whatever the clocks of the nodes say.
-func checkLegal(events []event) error {
-	directives := map[string]string{"started": "start", "accepted": "accept", "rejected": "reject", "finished": "finish"}
-	type point struct {
-		state   string
-		updated float64
-	}
-	at := map[string]point{}
-	for _, e := range events {
-		before, exists := at[e.subject]
-		kind := strings.TrimPrefix(e.header["ce-type"][0], "chat-session.")
-		state, _ := e.session["state"].(string)
-		updated, _ := e.session["updatedAt"].(float64)
-		legal := exists && state == before.state // of updated and corrected
-		if d, is := directives[kind]; is {
-			to, possible := endOf(before.state, []string{d})
-			legal = possible && state == to
-		} else if kind == "created" {
-			legal = !exists && state == "created"
-		}
-		if !legal {
-			return fmt.Errorf("event %d: %s leads from %q to %q", e.sequence, kind, before.state, state)
-		}
-		recorded, err := time.Parse(time.RFC3339, e.header["ce-time"][0])
-		if err != nil || recorded.UnixMilli() != int64(updated) || updated < before.updated {
-			return fmt.Errorf("event %d: recorded at %s, updatedAt is %.0f after %.0f: %w", e.sequence, e.header["ce-time"][0], updated, before.updated, err)
-		}
-		at[e.subject] = point{state, updated}
-	}
-	return nil
-}
-
 // ask notes what was asked for.
 func (l *ledger) ask(lives map[string]*life) {
 	for _, life := range lives {

@@ -25,18 +25,6 @@ var leads = map[string]map[string]string{
 	"rejected": {"finish": "finished"},
 }
 
-// endOf is the state after the directives, and whether all are legal.
-func endOf(state string, directives []string) (string, bool) {
-	for _, d := range directives {
-		to, legal := leads[state][d]
-		if !legal {
-			return state, false
-		}
-		state = to
-	}
-	return state, true
-}
-
 // A result is what an operation has in the model beside what it asks for.
 type result struct {
 	status  int

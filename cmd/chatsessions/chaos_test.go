@@ -5,8 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -30,16 +28,6 @@ const shortChaos = 25 * time.Second
 // checked. The next round begins with an empty log, so that neither the memory of
 // this process nor the time that a service takes to start grows with the duration.
 const roundLength = 2 * time.Minute
-
-// faultBuild is the service with the clock and the disk that can be made to fail.
-var faultBuild = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(filepath.Dir(binary), "chatsessions-faults") // goes with TestMain's directory
-	build := exec.Command("go", "build", "-race", "-tags", "faults", "-o", path, ".")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", build, err, out)
-	}
-	return path, nil
-})
 
 func TestUnderChaosNothingAnsweredIsLostAndEveryAnswerIsTrue(t *testing.T) {
 	seed := *chaosSeed
@@ -282,26 +270,4 @@ func (t *totals) String() string {
 		fmt.Fprintf(&b, "  %-46s %8d\n", name, t.counts[name])
 	}
 	return b.String()
-}
-
-// sleep returns false when ctx ends first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// requireFaultBuild returns the path of the service with faults.
-func requireFaultBuild(t *testing.T) string {
-	t.Helper()
-	path, err := faultBuild()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
 }

@@ -1,15 +1,12 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,110 +14,6 @@ import (
 	"chatsessions/domain"
 	"chatsessions/eventstore/natstest"
 )
-
-// inProcess runs a command line in this process; a service that it starts by
-// mistake is stopped.
-func inProcess(t *testing.T, args ...string) (status int, stdout, stderr string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	var out, errs bytes.Buffer
-	status = run(ctx, args, streams{&out, &errs})
-	return status, out.String(), errs.String()
-}
-
-func TestHelpNamesEveryFlagWithItsVariable(t *testing.T) {
-	flag := regexp.MustCompile(`(?m)^\s+(?:-\w, )?--([a-z-]+)`)
-	want := map[string][]string{
-		"serve":   {"listen", "nats-url", "redis-url", "data-dir", "auth-tokens", "only", "dev", "rate-limit"},
-		"token":   {"account", "role", "output"},
-		"history": {"nats-url", "data-dir", "output"},
-		"replay":  {"nats-url", "data-dir", "since", "until", "type", "account", "session", "after", "until-position", "output", "file", "force", "to-subject", "rate"},
-	}
-	for _, name := range []string{"serve", "token", "history", "replay", "version"} {
-		status, stdout, stderr := inProcess(t, name, "--help")
-		if status != exitDone || stderr != "" {
-			t.Errorf("%s --help: exit status %d, %q", name, status, stderr)
-		}
-		found := map[string]bool{}
-		for _, match := range flag.FindAllStringSubmatch(stdout, -1) {
-			found[match[1]] = true
-			variable := "$CHATSESSIONS_" + strings.ToUpper(strings.ReplaceAll(match[1], "-", "_"))
-			if match[1] != "help" && !strings.Contains(strings.Join(strings.Fields(stdout), " "), variable) {
-				t.Errorf("%s --help names --%s without %s:\n%s", name, match[1], variable, stdout)
-			}
-		}
-		for _, flag := range want[name] {
-			if !found[flag] {
-				t.Errorf("%s --help does not name --%s:\n%s", name, flag, stdout)
-			}
-		}
-	}
-	for _, args := range [][]string{{}, {"--help"}} {
-		status, stdout, _ := inProcess(t, args...)
-		for _, command := range []string{"serve", "token", "history", "replay", "version"} {
-			if status != exitDone || !strings.Contains(stdout, "\n  "+command) {
-				t.Errorf("%v: exit status %d, lacks %s:\n%s", args, status, command, stdout)
-			}
-		}
-	}
-}
-
-func TestWrongUsageExits2AndSaysWhatToDo(t *testing.T) {
-	for _, c := range []struct {
-		args string
-		says []string
-	}{
-		{"dance", []string{"dance", "--help"}},
-		{"serve --no-such-flag", []string{"--no-such-flag", "--help"}},
-		{"serve something", []string{"something"}},
-		{"serve", []string{"--auth-tokens", "--dev"}},
-		{"serve --only api --nats-url nats://127.0.0.1:1 --redis-url redis://127.0.0.1:1", []string{"--auth-tokens", "--dev"}},
-		{"serve --dev --only api", []string{"--only api", "--nats-url", "--redis-url"}},
-		{"serve --dev --only api --nats-url nats://127.0.0.1:1", []string{"--only api", "--redis-url"}},
-		{"serve --only projector --redis-url redis://127.0.0.1:1", []string{"--only projector", "--nats-url"}},
-		{"serve --dev --only half", []string{"--only", "api", "projector"}},
-		{"serve --dev --listen 0.0.0.0:0", []string{"--dev", "loopback", "0.0.0.0:0"}},
-		{"serve --dev --listen :0", []string{"--dev", "loopback"}},
-		{"serve --dev --listen [::]:0", []string{"--dev", "loopback"}},
-		{"serve --dev --listen example.com:0", []string{"--dev", "loopback"}},
-		{"serve --dev --listen 8080", []string{"--listen", "8080"}},
-		{"serve --dev --listen 127.0.0.1:99999", []string{"--listen 127.0.0.1:99999"}},
-		{"serve --dev --ops-listen 9090", []string{"--ops-listen 9090"}},
-		{"serve --dev --data-dir= --listen 127.0.0.1:0", []string{"--data-dir has no value"}}, // as of a variable that is not set
-		{"serve --auth-tokens=", []string{"--auth-tokens has no value"}},
-		{"history --nats-url nats://127.0.0.1:1 --nats-creds= ID", []string{"--nats-creds has no value"}},
-		{"history --nats-url nats://127.0.0.1:1 --nats-ca= ID", []string{"--nats-ca has no value"}},
-		{"serve --dev --nats-url=", []string{"--nats-url has no value"}},
-		{"serve --dev --redis-url=", []string{"--redis-url has no value"}},
-		{"serve --dev --nats-url nats://u:hidden@[", []string{"--nats-url", "nats://"}},
-		{"history 0192f0c1-2b3c-7d4e-8f90-a1b2c3d4e5f6 --nats-url nats://%", []string{"--nats-url"}},
-		{"verify --redis-url 127.0.0.1:6379", []string{"--redis-url", "redis://"}},
-		{"serve --dev --rate-limit many", []string{"--rate-limit"}},
-		{"serve --dev --rate-limit=-1", []string{"--rate-limit"}},
-		{"serve --dev --rate-limit NaN", []string{"--rate-limit"}},
-		{"serve --dev --nats-replicas=-3", []string{"--nats-replicas"}},
-		{"serve --dev --log-level loud", []string{"--log-level"}},
-		{"serve --dev --log-format xml", []string{"--log-format"}},
-		{"serve --dev --nats-replicas few", []string{"--nats-replicas"}},
-		{"token", []string{"--account", "--role"}},
-		{"token --account alice", []string{"--role"}},
-		{"token --account alice --role king", []string{"king", "account", "service", "auditor", "admin"}},
-		{"token --account= --role account", []string{"account"}},
-		{"token --account alice --role account --output xml", []string{"--output", "json"}},
-		{"version now", []string{"now"}},
-	} {
-		status, stdout, stderr := inProcess(t, strings.Fields(c.args)...)
-		if status != exitUsage || strings.Contains(stdout, "ready") {
-			t.Errorf("%s: exit status %d, %q, %q", c.args, status, stdout, stderr)
-		}
-		for _, want := range c.says {
-			if !strings.Contains(stderr, want) {
-				t.Errorf("%s: %q does not say %s", c.args, stderr, want)
-			}
-		}
-	}
-}
 
 func TestEveryFlagCanBeGivenByItsVariable(t *testing.T) {
 	nats := natstest.Start(t, natstest.Config{})
@@ -165,13 +58,6 @@ func TestEveryFlagCanBeGivenByItsVariable(t *testing.T) {
 		if status != c.status || !strings.Contains(stdout+stderr, c.says) {
 			t.Errorf("%s with %v: exit status %d, %q, %q; want %d and %q", c.command, c.env, status, stdout, stderr, c.status, c.says)
 		}
-	}
-}
-
-func TestVersionSaysWhatThisIs(t *testing.T) {
-	status, stdout, stderr := inProcess(t, "version")
-	if want := regexp.MustCompile(`^chatsessions \S+, commit \S+, ` + regexp.QuoteMeta(runtime.Version()) + "\n$"); status != exitDone || stderr != "" || !want.MatchString(stdout) {
-		t.Errorf("exit status %d, %q, %q", status, stdout, stderr)
 	}
 }
 

@@ -7,22 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
-
-	"chatsessions/eventstore/natstest"
-	"chatsessions/projections/redistest"
 )
-
-// onRealRedis runs a test on the set-ups that have a real Redis.
-func onRealRedis(t *testing.T, test func(t *testing.T, s *service, redis *redistest.Server)) {
-	t.Run("embedded log", func(t *testing.T) {
-		redis := redistest.Start(t, redistest.Config{})
-		test(t, startService(t, "--dev", "--redis-url", redis.URL()), redis)
-	})
-	t.Run("real nats", func(t *testing.T) {
-		servers := servers{natstest.Start(t, natstest.Config{}), redistest.Start(t, redistest.Config{})}
-		test(t, startService(t, servers.flags()...), servers.redis)
-	})
-}
 
 // A content is all that a service has, to the byte.
 type content struct {
@@ -110,3 +95,20 @@ func (s *service) newestPosition() uint64 {
 }
 
 func (c content) paths() []string { return slices.Sorted(maps.Keys(c.sessions)) }
+
+// awaitParked returns when the service counts so many parked sessions.
+func awaitParked(t *testing.T, s *service, n int) {
+	t.Helper()
+	eventually(t, func() error {
+		if got := s.metrics()["chatsessions_parked_sessions"]; got != float64(n) {
+			return fmt.Errorf("%v sessions are parked, want %d", got, n)
+		}
+		return nil
+	})
+}
+
+// Sessions that the log has no event of, or only what somebody else put there.
+const (
+	ghost    = "01a203c8-0000-7000-8000-00000000dead"
+	notAUUID = "not-a-uuid"
+)

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -213,18 +211,4 @@ func TestAnAccountCorrectsOnlyItsOwnStamps(t *testing.T) {
 			c.refused(409, "PATCH", path, `{"`+directive+`":true}`)
 		}
 	}
-}
-
-// runCommand runs a command of the service that has to succeed, and returns what
-// it printed.
-func runCommand(t *testing.T, args ...string) string {
-	t.Helper()
-	command := exec.Command(binary, args...)
-	var stderr bytes.Buffer
-	command.Stderr = &stderr
-	out, err := command.Output()
-	if err != nil {
-		t.Fatalf("%v: %v\n%s", args, err, stderr.String())
-	}
-	return string(out)
 }

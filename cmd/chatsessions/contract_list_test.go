@@ -8,12 +8,6 @@ import (
 	"testing"
 )
 
-// list reads a list of sessions.
-func (c *client) list(query string, headers ...string) []map[string]any {
-	c.t.Helper()
-	return c.expect(200, "GET", "/chat-sessions"+query, "", headers...).list(c.t)
-}
-
 // createAt opens sessions of the client's own at these times, and returns their
 // ids in the same order.
 func (c *client) createAt(times ...int64) []string {

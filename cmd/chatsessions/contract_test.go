@@ -15,63 +15,6 @@ import (
 // The contract_… files test the service as a client sees it: what they expect
 // is written down in docs/api.md and in the published API, not in the code.
 
-// feathersClass is what a Feathers client throws for a status: name, className.
-var feathersClass = map[int][2]string{
-	400: {"BadRequest", "bad-request"},
-	401: {"NotAuthenticated", "not-authenticated"},
-	403: {"Forbidden", "forbidden"},
-	404: {"NotFound", "not-found"},
-	405: {"MethodNotAllowed", "method-not-allowed"},
-	406: {"NotAcceptable", "not-acceptable"},
-	409: {"Conflict", "conflict"},
-	412: {"PreconditionFailed", "precondition-failed"},
-	413: {"PayloadTooLarge", "payload-too-large"},
-	414: {"URITooLong", "uri-too-long"},
-	415: {"UnsupportedMediaType", "unsupported-media-type"},
-	422: {"Unprocessable", "unprocessable"},
-	429: {"TooManyRequests", "too-many-requests"},
-	431: {"RequestHeaderFieldsTooLarge", "request-header-fields-too-large"},
-	503: {"Unavailable", "unavailable"},
-	504: {"GatewayTimeout", "gateway-timeout"},
-}
-
-// in returns the client for a subtest.
-func (c *client) in(t *testing.T) *client { return &client{t, c.url, c.token} }
-
-// refused sends a request that has to be refused with the status, and returns
-// the problem that it is told.
-func (c *client) refused(status int, method, path, body string, headers ...string) map[string]any {
-	c.t.Helper()
-	a := c.expect(status, method, path, body, headers...)
-	sent := fmt.Sprintf("%s %s %.300s %q", method, path, body, headers)
-	return a.problem(c.t, sent)
-}
-
-// problem checks that the answer speaks both error dialects, and returns its body.
-func (a answer) problem(t *testing.T, sent string) map[string]any {
-	t.Helper()
-	if got := a.header.Get("Content-Type"); got != "application/problem+json" {
-		t.Fatalf("%s: %d with Content-Type %q: %s", sent, a.status, got, a.body)
-	}
-	p := a.object(t)
-	class, known := feathersClass[a.status]
-	if !known {
-		t.Errorf("%s: status %d is not one of the contract's: %s", sent, a.status, a.body)
-	}
-	want := map[string]any{"status": float64(a.status), "code": float64(a.status), "name": class[0], "className": class[1]}
-	for name, value := range want {
-		if p[name] != value {
-			t.Errorf("%s: %s is %v, want %v: %s", sent, name, p[name], value, a.body)
-		}
-	}
-	for _, name := range []string{"type", "title", "detail", "instance", "message"} {
-		if text, _ := p[name].(string); text == "" {
-			t.Errorf("%s: %s is not a text: %s", sent, name, a.body)
-		}
-	}
-	return p
-}
-
 // pointers lists what the errors of a problem point to, each once, sorted.
 func pointers(t *testing.T, problem map[string]any) []string {
 	t.Helper()
@@ -122,15 +65,6 @@ func asJSON(value any) any {
 	return decoded
 }
 
-// toJSON writes a request's body.
-func toJSON(value any) string {
-	text, err := json.Marshal(value)
-	if err != nil {
-		panic(err)
-	}
-	return string(text)
-}
-
 // number returns a member that has to be a whole number.
 func number(t *testing.T, session map[string]any, name string) int64 {
 	t.Helper()
@@ -139,18 +73,6 @@ func number(t *testing.T, session map[string]any, name string) int64 {
 		t.Fatalf("%s is %v, want a whole number: %v", name, session[name], session)
 	}
 	return int64(n)
-}
-
-// get reads a session.
-func (c *client) get(path string) map[string]any {
-	c.t.Helper()
-	return c.expect(200, "GET", path, "").object(c.t)
-}
-
-// patch changes a session, and returns it.
-func (c *client) patch(path, body string, headers ...string) map[string]any {
-	c.t.Helper()
-	return c.expect(200, "PATCH", path, body, headers...).object(c.t)
 }
 
 // unchanged returns a check that a session is as it was when unchanged was called.
@@ -170,9 +92,6 @@ var (
 	uuidV7 = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
 	uuidV8 = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
 )
-
-// nobody is the path of a session that does not exist.
-const nobody = "/chat-sessions/01890000-0000-7000-8000-000000000000"
 
 // longAgo is a time in the past that leaves room before and after it.
 const longAgo = int64(1_600_000_000_000)

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -211,73 +210,4 @@ func killInMidWrite(t *testing.T, s *service, seed uint64, kill, revive func()) 
 	}
 	t.Logf("%d answered; without an answer %d that are there and %d that are not", answered, late, lost)
 	checkReadModel(t, s, events)
-}
-
-// checkChains checks that the events of each session follow one another.
-func checkChains(t *testing.T, events []event) {
-	t.Helper()
-	last := map[string]event{}
-	for _, e := range events {
-		before := last[e.subject]
-		if want := float64(len(before.data)); want == 0 && e.session["version"] != 1.0 ||
-			want != 0 && e.session["version"] != before.session["version"].(float64)+1 {
-			t.Errorf("event %d has version %v after %v", e.sequence, e.session["version"], before.session["version"])
-		}
-		folded := fold(before.session, e.changes)
-		if !reflect.DeepEqual(folded, e.session) {
-			t.Errorf("event %d: the changes lead to %v, the session is %v", e.sequence, folded, e.session)
-		}
-		previous := strings.Join(e.header["ce-previous"], "|")
-		switch {
-		case before.sequence == 0 && previous != "",
-			before.sequence != 0 && previous != strconv.FormatUint(before.sequence, 10) &&
-				(previous != "0" || before.sequence != e.sequence-1):
-			t.Errorf("event %d: ce-previous %q, the event before is %d", e.sequence, previous, before.sequence)
-		}
-		last[e.subject] = e
-	}
-}
-
-// checkReadModel checks that a GET and a list show each session as the log has it.
-func checkReadModel(t *testing.T, s *service, events []event) {
-	t.Helper()
-	newest := map[string]map[string]any{}
-	for _, e := range events {
-		newest[e.session["id"].(string)] = e.session
-	}
-	listed := map[string]bool{}
-	for next := "/chat-sessions?$limit=1000"; next != ""; {
-		a := s.as("auditor-eve").expect(200, "GET", next, "")
-		for _, session := range a.list(t) {
-			id := session["id"].(string)
-			listed[id] = true
-			if !reflect.DeepEqual(session, newest[id]) {
-				t.Errorf("the list has %v, the log %v", session, newest[id])
-			}
-		}
-		next, _, _ = strings.Cut(strings.TrimPrefix(a.header.Get("Link"), "<"), ">")
-	}
-	if len(listed) != len(newest) {
-		t.Errorf("%d sessions are listed, the log has %d", len(listed), len(newest))
-	}
-	for id, session := range newest {
-		if got := s.as("auditor-eve").expect(200, "GET", "/chat-sessions/"+id, "").object(t); !reflect.DeepEqual(got, session) {
-			t.Errorf("GET shows %v, the log has %v", got, session)
-		}
-	}
-}
-
-// fold applies a JSON merge patch (RFC 7396) to a session; no member of it is an
-// object.
-func fold(session, changes map[string]any) map[string]any {
-	folded := map[string]any{}
-	for name, value := range session {
-		folded[name] = value
-	}
-	for name, value := range changes {
-		if folded[name] = value; value == nil {
-			delete(folded, name)
-		}
-	}
-	return folded
 }

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -41,28 +39,6 @@ func (s *service) ask(path string) (status int, body string) {
 		s.t.Fatal(err)
 	}
 	return response.StatusCode, string(content)
-}
-
-// metrics are the values of all series, by name and labels as they are written.
-func (s *service) metrics() map[string]float64 {
-	s.t.Helper()
-	status, body := s.ask("/metrics")
-	if status != http.StatusOK {
-		s.t.Fatalf("/metrics: %d %s", status, body)
-	}
-	values := map[string]float64{}
-	for line := range strings.Lines(body) {
-		if strings.HasPrefix(line, "#") {
-			continue
-		}
-		at := strings.LastIndexByte(line, ' ')
-		value, err := strconv.ParseFloat(strings.TrimSpace(line[at+1:]), 64)
-		if err != nil {
-			s.t.Fatalf("%q: %v", line, err)
-		}
-		values[line[:at]] = value
-	}
-	return values
 }
 
 func TestMetricsCountWhatHappened(t *testing.T) {

@@ -12,40 +12,8 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/redis/go-redis/v9"
-
-	"chatsessions/eventstore/natstest"
-	"chatsessions/projections/redistest"
 )
-
-// Sessions that the log has no event of, or only what somebody else put there.
-const (
-	ghost    = "01a203c8-0000-7000-8000-00000000dead"
-	notAUUID = "not-a-uuid"
-)
-
-// onEveryStore runs a test, in parallel with others, on each way to run the service,
-// with metrics; flags are those by which a command finds it.
-func onEveryStore(t *testing.T, test func(t *testing.T, s *service, flags []string)) {
-	t.Parallel()
-	t.Run("everything embedded", func(t *testing.T) {
-		t.Parallel()
-		s := startService(t, "--dev", "--ops-listen", "127.0.0.1:0")
-		test(t, s, []string{"--data-dir", s.flag("--data-dir")})
-	})
-	t.Run("log embedded", func(t *testing.T) {
-		t.Parallel()
-		redis := redistest.Start(t, redistest.Config{})
-		s := startService(t, "--dev", "--ops-listen", "127.0.0.1:0", "--redis-url", redis.URL())
-		test(t, s, []string{"--data-dir", s.flag("--data-dir"), "--redis-url", redis.URL()})
-	})
-	t.Run("nats and redis", func(t *testing.T) {
-		t.Parallel()
-		servers := servers{natstest.Start(t, natstest.Config{}), redistest.Start(t, redistest.Config{})}
-		test(t, startService(t, append(servers.flags(), "--ops-listen", "127.0.0.1:0")...), servers.stores())
-	})
-}
 
 func TestAForeignMessageParksItsSessionAndNothingElse(t *testing.T) {
 	onEveryStore(t, func(t *testing.T, s *service, flags []string) {
@@ -267,58 +235,6 @@ func TestWithoutAReadModelThereIsNothingParkedToTell(t *testing.T) {
 		t.Errorf("exit status %d, %q, %q", status, stdout, stderr)
 	}
 	checkReadModel(t, s, s.log())
-}
-
-// publish puts a message into the service's log, past the service, and returns its
-// position.
-func (s *service) publish(m *nats.Msg) uint64 {
-	s.t.Helper()
-	js, err := jetstream.New(connectNATS(s.t, s.natsURL()))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	ack, err := js.PublishMsg(s.t.Context(), m)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return ack.Sequence
-}
-
-// newestOn is the position of the newest message on a subject.
-func (s *service) newestOn(subject string) uint64 {
-	s.t.Helper()
-	js, err := jetstream.New(connectNATS(s.t, s.natsURL()))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	stream, err := js.Stream(s.t.Context(), "CHAT_SESSIONS")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	m, err := stream.GetLastMsgForSubject(s.t.Context(), subject)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return m.Sequence
-}
-
-func (s *service) natsURL() string {
-	s.t.Helper()
-	if url := s.flag("--nats-url"); url != "" {
-		return url
-	}
-	return s.connection().NATSURL
-}
-
-// awaitParked returns when the service counts so many parked sessions.
-func awaitParked(t *testing.T, s *service, n int) {
-	t.Helper()
-	eventually(t, func() error {
-		if got := s.metrics()["chatsessions_parked_sessions"]; got != float64(n) {
-			return fmt.Errorf("%v sessions are parked, want %d", got, n)
-		}
-		return nil
-	})
 }
 
 // A parkedSession is what --output json tells of one.

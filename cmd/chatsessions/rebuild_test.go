@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
@@ -208,62 +207,6 @@ func TestARebuildThatWouldHitTheWrongOneSaysWhatWouldBeRight(t *testing.T) {
 	}
 	if _, err := readLog(t.Context(), connectNATS(t, other.nats.URL())); !errors.Is(err, jetstream.ErrStreamNotFound) {
 		t.Errorf("a log was made where there was none: %v", err)
-	}
-}
-
-func TestWrongUsageOfARebuildExits2(t *testing.T) {
-	for _, c := range []struct {
-		args string
-		says []string
-	}{
-		{"rebuild now", []string{"now"}},
-		{"rebuild --redis-partitions 0", []string{"--redis-partitions 0", "1 to 256"}},
-		{"rebuild --redis-partitions 257", []string{"--redis-partitions 257", "1 to 256"}},
-		{"rebuild --redis-partitions many", []string{"--redis-partitions", "many"}},
-		{"rebuild --output xml", []string{"--output", "text", "json"}},
-		{"rebuild --log-level loud", []string{"--log-level"}},
-		{"parked one two", []string{"two"}},
-		{"parked --redis-partitions 0", []string{"--redis-partitions 0", "1 to 256"}},
-		{"parked --output xml", []string{"--output", "text", "json"}},
-	} {
-		status, stdout, stderr := inProcess(t, strings.Fields(c.args)...)
-		if status != exitUsage || stdout != "" {
-			t.Errorf("%s: exit status %d, %q, %q", c.args, status, stdout, stderr)
-		}
-		for _, want := range c.says {
-			if !strings.Contains(stderr, want) {
-				t.Errorf("%s: %q does not say %s", c.args, stderr, want)
-			}
-		}
-	}
-}
-
-func TestHelpOfRebuildAndParkedNamesEveryFlagWithItsVariable(t *testing.T) {
-	flag := regexp.MustCompile(`(?m)^\s+(?:-\w, )?--([a-z-]+)`)
-	for name, want := range map[string][]string{
-		"rebuild": {"data-dir", "nats-url", "redis-url", "redis-partitions", "compare-only", "output"},
-		"parked":  {"data-dir", "nats-url", "redis-url", "redis-partitions", "retry", "output"},
-	} {
-		status, stdout, stderr := inProcess(t, name, "--help")
-		if status != exitDone || stderr != "" || !strings.Contains(stdout, "exit status") {
-			t.Errorf("%s --help: exit status %d, %q, %q", name, status, stdout, stderr)
-		}
-		var found []string
-		for _, match := range flag.FindAllStringSubmatch(stdout, -1) {
-			found = append(found, match[1])
-			variable := "$CHATSESSIONS_" + strings.ToUpper(strings.ReplaceAll(match[1], "-", "_"))
-			if match[1] != "help" && !strings.Contains(strings.Join(strings.Fields(stdout), " "), variable) {
-				t.Errorf("%s --help names --%s without %s", name, match[1], variable)
-			}
-		}
-		for _, flag := range want {
-			if !slices.Contains(found, flag) {
-				t.Errorf("%s --help does not name --%s", name, flag)
-			}
-		}
-		if _, commands, _ := inProcess(t, "--help"); !strings.Contains(commands, "\n  "+name) {
-			t.Errorf("chatsessions --help does not name %s", name)
-		}
 	}
 }
 
@@ -573,11 +516,6 @@ func (r rebuildRun) summary(t *testing.T) (told rebuiltLine) {
 	return told
 }
 
-// stores are the flags that say where the servers are.
-func (s servers) stores() []string {
-	return slices.Clip([]string{"--nats-url", s.nats.URL(), "--redis-url", s.redis.URL()})
-}
-
 // openRedis connects to the Redis of the service's read model, wherever that is.
 func (s *service) openRedis() *redis.Client {
 	s.t.Helper()
@@ -632,16 +570,6 @@ func checkOneGeneration(t *testing.T, rdb *redis.Client) {
 	if len(left) > 0 {
 		t.Errorf("%d keys were left behind: %.20q", len(left), left)
 	}
-}
-
-func connectNATS(t *testing.T, url string) *nats.Conn {
-	t.Helper()
-	nc, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	return nc
 }
 
 func keysOf(t *testing.T, rdb *redis.Client, pattern string) (keys []string) {

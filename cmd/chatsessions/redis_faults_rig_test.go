@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"flag"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,7 +12,6 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
-	"chatsessions/deploy/loopback"
 	"chatsessions/eventstore/natstest"
 	"chatsessions/projections/redistest"
 )
@@ -196,14 +194,4 @@ func logged(services []*service, text string) (n int) {
 		n += strings.Count(s.errors.String(), text)
 	}
 	return n
-}
-
-// freePort is a port of the loopback interface on which nobody listens.
-func freePort(t *testing.T) string {
-	t.Helper()
-	port, err := loopback.Port()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprint(port)
 }

@@ -2,9 +2,7 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -163,72 +161,6 @@ func TestAReplayToAFileIsWholeOrNotThere(t *testing.T) {
 	}
 	if got := replayed(t, s, "--session", one); len(got) != 6 {
 		t.Errorf("another session: %d", got)
-	}
-}
-
-func TestWhatAReplayIsNotAskedFor(t *testing.T) {
-	for _, c := range []struct {
-		flags string
-		says  []string
-	}{
-		{"--type acepted", []string{"acepted", "accepted", "corrected"}},
-		{"--since noon", []string{"--since", "noon", "RFC 3339", "milliseconds"}},
-		{"--until=-5", []string{"--until", "-5"}},
-		{"--since 2026-11-22T12:00:00Z --until 2026-11-22T11:00:00Z", []string{"--since", "--until"}},
-		{"--session nonsense", []string{"nonsense"}},
-		{"--after=-1", []string{"--after"}},
-		{"--after 5 --until-position 4", []string{"--after 5", "--until-position 4"}},
-		{"--rate=-1 --to-subject a", []string{"--rate"}},
-		{"--rate NaN --to-subject a", []string{"--rate"}},
-		{"--to-subject a --file b", []string{"--to-subject", "--file"}},
-		{"--force", []string{"--force", "--file"}},
-		{"--file -", []string{"--file -"}},
-		{"--to-subject a --output ndjson", []string{"--to-subject", "--output"}},
-		{"--rate 5", []string{"--rate", "--to-subject"}},
-		{"--to-subject=", []string{"--to-subject has no value"}}, // as of a variable that is not set
-		{"--account=", []string{"--account has no value"}},
-		{"--since=", []string{"--since has no value"}},
-		{"--until=", []string{"--until has no value"}},
-		{"--file=", []string{"--file has no value"}},
-		{"--session=", []string{"--session has no value"}},
-		{"--session 0192f0c1-2b3c-7d4e-8f90-a1b2c3d4e5f6 --session=", []string{"--session"}},
-		{"--type=", []string{"--type has no value"}},
-		{"--output xml", []string{"--output", "ndjson"}},
-		{"something", []string{"something"}},
-	} {
-		status, stdout, stderr := inProcess(t, append([]string{"replay"}, strings.Fields(c.flags)...)...)
-		if status != exitUsage || stdout != "" {
-			t.Errorf("%s: exit status %d, %q, %q", c.flags, status, stdout, stderr)
-		}
-		for _, want := range c.says {
-			if !strings.Contains(stderr, want) {
-				t.Errorf("%s: %q does not say %s", c.flags, stderr, want)
-			}
-		}
-	}
-	if status, _, stderr := inProcess(t, "replay", "--session", ""); status != exitUsage || !strings.Contains(stderr, "--session") {
-		t.Errorf("exit status %d, %q", status, stderr)
-	}
-	dir := t.TempDir()
-	link := filepath.Join(dir, "link")
-	if err := os.Symlink(filepath.Join(dir, "of-others"), link); err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range []string{dir, link, "/dev/null"} {
-		status, _, stderr := inProcess(t, "replay", "--data-dir", dir, "--force", "--file", path)
-		if status != exitFailed || !strings.Contains(stderr, path+" is not a regular file") {
-			t.Errorf("%s: exit status %d, %q", path, status, stderr)
-		}
-	}
-	if status, _, stderr := inProcess(t, "replay", "--data-dir", dir); status != exitFailed || !strings.Contains(stderr, "holds no log") {
-		t.Errorf("exit status %d, %q", status, stderr)
-	}
-	if _, err := os.Stat(filepath.Join(dir, logDir)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a log was made: %v", err)
-	}
-	empty := natstest.Start(t, natstest.Config{})
-	if status, _, stderr := inProcess(t, "replay", "--nats-url", empty.URL()); status != exitFailed || !strings.Contains(stderr, "--nats-url") {
-		t.Errorf("exit status %d, %q", status, stderr)
 	}
 }
 

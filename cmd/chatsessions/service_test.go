@@ -13,55 +13,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/redis/go-redis/v9/logging"
-
-	"chatsessions/eventstore/natstest"
-	"chatsessions/projections/redistest"
 )
-
-// binary is the service, built once with the race detector: the tests of this
-// package run it as a process of its own, as an operator would.
-var binary string
-
-func TestMain(m *testing.M) {
-	logging.Disable() // go-redis tells of every server that a test has killed
-	dir, err := os.MkdirTemp("", "chatsessions-test")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	binary = filepath.Join(dir, "chatsessions")
-	build := exec.Command("go", "build", "-race", "-o", binary, ".")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n%s", build, err, out)
-		os.Exit(1)
-	}
-	status := m.Run()
-	_ = os.RemoveAll(dir)
-	os.Exit(status)
-}
-
-// onAllSetups runs a test on each way to run the service: everything embedded, a
-// real Redis beside the embedded log, and both outside.
-func onAllSetups(t *testing.T, test func(t *testing.T, s *service)) {
-	t.Run("embedded", func(t *testing.T) {
-		test(t, startService(t, "--dev"))
-	})
-	t.Run("redis", func(t *testing.T) {
-		redis := redistest.Start(t, redistest.Config{})
-		test(t, startService(t, "--dev", "--redis-url", redis.URL()))
-	})
-	t.Run("nats and redis", func(t *testing.T) {
-		nats, redis := natstest.Start(t, natstest.Config{}), redistest.Start(t, redistest.Config{})
-		test(t, startService(t, "--dev", "--nats-url", nats.URL(), "--redis-url", redis.URL()))
-	})
-}
 
 // A service is a running `chatsessions serve`.
 type service struct {
@@ -202,87 +160,55 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// A client calls a service with one token.
-type client struct {
-	t     *testing.T
-	url   string
-	token string
+// flag is what a service was given for a flag, "" for nothing.
+func (s *service) flag(name string) string {
+	if i := slices.Index(s.args, name); i >= 0 {
+		return s.args[i+1]
+	}
+	return ""
 }
 
-// as returns a client for a dev token, "account-alice" for example.
-func (s *service) as(who string) *client { return &client{s.t, s.url, "dev-" + who} }
-
-// An answer is what the service said to one request.
-type answer struct {
-	status int
-	header http.Header
-	body   []byte
+// restart starts a service again that was ended, or ends it first.
+func (s *service) restart() {
+	s.t.Helper()
+	if status := s.stop(); status != 0 {
+		s.t.Fatalf("exit status %d", status)
+	}
+	s.start()
 }
 
-// do sends a request. Headers are "Name: value"; a body is JSON unless they say
-// otherwise. It is safe to call from many goroutines.
-func (c *client) do(method, path, body string, headers ...string) (answer, error) {
-	request, err := http.NewRequest(method, c.url+path, strings.NewReader(body))
+// connection is the content of the running service's connection file.
+func (s *service) connection() connection {
+	s.t.Helper()
+	content, err := os.ReadFile(filepath.Join(s.flag("--data-dir"), connectionFile))
 	if err != nil {
-		return answer{}, err
+		s.t.Fatal(err)
 	}
-	request.Header.Set("Authorization", "Bearer "+c.token)
-	if body != "" {
-		request.Header.Set("Content-Type", "application/json")
+	var c connection
+	if err := json.Unmarshal(content, &c); err != nil {
+		s.t.Fatalf("%s: %v", content, err)
 	}
-	for _, header := range headers {
-		name, value, _ := strings.Cut(header, ": ")
-		request.Header.Set(name, value)
-	}
-	response, err := httpClient.Do(request)
-	if err != nil {
-		return answer{}, err
-	}
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
-	return answer{response.StatusCode, response.Header, content}, err
+	return c
 }
 
-var httpClient = &http.Client{
-	Timeout:   30 * time.Second,
-	Transport: &http.Transport{MaxIdleConnsPerHost: 1000},
-}
-
-// expect sends a request that has to be answered with the status.
-func (c *client) expect(status int, method, path, body string, headers ...string) answer {
-	c.t.Helper()
-	a, err := c.do(method, path, body, headers...)
-	if err != nil {
-		c.t.Fatalf("%s %s: %v", method, path, err)
+// metrics are the values of all series, by name and labels as they are written.
+func (s *service) metrics() map[string]float64 {
+	s.t.Helper()
+	status, body := s.ask("/metrics")
+	if status != http.StatusOK {
+		s.t.Fatalf("/metrics: %d %s", status, body)
 	}
-	if a.status != status {
-		c.t.Fatalf("%s %s %s: %d %s, want %d", method, path, body, a.status, a.body, status)
+	values := map[string]float64{}
+	for line := range strings.Lines(body) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		at := strings.LastIndexByte(line, ' ')
+		value, err := strconv.ParseFloat(strings.TrimSpace(line[at+1:]), 64)
+		if err != nil {
+			s.t.Fatalf("%q: %v", line, err)
+		}
+		values[line[:at]] = value
 	}
-	return a
-}
-
-// create opens a session and returns its path.
-func (c *client) create(body string) string {
-	c.t.Helper()
-	return c.expect(200, "POST", "/chat-sessions", body).header.Get("Location")
-}
-
-// object decodes the body as a JSON object.
-func (a answer) object(t *testing.T) map[string]any {
-	t.Helper()
-	var o map[string]any
-	if err := json.Unmarshal(a.body, &o); err != nil {
-		t.Fatalf("%s: %v", a.body, err)
-	}
-	return o
-}
-
-// list decodes the body as a JSON array of objects.
-func (a answer) list(t *testing.T) []map[string]any {
-	t.Helper()
-	var l []map[string]any
-	if err := json.Unmarshal(a.body, &l); err != nil {
-		t.Fatalf("%s: %v", a.body, err)
-	}
-	return l
+	return values
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -230,41 +229,4 @@ func TestVerifyOfAStoppedService(t *testing.T) {
 		t.Errorf("exit status %d: %q, %q", status, stdout, stderr)
 	}
 	verify(t, exitDone, "--data-dir", dir)
-}
-
-func TestVerifySaysWhatIsWrongWithItsUse(t *testing.T) {
-	for _, c := range []struct {
-		args   string
-		status int
-		says   string
-	}{
-		{"verify --output table", exitUsage, "--output"},
-		{"verify --redis-partitions 0", exitUsage, "--redis-partitions"},
-		{"verify something", exitUsage, "something"},
-		{"verify --data-dir " + t.TempDir(), exitFailed, "holds no log"},
-		{"verify --log-only --nats-url nats://127.0.0.1:1", exitFailed, "127.0.0.1:1"},
-	} {
-		status, stdout, stderr := inProcess(t, strings.Fields(c.args)...)
-		if status != c.status || !strings.Contains(stderr, c.says) || stdout != "" {
-			t.Errorf("%s: exit status %d, %q, %q; want %d and %q", c.args, status, stdout, stderr, c.status, c.says)
-		}
-	}
-	status, help, _ := inProcess(t, "verify", "--help")
-	for _, kind := range append(domain.DefectKinds(), defectReadModel, defectParked) {
-		if status != exitDone || !strings.Contains(help, string(kind)) {
-			t.Errorf("exit status %d, and the help says nothing of %s", status, kind)
-		}
-	}
-}
-
-// A log may hold anything, and a terminal would do what it says.
-func TestVerifyPrintsNothingThatATerminalWouldObey(t *testing.T) {
-	var out bytes.Buffer
-	v := &verifier{text: true, out: &out}
-	if err := v.tell(defectLine{Kind: domain.DefectUnreadable, Position: 7, SessionID: "\x1b[2J", Detail: "a\nb\tc"}); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := out.String(), "position 7, session \uFFFD[2J, unreadable: a\uFFFDb\uFFFDc\n"; got != want {
-		t.Errorf("%q, want %q", got, want)
-	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -15,8 +14,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
 func TestEventsOnTheWireAreAsTheContractSays(t *testing.T) {
@@ -187,53 +184,3 @@ func checkEnvelope(t *testing.T, e, want event, trace string) {
 }
 
 var eventID = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
-
-func checkNATSNeedsItsPassword(t *testing.T, with string) {
-	t.Helper()
-	nc, err := nats.Connect(with)
-	if err != nil {
-		t.Errorf("NATS with the URL of the connection file: %v", err)
-		return
-	}
-	nc.Close()
-	if nc, err = nats.Connect(withoutPassword(t, with)); err == nil {
-		nc.Close()
-		t.Error("NATS lets anybody in")
-	}
-}
-
-func checkRedisNeedsItsPassword(t *testing.T, with string) {
-	t.Helper()
-	ping := func(at string) error {
-		options, err := redis.ParseURL(at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		options.DisableIdentity = true
-		options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-		client := redis.NewClient(options)
-		defer client.Close()
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		return client.Ping(ctx).Err()
-	}
-	if err := ping(with); err != nil {
-		t.Errorf("Redis with the URL of the connection file: %v", err)
-	}
-	if err := ping(withoutPassword(t, with)); err == nil {
-		t.Error("Redis lets anybody in")
-	}
-}
-
-func withoutPassword(t *testing.T, at string) string {
-	t.Helper()
-	u, err := url.Parse(at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if host, _, _ := strings.Cut(u.Host, ":"); host != "127.0.0.1" {
-		t.Errorf("%s is not on loopback", u.Host)
-	}
-	u.User = nil
-	return u.String()
-}
