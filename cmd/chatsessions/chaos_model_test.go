@@ -17,14 +17,6 @@ type change struct {
 	reason       string   // a correction of the finish reason, "" for none
 }
 
-// leads is the state machine: where each directive leads from each state.
-var leads = map[string]map[string]string{
-	"created":  {"start": "started"},
-	"started":  {"accept": "accepted", "reject": "rejected"},
-	"accepted": {"finish": "finished"},
-	"rejected": {"finish": "finished"},
-}
-
 // A result is what an operation has in the model beside what it asks for.
 type result struct {
 	status  int

@@ -64,7 +64,7 @@ func TestEveryFlagCanBeGivenByItsVariable(t *testing.T) {
 // newToken makes a token, and returns it with its line for the tokens file.
 func newToken(t *testing.T, account string, role domain.Role) (token, line string) {
 	t.Helper()
-	status, stdout, stderr := inProcess(t, "token", "--account", account, "--role", string(role), "--output", "json")
+	status, stdout, stderr := command(t, nil, "token", "--account", account, "--role", string(role), "--output", "json")
 	var made struct{ Token, Line string }
 	if err := json.Unmarshal([]byte(stdout), &made); err != nil || status != exitDone || stderr != "" {
 		t.Fatalf("exit status %d, %q, %q: %v", status, stdout, stderr, err)
@@ -73,7 +73,7 @@ func newToken(t *testing.T, account string, role domain.Role) (token, line strin
 }
 
 func TestATokenIsPrintedOnceWithItsLine(t *testing.T) {
-	status, stdout, stderr := inProcess(t, "token", "--account", "Zoë of the desk", "--role", "service")
+	status, stdout, stderr := command(t, nil, "token", "--account", "Zoë of the desk", "--role", "service")
 	if status != exitDone || stderr != "" {
 		t.Fatalf("exit status %d, %q", status, stderr)
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"testing"
@@ -24,21 +23,6 @@ func (s *service) opsURL() string {
 		s.t.Fatalf("the address for operators is not in the log:\n%s", log)
 	}
 	return url
-}
-
-// ask is a GET on the listener for operators.
-func (s *service) ask(path string) (status int, body string) {
-	s.t.Helper()
-	response, err := httpClient.Get(s.opsURL() + path)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return response.StatusCode, string(content)
 }
 
 func TestMetricsCountWhatHappened(t *testing.T) {

@@ -122,3 +122,11 @@ func endOf(state string, directives []string) (string, bool) {
 	}
 	return state, true
 }
+
+// leads is the state machine: where each directive leads from each state.
+var leads = map[string]map[string]string{
+	"created":  {"start": "started"},
+	"started":  {"accept": "accepted", "reject": "rejected"},
+	"accepted": {"finish": "finished"},
+	"rejected": {"finish": "finished"},
+}

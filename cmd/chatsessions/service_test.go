@@ -212,3 +212,18 @@ func (s *service) metrics() map[string]float64 {
 	}
 	return values
 }
+
+// ask is a GET on the listener for operators.
+func (s *service) ask(path string) (status int, body string) {
+	s.t.Helper()
+	response, err := httpClient.Get(s.opsURL() + path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return response.StatusCode, string(content)
+}
