@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 func TestWithoutATerminalProgressIsALineNowAndThen(t *testing.T) {
@@ -75,7 +77,7 @@ func TestWithoutATerminalProgressIsALineNowAndThen(t *testing.T) {
 }
 
 func TestOnATerminalProgressIsABar(t *testing.T) {
-	shown := onTerminal(t, func(terminal *os.File) {
+	shown := rig.OnTerminal(t, func(terminal *os.File) {
 		p := newProgress(terminal)
 		p.show("reading the log", "events", 0, 1000)
 		<-time.After(150 * time.Millisecond) // the bar is drawn every 100 ms at most

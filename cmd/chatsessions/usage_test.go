@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/domain"
 	"chatsessions/eventstore/natstest"
 )
@@ -21,7 +22,7 @@ import (
 // mistake is stopped.
 func inProcess(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), rig.Patience)
 	defer cancel()
 	var out, errs bytes.Buffer
 	status = run(ctx, args, streams{&out, &errs})

@@ -1,4 +1,4 @@
-package main
+package audit
 
 import (
 	"flag"
@@ -12,21 +12,23 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 var writeAudit = flag.Bool("audit.write", false, "write what the commands of docs/audit.md print into it, where that has changed")
 
-const auditGuide = "../../docs/audit.md"
+const auditGuide = "../../../docs/audit.md"
 
 // TestTheAuditGuidePrintsWhatItSays runs each command of the guide's console blocks, and
 // compares what it prints with what the guide says it does. Ids and times are others each
 // time; positions are not.
 func TestTheAuditGuidePrintsWhatItSays(t *testing.T) {
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	id, noon := auditedLife(s)
 	environment := append(os.Environ(), "GORACE=atexit_sleep_ms=0",
-		"PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"), "CHATSESSIONS_DATA_DIR="+s.flag("--data-dir"),
-		"id="+id, "noon="+noon, "api="+s.url, "token=dev-auditor-eve")
+		"PATH="+filepath.Dir(rig.Binary)+":"+os.Getenv("PATH"), "CHATSESSIONS_DATA_DIR="+s.Flag("--data-dir"),
+		"id="+id, "noon="+noon, "api="+s.URL, "token=dev-auditor-eve")
 	dir := t.TempDir()
 	// The day of the guide is the one in which this is run; so is every minute of it.
 	now := time.Now().UTC()
@@ -87,26 +89,26 @@ func TestTheAuditGuidePrintsWhatItSays(t *testing.T) {
 
 // auditedLife makes what the guide tells of: a session that is corrected, at a time that
 // lies between, and another one that is rejected.
-func auditedLife(s *service) (id, noon string) {
-	alice, bob, carol := s.as("account-alice"), s.as("account-bob"), s.as("account-carol")
+func auditedLife(s *rig.Service) (id, noon string) {
+	alice, bob, carol := s.As("account-alice"), s.As("account-bob"), s.As("account-carol")
 	pause := func() { <-time.After(3 * time.Millisecond) } // so that a time lies between
-	path := alice.create(`{"type": "telemed", "room": "consultation 4", "participants": ["bob"]}`)
+	path := alice.Create(`{"type": "telemed", "room": "consultation 4", "participants": ["bob"]}`)
 	pause()
-	started := alice.expect(200, "PATCH", path, `{"start": true}`).object(s.t)["startedAt"].(float64)
+	started := alice.Expect(200, "PATCH", path, `{"start": true}`).Object(s.T)["startedAt"].(float64)
 	pause()
-	bob.expect(200, "PATCH", path, `{"accept": true}`)
+	bob.Expect(200, "PATCH", path, `{"accept": true}`)
 	pause()
 	noon = time.Now().UTC().Format("2006-01-02T15:04:05.000Z")
 	pause()
-	another := carol.create(`{"participants": ["bob"]}`)
+	another := carol.Create(`{"participants": ["bob"]}`)
 	pause()
-	s.as("service-crm").expect(200, "PATCH", path, fmt.Sprintf(`{"acceptedAt": %.0f, "acceptedBy": "dr. bob"}`, started+1))
+	s.As("service-crm").Expect(200, "PATCH", path, fmt.Sprintf(`{"acceptedAt": %.0f, "acceptedBy": "dr. bob"}`, started+1))
 	pause()
-	carol.expect(200, "PATCH", another, `{"start": true}`)
+	carol.Expect(200, "PATCH", another, `{"start": true}`)
 	pause()
-	bob.expect(200, "PATCH", another, `{"reject": "no time today"}`)
+	bob.Expect(200, "PATCH", another, `{"reject": "no time today"}`)
 	pause()
-	alice.expect(200, "PATCH", path, `{"room": "consultation 5", "finish": true}`)
+	alice.Expect(200, "PATCH", path, `{"room": "consultation 5", "finish": true}`)
 	return strings.TrimPrefix(path, "/chat-sessions/"), noon
 }
 

@@ -1,4 +1,4 @@
-package main
+package audit
 
 import (
 	"encoding/csv"
@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // told is an event as a history in JSON has it.
@@ -24,38 +26,38 @@ type told struct {
 
 // aLife is the log that these tests look at: one session's life with a correction, and
 // another session between. It returns their ids.
-func aLife(s *service) (one, other string) {
-	alice, bob := s.as("account-alice"), s.as("account-bob")
-	path := alice.create(`{"participants": ["bob"], "room": "consultation 4", "createdAt": 1700000000000}`)
-	alice.expect(200, "PATCH", path, `{"start": true}`)
-	beside := s.as("account-=HYPERLINK()").create(`{"room": "a\nb,\"c\""}`)
-	bob.expect(200, "PATCH", path, `{"accept": true}`)
-	s.as("service-crm").expect(200, "PATCH", path, `{"startedAt": 1700000100000, "acceptedAt": 1700000200000}`)
-	alice.expect(200, "PATCH", path, `{"participants": null, "finish": "all said"}`)
+func aLife(s *rig.Service) (one, other string) {
+	alice, bob := s.As("account-alice"), s.As("account-bob")
+	path := alice.Create(`{"participants": ["bob"], "room": "consultation 4", "createdAt": 1700000000000}`)
+	alice.Expect(200, "PATCH", path, `{"start": true}`)
+	beside := s.As("account-=HYPERLINK()").Create(`{"room": "a\nb,\"c\""}`)
+	bob.Expect(200, "PATCH", path, `{"accept": true}`)
+	s.As("service-crm").Expect(200, "PATCH", path, `{"startedAt": 1700000100000, "acceptedAt": 1700000200000}`)
+	alice.Expect(200, "PATCH", path, `{"participants": null, "finish": "all said"}`)
 	return strings.TrimPrefix(path, "/chat-sessions/"), strings.TrimPrefix(beside, "/chat-sessions/")
 }
 
 // ofLog are the flags by which a command finds the service's log.
-func (s *service) ofLog() []string {
-	if url := s.flag("--nats-url"); url != "" {
+func ofLog(s *rig.Service) []string {
+	if url := s.Flag("--nats-url"); url != "" {
 		return []string{"--nats-url", url}
 	}
-	return []string{"--data-dir", s.flag("--data-dir")}
+	return []string{"--data-dir", s.Flag("--data-dir")}
 }
 
 func TestTheHistoryOfASession(t *testing.T) {
 	t.Parallel()
-	onAllSetups(t, func(t *testing.T, s *service) {
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
 		id, other := aLife(s)
-		log := s.log()
+		log := s.Log()
 		for _, stopped := range []bool{false, true} {
 			if stopped {
-				s.stop()
+				s.Stop()
 			}
 			history := func(output string, id string) string {
 				t.Helper()
-				status, stdout, stderr := command(t, nil, append([]string{"history", id, "--output", output}, s.ofLog()...)...)
-				if status != exitDone || stderr != "" {
+				status, stdout, stderr := rig.Command(t, nil, append([]string{"history", id, "--output", output}, ofLog(s)...)...)
+				if status != rig.ExitDone || stderr != "" {
 					t.Fatalf("stopped %v: exit status %d, %q, %q", stopped, status, stdout, stderr)
 				}
 				return stdout
@@ -66,14 +68,14 @@ func TestTheHistoryOfASession(t *testing.T) {
 			}
 			n := 0
 			for _, want := range log {
-				if want.subject != "chat-sessions."+id {
+				if want.Subject != "chat-sessions."+id {
 					continue
 				}
 				got := events[n]
 				n++
-				if got.Position != want.sequence || got.ID != want.header["ce-id"][0] || got.Type != want.header["ce-type"][0] || got.Time != want.header["ce-time"][0] ||
-					got.Actor != want.header["ce-actor"][0] || got.CorrelationID != want.header["ce-correlationid"][0] || fmt.Sprint(got.Version) != want.header["ce-sessionversion"][0] ||
-					fmt.Sprint(got.Changes) != fmt.Sprint(want.changes) || fmt.Sprint(got.Session) != fmt.Sprint(want.session) {
+				if got.Position != want.Sequence || got.ID != want.Header["ce-id"][0] || got.Type != want.Header["ce-type"][0] || got.Time != want.Header["ce-time"][0] ||
+					got.Actor != want.Header["ce-actor"][0] || got.CorrelationID != want.Header["ce-correlationid"][0] || fmt.Sprint(got.Version) != want.Header["ce-sessionversion"][0] ||
+					fmt.Sprint(got.Changes) != fmt.Sprint(want.Changes) || fmt.Sprint(got.Session) != fmt.Sprint(want.Session) {
 					t.Errorf("%+v, want %+v", got, want)
 				}
 			}
@@ -106,26 +108,26 @@ func TestTheHistoryOfASession(t *testing.T) {
 
 func TestAHistoryThatCannotBeShown(t *testing.T) {
 	t.Parallel()
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	id, _ := aLife(s)
-	position := s.publish(&nats.Msg{Subject: "chat-sessions." + id, Data: []byte("nonsense")})
+	position := s.Publish(&nats.Msg{Subject: "chat-sessions." + id, Data: []byte("nonsense")})
 	for _, c := range []struct {
 		args   string
 		status int
 		says   string
 	}{
-		{"nonsense", exitUsage, "is not the id of a session"},
-		{"{" + id + "}", exitUsage, "is not the id of a session"},
-		{ghost, exitFailed, "there is no session " + ghost},
-		{ghost + " --data-dir /dev/null", exitFailed, "/dev/null"},
-		{ghost + " --nats-url nats://127.0.0.1:1", exitFailed, "127.0.0.1:1"},
-		{ghost + " --output xml", exitUsage, "--output"},
+		{"nonsense", rig.ExitUsage, "is not the id of a session"},
+		{"{" + id + "}", rig.ExitUsage, "is not the id of a session"},
+		{rig.Ghost, rig.ExitFailed, "there is no session " + rig.Ghost},
+		{rig.Ghost + " --data-dir /dev/null", rig.ExitFailed, "/dev/null"},
+		{rig.Ghost + " --nats-url nats://127.0.0.1:1", rig.ExitFailed, "127.0.0.1:1"},
+		{rig.Ghost + " --output xml", rig.ExitUsage, "--output"},
 	} {
 		args := append([]string{"history"}, strings.Fields(c.args)...)
 		if !strings.Contains(c.args, " --") {
-			args = append(args, s.ofLog()...)
+			args = append(args, ofLog(s)...)
 		}
-		status, stdout, stderr := command(t, nil, args...)
+		status, stdout, stderr := rig.Command(t, nil, args...)
 		if status != c.status || stdout != "" || !strings.Contains(stderr, c.says) {
 			t.Errorf("%s: exit status %d, %q, %q; want %d, %q", c.args, status, stdout, stderr, c.status, c.says)
 		}
@@ -135,8 +137,8 @@ func TestAHistoryThatCannotBeShown(t *testing.T) {
 		"json":  fmt.Sprintf(",\n{\"position\":%d,\"sessionId\":%q,\"unreadable\":", position, id),
 		"csv":   fmt.Sprintf("\n%d,,unreadable,%s,", position, id),
 	} {
-		status, stdout, stderr := command(t, nil, append([]string{"history", id, "--output", output}, s.ofLog()...)...)
-		if status != exitFailed || !strings.Contains(stdout, want) || !strings.Contains(stderr, fmt.Sprintf("event %d of session %s cannot be read", position, id)) {
+		status, stdout, stderr := rig.Command(t, nil, append([]string{"history", id, "--output", output}, ofLog(s)...)...)
+		if status != rig.ExitFailed || !strings.Contains(stdout, want) || !strings.Contains(stderr, fmt.Sprintf("event %d of session %s cannot be read", position, id)) {
 			t.Errorf("exit status %d\n%s\n%s\nwant %q", status, stdout, stderr, want)
 		}
 		if lines := strings.Count(stdout, "\n"); lines < 7 {
@@ -153,10 +155,10 @@ func TestAHistoryIsOnDiskBeforeItIsShown(t *testing.T) {
 	if err != nil {
 		t.Fatalf("this test needs strace, make deps installs it: %v", err)
 	}
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	id, _ := aLife(s)
 	calls := filepath.Join(t.TempDir(), "calls")
-	args := append([]string{"-f", "-qq", "-y", "-e", "trace=fdatasync,write", "-e", "signal=none", "-o", calls, binary, "history", id}, s.ofLog()...)
+	args := append([]string{"-f", "-qq", "-y", "-e", "trace=fdatasync,write", "-e", "signal=none", "-o", calls, rig.Binary, "history", id}, ofLog(s)...)
 	if out, err := exec.Command(strace, args...).Output(); err != nil || !strings.HasPrefix(string(out), "POSITION") {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -1,4 +1,4 @@
-package main
+package audit
 
 import (
 	"io"
@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // endsAfter is a server's URL by way of a proxy that is gone for good when it has passed
@@ -47,14 +49,14 @@ func endsAfter(t *testing.T, bytes int64, serverURL string) string {
 
 func TestAReplayEndsWhereTheServerIsGone(t *testing.T) {
 	t.Parallel()
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	for range 60 {
 		aLife(s)
 	}
 	dir := t.TempDir()
-	start := func(args ...string) (*exec.Cmd, *output, *output) {
-		cmd := exec.CommandContext(t.Context(), binary, append([]string{"replay", "--nats-url", endsAfter(t, 100_000, s.natsURL())}, args...)...)
-		out, errs := &output{}, &output{}
+	start := func(args ...string) (*exec.Cmd, *rig.Output, *rig.Output) {
+		cmd := exec.CommandContext(t.Context(), rig.Binary, append([]string{"replay", "--nats-url", endsAfter(t, 100_000, s.NATSURL())}, args...)...)
+		out, errs := &rig.Output{}, &rig.Output{}
 		cmd.Stdout, cmd.Stderr = out, errs
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -64,7 +66,7 @@ func TestAReplayEndsWhereTheServerIsGone(t *testing.T) {
 	file, _, fileErrs := start("--output", "ndjson", "--file", filepath.Join(dir, "log.ndjson"))
 	lines, linesOut, linesErrs := start("--output", "csv")
 	for _, cmd := range []*exec.Cmd{file, lines} {
-		if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != exitFailed {
+		if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != rig.ExitFailed {
 			t.Errorf("%s: %v", cmd, cmd.ProcessState)
 		}
 	}
@@ -85,13 +87,13 @@ func TestAReplayEndsWhereTheServerIsGone(t *testing.T) {
 // the first, which ends when it likes.
 func TestTwoCommandsOnALogThatIsStopped(t *testing.T) {
 	t.Parallel()
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	var id string
 	for range 60 {
 		id, _ = aLife(s)
 	}
-	s.stop()
-	first := exec.CommandContext(t.Context(), binary, append([]string{"replay", "--output", "ndjson"}, s.ofLog()...)...)
+	s.Stop()
+	first := exec.CommandContext(t.Context(), rig.Binary, append([]string{"replay", "--output", "ndjson"}, ofLog(s)...)...)
 	unread, err := first.StdoutPipe() // more than a pipe takes
 	if err != nil {
 		t.Fatal(err)
@@ -102,8 +104,8 @@ func TestTwoCommandsOnALogThatIsStopped(t *testing.T) {
 	if _, err := io.ReadFull(unread, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	status, _, stderr := command(t, nil, append([]string{"history", id}, s.ofLog()...)...)
-	if status != exitFailed || !strings.Contains(stderr, "another process serves this data directory") {
+	status, _, stderr := rig.Command(t, nil, append([]string{"history", id}, ofLog(s)...)...)
+	if status != rig.ExitFailed || !strings.Contains(stderr, "another process serves this data directory") {
 		t.Errorf("exit status %d, %q", status, stderr)
 	}
 	if _, err := io.Copy(io.Discard, unread); err != nil {

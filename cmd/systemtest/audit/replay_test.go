@@ -1,4 +1,4 @@
-package main
+package audit
 
 import (
 	"encoding/json"
@@ -16,15 +16,16 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/eventstore/natstest"
 )
 
 // replayed runs `chatsessions replay` on the service's log, and returns the positions of
 // the events that it tells.
-func replayed(t *testing.T, s *service, flags ...string) []uint64 {
+func replayed(t *testing.T, s *rig.Service, flags ...string) []uint64 {
 	t.Helper()
-	status, stdout, stderr := command(t, nil, slices.Concat([]string{"replay", "--output", "ndjson"}, s.ofLog(), flags)...)
-	if status != exitDone || stderr != "" {
+	status, stdout, stderr := rig.Command(t, nil, slices.Concat([]string{"replay", "--output", "ndjson"}, ofLog(s), flags)...)
+	if status != rig.ExitDone || stderr != "" {
 		t.Fatalf("%q: exit status %d, %q", flags, status, stderr)
 	}
 	positions := []uint64{}
@@ -44,59 +45,59 @@ func replayed(t *testing.T, s *service, flags ...string) []uint64 {
 func TestAReplayIsTheLogThroughAFilter(t *testing.T) {
 	t.Parallel()
 	nats := natstest.Start(t, natstest.Config{})
-	for name, s := range map[string]*service{"embedded": startService(t, "--dev"), "external": startService(t, "--dev", "--nats-url", nats.URL())} {
+	for name, s := range map[string]*rig.Service{"embedded": rig.Start(t, "--dev"), "external": rig.Start(t, "--dev", "--nats-url", nats.URL())} {
 		id, other := aLife(s)
 		aLife(s)
-		log := s.log()
-		end := log[len(log)-1].sequence
-		at := func(i int) string { return log[i].header["ce-time"][0] }
-		ms := func(i int) string { return fmt.Sprintf("%.0f", log[i].session["updatedAt"]) }
-		typ := func(e event) string { return strings.TrimPrefix(e.header["ce-type"][0], "chat-session.") }
-		of := func(e event, account string) bool {
-			participants, _ := e.session["participants"].([]any)
-			return e.header["ce-actor"][0] == account || e.session["createdBy"] == account || slices.Contains(participants, any(account))
+		log := s.Log()
+		end := log[len(log)-1].Sequence
+		at := func(i int) string { return log[i].Header["ce-time"][0] }
+		ms := func(i int) string { return fmt.Sprintf("%.0f", log[i].Session["updatedAt"]) }
+		typ := func(e rig.Event) string { return strings.TrimPrefix(e.Header["ce-type"][0], "chat-session.") }
+		of := func(e rig.Event, account string) bool {
+			participants, _ := e.Session["participants"].([]any)
+			return e.Header["ce-actor"][0] == account || e.Session["createdBy"] == account || slices.Contains(participants, any(account))
 		}
 		for _, c := range []struct {
 			flags string
-			keeps func(event) bool
+			keeps func(rig.Event) bool
 		}{
-			{"", func(event) bool { return true }},
-			{"--type accepted --type chat-session.finished", func(e event) bool { return typ(e) == "accepted" || typ(e) == "finished" }},
-			{"--type rejected", func(event) bool { return false }},
-			{"--account bob", func(e event) bool { return of(e, "bob") }}, // who loses sight at the end
-			{"--account crm", func(e event) bool { return of(e, "crm") }},
-			{"--account alice --type created", func(e event) bool { return of(e, "alice") && typ(e) == "created" }},
-			{"--account nobody", func(event) bool { return false }},
-			{"--session " + id, func(e event) bool { return e.session["id"] == id }},
-			{"--session " + other + " --session " + strings.ToUpper(id) + " --type created,updated", func(e event) bool {
-				return (e.session["id"] == id || e.session["id"] == other) && (typ(e) == "created" || typ(e) == "updated")
+			{"", func(rig.Event) bool { return true }},
+			{"--type accepted --type chat-session.finished", func(e rig.Event) bool { return typ(e) == "accepted" || typ(e) == "finished" }},
+			{"--type rejected", func(rig.Event) bool { return false }},
+			{"--account bob", func(e rig.Event) bool { return of(e, "bob") }}, // who loses sight at the end
+			{"--account crm", func(e rig.Event) bool { return of(e, "crm") }},
+			{"--account alice --type created", func(e rig.Event) bool { return of(e, "alice") && typ(e) == "created" }},
+			{"--account nobody", func(rig.Event) bool { return false }},
+			{"--session " + id, func(e rig.Event) bool { return e.Session["id"] == id }},
+			{"--session " + other + " --session " + strings.ToUpper(id) + " --type created,updated", func(e rig.Event) bool {
+				return (e.Session["id"] == id || e.Session["id"] == other) && (typ(e) == "created" || typ(e) == "updated")
 			}},
-			{"--session " + id + " --after 1 --until-position 5", func(e event) bool {
-				return e.session["id"] == id && e.sequence > 1 && e.sequence <= 5
+			{"--session " + id + " --after 1 --until-position 5", func(e rig.Event) bool {
+				return e.Session["id"] == id && e.Sequence > 1 && e.Sequence <= 5
 			}},
-			{"--after 3", func(e event) bool { return e.sequence > 3 }},
-			{"--after 3 --until-position 6", func(e event) bool { return e.sequence > 3 && e.sequence <= 6 }},
-			{"--until-position 1000", func(event) bool { return true }},
-			{"--after 1000", func(event) bool { return false }},
-			{"--after 3 --until-position 3", func(event) bool { return false }},
-			{"--since " + at(5), func(e event) bool { return e.header["ce-time"][0] >= at(5) }},
-			{"--since " + ms(5) + " --until " + at(9), func(e event) bool { return e.header["ce-time"][0] >= at(5) && e.header["ce-time"][0] <= at(9) }},
-			{"--until " + ms(2) + " --after 0 --until-position " + fmt.Sprint(end), func(e event) bool { return e.header["ce-time"][0] <= at(2) }},
-			{"--since 2000-01-01T00:00:00+01:00 --until 2000-01-02T00:00:00Z", func(event) bool { return false }},
-			{"--since 2100-01-01T00:00:00Z", func(event) bool { return false }},
-			{"--until 2100-01-01T00:00:00Z --account =HYPERLINK()", func(e event) bool { return of(e, "=HYPERLINK()") }},
+			{"--after 3", func(e rig.Event) bool { return e.Sequence > 3 }},
+			{"--after 3 --until-position 6", func(e rig.Event) bool { return e.Sequence > 3 && e.Sequence <= 6 }},
+			{"--until-position 1000", func(rig.Event) bool { return true }},
+			{"--after 1000", func(rig.Event) bool { return false }},
+			{"--after 3 --until-position 3", func(rig.Event) bool { return false }},
+			{"--since " + at(5), func(e rig.Event) bool { return e.Header["ce-time"][0] >= at(5) }},
+			{"--since " + ms(5) + " --until " + at(9), func(e rig.Event) bool { return e.Header["ce-time"][0] >= at(5) && e.Header["ce-time"][0] <= at(9) }},
+			{"--until " + ms(2) + " --after 0 --until-position " + fmt.Sprint(end), func(e rig.Event) bool { return e.Header["ce-time"][0] <= at(2) }},
+			{"--since 2000-01-01T00:00:00+01:00 --until 2000-01-02T00:00:00Z", func(rig.Event) bool { return false }},
+			{"--since 2100-01-01T00:00:00Z", func(rig.Event) bool { return false }},
+			{"--until 2100-01-01T00:00:00Z --account =HYPERLINK()", func(e rig.Event) bool { return of(e, "=HYPERLINK()") }},
 		} {
 			want := []uint64{}
 			for _, e := range log {
 				if c.keeps(e) {
-					want = append(want, e.sequence)
+					want = append(want, e.Sequence)
 				}
 			}
 			if got := replayed(t, s, strings.Fields(c.flags)...); !slices.Equal(got, want) {
 				t.Errorf("%s, %s: %d, want %d", name, c.flags, got, want)
 			}
 		}
-		s.stop()
+		s.Stop()
 		if got := replayed(t, s); len(got) != len(log) {
 			t.Errorf("%s, stopped: %d events, want %d", name, len(got), len(log))
 		}
@@ -105,13 +106,13 @@ func TestAReplayIsTheLogThroughAFilter(t *testing.T) {
 
 func TestAReplayToAFileIsWholeOrNotThere(t *testing.T) {
 	t.Parallel()
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	one, _ := aLife(s)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "log.ndjson")
 	replay := func(status int, flags ...string) (stdout, stderr string) {
 		t.Helper()
-		got, stdout, stderr := command(t, nil, slices.Concat([]string{"replay"}, s.ofLog(), flags)...)
+		got, stdout, stderr := rig.Command(t, nil, slices.Concat([]string{"replay"}, ofLog(s), flags)...)
 		if got != status || stdout != "" {
 			t.Fatalf("%q: exit status %d, %q, %q", flags, got, stdout, stderr)
 		}
@@ -129,34 +130,34 @@ func TestAReplayToAFileIsWholeOrNotThere(t *testing.T) {
 		}
 		return string(content)
 	}
-	replay(exitDone, "--output", "ndjson", "--file", file)
+	replay(rig.ExitDone, "--output", "ndjson", "--file", file)
 	first := read()
-	if lines := strings.Count(first, "\n"); lines != len(s.log()) {
-		t.Errorf("%d lines of %d events", lines, len(s.log()))
+	if lines := strings.Count(first, "\n"); lines != len(s.Log()) {
+		t.Errorf("%d lines of %d events", lines, len(s.Log()))
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	if _, stderr := replay(exitFailed, "--output", "csv", "--file", file); !strings.Contains(stderr, "--force") || read() != first {
+	if _, stderr := replay(rig.ExitFailed, "--output", "csv", "--file", file); !strings.Contains(stderr, "--force") || read() != first {
 		t.Errorf("%q", stderr)
 	}
-	replay(exitDone, "--output", "json", "--file", file, "--force")
+	replay(rig.ExitDone, "--output", "json", "--file", file, "--force")
 	var array []struct{ Position int }
-	if err := json.Unmarshal([]byte(read()), &array); err != nil || len(array) != len(s.log()) || array[0].Position != 1 {
+	if err := json.Unmarshal([]byte(read()), &array); err != nil || len(array) != len(s.Log()) || array[0].Position != 1 {
 		t.Errorf("%d events in the array, %v", len(array), err)
 	}
-	replay(exitDone, "--output", "csv", "--file", file, "--force")
+	replay(rig.ExitDone, "--output", "csv", "--file", file, "--force")
 	if forced := read(); !strings.HasPrefix(forced, "position,") {
 		t.Errorf("%s", forced)
 	}
 	// One that fails, of a session that is not there, leaves what was there.
-	if _, stderr := replay(exitFailed, "--session", ghost, "--file", file, "--force"); !strings.Contains(stderr, ghost) || !strings.HasPrefix(read(), "position,") {
+	if _, stderr := replay(rig.ExitFailed, "--session", rig.Ghost, "--file", file, "--force"); !strings.Contains(stderr, rig.Ghost) || !strings.HasPrefix(read(), "position,") {
 		t.Errorf("%q", stderr)
 	}
 	// What cannot be read is in the file, and told.
-	position := s.publish(&nats.Msg{Subject: "chat-sessions." + ghost, Data: []byte("nonsense")})
-	_, stderr := replay(exitFailed, "--type", "created", "--output", "ndjson", "--file", file, "--force")
-	if !strings.Contains(stderr, fmt.Sprintf("event %d of session %s cannot be read", position, ghost)) || !strings.Contains(read(), fmt.Sprintf("{\"position\":%d,\"sessionId\":%q,\"unreadable\":", position, ghost)) {
+	position := s.Publish(&nats.Msg{Subject: "chat-sessions." + rig.Ghost, Data: []byte("nonsense")})
+	_, stderr := replay(rig.ExitFailed, "--type", "created", "--output", "ndjson", "--file", file, "--force")
+	if !strings.Contains(stderr, fmt.Sprintf("event %d of session %s cannot be read", position, rig.Ghost)) || !strings.Contains(read(), fmt.Sprintf("{\"position\":%d,\"sessionId\":%q,\"unreadable\":", position, rig.Ghost)) {
 		t.Errorf("%q\n%s", stderr, read())
 	}
 	if got := replayed(t, s, "--session", one); len(got) != 6 {
@@ -166,14 +167,14 @@ func TestAReplayToAFileIsWholeOrNotThere(t *testing.T) {
 
 func TestAReplayToASubjectHasARateAndLeavesTheLogAlone(t *testing.T) {
 	t.Parallel()
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	id, _ := aLife(s)
 	for range 6 {
 		aLife(s)
 	}
-	log := s.log()
-	bad := s.publish(&nats.Msg{Subject: "chat-sessions." + ghost, Data: []byte("nonsense")})
-	nc := connectNATS(t, s.natsURL())
+	log := s.Log()
+	bad := s.Publish(&nats.Msg{Subject: "chat-sessions." + rig.Ghost, Data: []byte("nonsense")})
+	nc := rig.ConnectNATS(t, s.NATSURL())
 	got, err := nc.SubscribeSync("audit.copy")
 	if err != nil {
 		t.Fatal(err)
@@ -183,39 +184,39 @@ func TestAReplayToASubjectHasARateAndLeavesTheLogAlone(t *testing.T) {
 	}
 	republish := func(flags ...string) (status int, stdout, stderr string) {
 		t.Helper()
-		return command(t, nil, slices.Concat([]string{"replay", "--to-subject"}, flags, s.ofLog())...)
+		return rig.Command(t, nil, slices.Concat([]string{"replay", "--to-subject"}, flags, ofLog(s))...)
 	}
 	began := time.Now()
 	status, stdout, stderr := republish("audit.copy", "--rate", "40")
 	want := fmt.Sprintf("%d events were published to audit.copy and confirmed by the server: the first from position 1, the last from position %d.\n", len(log), len(log))
-	if status != exitFailed || stdout != want || !strings.Contains(stderr, fmt.Sprintf("event %d of session %s", bad, ghost)) {
+	if status != rig.ExitFailed || stdout != want || !strings.Contains(stderr, fmt.Sprintf("event %d of session %s", bad, rig.Ghost)) {
 		t.Errorf("exit status %d, %q, %q; want %q", status, stdout, stderr, want)
 	}
 	if took, least := time.Since(began), time.Duration(len(log)-1)*time.Second/40; took < least {
 		t.Errorf("%d events at 40 a second took %s", len(log), took)
 	}
 	for _, e := range log {
-		m, err := got.NextMsg(patience)
+		m, err := got.NextMsg(rig.Patience)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m.Header.Get("Chat-Sessions-Position") != strconv.FormatUint(e.sequence, 10) || m.Header.Get("Chat-Sessions-Subject") != e.subject || string(m.Data) != string(e.data) {
-			t.Errorf("%v %s, want %d %s", m.Header, m.Data, e.sequence, e.data)
+		if m.Header.Get("Chat-Sessions-Position") != strconv.FormatUint(e.Sequence, 10) || m.Header.Get("Chat-Sessions-Subject") != e.Subject || string(m.Data) != string(e.Data) {
+			t.Errorf("%v %s, want %d %s", m.Header, m.Data, e.Sequence, e.Data)
 		}
 	}
 	status, stdout, stderr = republish("audit.one", "--session", id, "--type", "accepted", "--rate", "0")
-	if want := "1 events were published to audit.one and confirmed by the server: the first from position 4, the last from position 4.\n"; status != exitDone || stdout != want || stderr != "" {
+	if want := "1 events were published to audit.one and confirmed by the server: the first from position 4, the last from position 4.\n"; status != rig.ExitDone || stdout != want || stderr != "" {
 		t.Errorf("exit status %d, %q, %q; want %q", status, stdout, stderr, want)
 	}
 	// Broken off, it tells from where to go on.
-	slow := exec.Command(binary, slices.Concat([]string{"replay", "--to-subject", "audit.copy", "--rate", "5"}, s.ofLog())...)
-	var errs output
+	slow := exec.Command(rig.Binary, slices.Concat([]string{"replay", "--to-subject", "audit.copy", "--rate", "5"}, ofLog(s))...)
+	var errs rig.Output
 	slow.Stderr = &errs
 	if err := slow.Start(); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if _, err := got.NextMsg(patience); err != nil {
+		if _, err := got.NextMsg(rig.Patience); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -232,16 +233,16 @@ func TestAReplayToASubjectHasARateAndLeavesTheLogAlone(t *testing.T) {
 		t.Errorf("after 3 events of %d: go on after %s, %v", len(log), told[1], err)
 	}
 	for at := 4; at <= last; at++ { // what it says was published, was
-		if m, err := got.NextMsg(patience); err != nil || m.Header.Get("Chat-Sessions-Position") != strconv.Itoa(at) {
+		if m, err := got.NextMsg(rig.Patience); err != nil || m.Header.Get("Chat-Sessions-Position") != strconv.Itoa(at) {
 			t.Errorf("event %d: %v, %v", at, m, err)
 		}
 	}
 	for _, subject := range []string{"chat-sessions." + id, "chat-sessions.>", "$JS.API.STREAM.PURGE.CHAT_SESSIONS", "_INBOX.a", "a.*"} {
-		if status, stdout, stderr := republish(subject); status != exitUsage || stdout != "" || !strings.Contains(stderr, "--to-subject") {
+		if status, stdout, stderr := republish(subject); status != rig.ExitUsage || stdout != "" || !strings.Contains(stderr, "--to-subject") {
 			t.Errorf("%s: exit status %d, %q, %q", subject, status, stdout, stderr)
 		}
 	}
-	if end := s.newestOn("chat-sessions." + ghost); end != bad {
+	if end := s.NewestOn("chat-sessions." + rig.Ghost); end != bad {
 		t.Errorf("the log goes to %d, want %d", end, bad)
 	}
 	if again, err := readLogLength(t, s); err != nil || again != bad {
@@ -250,10 +251,10 @@ func TestAReplayToASubjectHasARateAndLeavesTheLogAlone(t *testing.T) {
 }
 
 // readLogLength is the position of the log's last message.
-func readLogLength(t *testing.T, s *service) (uint64, error) {
+func readLogLength(t *testing.T, s *rig.Service) (uint64, error) {
 	t.Helper()
-	status, stdout, stderr := command(t, nil, slices.Concat([]string{"replay", "--output", "csv"}, s.ofLog())...)
-	if status != exitFailed {
+	status, stdout, stderr := rig.Command(t, nil, slices.Concat([]string{"replay", "--output", "csv"}, ofLog(s))...)
+	if status != rig.ExitFailed {
 		return 0, fmt.Errorf("exit status %d, %q", status, stderr)
 	}
 	lines := strings.Split(strings.TrimSpace(stdout), "\n")
@@ -265,14 +266,14 @@ func readLogLength(t *testing.T, s *service) (uint64, error) {
 // but the log.
 func TestAReplayThatNobodyReadsAnyMore(t *testing.T) {
 	t.Parallel()
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	for range 50 {
 		aLife(s)
 	}
-	s.stop()
-	cmd := exec.Command("sh", "-c", `"$0" replay --data-dir "$1" | head -1; ls "$1"`, binary, s.flag("--data-dir"))
+	s.Stop()
+	cmd := exec.Command("sh", "-c", `"$0" replay --data-dir "$1" | head -1; ls "$1"`, rig.Binary, s.Flag("--data-dir"))
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.HasPrefix(string(out), "POSITION") || strings.Contains(string(out), connectionFile) || strings.Contains(string(out), "panic") {
+	if err != nil || !strings.HasPrefix(string(out), "POSITION") || strings.Contains(string(out), rig.ConnectionFile) || strings.Contains(string(out), "panic") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -280,23 +281,23 @@ func TestAReplayThatNobodyReadsAnyMore(t *testing.T) {
 // TestAReplayToASubjectOfAStoppedServiceNeedsAStream: nobody else can listen there.
 func TestAReplayToASubjectOfAStoppedServiceNeedsAStream(t *testing.T) {
 	t.Parallel()
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	aLife(s)
-	events := len(s.log())
-	js, err := jetstream.New(connectNATS(t, s.natsURL()))
+	events := len(s.Log())
+	js, err := jetstream.New(rig.ConnectNATS(t, s.NATSURL()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "AUDIT", Subjects: []string{"audit.kept"}}); err != nil {
 		t.Fatal(err)
 	}
-	s.stop()
-	status, stdout, stderr := command(t, nil, slices.Concat([]string{"replay", "--to-subject", "audit.lost"}, s.ofLog())...)
-	if status != exitFailed || stdout != "" || !strings.Contains(stderr, "nobody can listen to audit.lost") {
+	s.Stop()
+	status, stdout, stderr := rig.Command(t, nil, slices.Concat([]string{"replay", "--to-subject", "audit.lost"}, ofLog(s))...)
+	if status != rig.ExitFailed || stdout != "" || !strings.Contains(stderr, "nobody can listen to audit.lost") {
 		t.Errorf("exit status %d, %q, %q", status, stdout, stderr)
 	}
-	status, stdout, stderr = command(t, nil, slices.Concat([]string{"replay", "--to-subject", "audit.kept"}, s.ofLog())...)
-	if want := fmt.Sprintf("%d events were published to audit.kept and confirmed by stream AUDIT", events); status != exitDone || !strings.HasPrefix(stdout, want) {
+	status, stdout, stderr = rig.Command(t, nil, slices.Concat([]string{"replay", "--to-subject", "audit.kept"}, ofLog(s))...)
+	if want := fmt.Sprintf("%d events were published to audit.kept and confirmed by stream AUDIT", events); status != rig.ExitDone || !strings.HasPrefix(stdout, want) {
 		t.Errorf("exit status %d, %q, %q; want %q", status, stdout, stderr, want)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package audit
 
 import (
 	"encoding/json"
@@ -14,25 +14,41 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/redis/go-redis/v9"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/domain"
 	"chatsessions/projections/redistest"
 )
 
+// A defect is a line that chatsessions verify --output json prints.
+type defect struct {
+	Kind             domain.DefectKind
+	Position         uint64
+	SessionID, Index string
+	Detail           string
+}
+
+// A verified is its last line.
+type verified struct {
+	Position, Events, Sessions uint64
+	ReadModel                  bool
+	Defects                    uint64
+}
+
 // verify runs chatsessions verify, and returns what it tells of defects and in the end,
 // and of its defects as text.
-func verify(t *testing.T, wantStatus int, flags ...string) (defects []defectLine, end verifiedLine, text string) {
+func verify(t *testing.T, wantStatus int, flags ...string) (defects []defect, end verified, text string) {
 	t.Helper()
-	status, text, stderr := command(t, nil, append([]string{"verify"}, flags...)...)
-	if status != wantStatus || status == exitFailed && !strings.Contains(stderr, wereFound(strings.Count(text, "\n")-1)) {
+	status, text, stderr := rig.Command(t, nil, append([]string{"verify"}, flags...)...)
+	if status != wantStatus || status == rig.ExitFailed && !strings.Contains(stderr, wereFound(strings.Count(text, "\n")-1)) {
 		t.Fatalf("verify %v: exit status %d, want %d: %q, %q", flags, status, wantStatus, text, stderr)
 	}
-	status, stdout, stderr := command(t, nil, append([]string{"verify", "--output", "json"}, flags...)...)
+	status, stdout, stderr := rig.Command(t, nil, append([]string{"verify", "--output", "json"}, flags...)...)
 	if status != wantStatus {
 		t.Fatalf("verify --output json %v: exit status %d, want %d: %q, %q", flags, status, wantStatus, stdout, stderr)
 	}
 	lines := strings.Split(strings.TrimSpace(stdout), "\n")
 	for _, line := range lines[:len(lines)-1] {
-		var d defectLine
+		var d defect
 		if err := json.Unmarshal([]byte(line), &d); err != nil || d.Kind == "" {
 			t.Fatalf("%s: %v", line, err)
 		}
@@ -57,11 +73,11 @@ func wereFound(defects int) string {
 
 // checkTold fails the test unless these are the defects, in any order, with details that
 // say what they have to.
-func checkTold(t *testing.T, got []defectLine, want ...defectLine) {
+func checkTold(t *testing.T, got []defect, want ...defect) {
 	t.Helper()
 	left := slices.Clone(want)
 	for _, d := range got {
-		i := slices.IndexFunc(left, func(w defectLine) bool {
+		i := slices.IndexFunc(left, func(w defect) bool {
 			says := w.Detail
 			w.Detail = d.Detail
 			return w == d && strings.Contains(d.Detail, says)
@@ -80,44 +96,44 @@ func checkTold(t *testing.T, got []defectLine, want ...defectLine) {
 // TestVerifyOfARunningService: an honest one has no defect, and each defect that is
 // written to its log or its read model is told.
 func TestVerifyOfARunningService(t *testing.T) {
-	onEveryStore(t, func(t *testing.T, s *service, flags []string) {
-		honest := fill(t, s, 12)
-		crm := s.as("service-crm")
-		path := crm.create(`{"room": "r1", "createdAt": 1000, "startedAt": 2000, "rejectedAt": 3000, "rejectReason": "zażółć", "finishedAt": 4000}`)
-		crm.expect(200, "PATCH", path, `{"rejectReason": "because", "room": null}`)
-		victim := crm.create(`{"room": "r2"}`)
-		crm.expect(200, "PATCH", victim, `{"start": true}`)
+	rig.OnEveryStore(t, func(t *testing.T, s *rig.Service, flags []string) {
+		honest := rig.Fill(t, s, 12)
+		crm := s.As("service-crm")
+		path := crm.Create(`{"room": "r1", "createdAt": 1000, "startedAt": 2000, "rejectedAt": 3000, "rejectReason": "zażółć", "finishedAt": 4000}`)
+		crm.Expect(200, "PATCH", path, `{"rejectReason": "because", "room": null}`)
+		victim := crm.Create(`{"room": "r2"}`)
+		crm.Expect(200, "PATCH", victim, `{"start": true}`)
 		id := strings.TrimPrefix(victim, "/chat-sessions/")
-		log := s.log()
-		_, end, text := verify(t, exitDone, flags...)
-		if want := (verifiedLine{uint64(len(log)), uint64(len(log)), uint64(len(honest.paths()) + 2), true, 0}); end != want {
+		log := s.Log()
+		_, end, text := verify(t, rig.ExitDone, flags...)
+		if want := (verified{uint64(len(log)), uint64(len(log)), uint64(len(honest.Paths()) + 2), true, 0}); end != want {
 			t.Errorf("%+v, want %+v", end, want)
 		}
 		if !strings.Contains(text, "Defects: 0.") {
 			t.Errorf("%s", text)
 		}
-		if after := s.log(); len(after) != len(log) {
+		if after := s.Log(); len(after) != len(log) {
 			t.Errorf("the log went from %d to %d events", len(log), len(after))
 		}
 
 		// A forged event: finished, which the machine forbids, as if by the service.
 		forged := forgedFinish(log, id)
-		position := s.publish(forged)
-		defects, _, text := verify(t, exitFailed, append(flags, "--log-only")...)
-		checkTold(t, defects, defectLine{Kind: domain.DefectTransition, Position: position, SessionID: id, Detail: "finish is not possible: the session is started"})
+		position := s.Publish(forged)
+		defects, _, text := verify(t, rig.ExitFailed, append(flags, "--log-only")...)
+		checkTold(t, defects, defect{Kind: domain.DefectTransition, Position: position, SessionID: id, Detail: "finish is not possible: the session is started"})
 		if want := fmt.Sprintf("position %d, session %s, transition: finish is not possible: the session is started\n", position, id); !strings.HasPrefix(text, want) {
 			t.Errorf("%q, want %q", text, want)
 		}
 		// A stranger's message parks its session.
-		strange := s.publish(&nats.Msg{Subject: "chat-sessions." + ghost, Data: []byte("hello")})
-		awaitParked(t, s, 1)
-		defects, end, _ = verify(t, exitFailed, flags...)
+		strange := s.Publish(&nats.Msg{Subject: "chat-sessions." + rig.Ghost, Data: []byte("hello")})
+		rig.AwaitParked(t, s, 1)
+		defects, end, _ = verify(t, rig.ExitFailed, flags...)
 		checkTold(t, defects,
-			defectLine{Kind: domain.DefectTransition, Position: position, SessionID: id, Detail: "finish"},
-			defectLine{Kind: domain.DefectUnreadable, Position: strange, SessionID: ghost},
-			defectLine{Kind: defectParked, Position: strange, SessionID: ghost}, // follows
+			defect{Kind: domain.DefectTransition, Position: position, SessionID: id, Detail: "finish"},
+			defect{Kind: domain.DefectUnreadable, Position: strange, SessionID: rig.Ghost},
+			defect{Kind: "parked", Position: strange, SessionID: rig.Ghost}, // follows
 		)
-		if want := (verifiedLine{strange, position, uint64(len(honest.paths()) + 2), true, 3}); end != want {
+		if want := (verified{strange, position, uint64(len(honest.Paths()) + 2), true, 3}); end != want {
 			t.Errorf("%+v, want %+v", end, want)
 		}
 
@@ -127,11 +143,11 @@ func TestVerifyOfARunningService(t *testing.T) {
 			return
 		}
 		rdb := redisClient(t, flags[at+1])
-		lost := honest.paths()[0][len("/chat-sessions/"):]
+		lost := honest.Paths()[0][len("/chat-sessions/"):]
 		newest := uint64(0)
 		for _, e := range log {
-			if e.subject == "chat-sessions."+lost {
-				newest = e.sequence
+			if e.Subject == "chat-sessions."+lost {
+				newest = e.Sequence
 			}
 		}
 		keys, err := rdb.Keys(t.Context(), "cs2:*:doc:"+lost).Result()
@@ -141,12 +157,12 @@ func TestVerifyOfARunningService(t *testing.T) {
 		if err := rdb.Del(t.Context(), keys...).Err(); err != nil {
 			t.Fatal(err)
 		}
-		defects, _, _ = verify(t, exitFailed, flags...)
+		defects, _, _ = verify(t, rig.ExitFailed, flags...)
 		checkTold(t, defects,
-			defectLine{Kind: domain.DefectTransition, Position: position, SessionID: id, Detail: "finish"},
-			defectLine{Kind: domain.DefectUnreadable, Position: strange, SessionID: ghost},
-			defectLine{Kind: defectParked, Position: strange, SessionID: ghost},
-			defectLine{Kind: defectReadModel, Position: newest, SessionID: lost, Detail: "the session is missing"},
+			defect{Kind: domain.DefectTransition, Position: position, SessionID: id, Detail: "finish"},
+			defect{Kind: domain.DefectUnreadable, Position: strange, SessionID: rig.Ghost},
+			defect{Kind: "parked", Position: strange, SessionID: rig.Ghost},
+			defect{Kind: "read-model", Position: newest, SessionID: lost, Detail: "the session is missing"},
 		)
 	})
 }
@@ -163,20 +179,20 @@ func redisClient(t *testing.T, url string) *redis.Client {
 }
 
 // forgedFinish is an event that finishes a session whose newest event is its start.
-func forgedFinish(log []event, id string) *nats.Msg {
-	var last event
+func forgedFinish(log []rig.Event, id string) *nats.Msg {
+	var last rig.Event
 	for _, e := range log {
-		if e.subject == "chat-sessions."+id {
+		if e.Subject == "chat-sessions."+id {
 			last = e
 		}
 	}
-	session := maps.Clone(last.session)
+	session := maps.Clone(last.Session)
 	version := int(session["version"].(float64)) + 1
 	changes := map[string]any{"state": "finished", "finishedAt": session["startedAt"], "finishedBy": "mallory", "version": version}
 	maps.Copy(session, changes)
 	data, _ := json.Marshal(map[string]any{"changes": changes, "session": session})
-	m := &nats.Msg{Subject: last.subject, Header: nats.Header{}, Data: data}
-	for name, values := range last.header {
+	m := &nats.Msg{Subject: last.Subject, Header: nats.Header{}, Data: data}
+	for name, values := range last.Header {
 		if strings.HasPrefix(name, "ce-") {
 			m.Header[name] = slices.Clone(values)
 		}
@@ -184,7 +200,7 @@ func forgedFinish(log []event, id string) *nats.Msg {
 	m.Header.Set("ce-type", "chat-session.finished")
 	m.Header.Set("ce-dataschema", "/chat-sessions/events/schemas/chat-session.finished.json")
 	m.Header.Set("ce-sessionversion", strconv.Itoa(version))
-	m.Header.Set("ce-previous", strconv.FormatUint(last.sequence, 10))
+	m.Header.Set("ce-previous", strconv.FormatUint(last.Sequence, 10))
 	m.Header.Set("ce-id", "0192f5c6-3c00-7000-8000-0000000000ff")
 	return m
 }
@@ -193,20 +209,20 @@ func forgedFinish(log []event, id string) *nats.Msg {
 // which a defect was written.
 func TestVerifyOfAStoppedService(t *testing.T) {
 	redis := redistest.Start(t, redistest.Config{})
-	s := startService(t, "--dev", "--redis-url", redis.URL())
-	fill(t, s, 6)
-	dir := s.flag("--data-dir")
-	victim := s.as("service-crm").create(`{}`)
-	s.as("service-crm").expect(200, "PATCH", victim, `{"start": true}`)
-	log := s.log()
-	if status := s.stop(); status != exitDone {
+	s := rig.Start(t, "--dev", "--redis-url", redis.URL())
+	rig.Fill(t, s, 6)
+	dir := s.Flag("--data-dir")
+	victim := s.As("service-crm").Create(`{}`)
+	s.As("service-crm").Expect(200, "PATCH", victim, `{"start": true}`)
+	log := s.Log()
+	if status := s.Stop(); status != rig.ExitDone {
 		t.Fatalf("exit status %d", status)
 	}
-	_, end, text := verify(t, exitDone, "--data-dir", dir)
+	_, end, text := verify(t, rig.ExitDone, "--data-dir", dir)
 	if want := uint64(len(log)); end.Position != want || end.Events != want || end.ReadModel || !strings.Contains(text, "the service does not run") {
 		t.Errorf("%+v, want %d events: %s", end, want, text)
 	}
-	if _, end, _ = verify(t, exitDone, "--data-dir", dir, "--redis-url", redis.URL()); !end.ReadModel {
+	if _, end, _ = verify(t, rig.ExitDone, "--data-dir", dir, "--redis-url", redis.URL()); !end.ReadModel {
 		t.Errorf("%+v", end)
 	}
 
@@ -215,18 +231,18 @@ func TestVerifyOfAStoppedService(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := strings.TrimPrefix(victim, "/chat-sessions/")
-	forger := startService(t, "--dev", "--data-dir", copied)
-	position := forger.publish(forgedFinish(log, id))
-	if status := forger.stop(); status != exitDone {
+	forger := rig.Start(t, "--dev", "--data-dir", copied)
+	position := forger.Publish(forgedFinish(log, id))
+	if status := forger.Stop(); status != rig.ExitDone {
 		t.Fatalf("exit status %d", status)
 	}
-	forgery := defectLine{Kind: domain.DefectTransition, Position: position, SessionID: id, Detail: "finish is not possible"}
-	defects, _, _ := verify(t, exitFailed, "--data-dir", copied)
+	forgery := defect{Kind: domain.DefectTransition, Position: position, SessionID: id, Detail: "finish is not possible"}
+	defects, _, _ := verify(t, rig.ExitFailed, "--data-dir", copied)
 	checkTold(t, defects, forgery)
 	// The read model is that of the original.
-	status, stdout, stderr := command(t, nil, "verify", "--data-dir", copied, "--redis-url", redis.URL())
-	if status != exitFailed || !strings.Contains(stdout, "read-model: the read model is at position "+strconv.FormatUint(position-1, 10)) {
+	status, stdout, stderr := rig.Command(t, nil, "verify", "--data-dir", copied, "--redis-url", redis.URL())
+	if status != rig.ExitFailed || !strings.Contains(stdout, "read-model: the read model is at position "+strconv.FormatUint(position-1, 10)) {
 		t.Errorf("exit status %d: %q, %q", status, stdout, stderr)
 	}
-	verify(t, exitDone, "--data-dir", dir)
+	verify(t, rig.ExitDone, "--data-dir", dir)
 }

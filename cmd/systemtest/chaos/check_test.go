@@ -1,4 +1,4 @@
-package main
+package chaos
 
 import (
 	"encoding/json"
@@ -9,14 +9,16 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // check compares what was answered with what is in the log, and the log with what
 // the nodes show.
 func check(r *round, s *system) {
-	events := s.nodes[0].settledLog()
-	checkChains(r.t, events)
-	if err := checkLegal(events); err != nil {
+	events := s.nodes[0].SettledLog()
+	rig.CheckChains(r.t, events)
+	if err := rig.CheckLegal(events); err != nil {
 		r.journal.violation(err)
 	}
 	l := newLedger(events)
@@ -31,7 +33,7 @@ func check(r *round, s *system) {
 		r.journal.violation(err)
 	}
 	for _, n := range s.nodes {
-		checkReadModel(r.t, n.service, events)
+		rig.CheckReadModel(r.t, n.Service, events)
 	}
 	l.counts["read models equal to the log"] = len(s.nodes)
 	for _, name := range ledgerCounts {
@@ -51,18 +53,18 @@ var ledgerCounts = []string{
 
 // A ledger is the log, by the requests that wrote it.
 type ledger struct {
-	events  []event
-	written map[string][]event // by X-Request-Id
-	asked   map[string]bool    // the ids of all writes
+	events  []rig.Event
+	written map[string][]rig.Event // by X-Request-Id
+	asked   map[string]bool        // the ids of all writes
 	counts  map[string]int
 	// unsynced is when nothing could be made durable.
 	unsynced []span
 }
 
-func newLedger(events []event) *ledger {
-	l := &ledger{events: events, written: map[string][]event{}, asked: map[string]bool{healedID: true}, counts: map[string]int{}}
+func newLedger(events []rig.Event) *ledger {
+	l := &ledger{events: events, written: map[string][]rig.Event{}, asked: map[string]bool{healedID: true}, counts: map[string]int{}}
 	for _, e := range events {
-		id := e.header["ce-correlationid"][0]
+		id := e.Header["ce-correlationid"][0]
 		l.written[id] = append(l.written[id], e)
 	}
 	l.counts["events in the log"] = len(events)
@@ -85,8 +87,8 @@ func (l *ledger) ask(lives map[string]*life) {
 // checkOrigin looks for events that nobody asked for.
 func (l *ledger) checkOrigin() error {
 	for _, e := range l.events {
-		if id := e.header["ce-correlationid"][0]; !l.asked[id] {
-			return fmt.Errorf("event %d is of request %s, which was no write", e.sequence, id)
+		if id := e.Header["ce-correlationid"][0]; !l.asked[id] {
+			return fmt.Errorf("event %d is of request %s, which was no write", e.Sequence, id)
 		}
 	}
 	return nil
@@ -183,8 +185,8 @@ func (l *ledger) checkAttempts(o *operation) (writer *chaosAttempt, err error) {
 				return nil, fmt.Errorf("%s and %s have both been written", writer.request, a.request)
 			}
 			writer = a
-			if n != o.events() || events[n-1].sequence-events[0].sequence != uint64(n-1) || events[0].subject != events[n-1].subject {
-				return nil, fmt.Errorf("%s: %d events, from %d to %d; it leads to %d", a.request, n, events[0].sequence, events[n-1].sequence, o.events())
+			if n != o.events() || events[n-1].Sequence-events[0].Sequence != uint64(n-1) || events[0].Subject != events[n-1].Subject {
+				return nil, fmt.Errorf("%s: %d events, from %d to %d; it leads to %d", a.request, n, events[0].Sequence, events[n-1].Sequence, o.events())
 			}
 		}
 		switch a.class {
@@ -194,7 +196,7 @@ func (l *ledger) checkAttempts(o *operation) (writer *chaosAttempt, err error) {
 			l.counts["requests refused or not carried out"]++
 			if len(events) > 0 {
 				l.counts["- of them in the log"]++
-				return nil, fmt.Errorf("%s was answered %d, and is in the log at %d", a.request, a.status, events[0].sequence)
+				return nil, fmt.Errorf("%s was answered %d, and is in the log at %d", a.request, a.status, events[0].Sequence)
 			}
 			if a.class == refused && (told != nil || writer != nil) {
 				return nil, fmt.Errorf("%s repeats a request that was written, and was answered %d", a.request, a.status)
@@ -227,9 +229,9 @@ func (l *ledger) checkAnswered(o *operation, told, writer *chaosAttempt) error {
 	}
 	events := l.written[writer.request]
 	last := events[len(events)-1]
-	if last.sequence != told.position || last.session["id"] != told.view.ID || last.session["version"] != float64(told.view.Version) {
+	if last.Sequence != told.position || last.Session["id"] != told.view.ID || last.Session["version"] != float64(told.view.Version) {
 		return fmt.Errorf("%s was answered with position %d and %s; %s is in the log at %d: %s",
-			told.request, told.position, told.view.json, writer.request, last.sequence, last.data)
+			told.request, told.position, told.view.json, writer.request, last.Sequence, last.Data)
 	}
 	return nil
 }
@@ -244,7 +246,7 @@ func (l *ledger) observed(o *operation, a *chaosAttempt, call, back int64) porcu
 func (l *ledger) unanswered(life *life, o *operation, writer *chaosAttempt) ([]porcupine.Operation, error) {
 	events := l.written[writer.request]
 	var data struct{ Session json.RawMessage }
-	if err := json.Unmarshal(events[len(events)-1].data, &data); err != nil {
+	if err := json.Unmarshal(events[len(events)-1].Data, &data); err != nil {
 		return nil, err
 	}
 	v, err := life.view(data.Session)
@@ -258,9 +260,9 @@ func (l *ledger) unanswered(life *life, o *operation, writer *chaosAttempt) ([]p
 func (l *ledger) history(life *life) string {
 	var b strings.Builder
 	for _, e := range l.events {
-		if strings.Contains(string(e.data), strconv.Quote(life.tag)) {
-			fmt.Fprintf(&b, "  log %d: %s by %s: version %v, %v, room %v\n", e.sequence, e.header["ce-type"][0],
-				e.header["ce-correlationid"][0], e.session["version"], e.session["state"], e.session["room"])
+		if strings.Contains(string(e.Data), strconv.Quote(life.tag)) {
+			fmt.Fprintf(&b, "  log %d: %s by %s: version %v, %v, room %v\n", e.Sequence, e.Header["ce-type"][0],
+				e.Header["ce-correlationid"][0], e.Session["version"], e.Session["state"], e.Session["room"])
 		}
 	}
 	return b.String()

@@ -1,14 +1,16 @@
-package main
+package chaos
 
 import (
 	"context"
 	"time"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // linkKinds are the faults of connections, each to some of the links.
-func linkKinds(links []*link) []kind {
+func linkKinds(links []*rig.Link) []kind {
 	// some picks one of the links, or all.
-	some := func(f injection) []*link {
+	some := func(f injection) []*rig.Link {
 		if i := f.pick % uint64(len(links)+1); i < uint64(len(links)) {
 			return links[i : i+1]
 		}
@@ -17,35 +19,35 @@ func linkKinds(links []*link) []kind {
 	return []kind{
 		{"cut", 3, shortestHold, func(_ context.Context, f injection) error {
 			for _, l := range some(f) {
-				l.cut()
+				l.Cut()
 			}
 			return nil
 		}},
 		{"answers lost, then cut", 3, time.Second, func(ctx context.Context, f injection) error {
 			for _, l := range some(f) {
-				l.mute.Store(true)
+				l.Mute.Store(true)
 			}
-			sleep(ctx, f.hold)
+			rig.Sleep(ctx, f.hold)
 			for _, l := range some(f) {
-				l.cut() // before it speaks again: half an answer is none
-				l.mute.Store(false)
+				l.Cut() // before it speaks again: half an answer is none
+				l.Mute.Store(false)
 			}
 			return nil
 		}},
 		{"stalled", 2, 3 * time.Second, func(ctx context.Context, f injection) error {
 			for _, l := range some(f) {
-				defer l.stall()()
+				defer l.Stall()()
 			}
-			sleep(ctx, f.hold)
+			rig.Sleep(ctx, f.hold)
 			return nil
 		}},
 		{"refused", 1, 3 * time.Second, func(ctx context.Context, f injection) error {
 			for _, l := range some(f) {
-				target := l.target.Swap(nil)
-				l.cut()
-				defer l.target.CompareAndSwap(nil, target) // unless its server has another address by now
+				target := l.Target.Swap(nil)
+				l.Cut()
+				defer l.Target.CompareAndSwap(nil, target) // unless its server has another address by now
 			}
-			sleep(ctx, f.hold)
+			rig.Sleep(ctx, f.hold)
 			return nil
 		}},
 	}

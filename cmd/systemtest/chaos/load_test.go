@@ -1,4 +1,4 @@
-package main
+package chaos
 
 import (
 	"bytes"
@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 const (
@@ -102,7 +104,7 @@ func (c *loadClient) run(ctx context.Context) {
 		if !settled {
 			pause += 100 * time.Millisecond
 		}
-		sleep(ctx, pause)
+		rig.Sleep(ctx, pause)
 	}
 }
 
@@ -193,7 +195,7 @@ func (c *loadClient) directives(seen *view) []string {
 		if seen == nil {
 			break
 		}
-		if _, legal := endOf(seen.State, directives); legal {
+		if _, legal := rig.EndOf(seen.State, directives); legal {
 			break
 		}
 		directives = all[c.IntN(len(all))]
@@ -280,7 +282,7 @@ func (c *loadClient) request(ctx context.Context, s *sharedSession, o *operation
 		// a key behind our back.
 		body = struct{ io.Reader }{strings.NewReader(o.body)}
 	}
-	request, err := http.NewRequestWithContext(ctx, method, c.nodes[a.node].clients.through("http://service")+target, body)
+	request, err := http.NewRequestWithContext(ctx, method, c.nodes[a.node].clients.Through("http://service")+target, body)
 	if err != nil {
 		return nil, err
 	}

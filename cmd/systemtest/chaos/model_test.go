@@ -1,4 +1,4 @@
-package main
+package chaos
 
 import (
 	"fmt"
@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/anishathalye/porcupine"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // A change is what a write asks for. The model decides on it alone; it shares no
@@ -74,7 +76,7 @@ func (o *operation) stepChange(before *view, r result) (after *view, legal bool)
 		}
 		return before, r.status == http.StatusPreconditionFailed && r.version == before.Version
 	}
-	_, possible := endOf(before.State, o.change.directives)
+	_, possible := rig.EndOf(before.State, o.change.directives)
 	switch r.status {
 	case http.StatusOK:
 		if o.events() == 0 {
@@ -117,7 +119,7 @@ func (o *operation) events() int {
 func (o *operation) follows(before, after *view) bool {
 	want := *before
 	want.Version += uint64(o.events())
-	want.State, _ = endOf(before.State, o.change.directives)
+	want.State, _ = rig.EndOf(before.State, o.change.directives)
 	if o.change.room != "" {
 		want.Room = o.change.room
 	}

@@ -1,4 +1,4 @@
-package main
+package chaos
 
 import (
 	"context"
@@ -10,14 +10,16 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // A node is a service that is killed, paused and starved, and started again by
 // whoever did it, as a supervisor would.
 type node struct {
-	*service
+	*rig.Service
 	name    string
-	clients *link         // by which the load reaches it
+	clients *rig.Link     // by which the load reaches it
 	clock   time.Duration // how far its clock is off
 	unsync  string        // while this file exists, its disk does not sync
 	// mayRefuse says that a start may fail while something else is away.
@@ -28,19 +30,19 @@ type node struct {
 func startNode(t *testing.T, name string, args ...string) *node {
 	t.Helper()
 	n := &node{
-		service: &service{t: t, binary: requireFaultBuild(t), args: append([]string{"serve", "--dev", "--listen", "127.0.0.1:0"}, args...)},
-		name:    name, clients: startLink(t), unsync: filepath.Join(t.TempDir(), "unsync"),
+		Service: &rig.Service{T: t, Binary: rig.FaultyBinary(t), Args: append([]string{"serve", "--dev", "--listen", "127.0.0.1:0"}, args...)},
+		name:    name, clients: rig.StartLink(t), unsync: filepath.Join(t.TempDir(), "unsync"),
 	}
 	t.Cleanup(func() {
-		if n.exited == nil {
+		if n.Exited == nil {
 			return
 		}
-		if status := n.stop(); status != 0 {
+		if status := n.Stop(); status != 0 {
 			t.Errorf("%s, asked to stop, ended with exit status %d", name, status)
 		}
-		n.checkSound()
+		n.CheckSound()
 		if t.Failed() {
-			log := n.errors.String()
+			log := n.Errors.String()
 			t.Logf("the end of %s's log:\n%s", name, log[max(0, len(log)-8000):])
 		}
 	})
@@ -62,38 +64,38 @@ func (n *node) up(ctx context.Context) error {
 		if err := n.launch(); err != nil {
 			return err
 		}
-		err := n.awaitReady()
+		err := n.AwaitReady()
 		if err == nil {
-			address := strings.TrimPrefix(n.url, "http://")
-			n.clients.target.Store(&address)
+			address := strings.TrimPrefix(n.URL, "http://")
+			n.clients.Target.Store(&address)
 			return nil
 		}
-		if !n.mayRefuse || !sleep(ctx, 200*time.Millisecond) {
+		if !n.mayRefuse || !rig.Sleep(ctx, 200*time.Millisecond) {
 			return fmt.Errorf("%s does not start: %w", n.name, err)
 		}
 	}
 }
 
 func (n *node) launch() error {
-	n.env = []string{
+	n.Env = []string{
 		"CHATSESSIONS_FAULT_SYNC=fail:" + n.unsync,
 		"CHATSESSIONS_FAULT_SYNC_TAKES=3ms",
 		"CHATSESSIONS_FAULT_CLOCK=" + n.clock.String(),
 	}
-	return n.begin()
+	return n.Begin()
 }
 
 // down ends the node and takes the link's target away.
 func (n *node) down(signal syscall.Signal) int {
-	n.clients.target.Store(nil)
-	return n.end(signal)
+	n.clients.Target.Store(nil)
+	return n.End(signal)
 }
 
 // unexpectedEnd tells of a node that has ended though nobody ended it.
 func (n *node) unexpectedEnd() error {
 	select {
-	case <-n.exited:
-		return fmt.Errorf("%s has ended by itself, exit status %d:\n%s", n.name, n.cmd.ProcessState.ExitCode(), lastLines(n.errors.String(), 20))
+	case <-n.Exited:
+		return fmt.Errorf("%s has ended by itself, exit status %d:\n%s", n.name, n.Cmd.ProcessState.ExitCode(), lastLines(n.Errors.String(), 20))
 	default:
 		return nil
 	}
@@ -101,15 +103,15 @@ func (n *node) unexpectedEnd() error {
 
 // answers returns nil when the node takes a write and shows it in a list.
 func (n *node) answers() error {
-	c := &client{n.t, n.url, "dev-service-healed"}
-	a, err := c.do("POST", "/chat-sessions", `{"participants": ["healed"]}`, "X-Request-Id: "+healedID)
-	if err == nil && a.status == 200 {
-		a, err = c.do("GET", "/chat-sessions?participants=healed&$limit=1", "", "Chat-Sessions-Position: "+a.header.Get("Chat-Sessions-Position"))
+	c := &rig.Client{T: n.T, URL: n.URL, Token: "dev-service-healed"}
+	a, err := c.Do("POST", "/chat-sessions", `{"participants": ["healed"]}`, "X-Request-Id: "+healedID)
+	if err == nil && a.Status == 200 {
+		a, err = c.Do("GET", "/chat-sessions?participants=healed&$limit=1", "", "Chat-Sessions-Position: "+a.Header.Get("Chat-Sessions-Position"))
 	}
-	if err == nil && a.status == 200 {
+	if err == nil && a.Status == 200 {
 		return nil
 	}
-	return a.instead(err)
+	return a.Instead(err)
 }
 
 // kinds are the faults that any node can have.
@@ -117,7 +119,7 @@ func (n *node) kinds() []kind {
 	return []kind{
 		{"killed", 3, 2 * time.Second, n.inject(func(ctx context.Context, f injection) error {
 			n.down(syscall.SIGKILL)
-			sleep(ctx, f.hold)
+			rig.Sleep(ctx, f.hold)
 			return n.up(ctx)
 		})},
 		{"killed while it starts", 1, time.Second, n.inject(func(ctx context.Context, f injection) error {
@@ -125,23 +127,23 @@ func (n *node) kinds() []kind {
 			if err := n.launch(); err != nil {
 				return err
 			}
-			sleep(ctx, f.hold)
+			rig.Sleep(ctx, f.hold)
 			n.down(syscall.SIGKILL)
 			return n.up(ctx)
 		})},
 		{"stopped in good order", 1, time.Second, n.inject(func(ctx context.Context, f injection) error {
 			if status := n.down(syscall.SIGTERM); status != 0 {
-				return fmt.Errorf("exit status %d:\n%s", status, lastLines(n.errors.String(), 20))
+				return fmt.Errorf("exit status %d:\n%s", status, lastLines(n.Errors.String(), 20))
 			}
-			sleep(ctx, f.hold)
+			rig.Sleep(ctx, f.hold)
 			return n.up(ctx)
 		})},
 		{"paused", 4, 7 * time.Second, n.inject(func(ctx context.Context, f injection) error {
-			if err := n.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			if err := n.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 				return err
 			}
-			sleep(ctx, f.hold)
-			return n.cmd.Process.Signal(syscall.SIGCONT)
+			rig.Sleep(ctx, f.hold)
+			return n.Cmd.Process.Signal(syscall.SIGCONT)
 		})},
 		{"clock off", 2, shortestHold, n.inject(func(ctx context.Context, f injection) error {
 			offsets := []time.Duration{0, time.Second, 7 * time.Second, 10 * time.Minute, 3 * time.Hour}
@@ -165,14 +167,14 @@ func (n *node) inject(do func(ctx context.Context, f injection) error) func(ctx 
 // dies waits for a node that met a write error: it has to end by itself, and not
 // with status 0.
 func (n *node) dies(within time.Duration) error {
-	defer n.clients.target.Store(nil)
+	defer n.clients.Target.Store(nil)
 	select {
-	case <-n.exited:
+	case <-n.Exited:
 	case <-time.After(within):
 		n.down(syscall.SIGKILL)
 		return fmt.Errorf("%s met a write error and has not ended %s later", n.name, within)
 	}
-	if status := n.cmd.ProcessState.ExitCode(); status == 0 {
+	if status := n.Cmd.ProcessState.ExitCode(); status == 0 {
 		return fmt.Errorf("%s met a write error and ended with exit status 0", n.name)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package main
+package chaos
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/eventstore/natstest"
 	"chatsessions/projections/redistest"
 )
@@ -45,7 +46,7 @@ func embeddedSystem(t *testing.T, r *round) *system {
 	})})...)
 	return &system{nodes: []*node{n}, gremlins: []*gremlin{
 		{part: "service", kinds: process, calm: 1500 * time.Millisecond},
-		{part: "clients - service", kinds: linkKinds([]*link{n.clients}), calm: 3 * time.Second},
+		{part: "clients - service", kinds: linkKinds([]*rig.Link{n.clients}), calm: 3 * time.Second},
 	}}
 }
 
@@ -65,17 +66,17 @@ func clusterSystem(t *testing.T, _ *round) *system {
 	redis := redistest.Start(t, redistest.Config{Persistent: true})
 
 	s := &system{}
-	var toClients, toNATS, toRedis []*link
+	var toClients, toNATS, toRedis []*rig.Link
 	for _, name := range []string{"service 1", "service 2"} {
 		var urls []string
 		for _, server := range nats.Servers {
-			l := startLinkTo(t, server.Addr())
+			l := rig.StartLinkTo(t, server.Addr())
 			toNATS = append(toNATS, l)
-			urls = append(urls, l.through(server.URL()))
+			urls = append(urls, l.Through(server.URL()))
 		}
-		l := startLinkTo(t, redis.Addr())
+		l := rig.StartLinkTo(t, redis.Addr())
 		toRedis = append(toRedis, l)
-		n := startNode(t, name, "--nats-url", strings.Join(urls, ","), "--redis-url", l.through(redis.URL()), "--data-dir", t.TempDir())
+		n := startNode(t, name, "--nats-url", strings.Join(urls, ","), "--redis-url", l.Through(redis.URL()), "--data-dir", t.TempDir())
 		n.mayRefuse = true
 		toClients = append(toClients, n.clients)
 		s.nodes = append(s.nodes, n)
@@ -105,7 +106,7 @@ func natsKinds(cluster *natstest.Cluster, disk smallDisk) []kind {
 			for _, s := range some(f, n) {
 				s.Kill()
 			}
-			sleep(ctx, f.hold)
+			rig.Sleep(ctx, f.hold)
 			for _, s := range some(f, n) {
 				s.Restart()
 			}
@@ -117,7 +118,7 @@ func natsKinds(cluster *natstest.Cluster, disk smallDisk) []kind {
 			for _, s := range some(f, n) {
 				s.Pause()
 			}
-			sleep(ctx, f.hold)
+			rig.Sleep(ctx, f.hold)
 			for _, s := range some(f, n) {
 				s.Resume()
 			}
@@ -134,7 +135,7 @@ func natsKinds(cluster *natstest.Cluster, disk smallDisk) []kind {
 			if err := disk.fill(int64(f.pick % (32 << 10))); err != nil {
 				return err
 			}
-			sleep(ctx, f.hold)
+			rig.Sleep(ctx, f.hold)
 			server.Kill()
 			if err := disk.free(); err != nil {
 				return err
@@ -149,13 +150,13 @@ func redisKinds(redis *redistest.Server) []kind {
 	return []kind{
 		{"killed", 2, 2 * time.Second, func(ctx context.Context, f injection) error {
 			redis.Kill()
-			sleep(ctx, f.hold)
+			rig.Sleep(ctx, f.hold)
 			redis.Restart()
 			return nil
 		}},
 		{"killed, and back without its data", 1, 2 * time.Second, func(ctx context.Context, f injection) error {
 			redis.Kill()
-			sleep(ctx, f.hold)
+			rig.Sleep(ctx, f.hold)
 			redis.Restart()
 			redis.Flush()
 			return nil
@@ -166,7 +167,7 @@ func redisKinds(redis *redistest.Server) []kind {
 		}},
 		{"paused", 2, 4 * time.Second, func(ctx context.Context, f injection) error {
 			redis.Pause()
-			sleep(ctx, f.hold)
+			rig.Sleep(ctx, f.hold)
 			redis.Resume()
 			return nil
 		}},

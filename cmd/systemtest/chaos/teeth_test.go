@@ -1,4 +1,4 @@
-package main
+package chaos
 
 import (
 	"encoding/json"
@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // The checks of the chaos test have to find what is wrong: each of these histories
@@ -79,7 +81,7 @@ type sample struct {
 	life                *life
 	v1, v2              *view
 	create, start, read *operation
-	log                 []event
+	log                 []rig.Event
 	unsynced            []span
 }
 
@@ -109,9 +111,9 @@ func (h *sample) view(content string) *view {
 
 // write puts an event into the log.
 func (h *sample) write(request string, v *view) {
-	e := event{subject: "chat-sessions.s", sequence: uint64(len(h.log) + 1), header: nats.Header{"ce-correlationid": {request}}}
-	e.data = fmt.Appendf(nil, `{"changes":{},"session":%s}`, v.json)
-	if err := json.Unmarshal([]byte(v.json), &e.session); err != nil {
+	e := rig.Event{Subject: "chat-sessions.s", Sequence: uint64(len(h.log) + 1), Header: nats.Header{"ce-correlationid": {request}}}
+	e.Data = fmt.Appendf(nil, `{"changes":{},"session":%s}`, v.json)
+	if err := json.Unmarshal([]byte(v.json), &e.Session); err != nil {
 		h.t.Fatal(err)
 	}
 	h.log = append(h.log, e)

@@ -1,4 +1,4 @@
-package main
+package consistency
 
 import (
 	"bytes"
@@ -11,22 +11,23 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/projections/redistest"
 )
 
 func TestWhenANodeDiesTheOtherGoesOnWithoutALie(t *testing.T) {
-	urls := startServers(t).flags()
-	nodes := []*service{startService(t, urls...), startService(t, urls...)}
+	urls := rig.StartServers(t).Flags()
+	nodes := []*rig.Service{rig.Start(t, urls...), rig.Start(t, urls...)}
 	for round := range 2 { // whichever projects now, the other has to take over once
 		t.Run(fmt.Sprintf("node %d", round), func(t *testing.T) {
 			survivor, victim := nodes[1-round], nodes[round]
-			var tally tally
+			var tally rig.Tally
 			var over atomic.Bool
 			var running sync.WaitGroup
 			for range 16 {
 				running.Go(func() {
 					for !over.Load() {
-						if err := writeAndRead(&tally, survivor.as("account-alice")); err != nil {
+						if err := writeAndRead(&tally, survivor.As("account-alice")); err != nil {
 							t.Error(err)
 							return
 						}
@@ -35,69 +36,69 @@ func TestWhenANodeDiesTheOtherGoesOnWithoutALie(t *testing.T) {
 			}
 			more := func(n int64) {
 				t.Helper()
-				from := tally.answered.Load()
-				eventually(t, func() error {
-					if got := tally.answered.Load() - from; got < n {
+				from := tally.Answered.Load()
+				rig.Eventually(t, func() error {
+					if got := tally.Answered.Load() - from; got < n {
 						return fmt.Errorf("%d of %d requests were answered", got, n)
 					}
 					return nil
 				})
 			}
 			more(200)
-			victim.kill()
+			victim.Kill()
 			more(200)
 			over.Store(true)
 			running.Wait()
-			t.Logf("%d answered, %d refused with a 503", tally.answered.Load(), tally.refused.Load())
-			checkReadModel(t, survivor, survivor.settledLog())
-			victim.start()
+			t.Logf("%d answered, %d refused with a 503", tally.Answered.Load(), tally.Refused.Load())
+			rig.CheckReadModel(t, survivor, survivor.SettledLog())
+			victim.Start()
 		})
 	}
 }
 
 // writeAndRead creates a session and reads it back.
-func writeAndRead(y *tally, c *client) error {
-	written, err := y.send(c, "POST", "/chat-sessions", `{"room": "r"}`)
-	if err != nil || written.status != 200 {
+func writeAndRead(y *rig.Tally, c *rig.Client) error {
+	written, err := y.Send(c, "POST", "/chat-sessions", `{"room": "r"}`)
+	if err != nil || written.Status != 200 {
 		return err
 	}
-	read, err := y.send(c, "GET", written.header.Get("Location"), "")
-	if err == nil && read.status == 200 && !bytes.Equal(read.body, written.body) {
-		err = fmt.Errorf("written was %s, read was %s", written.body, read.body)
+	read, err := y.Send(c, "GET", written.Header.Get("Location"), "")
+	if err == nil && read.Status == 200 && !bytes.Equal(read.Body, written.Body) {
+		err = fmt.Errorf("written was %s, read was %s", written.Body, read.Body)
 	}
 	return err
 }
 
 func TestARedisThatHangsHoldsUpNoSession(t *testing.T) {
-	onRealRedis(t, func(t *testing.T, s *service, redis *redistest.Server) {
-		before := fill(t, s, 6)
-		crm := s.as("service-crm")
+	rig.OnRealRedis(t, func(t *testing.T, s *rig.Service, redis *redistest.Server) {
+		before := rig.Fill(t, s, 6)
+		crm := s.As("service-crm")
 		hang(t, redis)
-		atOnce(t, len(before.sessions)+1, func(i int) error {
-			if i == len(before.sessions) {
-				a, err := crm.do("GET", "/chat-sessions", "")
-				if err != nil || a.status != 503 || a.header.Get("Retry-After") == "" {
-					return a.instead(err)
+		rig.AtOnce(t, len(before.Sessions)+1, func(i int) error {
+			if i == len(before.Sessions) {
+				a, err := crm.Do("GET", "/chat-sessions", "")
+				if err != nil || a.Status != 503 || a.Header.Get("Retry-After") == "" {
+					return a.Instead(err)
 				}
 				return nil
 			}
-			path := before.paths()[i]
-			a, err := crm.do("GET", path, "")
-			if err != nil || a.status != 200 || !bytes.Equal(a.body, before.sessions[path].body) || a.header.Get("Chat-Sessions-Source") != "log" {
-				return a.instead(err)
+			path := before.Paths()[i]
+			a, err := crm.Do("GET", path, "")
+			if err != nil || a.Status != 200 || !bytes.Equal(a.Body, before.Sessions[path].Body) || a.Header.Get("Chat-Sessions-Source") != "log" {
+				return a.Instead(err)
 			}
 			return nil
 		})
-		path := crm.create(`{"room": "meanwhile"}`)
-		crm.expect(200, "PATCH", path, `{"start": true}`)
-		eventually(t, func() error {
-			a, err := crm.do("GET", path, "")
-			if err != nil || a.status != 200 || a.header.Get("Chat-Sessions-Source") != "" || a.header.Get("ETag") != `"2"` {
-				return a.instead(err)
+		path := crm.Create(`{"room": "meanwhile"}`)
+		crm.Expect(200, "PATCH", path, `{"start": true}`)
+		rig.Eventually(t, func() error {
+			a, err := crm.Do("GET", path, "")
+			if err != nil || a.Status != 200 || a.Header.Get("Chat-Sessions-Source") != "" || a.Header.Get("ETag") != `"2"` {
+				return a.Instead(err)
 			}
 			return nil
 		})
-		checkReadModel(t, s, s.settledLog())
+		rig.CheckReadModel(t, s, s.SettledLog())
 	})
 }
 

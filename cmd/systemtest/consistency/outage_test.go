@@ -1,4 +1,4 @@
-package main
+package consistency
 
 import (
 	"bytes"
@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/eventstore/natstest"
 	"chatsessions/projections/redistest"
 )
@@ -25,106 +26,106 @@ func TestWithoutNATSWritesAreRefusedAndReadsNeverLie(t *testing.T) {
 	for _, outage := range outages {
 		t.Run(outage.name, func(t *testing.T) {
 			t.Parallel() // they do little but wait
-			servers := startServers(t)
-			s := startService(t, servers.flags()...)
-			before := fill(t, s, 12)
-			crm := s.as("service-crm")
+			servers := rig.StartServers(t)
+			s := rig.Start(t, servers.Flags()...)
+			before := rig.Fill(t, s, 12)
+			crm := s.As("service-crm")
 
-			outage.gone(servers.nats)
+			outage.gone(servers.NATS)
 			var running sync.WaitGroup
 			defer running.Wait()
 			var writes writeAttempts
 			for i := range 8 {
 				running.Go(func() { writes.post(t, crm, fmt.Sprintf("during %s %d", outage.name, i)) })
 			}
-			for path := range before.sessions {
+			for path := range before.Sessions {
 				running.Go(func() { writes.patch(t, crm, path) })
 			}
-			before.neverLies(t, s)
+			neverLies(before, t, s)
 			// Sooner or later nothing can be trusted any more.
-			eventually(t, func() error {
-				if a, err := crm.do("GET", "/chat-sessions", ""); err != nil || a.status != 503 {
-					return a.instead(err)
+			rig.Eventually(t, func() error {
+				if a, err := crm.Do("GET", "/chat-sessions", ""); err != nil || a.Status != 503 {
+					return a.Instead(err)
 				}
 				return nil
 			})
-			before.neverLies(t, s)
+			neverLies(before, t, s)
 			running.Wait()
 
-			outage.backAgain(servers.nats)
-			eventually(t, func() error {
-				a, err := crm.do("POST", "/chat-sessions", `{"room": "healed"}`)
-				if err != nil || a.status != 200 {
-					return a.instead(err)
+			outage.backAgain(servers.NATS)
+			rig.Eventually(t, func() error {
+				a, err := crm.Do("POST", "/chat-sessions", `{"room": "healed"}`)
+				if err != nil || a.Status != 200 {
+					return a.Instead(err)
 				}
-				a, err = crm.do("GET", a.header.Get("Location"), "")
-				if err != nil || a.status != 200 || a.header.Get("Chat-Sessions-Source") != "" {
-					return a.instead(err)
+				a, err = crm.Do("GET", a.Header.Get("Location"), "")
+				if err != nil || a.Status != 200 || a.Header.Get("Chat-Sessions-Source") != "" {
+					return a.Instead(err)
 				}
 				return nil
 			})
 			writes.check(t, s)
-			checkReadModel(t, s, s.settledLog())
+			rig.CheckReadModel(t, s, s.SettledLog())
 		})
 	}
 }
 
 func TestWithoutRedisWritesGoOnAndSessionsComeFromTheLog(t *testing.T) {
-	onRealRedis(t, func(t *testing.T, s *service, redis *redistest.Server) {
-		before := fill(t, s, 6)
-		crm := s.as("service-crm")
+	rig.OnRealRedis(t, func(t *testing.T, s *rig.Service, redis *redistest.Server) {
+		before := rig.Fill(t, s, 6)
+		crm := s.As("service-crm")
 		redis.Kill()
 
-		path := crm.create(`{"room": "without"}`)
-		changed := crm.expect(200, "PATCH", path, `{"start": true}`)
-		read := crm.expect(200, "GET", path, "")
-		if !bytes.Equal(read.body, changed.body) || read.header.Get("Chat-Sessions-Source") != "log" {
-			t.Errorf("written was %s; read was %s from %q", changed.body, read.body, read.header.Get("Chat-Sessions-Source"))
+		path := crm.Create(`{"room": "without"}`)
+		changed := crm.Expect(200, "PATCH", path, `{"start": true}`)
+		read := crm.Expect(200, "GET", path, "")
+		if !bytes.Equal(read.Body, changed.Body) || read.Header.Get("Chat-Sessions-Source") != "log" {
+			t.Errorf("written was %s; read was %s from %q", changed.Body, read.Body, read.Header.Get("Chat-Sessions-Source"))
 		}
-		crm.expect(409, "PATCH", path, `{"start": true}`)
-		for path, was := range before.sessions {
-			if is := crm.expect(200, "GET", path, ""); !bytes.Equal(is.body, was.body) || is.header.Get("ETag") != was.header.Get("ETag") {
-				t.Errorf("%s is %s, and was %s", path, is.body, was.body)
+		crm.Expect(409, "PATCH", path, `{"start": true}`)
+		for path, was := range before.Sessions {
+			if is := crm.Expect(200, "GET", path, ""); !bytes.Equal(is.Body, was.Body) || is.Header.Get("ETag") != was.Header.Get("ETag") {
+				t.Errorf("%s is %s, and was %s", path, is.Body, was.Body)
 			}
 		}
-		crm.expect(404, "GET", "/chat-sessions/00000000-0000-7000-8000-000000000000", "")
-		s.as("account-stranger").expect(404, "GET", path, "")
-		list := crm.expect(503, "GET", "/chat-sessions", "")
-		if list.header.Get("Retry-After") == "" {
-			t.Errorf("a 503 without Retry-After: %s", list.body)
+		crm.Expect(404, "GET", "/chat-sessions/00000000-0000-7000-8000-000000000000", "")
+		s.As("account-stranger").Expect(404, "GET", path, "")
+		list := crm.Expect(503, "GET", "/chat-sessions", "")
+		if list.Header.Get("Retry-After") == "" {
+			t.Errorf("a 503 without Retry-After: %s", list.Body)
 		}
 
 		redis.Restart()
-		eventually(t, func() error {
-			a, err := crm.do("GET", path, "")
-			if err != nil || a.header.Get("Chat-Sessions-Source") != "" {
-				return a.instead(err)
+		rig.Eventually(t, func() error {
+			a, err := crm.Do("GET", path, "")
+			if err != nil || a.Header.Get("Chat-Sessions-Source") != "" {
+				return a.Instead(err)
 			}
 			return nil
 		})
-		checkReadModel(t, s, s.settledLog())
+		rig.CheckReadModel(t, s, s.SettledLog())
 	})
 }
 
 // neverLies reads every session and the list: the answer is the truth or a 503.
-func (c content) neverLies(t *testing.T, s *service) {
+func neverLies(c rig.Content, t *testing.T, s *rig.Service) {
 	t.Helper()
-	crm := s.as("service-crm")
+	crm := s.As("service-crm")
 	paths := []string{"/chat-sessions?$limit=1000"}
-	want := map[string]string{paths[0]: c.list}
-	for path, a := range c.sessions {
+	want := map[string]string{paths[0]: c.List}
+	for path, a := range c.Sessions {
 		paths = append(paths, path)
-		want[path] = string(a.body)
+		want[path] = string(a.Body)
 	}
-	atOnce(t, len(paths), func(i int) error {
-		a, err := crm.do("GET", paths[i], "")
+	rig.AtOnce(t, len(paths), func(i int) error {
+		a, err := crm.Do("GET", paths[i], "")
 		switch {
 		case err != nil:
 			return err
-		case a.status == 503 && a.header.Get("Retry-After") != "":
+		case a.Status == 503 && a.Header.Get("Retry-After") != "":
 			return nil
-		case a.status != 200 || string(a.body) != want[paths[i]]:
-			return fmt.Errorf("%s: %d %s, want %s", paths[i], a.status, a.body, want[paths[i]])
+		case a.Status != 200 || string(a.Body) != want[paths[i]]:
+			return fmt.Errorf("%s: %d %s, want %s", paths[i], a.Status, a.Body, want[paths[i]])
 		}
 		return nil
 	})
@@ -141,21 +142,21 @@ type attempt struct {
 	may bool   // the answer said that it may have been written
 }
 
-func (w *writeAttempts) post(t *testing.T, c *client, id string) {
+func (w *writeAttempts) post(t *testing.T, c *rig.Client, id string) {
 	w.send(t, c, "POST", "/chat-sessions", `{}`, strings.ReplaceAll(id, " ", "-"))
 }
 
-func (w *writeAttempts) patch(t *testing.T, c *client, path string) {
+func (w *writeAttempts) patch(t *testing.T, c *rig.Client, path string) {
 	w.send(t, c, "PATCH", path, `{"room": "changed in between"}`, "patch-"+path[len("/chat-sessions/"):])
 }
 
 // send makes a write that has to be answered with a 503 that says whether it was
 // written.
-func (w *writeAttempts) send(t *testing.T, c *client, method, path, body, id string) {
-	a, err := c.do(method, path, body, "X-Request-Id: "+id)
-	may := bytes.Contains(a.body, []byte(`"mayHaveBeenWritten":true`))
-	if err != nil || a.status != 503 || a.header.Get("Retry-After") == "" || !may && !bytes.Contains(a.body, []byte(`"mayHaveBeenWritten":false`)) {
-		t.Error(errors.Join(err, fmt.Errorf("%s %s: %d %v %s", method, path, a.status, a.header, a.body)))
+func (w *writeAttempts) send(t *testing.T, c *rig.Client, method, path, body, id string) {
+	a, err := c.Do(method, path, body, "X-Request-Id: "+id)
+	may := bytes.Contains(a.Body, []byte(`"mayHaveBeenWritten":true`))
+	if err != nil || a.Status != 503 || a.Header.Get("Retry-After") == "" || !may && !bytes.Contains(a.Body, []byte(`"mayHaveBeenWritten":false`)) {
+		t.Error(errors.Join(err, fmt.Errorf("%s %s: %d %v %s", method, path, a.Status, a.Header, a.Body)))
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -163,11 +164,11 @@ func (w *writeAttempts) send(t *testing.T, c *client, method, path, body, id str
 }
 
 // check looks into the log for what was said not to be written.
-func (w *writeAttempts) check(t *testing.T, s *service) {
+func (w *writeAttempts) check(t *testing.T, s *rig.Service) {
 	t.Helper()
 	written := map[string]bool{}
-	for _, e := range s.log() {
-		written[e.header["ce-correlationid"][0]] = true
+	for _, e := range s.Log() {
+		written[e.Header["ce-correlationid"][0]] = true
 	}
 	perhaps := 0
 	for _, a := range w.attempts {

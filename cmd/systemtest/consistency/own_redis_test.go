@@ -1,10 +1,11 @@
-package main
+package consistency
 
 import (
 	"bytes"
 	"fmt"
 	"testing"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/eventstore/natstest"
 )
 
@@ -13,30 +14,30 @@ import (
 // write, when the other node has not read it from the log yet.
 func TestOnNodesWithARedisEachAReadBehindAWriteOnTheOtherShowsIt(t *testing.T) {
 	nats := natstest.Start(t, natstest.Config{})
-	one, other := startService(t, "--dev", "--nats-url", nats.URL()), startService(t, "--dev", "--nats-url", nats.URL())
+	one, other := rig.Start(t, "--dev", "--nats-url", nats.URL()), rig.Start(t, "--dev", "--nats-url", nats.URL())
 	const writers, each = 8, 60
-	var tally tally
-	atOnce(t, writers, func(i int) error {
+	var tally rig.Tally
+	rig.AtOnce(t, writers, func(i int) error {
 		account := fmt.Sprintf("account-writer-%d", i)
-		writer, reader := one.as(account), other.as(account)
+		writer, reader := one.As(account), other.As(account)
 		for n := range each {
-			written, err := tally.send(writer, "POST", "/chat-sessions", `{}`)
-			if err != nil || written.status != 200 {
+			written, err := tally.Send(writer, "POST", "/chat-sessions", `{}`)
+			if err != nil || written.Status != 200 {
 				return err
 			}
-			path := written.header.Get("Location")
+			path := written.Header.Get("Location")
 			// What is asked first is asked at the worst time.
 			byID := func() error {
-				got, err := tally.send(reader, "GET", path, "")
-				if err == nil && got.status == 200 && !bytes.Equal(got.body, written.body) {
-					err = fmt.Errorf("written was %s, read was %s", written.body, got.body)
+				got, err := tally.Send(reader, "GET", path, "")
+				if err == nil && got.Status == 200 && !bytes.Equal(got.Body, written.Body) {
+					err = fmt.Errorf("written was %s, read was %s", written.Body, got.Body)
 				}
 				return err
 			}
 			inAList := func() error {
-				got, err := tally.send(reader, "GET", "/chat-sessions?$limit=5", "")
-				if err == nil && got.status == 200 && !bytes.Contains(got.body, written.body) {
-					err = fmt.Errorf("written was %s, the list was %s", written.body, got.body)
+				got, err := tally.Send(reader, "GET", "/chat-sessions?$limit=5", "")
+				if err == nil && got.Status == 200 && !bytes.Contains(got.Body, written.Body) {
+					err = fmt.Errorf("written was %s, the list was %s", written.Body, got.Body)
 				}
 				return err
 			}
@@ -46,7 +47,7 @@ func TestOnNodesWithARedisEachAReadBehindAWriteOnTheOtherShowsIt(t *testing.T) {
 			}
 			for asked, ask := range questions {
 				if asked == 2 {
-					if written, err = tally.send(writer, "PATCH", path, `{"start": true}`); err != nil || written.status != 200 {
+					if written, err = tally.Send(writer, "PATCH", path, `{"start": true}`); err != nil || written.Status != 200 {
 						return err
 					}
 				}
@@ -57,5 +58,5 @@ func TestOnNodesWithARedisEachAReadBehindAWriteOnTheOtherShowsIt(t *testing.T) {
 		}
 		return nil
 	})
-	tally.check(t)
+	tally.Check(t)
 }

@@ -1,4 +1,4 @@
-package main
+package contract
 
 import (
 	"bytes"
@@ -10,20 +10,21 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/docs/events"
 )
 
 // TestTheDescriptionOfTheEventsIsThereForEverybody, with a token or without, and is
 // cached as documents are.
 func TestTheDescriptionOfTheEventsIsThereForEverybody(t *testing.T) {
-	s := startService(t, "--dev")
-	stranger := &client{t, s.url, "nonsense"}
+	s := rig.Start(t, "--dev")
+	stranger := &rig.Client{T: t, URL: s.URL, Token: "nonsense"}
 	documents := events.Documents()
 	if len(documents) < 8 {
 		t.Fatalf("%d documents", len(documents))
 	}
 	for _, d := range documents {
-		response, err := httpClient.Get(s.url + d.Path) // without a token
+		response, err := rig.HTTPClient.Get(s.URL + d.Path) // without a token
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -37,18 +38,18 @@ func TestTheDescriptionOfTheEventsIsThereForEverybody(t *testing.T) {
 			t.Errorf("%s: ETag %s, Cache-Control %s", d.Path, tag, cache)
 		}
 		for _, known := range []string{tag, "W/" + tag, `"other", ` + tag, "*"} {
-			if a := stranger.expect(304, "GET", d.Path, "", "If-None-Match: "+known); len(a.body) > 0 || a.header.Get("ETag") != tag {
-				t.Errorf("%s: a 304 with %d bytes and ETag %s", d.Path, len(a.body), a.header.Get("ETag"))
+			if a := stranger.Expect(304, "GET", d.Path, "", "If-None-Match: "+known); len(a.Body) > 0 || a.Header.Get("ETag") != tag {
+				t.Errorf("%s: a 304 with %d bytes and ETag %s", d.Path, len(a.Body), a.Header.Get("ETag"))
 			}
 		}
-		stranger.expect(200, "GET", d.Path, "", `If-None-Match: "other"`)
-		stranger.refused(400, "GET", d.Path, "", "If-None-Match: other")
-		if a := stranger.expect(200, "HEAD", d.Path, ""); a.header.Get("Content-Length") != fmt.Sprint(len(d.Content)) || a.header.Get("ETag") != tag {
-			t.Errorf("HEAD %s: %v", d.Path, a.header)
+		stranger.Expect(200, "GET", d.Path, "", `If-None-Match: "other"`)
+		stranger.Refused(400, "GET", d.Path, "", "If-None-Match: other")
+		if a := stranger.Expect(200, "HEAD", d.Path, ""); a.Header.Get("Content-Length") != fmt.Sprint(len(d.Content)) || a.Header.Get("ETag") != tag {
+			t.Errorf("HEAD %s: %v", d.Path, a.Header)
 		}
 		for _, method := range []string{"POST", "PATCH", "DELETE", "BREW"} {
-			if a := stranger.expect(405, method, d.Path, "{}"); a.header.Get("Allow") != "GET, HEAD" {
-				t.Errorf("%s %s: Allow is %q", method, d.Path, a.header.Get("Allow"))
+			if a := stranger.Expect(405, method, d.Path, "{}"); a.Header.Get("Allow") != "GET, HEAD" {
+				t.Errorf("%s %s: Allow is %q", method, d.Path, a.Header.Get("Allow"))
 			}
 		}
 	}
@@ -56,35 +57,35 @@ func TestTheDescriptionOfTheEventsIsThereForEverybody(t *testing.T) {
 		"/chat-sessions/events/schemas", "/chat-sessions/events/schemas/gone.json", "/chat-sessions/events/events.go",
 		"/chat-sessions/events/README.md", "/chat-sessions/events/schemas/../asyncapi.yaml",
 	} {
-		stranger.refused(404, "GET", path, "")
+		stranger.Refused(404, "GET", path, "")
 	}
 }
 
 // TestASubscriberFindsTheSchemaOfAnEvent: what ce-dataschema names is fetched from the
 // service, with all that it refers to, and the event's data is as it says.
 func TestASubscriberFindsTheSchemaOfAnEvent(t *testing.T) {
-	s := startService(t, "--dev")
-	alice := s.as("account-alice")
-	path := alice.create(`{"participants":["bob"],"room":"one \"two\""}`)
-	alice.expect(200, "PATCH", path, `{"start":true,"reject":"busy","room":null}`)
-	log := s.log()
+	s := rig.Start(t, "--dev")
+	alice := s.As("account-alice")
+	path := alice.Create(`{"participants":["bob"],"room":"one \"two\""}`)
+	alice.Expect(200, "PATCH", path, `{"start":true,"reject":"busy","room":null}`)
+	log := s.Log()
 	if len(log) != 4 {
 		t.Fatalf("%d events", len(log))
 	}
 	c := jsonschema.NewCompiler()
 	c.UseLoader(jsonschema.SchemeURLLoader{"http": fetch{}})
 	for _, e := range log {
-		name := strings.TrimPrefix(strings.Join(e.header["ce-dataschema"], ""), "urn:chat-sessions:")
-		schema, err := c.Compile(s.url + "/chat-sessions/" + name)
+		name := strings.TrimPrefix(strings.Join(e.Header["ce-dataschema"], ""), "urn:chat-sessions:")
+		schema, err := c.Compile(s.URL + "/chat-sessions/" + name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		data, err := jsonschema.UnmarshalJSON(bytes.NewReader(e.data))
+		data, err := jsonschema.UnmarshalJSON(bytes.NewReader(e.Data))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := schema.Validate(data); err != nil {
-			t.Errorf("event %d: %v", e.sequence, err)
+			t.Errorf("event %d: %v", e.Sequence, err)
 		}
 	}
 }
@@ -93,7 +94,7 @@ func TestASubscriberFindsTheSchemaOfAnEvent(t *testing.T) {
 type fetch struct{}
 
 func (fetch) Load(url string) (any, error) {
-	response, err := httpClient.Get(url)
+	response, err := rig.HTTPClient.Get(url)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package main
+package contract
 
 import (
 	"encoding/json"
@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // The contract_… files test the service as a client sees it: what they expect
@@ -76,13 +78,13 @@ func number(t *testing.T, session map[string]any, name string) int64 {
 }
 
 // unchanged returns a check that a session is as it was when unchanged was called.
-func (c *client) unchanged(path string) func(after string) {
-	c.t.Helper()
-	before := c.expect(200, "GET", path, "").body
+func unchanged(c *rig.Client, path string) func(after string) {
+	c.T.Helper()
+	before := c.Expect(200, "GET", path, "").Body
 	return func(after string) {
-		c.t.Helper()
-		if now := c.expect(200, "GET", path, "").body; string(now) != string(before) {
-			c.t.Errorf("after %s the session is %s; it was %s", after, now, before)
+		c.T.Helper()
+		if now := c.Expect(200, "GET", path, "").Body; string(now) != string(before) {
+			c.T.Errorf("after %s the session is %s; it was %s", after, now, before)
 		}
 	}
 }
@@ -100,7 +102,7 @@ func nowMillis() int64 { return time.Now().UnixMilli() }
 
 // reach makes a session in a state, with a history that lies in the past; its
 // creator is the account, its participants are bob and the account itself.
-func (s *service) reach(t *testing.T, account, state string) string {
+func reach(s *rig.Service, t *testing.T, account, state string) string {
 	t.Helper()
 	body := members{"createdBy": account, "createdAt": longAgo, "participants": []string{account, "bob"}}
 	stamp := func(name string, at int64) { body[name+"At"], body[name+"By"] = at, account }
@@ -120,7 +122,7 @@ func (s *service) reach(t *testing.T, account, state string) string {
 		stamp("finished", longAgo+3000)
 		body["finishReason"] = "done"
 	}
-	return s.as("service-crm").in(t).create(toJSON(body))
+	return s.As("service-crm").In(t).Create(rig.ToJSON(body))
 }
 
 var allStates = []string{"created", "started", "accepted", "rejected", "finished"}

@@ -1,4 +1,4 @@
-package main
+package contract
 
 import (
 	"fmt"
@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // The kinds of fields, and what is wrong for each, as JSON.
@@ -44,27 +46,27 @@ func sorted[V any](fields map[string]V) []string { return slices.Sorted(maps.Key
 
 // TestAFieldWithAWrongTypeOrValueIsNamed sends every wrong value of every field.
 func TestAFieldWithAWrongTypeOrValueIsNamed(t *testing.T) {
-	s := startService(t, "--dev")
-	crm := s.as("service-crm")
-	path := s.reach(t, "alice", "started")
+	s := rig.Start(t, "--dev")
+	crm := s.As("service-crm")
+	path := reach(s, t, "alice", "started")
 	t.Run("POST", func(t *testing.T) {
 		fields := settable()
 		fields["createdBy"] = "account" // a service may give it
 		eachWrongValue(t, crm, "POST", "/chat-sessions", fields)
 	})
 	t.Run("PATCH", func(t *testing.T) {
-		check := crm.unchanged(path)
+		check := unchanged(crm, path)
 		eachWrongValue(t, crm, "PATCH", path, patchable())
 		check("all wrong values")
 	})
 }
 
-func eachWrongValue(t *testing.T, c *client, method, path string, fields map[string]string) {
+func eachWrongValue(t *testing.T, c *rig.Client, method, path string, fields map[string]string) {
 	for _, field := range sorted(fields) {
 		for _, value := range wrongValues[fields[field]] {
 			body := fmt.Sprintf(`{"%s":%s}`, field, value)
 			t.Run(body, func(t *testing.T) {
-				p := c.in(t).refused(422, method, path, body)
+				p := c.In(t).Refused(422, method, path, body)
 				found := pointers(t, p)
 				if len(found) == 0 {
 					t.Errorf("%s: no errors: %v", body, p)
@@ -82,14 +84,14 @@ func eachWrongValue(t *testing.T, c *client, method, path string, fields map[str
 
 // TestEveryBadFieldIsListed sends one body in which everything is wrong.
 func TestEveryBadFieldIsListed(t *testing.T) {
-	s := startService(t, "--dev")
-	crm := s.as("service-crm")
+	s := rig.Start(t, "--dev")
+	crm := s.As("service-crm")
 	for _, tt := range []struct {
 		method, path string
 		fields       map[string]string
 	}{
 		{"POST", "/chat-sessions", settable()},
-		{"PATCH", s.reach(t, "alice", "created"), patchable()},
+		{"PATCH", reach(s, t, "alice", "created"), patchable()},
 	} {
 		t.Run(tt.method, func(t *testing.T) {
 			var body, want []string
@@ -97,51 +99,51 @@ func TestEveryBadFieldIsListed(t *testing.T) {
 				body = append(body, fmt.Sprintf(`"%s":{}`, field))
 				want = append(want, "/"+field)
 			}
-			p := crm.in(t).refused(422, tt.method, tt.path, "{"+strings.Join(body, ",")+"}")
+			p := crm.In(t).Refused(422, tt.method, tt.path, "{"+strings.Join(body, ",")+"}")
 			same(t, "pointers", pointers(t, p), want)
 		})
 	}
 	t.Run("elements", func(t *testing.T) {
-		p := crm.in(t).refused(422, "POST", "/chat-sessions", `{"participants":["a",1,"b",null],"room":5}`)
+		p := crm.In(t).Refused(422, "POST", "/chat-sessions", `{"participants":["a",1,"b",null],"room":5}`)
 		same(t, "pointers", pointers(t, p), []string{"/participants/1", "/participants/3", "/room"})
-		p = crm.in(t).refused(422, "POST", "/chat-sessions", `{"participants":["a","","b","a"]}`)
+		p = crm.In(t).Refused(422, "POST", "/chat-sessions", `{"participants":["a","","b","a"]}`)
 		same(t, "pointers", pointers(t, p), []string{"/participants/1", "/participants/3"})
 	})
 	t.Run("unknown fields that are taken strictly", func(t *testing.T) {
-		p := crm.in(t).refused(422, "POST", "/chat-sessions", `{"room":5,"a/b~c":1,"title":"x"}`, "Prefer: handling=strict")
+		p := crm.In(t).Refused(422, "POST", "/chat-sessions", `{"room":5,"a/b~c":1,"title":"x"}`, "Prefer: handling=strict")
 		same(t, "pointers", pointers(t, p), []string{"/a~1b~0c", "/room", "/title"})
 	})
 }
 
 // TestNullClearsWhatMayBeCleared on a PATCH; on a POST it is the same as absent.
 func TestNullClearsWhatMayBeCleared(t *testing.T) {
-	s := startService(t, "--dev")
-	alice := s.as("account-alice")
+	s := rig.Start(t, "--dev")
+	alice := s.As("account-alice")
 	nulls := `{"type":null,"room":null,"participants":null}`
-	has(t, alice.expect(200, "POST", "/chat-sessions", nulls).object(t), members{"type": nil, "room": nil, "participants": nil, "version": 1})
+	has(t, alice.Expect(200, "POST", "/chat-sessions", nulls).Object(t), members{"type": nil, "room": nil, "participants": nil, "version": 1})
 	for _, field := range []string{"type", "room", "participants"} {
-		path := alice.create(`{"type":"telemed","room":"r","participants":["bob"]}`)
+		path := alice.Create(`{"type":"telemed","room":"r","participants":["bob"]}`)
 		want := members{"type": "telemed", "room": "r", "participants": []string{"bob"}, "version": 2}
 		want[field] = nil
-		has(t, alice.patch(path, `{"`+field+`":null}`), want)
-		has(t, alice.get(path), want)
+		has(t, alice.Patch(path, `{"`+field+`":null}`), want)
+		has(t, alice.Get(path), want)
 	}
-	path := alice.create(`{"participants":["bob"]}`)
-	has(t, alice.patch(path, `{"participants":[]}`), members{"participants": nil, "version": 2})
-	has(t, alice.expect(200, "POST", "/chat-sessions", `{"participants":[]}`).object(t), members{"participants": nil})
+	path := alice.Create(`{"participants":["bob"]}`)
+	has(t, alice.Patch(path, `{"participants":[]}`), members{"participants": nil, "version": 2})
+	has(t, alice.Expect(200, "POST", "/chat-sessions", `{"participants":[]}`).Object(t), members{"participants": nil})
 }
 
 // TestLimitsAreExact sends each value at its limit, and one above it.
 func TestLimitsAreExact(t *testing.T) {
-	s := startService(t, "--dev")
-	crm := s.as("service-crm")
+	s := rig.Start(t, "--dev")
+	crm := s.As("service-crm")
 	started := fmt.Sprintf(`"createdAt":%d,"startedAt":%d`, longAgo, longAgo)
 	uids := func(n int) string {
 		list := make([]string, n)
 		for i := range list {
 			list[i] = fmt.Sprintf("uid-%d", i)
 		}
-		return toJSON(list)
+		return rig.ToJSON(list)
 	}
 	text := func(n int, character string) string { return `"` + strings.Repeat(character, n) + `"` }
 	for _, tt := range []struct {
@@ -168,35 +170,35 @@ func TestLimitsAreExact(t *testing.T) {
 			return "{" + strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), ",") + "}"
 		}
 		t.Run(tt.name, func(t *testing.T) {
-			crm := crm.in(t)
+			crm := crm.In(t)
 			if tt.onPost != "-" {
-				crm.expect(200, "POST", "/chat-sessions", join(tt.onPost, tt.body(tt.at)))
-				same(t, "pointers", pointers(t, crm.refused(422, "POST", "/chat-sessions", join(tt.onPost, tt.body(tt.above)))), []string{tt.pointer})
+				crm.Expect(200, "POST", "/chat-sessions", join(tt.onPost, tt.body(tt.at)))
+				same(t, "pointers", pointers(t, crm.Refused(422, "POST", "/chat-sessions", join(tt.onPost, tt.body(tt.above)))), []string{tt.pointer})
 			}
-			path := crm.create("{}")
-			same(t, "pointers", pointers(t, crm.refused(422, "PATCH", path, join(tt.onPatch, tt.body(tt.above)))), []string{tt.pointer})
-			crm.expect(200, "PATCH", path, join(tt.onPatch, tt.body(tt.at)))
+			path := crm.Create("{}")
+			same(t, "pointers", pointers(t, crm.Refused(422, "PATCH", path, join(tt.onPatch, tt.body(tt.above)))), []string{tt.pointer})
+			crm.Expect(200, "PATCH", path, join(tt.onPatch, tt.body(tt.at)))
 		})
 	}
 }
 
 // TestTimesAreWholeNumbersHoweverTheyAreWritten up to the end of ECMAScript's time.
 func TestTimesAreWholeNumbersHoweverTheyAreWritten(t *testing.T) {
-	s := startService(t, "--dev")
-	alice := s.as("account-alice")
+	s := rig.Start(t, "--dev")
+	alice := s.As("account-alice")
 	for text, want := range map[string]int64{"0": 0, "-0": 0, "1.0": 1, "1e3": 1000, "1.6E+12": 1_600_000_000_000, "15e-1": -1} {
 		body := `{"createdAt":` + text + `}`
 		if want < 0 {
-			alice.refused(422, "POST", "/chat-sessions", body)
+			alice.Refused(422, "POST", "/chat-sessions", body)
 			continue
 		}
-		path := alice.create(body)
-		has(t, alice.get(path), members{"createdAt": want})
-		alice.expect(200, "PATCH", path, `{"createdAt":1}`)
-		has(t, alice.patch(path, body), members{"createdAt": want})
+		path := alice.Create(body)
+		has(t, alice.Get(path), members{"createdAt": want})
+		alice.Expect(200, "PATCH", path, `{"createdAt":1}`)
+		has(t, alice.Patch(path, body), members{"createdAt": want})
 	}
 	// The last of all times is a time; it is refused only because it lies ahead.
-	p := alice.refused(422, "POST", "/chat-sessions", `{"createdAt":8640000000000000}`)
+	p := alice.Refused(422, "POST", "/chat-sessions", `{"createdAt":8640000000000000}`)
 	same(t, "pointers", pointers(t, p), []string{"/createdAt"})
 	if !strings.Contains(fmt.Sprint(p["detail"]), "future") {
 		t.Errorf("8.64e15 is refused with %v; want: in the future", p["detail"])
@@ -205,16 +207,16 @@ func TestTimesAreWholeNumbersHoweverTheyAreWritten(t *testing.T) {
 
 // TestTextKeepsItsCharacters through log and read model.
 func TestTextKeepsItsCharacters(t *testing.T) {
-	onAllSetups(t, func(t *testing.T, s *service) {
-		alice := s.as("account-alice")
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
+		alice := s.As("account-alice")
 		for _, room := range []string{
 			"#10", " spaces ", "tab\tline\nreturn\r", `quote " backslash \ slash /`, "<script>&amp;", "\u2028\u2029", "\ufeff", "\ufffd",
 			"é", "e\u0301", "😀", "日本", "%2F+%", "null", "a,b;c=d", "$in", "*", "[x]", "{}", ":",
 		} {
-			path := alice.create(toJSON(members{"room": room, "participants": []string{room}}))
-			has(t, alice.get(path), members{"room": room, "participants": []string{room}})
+			path := alice.Create(rig.ToJSON(members{"room": room, "participants": []string{room}}))
+			has(t, alice.Get(path), members{"room": room, "participants": []string{room}})
 			for _, query := range []string{"room=", "participants=", "room[$in][]=", "room%5B%24in%5D%5B%5D=x&room[$in][]="} {
-				same(t, query+escape(room), ids(alice.expect(200, "GET", "/chat-sessions?"+query+escape(room), "").list(t)), []string{idOf(path)})
+				same(t, query+escape(room), ids(alice.Expect(200, "GET", "/chat-sessions?"+query+escape(room), "").List(t)), []string{idOf(path)})
 			}
 		}
 	})
@@ -222,10 +224,10 @@ func TestTextKeepsItsCharacters(t *testing.T) {
 
 // TestBodiesThatAreNotAJSONObjectAreRefused with a 400, on POST and PATCH.
 func TestBodiesThatAreNotAJSONObjectAreRefused(t *testing.T) {
-	s := startService(t, "--dev")
-	alice := s.as("account-alice")
-	path := alice.create("{}")
-	check := alice.unchanged(path)
+	s := rig.Start(t, "--dev")
+	alice := s.As("account-alice")
+	path := alice.Create("{}")
+	check := unchanged(alice, path)
 	for _, body := range []string{
 		"", " ", "nonsense", "{", "}", `{"room"}`, `{"room":}`, `{"room":"a",}`, `{'room':'a'}`, `{room:"a"}`, `{"room":"a"} x`, `{}{}`, "{} // no",
 		"[]", `[{"room":"a"}]`, `"x"`, "1", "true", "null", "NaN", `{"createdAt":01}`, `{"createdAt":+1}`, `{"createdAt":.5}`, `{"createdAt":Infinity}`,
@@ -237,9 +239,9 @@ func TestBodiesThatAreNotAJSONObjectAreRefused(t *testing.T) {
 		`{"x":` + strings.Repeat(`{"a":`, 12000),
 	} {
 		t.Run(fmt.Sprintf("%.40q", body), func(t *testing.T) {
-			alice := alice.in(t)
-			alice.refused(400, "POST", "/chat-sessions", body, "Content-Type: application/json")
-			alice.refused(400, "PATCH", path, body, "Content-Type: application/json")
+			alice := alice.In(t)
+			alice.Refused(400, "POST", "/chat-sessions", body, "Content-Type: application/json")
+			alice.Refused(400, "PATCH", path, body, "Content-Type: application/json")
 		})
 	}
 	check("all bad bodies")

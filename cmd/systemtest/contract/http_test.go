@@ -1,4 +1,4 @@
-package main
+package contract
 
 import (
 	"bufio"
@@ -9,25 +9,27 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // TestAHeadIsAGetWithoutItsBody (RFC 9110, section 9.3.2).
 func TestAHeadIsAGetWithoutItsBody(t *testing.T) {
-	s := startService(t, "--dev")
-	alice := s.as("account-alice")
-	path := alice.create(`{"room":"r"}`)
-	alice.create(`{}`)
-	for _, target := range []string{path, path + "?$select[]=room", "/chat-sessions", "/chat-sessions?$limit=1", nobody, "/chat-sessions?$foo=1", "/nothing"} {
-		get, err := alice.do("GET", target, "", "Prefer: count=exact")
+	s := rig.Start(t, "--dev")
+	alice := s.As("account-alice")
+	path := alice.Create(`{"room":"r"}`)
+	alice.Create(`{}`)
+	for _, target := range []string{path, path + "?$select[]=room", "/chat-sessions", "/chat-sessions?$limit=1", rig.NoSession, "/chat-sessions?$foo=1", "/nothing"} {
+		get, err := alice.Do("GET", target, "", "Prefer: count=exact")
 		if err != nil {
 			t.Fatal(err)
 		}
-		head := alice.expect(get.status, "HEAD", target, "", "Prefer: count=exact")
-		if len(head.body) != 0 {
-			t.Errorf("HEAD %s has a body: %s", target, head.body)
+		head := alice.Expect(get.Status, "HEAD", target, "", "Prefer: count=exact")
+		if len(head.Body) != 0 {
+			t.Errorf("HEAD %s has a body: %s", target, head.Body)
 		}
 		for _, name := range []string{"Content-Type", "Content-Length", "ETag", "Link", "X-Total-Count", "Cache-Control"} {
-			if got, want := head.header.Get(name), get.header.Get(name); got != want {
+			if got, want := head.Header.Get(name), get.Header.Get(name); got != want {
 				t.Errorf("HEAD %s: %s is %q, for GET it is %q", target, name, got, want)
 			}
 		}
@@ -36,8 +38,8 @@ func TestAHeadIsAGetWithoutItsBody(t *testing.T) {
 
 // TestAMethodThatAResourceDoesNotHaveIsRefused with those that it has, whoever asks.
 func TestAMethodThatAResourceDoesNotHaveIsRefused(t *testing.T) {
-	s := startService(t, "--dev")
-	path := s.as("account-alice").create("{}")
+	s := rig.Start(t, "--dev")
+	path := s.As("account-alice").Create("{}")
 	const ofAll, ofOne = "GET, HEAD, POST", "GET, HEAD, PATCH"
 	for _, tt := range []struct {
 		target, allow string
@@ -46,15 +48,15 @@ func TestAMethodThatAResourceDoesNotHaveIsRefused(t *testing.T) {
 		{"/chat-sessions", ofAll, []string{"PUT", "PATCH", "DELETE", "TRACE", "OPTIONS", "BREW", "get", "PROPFIND", "QUERY"}},
 		{"/chat-sessions?$limit=1", ofAll, []string{"PUT", "BREW"}},
 		{path, ofOne, []string{"PUT", "POST", "DELETE", "TRACE", "OPTIONS", "BREW", "patch", "LINK"}},
-		{nobody, ofOne, []string{"PUT", "DELETE", "BREW"}},
+		{rig.NoSession, ofOne, []string{"PUT", "DELETE", "BREW"}},
 	} {
 		for _, method := range tt.methods {
 			for _, token := range []string{"dev-account-alice", "dev-auditor-eve", "nonsense"} {
 				for _, body := range []string{"", "{}", "nonsense"} {
-					c := &client{t, s.url, token}
-					a := c.expect(405, method, tt.target, body)
-					a.problem(t, method+" "+tt.target)
-					if got := a.header.Get("Allow"); got != tt.allow {
+					c := &rig.Client{T: t, URL: s.URL, Token: token}
+					a := c.Expect(405, method, tt.target, body)
+					a.Problem(t, method+" "+tt.target)
+					if got := a.Header.Get("Allow"); got != tt.allow {
 						t.Errorf("%s %s: Allow is %q, want %q", method, tt.target, got, tt.allow)
 					}
 				}
@@ -63,7 +65,7 @@ func TestAMethodThatAResourceDoesNotHaveIsRefused(t *testing.T) {
 	}
 	for _, target := range []string{"/", "/nothing", "/chat-sessions/x/y", "/Chat-Sessions", "/chat-sessionsx", "/favicon.ico"} {
 		for _, method := range []string{"GET", "POST", "DELETE", "BREW", "OPTIONS"} {
-			p := s.as("account-alice").refused(404, method, target, "")
+			p := s.As("account-alice").Refused(404, method, target, "")
 			for _, resource := range []string{"/chat-sessions/<id>/events", "and /chat-sessions/events"} {
 				if !strings.Contains(fmt.Sprint(p["detail"]), resource) {
 					t.Errorf("%s %s: %v does not name %s", method, target, p["detail"], resource)
@@ -75,9 +77,9 @@ func TestAMethodThatAResourceDoesNotHaveIsRefused(t *testing.T) {
 
 // TestABodyMayHave64KiB, not one byte more, however it is sent.
 func TestABodyMayHave64KiB(t *testing.T) {
-	s := startService(t, "--dev")
-	alice, stranger := s.as("account-alice"), &client{t, s.url, "nonsense"}
-	path := alice.create("{}")
+	s := rig.Start(t, "--dev")
+	alice, stranger := s.As("account-alice"), &rig.Client{T: t, URL: s.URL, Token: "nonsense"}
+	path := alice.Create("{}")
 	body := func(size int) string { return `{"title":"` + strings.Repeat("x", size-len(`{"title":""}`)) + `"}` }
 	chunked := func(token, body string) string {
 		half := len(body) / 2
@@ -86,18 +88,18 @@ func TestABodyMayHave64KiB(t *testing.T) {
 	}
 	for size, status := range map[int]int{1000: 200, 65_535: 200, 65_536: 200, 65_537: 413, 100_000: 413, 1_000_000: 413, 10_000_000: 413} {
 		for _, request := range []struct{ method, path string }{{"POST", "/chat-sessions"}, {"PATCH", path}} {
-			if a := alice.expect(status, request.method, request.path, body(size)); status == 413 {
-				a.problem(t, fmt.Sprintf("%s with %d bytes", request.method, size))
+			if a := alice.Expect(status, request.method, request.path, body(size)); status == 413 {
+				a.Problem(t, fmt.Sprintf("%s with %d bytes", request.method, size))
 			}
-			stranger.refused(401, request.method, request.path, body(size))
+			stranger.Refused(401, request.method, request.path, body(size))
 		}
 		for token, status := range map[string]int{"dev-account-alice": status, "nonsense": 401, "dev-auditor-eve": 403} {
-			a := s.mustExchange(t, chunked(token, body(size)), "POST")[0]
-			if a.status != status {
-				t.Errorf("%d bytes in chunks, token %s: %d %.300s, want %d", size, token, a.status, a.body, status)
+			a := mustExchange(s, t, chunked(token, body(size)), "POST")[0]
+			if a.Status != status {
+				t.Errorf("%d bytes in chunks, token %s: %d %.300s, want %d", size, token, a.Status, a.Body, status)
 			}
-			if a.status != 200 {
-				a.problem(t, "chunks")
+			if a.Status != 200 {
+				a.Problem(t, "chunks")
 			}
 		}
 	}
@@ -105,37 +107,37 @@ func TestABodyMayHave64KiB(t *testing.T) {
 
 // TestABodyIsJSONInUTF8, and not compressed.
 func TestABodyIsJSONInUTF8(t *testing.T) {
-	s := startService(t, "--dev")
-	alice := s.as("account-alice")
-	path := alice.create("{}")
+	s := rig.Start(t, "--dev")
+	alice := s.As("account-alice")
+	path := alice.Create("{}")
 	for _, contentType := range []string{
 		"application/json", "application/json;charset=utf-8", "application/json; charset=UTF-8", `application/json; charset="utf-8"`, "Application/JSON", "application/json; x=y",
 	} {
-		alice.expect(200, "POST", "/chat-sessions", "{}", "Content-Type: "+contentType)
-		alice.expect(200, "PATCH", path, "{}", "Content-Type: "+contentType)
+		alice.Expect(200, "POST", "/chat-sessions", "{}", "Content-Type: "+contentType)
+		alice.Expect(200, "PATCH", path, "{}", "Content-Type: "+contentType)
 	}
-	alice.expect(200, "PATCH", path, "{}", "Content-Type: application/merge-patch+json")
+	alice.Expect(200, "PATCH", path, "{}", "Content-Type: application/merge-patch+json")
 	for _, contentType := range []string{
 		"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml", "application/jsonx", "json", "*/*", "text/json",
 		"application/json; charset=iso-8859-1", "application/json; charset=utf-16", "application/json, text/plain", "application/json-patch+json", ";", "/",
 	} {
-		alice.refused(415, "POST", "/chat-sessions", "{}", "Content-Type: "+contentType)
-		alice.refused(415, "PATCH", path, "{}", "Content-Type: "+contentType)
+		alice.Refused(415, "POST", "/chat-sessions", "{}", "Content-Type: "+contentType)
+		alice.Refused(415, "PATCH", path, "{}", "Content-Type: "+contentType)
 	}
 	for _, coding := range []string{"gzip", "deflate", "br", "zstd", "x"} {
-		a := alice.expect(415, "POST", "/chat-sessions", "{}", "Content-Encoding: "+coding)
-		a.problem(t, "Content-Encoding: "+coding)
+		a := alice.Expect(415, "POST", "/chat-sessions", "{}", "Content-Encoding: "+coding)
+		a.Problem(t, "Content-Encoding: "+coding)
 	}
-	alice.expect(200, "POST", "/chat-sessions", "{}", "Content-Encoding: identity")
-	if a := alice.expect(415, "PATCH", path, "{}", "Content-Type: text/plain"); !strings.Contains(a.header.Get("Accept-Patch"), "application/json") {
-		t.Errorf("Accept-Patch is %q (RFC 5789, section 2.2)", a.header.Get("Accept-Patch"))
+	alice.Expect(200, "POST", "/chat-sessions", "{}", "Content-Encoding: identity")
+	if a := alice.Expect(415, "PATCH", path, "{}", "Content-Type: text/plain"); !strings.Contains(a.Header.Get("Accept-Patch"), "application/json") {
+		t.Errorf("Accept-Patch is %q (RFC 5789, section 2.2)", a.Header.Get("Accept-Patch"))
 	}
 }
 
 // TestTheLimitsOfAHead: what is as large as promised is served, what is larger is
 // told so.
 func TestTheLimitsOfAHead(t *testing.T) {
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	const kib = 1 << 10
 	uri := func(size int) string { return "/chat-sessions?" + strings.Repeat("&", size-len("/chat-sessions?")) }
 	header := func(size int) string { return "X-Large: " + strings.Repeat("x", size-len("X-Large: ")) }
@@ -165,16 +167,16 @@ func TestTheLimitsOfAHead(t *testing.T) {
 		{"ten thousand headers", raw("GET", "/chat-sessions", "", strings.Split(strings.Repeat("X: y\r\n", 10000)+"X: y", "\r\n")...), []int{431}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			a := s.mustExchange(t, tt.sent)[0]
+			a := mustExchange(s, t, tt.sent)[0]
 			fits := false
 			for _, status := range tt.statuses {
-				fits = fits || a.status == status
+				fits = fits || a.Status == status
 			}
 			if !fits {
-				t.Errorf("sent %d bytes, %.80q…\ncame %d %.500s, want %v", len(tt.sent), tt.sent, a.status, a.body, tt.statuses)
+				t.Errorf("sent %d bytes, %.80q…\ncame %d %.500s, want %v", len(tt.sent), tt.sent, a.Status, a.Body, tt.statuses)
 			}
-			if a.status != 200 {
-				a.problem(t, tt.name)
+			if a.Status != 200 {
+				a.Problem(t, tt.name)
 			}
 		})
 	}
@@ -183,12 +185,12 @@ func TestTheLimitsOfAHead(t *testing.T) {
 // TestABodyIsAskedForWhereItIsExpected (RFC 9110, section 10.1.1): a client that
 // waits for 100 Continue is answered, with it or with the final status.
 func TestABodyIsAskedForWhereItIsExpected(t *testing.T) {
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	for _, tt := range []struct {
 		token, body string
 		status      int
 	}{{"dev-account-alice", `{"room":"r"}`, 200}, {"nonsense", `{}`, 401}, {"dev-account-alice", `{"room":5}`, 422}} {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -213,7 +215,7 @@ func TestABodyIsAskedForWhereItIsExpected(t *testing.T) {
 		}
 		_ = conn.(*net.TCPConn).CloseWrite()
 		answers, err := readAnswers(r, []string{"POST"})
-		if err != nil || len(answers) != 1 || answers[0].status != tt.status {
+		if err != nil || len(answers) != 1 || answers[0].Status != tt.status {
 			t.Errorf("sent %q\ncame %v %v, want %d", sent, answers, err, tt.status)
 		}
 	}
@@ -221,8 +223,8 @@ func TestABodyIsAskedForWhereItIsExpected(t *testing.T) {
 
 // TestATargetIsReadAsHTTPSays: absolute, escaped, with what clients do to it.
 func TestATargetIsReadAsHTTPSays(t *testing.T) {
-	s := startService(t, "--dev")
-	path := s.as("account-alice").create(`{"room":"#10"}`)
+	s := rig.Start(t, "--dev")
+	path := s.As("account-alice").Create(`{"room":"#10"}`)
 	for target, status := range map[string]int{
 		"http://service" + path: 200, "http://other:99/chat-sessions": 200, "/chat-sessions?": 200, path + "?": 200,
 		"/chat-sessions?$limit=#10":      200, // a number tagged by its type, as existing clients send it
@@ -235,24 +237,24 @@ func TestATargetIsReadAsHTTPSays(t *testing.T) {
 		"/chat-sessions?%zz": 400, "/chat-sessions?x=%": 400, "/chat-sessions?\xff": 400, path + "?$foo": 400, path + "?room=x": 400,
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
-			a := s.mustExchange(t, raw(method, target, ""), method)[0]
-			if a.status != status {
-				t.Errorf("%s %q: %d %.300s, want %d", method, target, a.status, a.body, status)
+			a := mustExchange(s, t, raw(method, target, ""), method)[0]
+			if a.Status != status {
+				t.Errorf("%s %q: %d %.300s, want %d", method, target, a.Status, a.Body, status)
 			}
 		}
 	}
-	same(t, "a tagged limit", s.as("account-alice").list("?room=%2310")[:1], s.as("account-alice").list("?$limit=%231"))
+	same(t, "a tagged limit", s.As("account-alice").List("?room=%2310")[:1], s.As("account-alice").List("?$limit=%231"))
 }
 
 // TestAMadeUpCursorIsRefused, whatever is in it.
 func TestAMadeUpCursorIsRefused(t *testing.T) {
-	s := startService(t, "--dev")
-	alice := s.as("account-alice")
+	s := rig.Start(t, "--dev")
+	alice := s.As("account-alice")
 	place := strings.Repeat("\x00", 24)
 	for _, content := range []string{
 		"", "q", "d", "x" + place, "d" + place, "d" + place + "no such digest", "d" + place + strings.Repeat("f", 64), "d" + place + "\x00\r\n*:{}[]?\xff",
 		"q\xff\xff\xff\xff\xff\xff\xff\xff" + place, "q" + place + "$cursor=x", "q" + place + "$foo=1", "q" + place + "%zz", "q" + place + "$limit=x",
 	} {
-		alice.refused(400, "GET", "/chat-sessions?$cursor="+base64.RawURLEncoding.EncodeToString([]byte(content)), "")
+		alice.Refused(400, "GET", "/chat-sessions?$cursor="+base64.RawURLEncoding.EncodeToString([]byte(content)), "")
 	}
 }

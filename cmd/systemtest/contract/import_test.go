@@ -1,16 +1,18 @@
-package main
+package contract
 
 import (
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // TestASessionIsImportedWithItsHistory: one event per transition, in one write.
 func TestASessionIsImportedWithItsHistory(t *testing.T) {
-	onAllSetups(t, func(t *testing.T, s *service) {
-		crm := s.as("service-crm")
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
+		crm := s.As("service-crm")
 		for _, tt := range []struct {
 			name, body string
 			want       members
@@ -29,15 +31,15 @@ func TestASessionIsImportedWithItsHistory(t *testing.T) {
 				members{"startedAt": 1000, "rejectedAt": 1000, "rejectedBy": "b", "state": "rejected", "version": 3}},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
-				crm := crm.in(t)
-				a := crm.expect(200, "POST", "/chat-sessions", tt.body)
-				session := a.object(t)
+				crm := crm.In(t)
+				a := crm.Expect(200, "POST", "/chat-sessions", tt.body)
+				session := a.Object(t)
 				has(t, session, tt.want)
 				if number(t, session, "updatedAt") < longAgo {
 					t.Errorf("updatedAt is when it was recorded, not %v", session["updatedAt"])
 				}
-				if got := crm.expect(200, "GET", a.header.Get("Location"), "").body; string(got) != string(a.body) {
-					t.Errorf("the GET says %s, the POST said %s", got, a.body)
+				if got := crm.Expect(200, "GET", a.Header.Get("Location"), "").Body; string(got) != string(a.Body) {
+					t.Errorf("the GET says %s, the POST said %s", got, a.Body)
 				}
 			})
 		}
@@ -46,8 +48,8 @@ func TestASessionIsImportedWithItsHistory(t *testing.T) {
 
 // TestAHistoryWithAGapIsRefused, with the name of what is missing.
 func TestAHistoryWithAGapIsRefused(t *testing.T) {
-	s := startService(t, "--dev")
-	crm := s.as("service-crm")
+	s := rig.Start(t, "--dev")
+	crm := s.As("service-crm")
 	for _, tt := range []struct {
 		body    string
 		missing []string // each has to be named in an error
@@ -65,22 +67,22 @@ func TestAHistoryWithAGapIsRefused(t *testing.T) {
 	} {
 		t.Run(tt.body, func(t *testing.T) {
 			room := "gap " + tt.body
-			body := `{"room":` + toJSON(room) + `,"createdAt":0,` + tt.body[1:]
-			p := crm.in(t).refused(422, "POST", "/chat-sessions", body)
+			body := `{"room":` + rig.ToJSON(room) + `,"createdAt":0,` + tt.body[1:]
+			p := crm.In(t).Refused(422, "POST", "/chat-sessions", body)
 			for _, name := range tt.missing {
 				if !strings.Contains(fmt.Sprint(p["errors"]), name) {
 					t.Errorf("%s: %s is not named: %v", body, name, p["errors"])
 				}
 			}
-			same(t, "sessions after the refusal", crm.in(t).expect(200, "GET", "/chat-sessions?room="+escape(room), "").list(t), nil)
+			same(t, "sessions after the refusal", crm.In(t).Expect(200, "GET", "/chat-sessions?room="+escape(room), "").List(t), nil)
 		})
 	}
 }
 
 // TestAnImportIsAllOrNothing: a time that is wrong leaves no half of a history.
 func TestAnImportIsAllOrNothing(t *testing.T) {
-	s := startService(t, "--dev")
-	crm := s.as("service-crm")
+	s := rig.Start(t, "--dev")
+	crm := s.As("service-crm")
 	ahead := nowMillis() + 3_600_000
 	for _, tt := range []struct{ body, pointer string }{
 		{`{"createdAt":5000,"startedAt":4999}`, "/startedAt"},
@@ -93,35 +95,35 @@ func TestAnImportIsAllOrNothing(t *testing.T) {
 	} {
 		t.Run(tt.body, func(t *testing.T) {
 			room := "half " + tt.body
-			p := crm.in(t).refused(422, "POST", "/chat-sessions", `{"room":`+toJSON(room)+`,`+tt.body[1:])
+			p := crm.In(t).Refused(422, "POST", "/chat-sessions", `{"room":`+rig.ToJSON(room)+`,`+tt.body[1:])
 			if found := pointers(t, p); !slices.Contains(found, tt.pointer) {
 				t.Errorf("pointers %v, want %s among them: %v", found, tt.pointer, p)
 			}
-			same(t, "sessions after the refusal", crm.in(t).expect(200, "GET", "/chat-sessions?room="+escape(room), "").list(t), nil)
+			same(t, "sessions after the refusal", crm.In(t).Expect(200, "GET", "/chat-sessions?room="+escape(room), "").List(t), nil)
 		})
 	}
 }
 
 // TestOnlyAServiceNamesTheCreator; from another token createdBy is an unknown field.
 func TestOnlyAServiceNamesTheCreator(t *testing.T) {
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	for _, role := range []string{"service", "admin"} {
-		a := s.as(role+"-x").expect(200, "POST", "/chat-sessions", `{"createdBy":"pat"}`)
-		has(t, a.object(t), members{"createdBy": "pat"})
-		if ignored := a.header.Get("Ignored-Fields"); ignored != "" {
+		a := s.As(role+"-x").Expect(200, "POST", "/chat-sessions", `{"createdBy":"pat"}`)
+		has(t, a.Object(t), members{"createdBy": "pat"})
+		if ignored := a.Header.Get("Ignored-Fields"); ignored != "" {
 			t.Errorf("%s: Ignored-Fields: %s", role, ignored)
 		}
-		has(t, s.as("account-pat").get(a.header.Get("Location")), members{"createdBy": "pat"})
-		has(t, s.as(role+"-x").expect(200, "POST", "/chat-sessions", `{}`).object(t), members{"createdBy": "x"})
+		has(t, s.As("account-pat").Get(a.Header.Get("Location")), members{"createdBy": "pat"})
+		has(t, s.As(role+"-x").Expect(200, "POST", "/chat-sessions", `{}`).Object(t), members{"createdBy": "x"})
 	}
-	alice := s.as("account-alice")
+	alice := s.As("account-alice")
 	for _, body := range []string{`{"createdBy":"pat"}`, `{"createdBy":"alice"}`, `{"createdBy":5}`} {
-		a := alice.expect(200, "POST", "/chat-sessions", body)
-		has(t, a.object(t), members{"createdBy": "alice"})
-		if ignored := a.header.Get("Ignored-Fields"); ignored != "createdBy" {
+		a := alice.Expect(200, "POST", "/chat-sessions", body)
+		has(t, a.Object(t), members{"createdBy": "alice"})
+		if ignored := a.Header.Get("Ignored-Fields"); ignored != "createdBy" {
 			t.Errorf("%s: Ignored-Fields: %q, want createdBy", body, ignored)
 		}
-		p := alice.refused(422, "POST", "/chat-sessions", body, "Prefer: handling=strict")
+		p := alice.Refused(422, "POST", "/chat-sessions", body, "Prefer: handling=strict")
 		same(t, "pointers", pointers(t, p), []string{"/createdBy"})
 	}
 }
@@ -129,15 +131,15 @@ func TestOnlyAServiceNamesTheCreator(t *testing.T) {
 // TestACreatedSessionChoosesNothingOfItsOwn: what a client cannot set is ignored,
 // and named.
 func TestACreatedSessionChoosesNothingOfItsOwn(t *testing.T) {
-	s := startService(t, "--dev")
-	a := s.as("account-alice").expect(200, "POST", "/chat-sessions",
+	s := rig.Start(t, "--dev")
+	a := s.As("account-alice").Expect(200, "POST", "/chat-sessions",
 		`{"id":"01890000-0000-7000-8000-000000000000","state":"finished","version":9,"updatedAt":1,"start":true,"title":"x"}`)
-	has(t, a.object(t), members{"state": "created", "version": 1, "startedAt": nil, "title": nil})
-	if id := fmt.Sprint(a.object(t)["id"]); id == "01890000-0000-7000-8000-000000000000" || !uuidV7.MatchString(id) {
+	has(t, a.Object(t), members{"state": "created", "version": 1, "startedAt": nil, "title": nil})
+	if id := fmt.Sprint(a.Object(t)["id"]); id == "01890000-0000-7000-8000-000000000000" || !uuidV7.MatchString(id) {
 		t.Errorf("the id is %s, want a new UUIDv7", id)
 	}
-	ignored := strings.Split(a.header.Get("Ignored-Fields"), ", ")
+	ignored := strings.Split(a.Header.Get("Ignored-Fields"), ", ")
 	slices.Sort(ignored)
 	same(t, "Ignored-Fields", ignored, []string{"id", "start", "state", "title", "updatedAt", "version"})
-	s.as("service-crm").refused(404, "GET", nobody, "")
+	s.As("service-crm").Refused(404, "GET", rig.NoSession, "")
 }

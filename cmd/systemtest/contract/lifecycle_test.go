@@ -1,16 +1,18 @@
-package main
+package contract
 
 import (
 	"fmt"
 	"slices"
 	"strconv"
 	"testing"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // TestALifeFromCreationToTheEnd follows a session through both ways of its
 // life, and looks at the write's answer, the GETs and the lists after each step.
 func TestALifeFromCreationToTheEnd(t *testing.T) {
-	onAllSetups(t, func(t *testing.T, s *service) {
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
 		t.Run("accepted", func(t *testing.T) {
 			live(t, s, []step{
 				{"alice", `{"start":true}`, "started", members{"startedBy": "alice", "acceptedAt": nil}},
@@ -34,13 +36,13 @@ type step struct {
 	want                 members
 }
 
-func live(t *testing.T, s *service, steps []step) {
+func live(t *testing.T, s *rig.Service, steps []step) {
 	room := t.Name()
-	alice := s.as("account-alice").in(t)
+	alice := s.As("account-alice").In(t)
 	earliest := nowMillis()
-	a := alice.expect(200, "POST", "/chat-sessions", toJSON(members{"participants": []string{"bob"}, "room": room, "type": "telemed"}))
-	path := a.header.Get("Location")
-	created := a.object(t)
+	a := alice.Expect(200, "POST", "/chat-sessions", rig.ToJSON(members{"participants": []string{"bob"}, "room": room, "type": "telemed"}))
+	path := a.Header.Get("Location")
+	created := a.Object(t)
 	if id := fmt.Sprint(created["id"]); !uuidV7.MatchString(id) || path != "/chat-sessions/"+id {
 		t.Errorf("the id is %q, Location %q; want a UUIDv7 and its path", id, path)
 	}
@@ -55,8 +57,8 @@ func live(t *testing.T, s *service, steps []step) {
 
 	for i, step := range steps {
 		before := nowMillis()
-		a := s.as("account-"+step.account).in(t).expect(200, "PATCH", path, step.body)
-		session := a.object(t)
+		a := s.As("account-"+step.account).In(t).Expect(200, "PATCH", path, step.body)
+		session := a.Object(t)
 		has(t, session, step.want)
 		has(t, session, members{"state": step.state, "version": i + 2})
 		at := number(t, session, step.state+"At")
@@ -77,48 +79,48 @@ func live(t *testing.T, s *service, steps []step) {
 
 // everyoneSees checks the headers of a write's answer, and that every reader gets
 // what it said. It returns the write's position.
-func everyoneSees(t *testing.T, s *service, a answer, path, room string, version int, after uint64) uint64 {
+func everyoneSees(t *testing.T, s *rig.Service, a rig.Answer, path, room string, version int, after uint64) uint64 {
 	t.Helper()
-	if tag := a.header.Get("ETag"); tag != strconv.Quote(strconv.Itoa(version)) {
+	if tag := a.Header.Get("ETag"); tag != strconv.Quote(strconv.Itoa(version)) {
 		t.Errorf("ETag %s, want version %d", tag, version)
 	}
-	position, err := strconv.ParseUint(a.header.Get("Chat-Sessions-Position"), 10, 64)
+	position, err := strconv.ParseUint(a.Header.Get("Chat-Sessions-Position"), 10, 64)
 	if err != nil || position <= after {
-		t.Errorf("Chat-Sessions-Position %q, want one after %d", a.header.Get("Chat-Sessions-Position"), after)
+		t.Errorf("Chat-Sessions-Position %q, want one after %d", a.Header.Get("Chat-Sessions-Position"), after)
 	}
 	list := "/chat-sessions?room=" + escape(room)
 	for _, who := range []string{"account-alice", "account-bob", "service-crm", "auditor-eve", "admin-root"} {
-		c := s.as(who).in(t)
-		got := c.expect(200, "GET", path, "")
-		if string(got.body) != string(a.body) || got.header.Get("ETag") != a.header.Get("ETag") {
-			t.Errorf("%s gets %s, ETag %s; the write said %s, ETag %s", who, got.body, got.header.Get("ETag"), a.body, a.header.Get("ETag"))
+		c := s.As(who).In(t)
+		got := c.Expect(200, "GET", path, "")
+		if string(got.Body) != string(a.Body) || got.Header.Get("ETag") != a.Header.Get("ETag") {
+			t.Errorf("%s gets %s, ETag %s; the write said %s, ETag %s", who, got.Body, got.Header.Get("ETag"), a.Body, a.Header.Get("ETag"))
 		}
-		if listed := c.expect(200, "GET", list, "").body; string(listed) != "["+string(a.body)+"]" {
-			t.Errorf("%s lists %s, want [%s]", who, listed, a.body)
+		if listed := c.Expect(200, "GET", list, "").Body; string(listed) != "["+string(a.Body)+"]" {
+			t.Errorf("%s lists %s, want [%s]", who, listed, a.Body)
 		}
 	}
 	for _, state := range allStates {
-		inList := len(s.as("account-bob").in(t).expect(200, "GET", list+"&state="+state, "").list(t)) == 1
-		if want := a.object(t)["state"] == state; inList != want {
-			t.Errorf("listed under state=%s: %v, want %v: %s", state, inList, want, a.body)
+		inList := len(s.As("account-bob").In(t).Expect(200, "GET", list+"&state="+state, "").List(t)) == 1
+		if want := a.Object(t)["state"] == state; inList != want {
+			t.Errorf("listed under state=%s: %v, want %v: %s", state, inList, want, a.Body)
 		}
 	}
-	stranger := s.as("account-stranger").in(t)
-	stranger.refused(404, "GET", path, "")
-	same(t, "what a stranger lists", stranger.expect(200, "GET", list, "").list(t), nil)
+	stranger := s.As("account-stranger").In(t)
+	stranger.Refused(404, "GET", path, "")
+	same(t, "what a stranger lists", stranger.Expect(200, "GET", list, "").List(t), nil)
 	return position
 }
 
 // TestEveryDirectiveInEveryState walks the whole table of the state machine.
 func TestEveryDirectiveInEveryState(t *testing.T) {
-	s := startService(t, "--dev")
-	alice := s.as("account-alice")
+	s := rig.Start(t, "--dev")
+	alice := s.As("account-alice")
 	leadsTo := map[string]string{"start": "started", "accept": "accepted", "reject": "rejected", "finish": "finished"}
 	allowed := map[string][]string{
 		"created": {"start"}, "started": {"accept", "reject"}, "accepted": {"finish"}, "rejected": {"finish"}, "finished": {},
 	}
 	for _, state := range allStates {
-		path := s.reach(t, "alice", state)
+		path := reach(s, t, "alice", state)
 		for _, directive := range allDirectives {
 			// Each way to ask for the same transition.
 			bodies := []string{`{"` + directive + `":true}`}
@@ -130,14 +132,14 @@ func TestEveryDirectiveInEveryState(t *testing.T) {
 			}
 			for _, body := range bodies {
 				t.Run(state+" "+body, func(t *testing.T) {
-					alice := alice.in(t)
+					alice := alice.In(t)
 					if slices.Contains(allowed[state], directive) {
-						fresh := s.reach(t, "alice", state)
-						has(t, alice.patch(fresh, body), members{"state": leadsTo[directive], leadsTo[directive] + "By": "alice"})
+						fresh := reach(s, t, "alice", state)
+						has(t, alice.Patch(fresh, body), members{"state": leadsTo[directive], leadsTo[directive] + "By": "alice"})
 						return
 					}
-					check := alice.unchanged(path)
-					p := alice.refused(409, "PATCH", path, body)
+					check := unchanged(alice, path)
+					p := alice.Refused(409, "PATCH", path, body)
 					illegal(t, p, state, allowed[state])
 					check(body)
 				})
@@ -180,8 +182,8 @@ func illegal(t *testing.T, p map[string]any, state string, allowed []string) {
 // TestARefusedSequenceTellsTheStateThatTheSessionIsIn also where a directive
 // before the refused one would have been legal.
 func TestARefusedSequenceTellsTheStateThatTheSessionIsIn(t *testing.T) {
-	s := startService(t, "--dev")
-	alice := s.as("account-alice")
+	s := rig.Start(t, "--dev")
+	alice := s.As("account-alice")
 	for _, tt := range []struct {
 		state, body string
 		allowed     []string
@@ -194,10 +196,10 @@ func TestARefusedSequenceTellsTheStateThatTheSessionIsIn(t *testing.T) {
 		{"rejected", `{"accept":true,"finish":true}`, []string{"finish"}},
 	} {
 		t.Run(tt.state+" "+tt.body, func(t *testing.T) {
-			alice := alice.in(t)
-			path := s.reach(t, "alice", tt.state)
-			check := alice.unchanged(path)
-			illegal(t, alice.refused(409, "PATCH", path, tt.body), tt.state, tt.allowed)
+			alice := alice.In(t)
+			path := reach(s, t, "alice", tt.state)
+			check := unchanged(alice, path)
+			illegal(t, alice.Refused(409, "PATCH", path, tt.body), tt.state, tt.allowed)
 			check(tt.body)
 		})
 	}

@@ -1,4 +1,4 @@
-package main
+package contract
 
 import (
 	"fmt"
@@ -6,28 +6,30 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // createAt opens sessions of the client's own at these times, and returns their
 // ids in the same order.
-func (c *client) createAt(times ...int64) []string {
-	c.t.Helper()
+func createAt(c *rig.Client, times ...int64) []string {
+	c.T.Helper()
 	var made []string
 	for _, at := range times {
-		made = append(made, idOf(c.create(fmt.Sprintf(`{"createdAt":%d}`, at))))
+		made = append(made, idOf(c.Create(fmt.Sprintf(`{"createdAt":%d}`, at))))
 	}
 	return made
 }
 
 // TestAListIsOrderedByCreationAndId, newest first unless asked otherwise.
 func TestAListIsOrderedByCreationAndId(t *testing.T) {
-	onAllSetups(t, func(t *testing.T, s *service) {
-		alice := s.as("account-alice")
-		same(t, "an empty list", alice.list(""), nil)
-		if body := alice.expect(200, "GET", "/chat-sessions", "").body; string(body) != "[]" {
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
+		alice := s.As("account-alice")
+		same(t, "an empty list", alice.List(""), nil)
+		if body := alice.Expect(200, "GET", "/chat-sessions", "").Body; string(body) != "[]" {
 			t.Errorf("an empty list is %s, want []", body)
 		}
-		made := alice.createAt(5000, 3000, 9, 3000, 10, 3000, 8_000, 0)
+		made := createAt(alice, 5000, 3000, 9, 3000, 10, 3000, 8_000, 0)
 		ties := []string{made[1], made[3], made[5]}
 		slices.Sort(ties)
 		ascending := slices.Concat([]string{made[7], made[2], made[4]}, ties, []string{made[0], made[6]})
@@ -63,33 +65,33 @@ func TestAListIsOrderedByCreationAndId(t *testing.T) {
 			{"?createdAt[$lte]=0", []string{made[7]}},
 			{"?&$limit=3&", descending[:3]},
 		} {
-			same(t, tt.query, ids(alice.list(tt.query)), tt.want)
+			same(t, tt.query, ids(alice.List(tt.query)), tt.want)
 		}
 	})
 }
 
 // TestALimitDefaultsTo50AndIsCutAt1000.
 func TestALimitDefaultsTo50AndIsCutAt1000(t *testing.T) {
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	const total = 1010
-	alice := s.as("account-alice")
+	alice := s.As("account-alice")
 	manySessions(t, alice, total)
 	for query, want := range map[string]int{
 		"": 50, "?$limit=51": 51, "?$limit=999": 999, "?$limit=1000": 1000, "?$limit=1001": 1000, "?$limit=8640000000000000": 1000,
 		"?$limit=1000&$skip=1000": 10, "?$skip=1009": 1, "?$skip=1010": 0, "?$limit=0": 0,
 	} {
-		a := alice.expect(200, "GET", "/chat-sessions"+query, "", "Prefer: count=exact")
-		if n := len(a.list(t)); n != want {
+		a := alice.Expect(200, "GET", "/chat-sessions"+query, "", "Prefer: count=exact")
+		if n := len(a.List(t)); n != want {
 			t.Errorf("%s: %d sessions, want %d", query, n, want)
 		}
-		if counted := a.header.Get("X-Total-Count"); counted != strconv.Itoa(total) {
+		if counted := a.Header.Get("X-Total-Count"); counted != strconv.Itoa(total) {
 			t.Errorf("%s: X-Total-Count is %q, want %d", query, counted, total)
 		}
 	}
 	seen := map[string]int{}
 	for page := "/chat-sessions?$limit=5000"; page != ""; {
-		a := alice.expect(200, "GET", page, "")
-		for _, id := range ids(a.list(t)) {
+		a := alice.Expect(200, "GET", page, "")
+		for _, id := range ids(a.List(t)) {
 			seen[id]++
 		}
 		page = next(t, a)
@@ -100,15 +102,15 @@ func TestALimitDefaultsTo50AndIsCutAt1000(t *testing.T) {
 }
 
 // manySessions opens n sessions, several at a time.
-func manySessions(t *testing.T, c *client, n int) {
+func manySessions(t *testing.T, c *rig.Client, n int) {
 	t.Helper()
 	const writers = 8
 	failed := make(chan string, writers)
 	for w := range writers {
 		go func() {
 			for i := w; i < n; i += writers {
-				if a, err := c.do("POST", "/chat-sessions", fmt.Sprintf(`{"createdAt":%d}`, i/3)); err != nil || a.status != 200 {
-					failed <- fmt.Sprintf("%d %s %v", a.status, a.body, err)
+				if a, err := c.Do("POST", "/chat-sessions", fmt.Sprintf(`{"createdAt":%d}`, i/3)); err != nil || a.Status != 200 {
+					failed <- fmt.Sprintf("%d %s %v", a.Status, a.Body, err)
 					return
 				}
 			}
@@ -124,9 +126,9 @@ func manySessions(t *testing.T, c *client, n int) {
 
 // TestEveryFilter by equality and by $in, alone and together.
 func TestEveryFilter(t *testing.T) {
-	onAllSetups(t, func(t *testing.T, s *service) {
-		crm := s.as("service-crm")
-		create := func(body string) string { return idOf(crm.create(body)) }
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
+		crm := s.As("service-crm")
+		create := func(body string) string { return idOf(crm.Create(body)) }
 		plain := create(`{"createdAt":1}`)
 		other := create(`{"createdAt":2,"createdBy":"pat","room":"#10","participants":["ann","bob"]}`)
 		started := create(`{"createdAt":3,"createdBy":"pat","type":"telemed","room":"r 1","startedBy":"ann"}`)
@@ -176,42 +178,42 @@ func TestEveryFilter(t *testing.T) {
 			{"type=telemed&$skip=1&$limit=1", []string{started}},
 			{"startedBy=ann&state[$in][]=started&state[$in][]=finished", []string{started}},
 		} {
-			same(t, tt.query, ids(crm.list("?"+tt.query)), tt.want)
+			same(t, tt.query, ids(crm.List("?"+tt.query)), tt.want)
 			escaped := strings.NewReplacer("[", "%5B", "]", "%5D", "$", "%24").Replace(tt.query)
-			same(t, escaped, ids(crm.list("?"+escaped)), tt.want)
-			count := crm.expect(200, "GET", "/chat-sessions?"+tt.query, "", "Prefer: count=exact").header.Get("X-Total-Count")
+			same(t, escaped, ids(crm.List("?"+escaped)), tt.want)
+			count := crm.Expect(200, "GET", "/chat-sessions?"+tt.query, "", "Prefer: count=exact").Header.Get("X-Total-Count")
 			if want := strconv.Itoa(len(tt.want)); count != want && !strings.Contains(tt.query, "$skip") {
 				t.Errorf("%s: X-Total-Count is %q, want %s", tt.query, count, want)
 			}
 		}
 		// What leaves a filter is found under the new value at once.
-		crm.patch("/chat-sessions/"+plain, `{"room":"r 1","start":true}`)
-		same(t, "after a change", ids(crm.list("?room=r+1&state=started")), []string{started, plain})
-		same(t, "after a change", ids(crm.list("?state=created")), []string{other})
+		crm.Patch("/chat-sessions/"+plain, `{"room":"r 1","start":true}`)
+		same(t, "after a change", ids(crm.List("?room=r+1&state=started")), []string{started, plain})
+		same(t, "after a change", ids(crm.List("?state=created")), []string{other})
 	})
 }
 
 // TestSelectShowsOnlyTheFieldsAskedFor, with the id as in every Feathers service.
 func TestSelectShowsOnlyTheFieldsAskedFor(t *testing.T) {
-	s := startService(t, "--dev")
-	alice := s.as("account-alice")
-	path := alice.create(`{"room":"r","type":"telemed","participants":["bob"]}`)
+	s := rig.Start(t, "--dev")
+	alice := s.As("account-alice")
+	path := alice.Create(`{"room":"r","type":"telemed","participants":["bob"]}`)
 	for _, query := range []string{"?$select[]=room&$select[]=state&$select[]=startedAt", "?$select=room&$select=state", "?$select[0]=room&$select[1]=state"} {
-		for _, session := range append(alice.list(query), alice.expect(200, "GET", path+query, "").object(t)) {
+		for _, session := range append(alice.List(query), alice.Expect(200, "GET", path+query, "").Object(t)) {
 			if names := sorted(session); !slices.Equal(names, []string{"id", "room", "state"}) {
 				t.Errorf("%s: %v, want id, room and state only", query, session)
 			}
 		}
 	}
 	for _, query := range []string{"?$select[]=title", "?$select[]=", "?$select[]=room&$select[]=Room", "?$select[room]=1"} {
-		alice.refused(400, "GET", "/chat-sessions"+query, "")
+		alice.Refused(400, "GET", "/chat-sessions"+query, "")
 	}
 }
 
 // TestAnUnknownOperatorOrFieldIsNamed in a 400.
 func TestAnUnknownOperatorOrFieldIsNamed(t *testing.T) {
-	s := startService(t, "--dev")
-	alice := s.as("account-alice")
+	s := rig.Start(t, "--dev")
+	alice := s.As("account-alice")
 	for query, named := range map[string]string{
 		"$or[0][room]=x": "$or", "room[$ne]=x": "$ne", "room[$nin][]=x": "$nin", "room[$gt]=x": "$gt", "createdAt[$in][]=1": "$in",
 		"createdAt[$ne]=1": "$ne", "$foo=1": "$foo", "$populate=x": "$populate", "$search=x": "$search", "state[$regex]=x": "$regex",
@@ -225,7 +227,7 @@ func TestAnUnknownOperatorOrFieldIsNamed(t *testing.T) {
 		"room=%zz": "%zz", "room=%ff": "%ff", "%ff=1": "%ff", "$cursor=x": "$cursor", "$cursor=": "$cursor", "$cursor=AAAA&$limit=1": "$cursor", "[room]=x": "room", "=x": "",
 	} {
 		t.Run(query, func(t *testing.T) {
-			p := alice.in(t).refused(400, "GET", "/chat-sessions?"+query, "")
+			p := alice.In(t).Refused(400, "GET", "/chat-sessions?"+query, "")
 			if !strings.Contains(fmt.Sprint(p["detail"]), named) {
 				t.Errorf("%s: %q is not named: %v", query, named, p["detail"])
 			}

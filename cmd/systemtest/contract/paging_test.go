@@ -1,4 +1,4 @@
-package main
+package contract
 
 import (
 	"fmt"
@@ -8,14 +8,16 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 var nextLink = regexp.MustCompile(`^<([^>]*)>; rel="next"$`)
 
 // next returns the path of the next page; "" after the last one.
-func next(t *testing.T, a answer) string {
+func next(t *testing.T, a rig.Answer) string {
 	t.Helper()
-	link := a.header.Get("Link")
+	link := a.Header.Get("Link")
 	if link == "" {
 		return ""
 	}
@@ -36,8 +38,8 @@ func next(t *testing.T, a answer) string {
 // TestPagingShowsEveryUnchangedSessionOnce, in both directions, while others
 // come, change, move and go.
 func TestPagingShowsEveryUnchangedSessionOnce(t *testing.T) {
-	onAllSetups(t, func(t *testing.T, s *service) {
-		crm := s.as("service-crm")
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
+		crm := s.As("service-crm")
 		for _, tt := range []struct{ name, query, reader string }{
 			{"newest first", "?$limit=3", "account-%s"},
 			{"oldest first", "?$limit=3&$sort[createdAt]=1", "account-%s"},
@@ -47,10 +49,10 @@ func TestPagingShowsEveryUnchangedSessionOnce(t *testing.T) {
 			{"a range", "?$limit=4&createdBy=%[1]s&createdAt[$gte]=0&createdAt[$lt]=5000", "admin-root"},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
-				crm := crm.in(t)
+				crm := crm.In(t)
 				owner := "owner-" + strings.ReplaceAll(tt.name, " ", "-")
 				create := func(at int) string {
-					return idOf(crm.create(fmt.Sprintf(`{"createdBy":%q,"createdAt":%d,"participants":["p-%s"]}`, owner, at, owner)))
+					return idOf(crm.Create(fmt.Sprintf(`{"createdBy":%q,"createdAt":%d,"participants":["p-%s"]}`, owner, at, owner)))
 				}
 				var still, moving []string
 				for i := range 24 {
@@ -72,8 +74,8 @@ func TestPagingShowsEveryUnchangedSessionOnce(t *testing.T) {
 					if n > 60 {
 						t.Fatalf("%s does not end", query)
 					}
-					a := s.as(reader).in(t).expect(200, "GET", page, "")
-					for _, id := range ids(a.list(t)) {
+					a := s.As(reader).In(t).Expect(200, "GET", page, "")
+					for _, id := range ids(a.List(t)) {
 						seen[id]++
 					}
 					page = next(t, a)
@@ -93,46 +95,46 @@ func TestPagingShowsEveryUnchangedSessionOnce(t *testing.T) {
 }
 
 // disturb changes a session so that it moves, leaves a filter, or is only new.
-func disturb(c *client, n int, path string) {
-	c.t.Helper()
-	c.patch(path, []string{`{"createdAt":1}`, `{"createdAt":4000}`, `{"start":true,"accept":true,"finish":true}`, `{"participants":null}`, `{"room":"x"}`}[n%5])
+func disturb(c *rig.Client, n int, path string) {
+	c.T.Helper()
+	c.Patch(path, []string{`{"createdAt":1}`, `{"createdAt":4000}`, `{"start":true,"accept":true,"finish":true}`, `{"participants":null}`, `{"room":"x"}`}[n%5])
 }
 
 // TestALinkComesOnlyWhereThereIsMore.
 func TestALinkComesOnlyWhereThereIsMore(t *testing.T) {
-	s := startService(t, "--dev")
-	alice := s.as("account-alice")
-	made := alice.createAt(5, 4, 3, 2, 1)
+	s := rig.Start(t, "--dev")
+	alice := s.As("account-alice")
+	made := createAt(alice, 5, 4, 3, 2, 1)
 	for query, want := range map[string]bool{
 		"": false, "?$limit=5": false, "?$limit=4": true, "?$limit=6": false, "?$skip=3&$limit=2": false, "?$skip=2&$limit=2": true, "?$skip=5": false,
 	} {
-		if got := next(t, alice.expect(200, "GET", "/chat-sessions"+query, "")) != ""; got != want {
+		if got := next(t, alice.Expect(200, "GET", "/chat-sessions"+query, "")) != ""; got != want {
 			t.Errorf("%s: a next page: %v, want %v", query, got, want)
 		}
 	}
 	// A skip is done once, not on every page; a selection goes on.
-	first := alice.expect(200, "GET", "/chat-sessions?$skip=1&$limit=2&$select[]=room", "")
-	second := alice.expect(200, "GET", next(t, first), "")
-	same(t, "second page", ids(second.list(t)), made[3:5])
-	has(t, second.list(t)[0], members{"state": nil, "id": made[3]})
+	first := alice.Expect(200, "GET", "/chat-sessions?$skip=1&$limit=2&$select[]=room", "")
+	second := alice.Expect(200, "GET", next(t, first), "")
+	same(t, "second page", ids(second.List(t)), made[3:5])
+	has(t, second.List(t)[0], members{"state": nil, "id": made[3]})
 	// The link is no secret key: it shows what its user may see.
-	same(t, "another's link", s.as("account-bob").expect(200, "GET", next(t, first), "").list(t), nil)
+	same(t, "another's link", s.As("account-bob").Expect(200, "GET", next(t, first), "").List(t), nil)
 }
 
 // TestALongQueryHasAShortLink that is followed like any other.
 func TestALongQueryHasAShortLink(t *testing.T) {
-	onAllSetups(t, func(t *testing.T, s *service) {
-		alice := s.as("account-alice")
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
+		alice := s.As("account-alice")
 		var want []string
 		query := "/chat-sessions?$limit=2"
 		for i := 0; len(query) < 7900; i++ {
 			room := fmt.Sprintf("%s-%d", strings.Repeat("r", 150), i)
 			query += "&room[$in][]=" + room
 			if i%7 == 0 {
-				want = append([]string{idOf(alice.create(fmt.Sprintf(`{"room":%q,"createdAt":%d}`, room, i)))}, want...)
+				want = append([]string{idOf(alice.Create(fmt.Sprintf(`{"room":%q,"createdAt":%d}`, room, i)))}, want...)
 			}
 		}
-		alice.create(`{"room":"another"}`)
+		alice.Create(`{"room":"another"}`)
 		query += "&state=created"
 		query += strings.Repeat("&", 8000-len(query))
 		if len(query) != 8000 {
@@ -140,8 +142,8 @@ func TestALongQueryHasAShortLink(t *testing.T) {
 		}
 		var got []string
 		for page := query; page != ""; {
-			a := alice.expect(200, "GET", page, "")
-			got = append(got, ids(a.list(t))...)
+			a := alice.Expect(200, "GET", page, "")
+			got = append(got, ids(a.List(t))...)
 			page = next(t, a)
 		}
 		same(t, "all pages", got, want)
@@ -150,13 +152,13 @@ func TestALongQueryHasAShortLink(t *testing.T) {
 
 // TestATotalIsCountedOnlyWhenAskedFor, and only what the caller may see.
 func TestATotalIsCountedOnlyWhenAskedFor(t *testing.T) {
-	onAllSetups(t, func(t *testing.T, s *service) {
-		crm := s.as("service-crm")
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
+		crm := s.As("service-crm")
 		for i := range 7 {
-			crm.create(fmt.Sprintf(`{"createdBy":"alice","createdAt":%d,"room":"r%d"}`, i, i%2))
+			crm.Create(fmt.Sprintf(`{"createdBy":"alice","createdAt":%d,"room":"r%d"}`, i, i%2))
 		}
-		crm.create(`{"createdBy":"bob","participants":["alice"],"room":"r1"}`)
-		crm.create(`{"createdBy":"bob","room":"r1"}`)
+		crm.Create(`{"createdBy":"bob","participants":["alice"],"room":"r1"}`)
+		crm.Create(`{"createdBy":"bob","room":"r1"}`)
 		for _, tt := range []struct {
 			who, query string
 			want       int
@@ -166,24 +168,24 @@ func TestATotalIsCountedOnlyWhenAskedFor(t *testing.T) {
 			{"account-alice", "?$limit=2", 8}, {"account-alice", "?$limit=0", 8}, {"account-alice", "?$skip=5", 8}, {"account-alice", "?$skip=500&$limit=1", 8},
 			{"account-alice", "?createdAt[$lt]=3", 3}, {"account-eve", "?createdBy=alice", 0}, {"account-bob", "?createdBy=alice", 0}, {"account-alice", "?createdBy=bob", 1},
 		} {
-			c := s.as(tt.who)
+			c := s.As(tt.who)
 			for _, prefer := range []string{"count=exact", `count="exact"`, "respond-async, Count=exact", "count=exact, count=none"} {
-				a := c.expect(200, "GET", "/chat-sessions"+tt.query, "", "Prefer: "+prefer)
-				if got := a.header.Get("X-Total-Count"); got != strconv.Itoa(tt.want) {
+				a := c.Expect(200, "GET", "/chat-sessions"+tt.query, "", "Prefer: "+prefer)
+				if got := a.Header.Get("X-Total-Count"); got != strconv.Itoa(tt.want) {
 					t.Errorf("%s %s, Prefer: %s: X-Total-Count is %q, want %d", tt.who, tt.query, prefer, got, tt.want)
 				}
 			}
 			for _, headers := range [][]string{nil, {"Prefer: count=none"}, {"Prefer: handling=strict"}, {"Prefer: count=none, count=exact"}} {
-				a := c.expect(200, "GET", "/chat-sessions"+tt.query, "", headers...)
-				if _, counted := a.header[http.CanonicalHeaderKey("X-Total-Count")]; counted {
+				a := c.Expect(200, "GET", "/chat-sessions"+tt.query, "", headers...)
+				if _, counted := a.Header[http.CanonicalHeaderKey("X-Total-Count")]; counted {
 					t.Errorf("%s %s, %v: counted without being asked", tt.who, tt.query, headers)
 				}
 			}
 		}
 		// The count stays that of the whole result on every page.
-		a := s.as("account-alice").expect(200, "GET", "/chat-sessions?$limit=3", "", "Prefer: count=exact")
-		a = s.as("account-alice").expect(200, "GET", next(t, a), "", "Prefer: count=exact")
-		if got := a.header.Get("X-Total-Count"); got != "8" {
+		a := s.As("account-alice").Expect(200, "GET", "/chat-sessions?$limit=3", "", "Prefer: count=exact")
+		a = s.As("account-alice").Expect(200, "GET", next(t, a), "", "Prefer: count=exact")
+		if got := a.Header.Get("X-Total-Count"); got != "8" {
 			t.Errorf("on the second page X-Total-Count is %q, want 8", got)
 		}
 	})

@@ -1,16 +1,18 @@
-package main
+package contract
 
 import (
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // TestSeveralDirectivesAreAppliedInOrder, whatever their order in the body.
 func TestSeveralDirectivesAreAppliedInOrder(t *testing.T) {
-	onAllSetups(t, func(t *testing.T, s *service) {
-		alice := s.as("account-alice")
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
+		alice := s.As("account-alice")
 		for _, tt := range []struct {
 			body string
 			want members
@@ -22,19 +24,19 @@ func TestSeveralDirectivesAreAppliedInOrder(t *testing.T) {
 			{`{"start":true,"accept":false,"reject":null,"finish":""}`, members{"state": "started", "version": 2}},
 			{`{"room":"r","start":true}`, members{"state": "started", "room": "r", "version": 3}},
 		} {
-			path := alice.create(fmt.Sprintf(`{"createdAt":%d}`, longAgo))
-			has(t, alice.patch(path, tt.body), tt.want)
-			has(t, alice.get(path), tt.want)
+			path := alice.Create(fmt.Sprintf(`{"createdAt":%d}`, longAgo))
+			has(t, alice.Patch(path, tt.body), tt.want)
+			has(t, alice.Get(path), tt.want)
 		}
 	})
 }
 
 // TestARefusedChangeLeavesNoHalf: whatever in it would have been fine.
 func TestARefusedChangeLeavesNoHalf(t *testing.T) {
-	s := startService(t, "--dev")
-	alice := s.as("account-alice")
-	path := alice.create(fmt.Sprintf(`{"createdAt":%d}`, longAgo))
-	check := alice.unchanged(path)
+	s := rig.Start(t, "--dev")
+	alice := s.As("account-alice")
+	path := alice.Create(fmt.Sprintf(`{"createdAt":%d}`, longAgo))
+	check := unchanged(alice, path)
 	for _, tt := range []struct {
 		status int
 		body   string
@@ -46,7 +48,7 @@ func TestARefusedChangeLeavesNoHalf(t *testing.T) {
 		{422, `{"room":"new","start":true,"type":"x"}`},
 		{403, `{"room":"new","start":true,"startedBy":"bob"}`},
 	} {
-		alice.refused(tt.status, "PATCH", path, tt.body)
+		alice.Refused(tt.status, "PATCH", path, tt.body)
 		check(tt.body)
 	}
 }
@@ -54,26 +56,26 @@ func TestARefusedChangeLeavesNoHalf(t *testing.T) {
 // TestWhatIsNotAskedForWritesNothing: no event, so neither version nor place in
 // the log moves.
 func TestWhatIsNotAskedForWritesNothing(t *testing.T) {
-	onAllSetups(t, func(t *testing.T, s *service) {
-		alice := s.as("account-alice")
-		a := alice.expect(200, "POST", "/chat-sessions", `{"room":"r","participants":["bob","carol"]}`)
-		path := a.header.Get("Location")
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
+		alice := s.As("account-alice")
+		a := alice.Expect(200, "POST", "/chat-sessions", `{"room":"r","participants":["bob","carol"]}`)
+		path := a.Header.Get("Location")
 		bodies := []string{
 			`{}`, ` { } `, `{"seen":true}`, `{"room":"r"}`, `{"type":null}`, `{"participants":["bob","carol"]}`, `{"rejectReason":""}`,
-			`{"rejectReason":null}`, `{"createdAt":` + fmt.Sprint(number(t, a.object(t), "createdAt")) + `}`,
+			`{"rejectReason":null}`, `{"createdAt":` + fmt.Sprint(number(t, a.Object(t), "createdAt")) + `}`,
 			`{"id":"other","state":"finished","version":7,"createdBy":"bob","updatedAt":0}`,
 		}
 		for _, directive := range allDirectives {
 			bodies = append(bodies, `{"`+directive+`":false}`, `{"`+directive+`":null}`, `{"`+directive+`":""}`)
 		}
 		for _, body := range bodies {
-			again := alice.expect(200, "PATCH", path, body)
-			if string(again.body) != string(a.body) {
-				t.Errorf("%s: the session is %s, was %s", body, again.body, a.body)
+			again := alice.Expect(200, "PATCH", path, body)
+			if string(again.Body) != string(a.Body) {
+				t.Errorf("%s: the session is %s, was %s", body, again.Body, a.Body)
 			}
 			for _, name := range []string{"ETag", "Chat-Sessions-Position"} {
-				if again.header.Get(name) != a.header.Get(name) {
-					t.Errorf("%s: %s is %q, want that of the newest event, %q", body, name, again.header.Get(name), a.header.Get(name))
+				if again.Header.Get(name) != a.Header.Get(name) {
+					t.Errorf("%s: %s is %q, want that of the newest event, %q", body, name, again.Header.Get(name), a.Header.Get(name))
 				}
 			}
 		}
@@ -83,30 +85,30 @@ func TestWhatIsNotAskedForWritesNothing(t *testing.T) {
 // TestTheWholeSessionSentBackChangesNothing in any state, not even when unknown
 // fields are taken strictly.
 func TestTheWholeSessionSentBackChangesNothing(t *testing.T) {
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	for _, state := range allStates {
-		path := s.reach(t, "alice", state)
+		path := reach(s, t, "alice", state)
 		for _, who := range []string{"account-alice", "account-bob", "service-crm", "admin-root"} {
-			c := s.as(who)
-			whole := c.expect(200, "GET", path, "")
+			c := s.As(who)
+			whole := c.Expect(200, "GET", path, "")
 			for _, prefer := range []string{"handling=lenient", "handling=strict"} {
-				a := c.expect(200, "PATCH", path, string(whole.body), "Prefer: "+prefer)
-				if string(a.body) != string(whole.body) || a.header.Get("Ignored-Fields") != "" {
-					t.Errorf("%s, %s: %s became %s, Ignored-Fields %q", who, prefer, whole.body, a.body, a.header.Get("Ignored-Fields"))
+				a := c.Expect(200, "PATCH", path, string(whole.Body), "Prefer: "+prefer)
+				if string(a.Body) != string(whole.Body) || a.Header.Get("Ignored-Fields") != "" {
+					t.Errorf("%s, %s: %s became %s, Ignored-Fields %q", who, prefer, whole.Body, a.Body, a.Header.Get("Ignored-Fields"))
 				}
 			}
 			// Changed in one member, all the others are dropped before they are judged.
-			edited := whole.object(t)
+			edited := whole.Object(t)
 			edited["room"] = who
-			has(t, c.patch(path, toJSON(edited)), members{"room": who, "version": number(t, whole.object(t), "version") + 1})
+			has(t, c.Patch(path, rig.ToJSON(edited)), members{"room": who, "version": number(t, whole.Object(t), "version") + 1})
 		}
 	}
 }
 
 // TestAStampWithoutItsDirectiveIsTheDirective, as existing clients write it.
 func TestAStampWithoutItsDirectiveIsTheDirective(t *testing.T) {
-	s := startService(t, "--dev")
-	crm := s.as("service-crm")
+	s := rig.Start(t, "--dev")
+	crm := s.As("service-crm")
 	for _, tt := range []struct {
 		state, body string
 		want        members
@@ -121,17 +123,17 @@ func TestAStampWithoutItsDirectiveIsTheDirective(t *testing.T) {
 		{"rejected", `{"finishedAt":1600000002000}`, members{"state": "finished", "finishedAt": longAgo + 2000}},
 		{"accepted", `{"finish":true,"finishReason":"late"}`, members{"state": "finished", "finishReason": "late"}},
 	} {
-		path := s.reach(t, "alice", tt.state)
-		before := number(t, crm.get(path), "version")
+		path := reach(s, t, "alice", tt.state)
+		before := number(t, crm.Get(path), "version")
 		tt.want["version"] = before + 1
-		has(t, crm.patch(path, tt.body), tt.want)
+		has(t, crm.Patch(path, tt.body), tt.want)
 	}
 }
 
 // TestARecordedStampIsCorrected by naming it again; the state stays.
 func TestARecordedStampIsCorrected(t *testing.T) {
-	s := startService(t, "--dev")
-	crm := s.as("service-crm")
+	s := rig.Start(t, "--dev")
+	crm := s.As("service-crm")
 	for _, tt := range []struct {
 		state, body string
 		want        members
@@ -147,32 +149,32 @@ func TestARecordedStampIsCorrected(t *testing.T) {
 		{"finished", `{"createdAt":1600000000500}`, members{"createdAt": longAgo + 500}},
 	} {
 		t.Run(tt.state+" "+tt.body, func(t *testing.T) {
-			crm := crm.in(t)
-			path := s.reach(t, "alice", tt.state)
+			crm := crm.In(t)
+			path := reach(s, t, "alice", tt.state)
 			if tt.want == nil {
-				crm.refused(422, "PATCH", path, tt.body)
+				crm.Refused(422, "PATCH", path, tt.body)
 				return
 			}
-			tt.want["version"], tt.want["state"] = number(t, crm.get(path), "version")+1, tt.state
-			has(t, crm.patch(path, tt.body), tt.want)
-			has(t, crm.get(path), tt.want)
+			tt.want["version"], tt.want["state"] = number(t, crm.Get(path), "version")+1, tt.state
+			has(t, crm.Patch(path, tt.body), tt.want)
+			has(t, crm.Get(path), tt.want)
 		})
 	}
 }
 
 // TestOneEventPerKindOfChange: correction, details and each transition count.
 func TestOneEventPerKindOfChange(t *testing.T) {
-	s := startService(t, "--dev")
-	crm := s.as("service-crm")
-	path := s.reach(t, "alice", "started") // version 2
+	s := rig.Start(t, "--dev")
+	crm := s.As("service-crm")
+	path := reach(s, t, "alice", "started") // version 2
 	body := fmt.Sprintf(`{"startedAt":%d,"room":"r","type":"telemed","accept":true,"acceptedAt":%d,"finish":"x","title":1}`, longAgo+1, longAgo+2)
-	has(t, crm.patch(path, body), members{"version": 6, "state": "finished", "startedAt": longAgo + 1, "acceptedAt": longAgo + 2, "room": "r"})
+	has(t, crm.Patch(path, body), members{"version": 6, "state": "finished", "startedAt": longAgo + 1, "acceptedAt": longAgo + 2, "room": "r"})
 }
 
 // TestContradictionsAreRefused, in directives, stamps and reasons.
 func TestContradictionsAreRefused(t *testing.T) {
-	s := startService(t, "--dev")
-	crm := s.as("service-crm")
+	s := rig.Start(t, "--dev")
+	crm := s.As("service-crm")
 	for _, tt := range []struct{ state, body string }{
 		{"started", `{"accept":true,"reject":true}`},
 		{"started", `{"accept":true,"reject":"busy"}`},
@@ -196,10 +198,10 @@ func TestContradictionsAreRefused(t *testing.T) {
 		{"created", `{"acceptedAt":null}`},
 	} {
 		t.Run(tt.state+" "+tt.body, func(t *testing.T) {
-			crm := crm.in(t)
-			path := s.reach(t, "alice", tt.state)
-			check := crm.unchanged(path)
-			if p := crm.refused(422, "PATCH", path, tt.body); len(pointers(t, p)) == 0 {
+			crm := crm.In(t)
+			path := reach(s, t, "alice", tt.state)
+			check := unchanged(crm, path)
+			if p := crm.Refused(422, "PATCH", path, tt.body); len(pointers(t, p)) == 0 {
 				t.Errorf("%s: nothing is pointed to: %v", tt.body, p)
 			}
 			check(tt.body)
@@ -209,8 +211,8 @@ func TestContradictionsAreRefused(t *testing.T) {
 
 // TestTimesKeepTheirOrder after every change, and lie at most 5 minutes ahead.
 func TestTimesKeepTheirOrder(t *testing.T) {
-	s := startService(t, "--dev")
-	crm := s.as("service-crm")
+	s := rig.Start(t, "--dev")
+	crm := s.As("service-crm")
 	near, far := nowMillis()+4*60_000, nowMillis()+6*60_000
 	for _, tt := range []struct {
 		state, body, pointer string // pointer is empty where the change is fine
@@ -232,14 +234,14 @@ func TestTimesKeepTheirOrder(t *testing.T) {
 		{"created", fmt.Sprintf(`{"createdAt":%d}`, far), "/createdAt"},
 	} {
 		t.Run(tt.state+" "+tt.body, func(t *testing.T) {
-			crm := crm.in(t)
-			path := s.reach(t, "alice", tt.state)
+			crm := crm.In(t)
+			path := reach(s, t, "alice", tt.state)
 			if tt.pointer == "" {
-				crm.patch(path, tt.body)
+				crm.Patch(path, tt.body)
 				return
 			}
-			check := crm.unchanged(path)
-			if found := pointers(t, crm.refused(422, "PATCH", path, tt.body)); !slices.Contains(found, tt.pointer) {
+			check := unchanged(crm, path)
+			if found := pointers(t, crm.Refused(422, "PATCH", path, tt.body)); !slices.Contains(found, tt.pointer) {
 				t.Errorf("%s: pointers %v, want %s", tt.body, found, tt.pointer)
 			}
 			check(tt.body)
@@ -250,8 +252,8 @@ func TestTimesKeepTheirOrder(t *testing.T) {
 // TestNowIsFittedBetweenTheStampsAroundIt: not later than the next one that is
 // given, not earlier than the one before.
 func TestNowIsFittedBetweenTheStampsAroundIt(t *testing.T) {
-	s := startService(t, "--dev")
-	crm := s.as("service-crm")
+	s := rig.Start(t, "--dev")
+	crm := s.As("service-crm")
 	ahead := nowMillis() + 4*60_000
 	for _, tt := range []struct {
 		created int64
@@ -265,16 +267,16 @@ func TestNowIsFittedBetweenTheStampsAroundIt(t *testing.T) {
 		{ahead, `{"start":true,"reject":true,"finish":true}`, members{"startedAt": ahead, "rejectedAt": ahead, "finishedAt": ahead}},
 		{longAgo, fmt.Sprintf(`{"startedAt":%d,"accept":true}`, ahead), members{"startedAt": ahead, "acceptedAt": ahead}},
 	} {
-		path := crm.create(fmt.Sprintf(`{"createdAt":%d}`, tt.created))
-		has(t, crm.patch(path, tt.body), tt.want)
+		path := crm.Create(fmt.Sprintf(`{"createdAt":%d}`, tt.created))
+		has(t, crm.Patch(path, tt.body), tt.want)
 	}
 }
 
 // TestUnknownFieldsAreIgnoredAndNamed, or refused when they are taken strictly.
 func TestUnknownFieldsAreIgnoredAndNamed(t *testing.T) {
-	s := startService(t, "--dev")
-	alice := s.as("account-alice")
-	path := alice.create("{}")
+	s := rig.Start(t, "--dev")
+	alice := s.As("account-alice")
+	path := alice.Create("{}")
 	for _, tt := range []struct{ body, ignored string }{
 		{`{"strt":true}`, "strt"},
 		{`{"seen":true,"title":"x","room":"r"}`, "seen, title"},
@@ -286,23 +288,23 @@ func TestUnknownFieldsAreIgnoredAndNamed(t *testing.T) {
 		{`{"a b":1,"x,y":2,"ü":3,"\u0000\r\n":4}`, "a%20b, x%2Cy, %C3%BC, %00%0D%0A"},
 		{`{"":1}`, `""`},
 	} {
-		a := alice.expect(200, "PATCH", path, tt.body)
-		if got := a.header.Get("Ignored-Fields"); got != tt.ignored {
+		a := alice.Expect(200, "PATCH", path, tt.body)
+		if got := a.Header.Get("Ignored-Fields"); got != tt.ignored {
 			t.Errorf("%s: Ignored-Fields is %q, want %q", tt.body, got, tt.ignored)
 		}
-		check := alice.unchanged(path)
+		check := unchanged(alice, path)
 		for _, prefer := range []string{"handling=strict", `HANDLING="strict"`, "respond-async, handling=strict", "handling=strict; x=y", "handling=strict, handling=lenient"} {
-			p := alice.refused(422, "PATCH", path, tt.body, "Prefer: "+prefer)
+			p := alice.Refused(422, "PATCH", path, tt.body, "Prefer: "+prefer)
 			if found := pointers(t, p); len(found) != strings.Count(tt.ignored, ",")+1 && tt.ignored != "" {
 				t.Errorf("%s, Prefer: %s: pointers %v", tt.body, prefer, found)
 			}
 		}
 		check(tt.body)
 	}
-	a := alice.expect(200, "PATCH", path, `{"room":"strict"}`, "Prefer: handling=strict")
-	if a.header.Get("Preference-Applied") != "handling=strict" {
-		t.Errorf("Preference-Applied is %q", a.header.Get("Preference-Applied"))
+	a := alice.Expect(200, "PATCH", path, `{"room":"strict"}`, "Prefer: handling=strict")
+	if a.Header.Get("Preference-Applied") != "handling=strict" {
+		t.Errorf("Preference-Applied is %q", a.Header.Get("Preference-Applied"))
 	}
-	alice.expect(200, "PATCH", path, `{"strt":true}`, "Prefer: handling=lenient")
-	alice.expect(200, "PATCH", path, `{"strt":true}`, "Prefer: handling=lenient, handling=strict") // RFC 7240, section 2: the first counts
+	alice.Expect(200, "PATCH", path, `{"strt":true}`, "Prefer: handling=lenient")
+	alice.Expect(200, "PATCH", path, `{"strt":true}`, "Prefer: handling=lenient, handling=strict") // RFC 7240, section 2: the first counts
 }

@@ -1,4 +1,4 @@
-package main
+package contract
 
 import (
 	"bufio"
@@ -9,10 +9,12 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // The published document, as existing clients were given it.
-const publishedDocument = "../../http/testdata/api-docs-v5.116.0.txt"
+const publishedDocument = "../../../http/testdata/api-docs-v5.116.0.txt"
 
 // A publishedCall is one endpoint of the published document.
 type publishedCall struct {
@@ -31,14 +33,14 @@ func TestPublishedCurlLinesAnswerAsDocumented(t *testing.T) {
 	if len(calls) != 4 {
 		t.Fatalf("the document has %d curl commands, want 4: %v", len(calls), calls)
 	}
-	onAllSetups(t, func(t *testing.T, s *service) {
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
 		history := []string{
 			`{"type":"telemed","room":"r","participants":["me","bob"],"startedAt":1,"startedBy":"me","acceptedAt":2,"acceptedBy":"me","finishedAt":3,"finishedBy":"me"}`,
 			`{"type":"telemed","room":"r","participants":["me"],"startedAt":1,"rejectedAt":2,"rejectReason":"busy","finishedAt":3}`,
 		}
-		me := s.as("account-me")
+		me := s.As("account-me")
 		for _, body := range history {
-			path := me.create(body)
+			path := me.Create(body)
 			for _, call := range calls {
 				t.Run(call.title, func(t *testing.T) { call.check(t, s, path) })
 			}
@@ -47,9 +49,9 @@ func TestPublishedCurlLinesAnswerAsDocumented(t *testing.T) {
 }
 
 // check runs the command and compares the answer with what is documented.
-func (p publishedCall) check(t *testing.T, s *service, path string) {
+func (p publishedCall) check(t *testing.T, s *rig.Service, path string) {
 	command := strings.NewReplacer(
-		"https://yourdomain.com", s.url,
+		"https://yourdomain.com", s.URL,
 		"<your-api-token>", "dev-account-me",
 		"<chat-session-id>", idOf(path),
 	).Replace(p.curl)
@@ -69,12 +71,12 @@ func (p publishedCall) check(t *testing.T, s *service, path string) {
 	if response.StatusCode != 200 || !strings.HasPrefix(response.Header.Get("Content-Type"), "application/json") {
 		t.Fatalf("%s\n%s\nwant 200 and JSON", command, out)
 	}
-	a := answer{response.StatusCode, response.Header, body}
+	a := rig.Answer{Status: response.StatusCode, Header: response.Header, Body: body}
 	var sessions []map[string]any
 	if strings.Contains(p.title, "Find") {
-		sessions = a.list(t)
+		sessions = a.List(t)
 	} else {
-		sessions = []map[string]any{a.object(t)}
+		sessions = []map[string]any{a.Object(t)}
 	}
 	if len(sessions) == 0 {
 		t.Fatalf("%s\n%s\nwant a session", command, out)

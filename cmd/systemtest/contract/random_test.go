@@ -1,10 +1,12 @@
-package main
+package contract
 
 import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // randomRequests is how many requests TestNoRequestIsAnsweredWithOurDefect makes
@@ -17,12 +19,12 @@ const (
 // TestNoRequestIsAnsweredWithOurDefect sends valid requests that were changed at
 // random. Whatever comes of it, it is an answer, and none with a status of 500.
 func TestNoRequestIsAnsweredWithOurDefect(t *testing.T) {
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	r := randomRequest{Rand: rand.New(rand.NewPCG(randomSeed, 1))}
 	for _, state := range allStates {
-		r.paths = append(r.paths, s.reach(t, "alice", state))
+		r.paths = append(r.paths, reach(s, t, "alice", state))
 	}
-	r.paths = append(r.paths, nobody)
+	r.paths = append(r.paths, rig.NoSession)
 	statuses := map[int]int{}
 	for i := range randomRequests {
 		sent := r.next()
@@ -30,19 +32,19 @@ func TestNoRequestIsAnsweredWithOurDefect(t *testing.T) {
 		if method == "" {
 			continue
 		}
-		answers, err := s.exchange(sent, method)
+		answers, err := exchange(s, sent, method)
 		if err != nil || len(answers) == 0 {
 			t.Fatalf("request %d: sent %q\ncame %v and %v", i, sent, answers, err)
 		}
 		for _, a := range answers {
-			statuses[a.status]++
+			statuses[a.Status]++
 			switch {
-			case a.status == 503 || a.status == 504: // the contract has both
-			case a.status >= 500:
-				t.Errorf("request %d: sent %q\ncame %d %s", i, sent, a.status, a.body)
+			case a.Status == 503 || a.Status == 504: // the contract has both
+			case a.Status >= 500:
+				t.Errorf("request %d: sent %q\ncame %d %s", i, sent, a.Status, a.Body)
 			}
-			if a.status >= 400 && len(a.body) > 0 {
-				a.problem(t, fmt.Sprintf("request %d, %q", i, sent))
+			if a.Status >= 400 && len(a.Body) > 0 {
+				a.Problem(t, fmt.Sprintf("request %d, %q", i, sent))
 			}
 		}
 	}
@@ -53,11 +55,11 @@ func TestNoRequestIsAnsweredWithOurDefect(t *testing.T) {
 		}
 	}
 	// The sessions are still there, in a list that holds together.
-	auditor := s.as("auditor-eve")
+	auditor := s.As("auditor-eve")
 	for page := "/chat-sessions?$limit=100"; page != ""; {
-		a := auditor.expect(200, "GET", page, "")
-		for _, session := range a.list(t) {
-			auditor.get("/chat-sessions/" + fmt.Sprint(session["id"]))
+		a := auditor.Expect(200, "GET", page, "")
+		for _, session := range a.List(t) {
+			auditor.Get("/chat-sessions/" + fmt.Sprint(session["id"]))
 		}
 		page = next(t, a)
 	}

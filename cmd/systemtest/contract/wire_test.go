@@ -1,4 +1,4 @@
-package main
+package contract
 
 import (
 	"bufio"
@@ -12,14 +12,16 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // exchange sends bytes over a connection of its own, ends the sending side, and
 // returns all answers until the service closes the connection. methods are those
 // of the requests, GET where they are not given: only they tell whether an answer
 // has a body.
-func (s *service) exchange(sent string, methods ...string) ([]answer, error) {
-	u, err := url.Parse(s.url)
+func exchange(s *rig.Service, sent string, methods ...string) ([]rig.Answer, error) {
+	u, err := url.Parse(s.URL)
 	if err != nil {
 		return nil, err
 	}
@@ -43,8 +45,8 @@ func closedByPeer(err error) bool {
 }
 
 // readAnswers reads answers until the connection ends; 100 Continue is none.
-func readAnswers(r *bufio.Reader, methods []string) ([]answer, error) {
-	var answers []answer
+func readAnswers(r *bufio.Reader, methods []string) ([]rig.Answer, error) {
+	var answers []rig.Answer
 	for {
 		if _, err := r.Peek(1); errors.Is(err, io.EOF) || closedByPeer(err) && len(answers) > 0 {
 			return answers, nil
@@ -69,7 +71,7 @@ func readAnswers(r *bufio.Reader, methods []string) ([]answer, error) {
 			if response.Close {
 				header.Set("Connection", "close") // ReadResponse takes it out
 			}
-			answers = append(answers, answer{response.StatusCode, header, body})
+			answers = append(answers, rig.Answer{Status: response.StatusCode, Header: header, Body: body})
 			if response.Close && request.Method == "HEAD" {
 				// A head that could not be read may be answered with a body.
 				return answers, nil
@@ -79,9 +81,9 @@ func readAnswers(r *bufio.Reader, methods []string) ([]answer, error) {
 }
 
 // mustExchange is exchange, where it is an error to get no answer at all.
-func (s *service) mustExchange(t *testing.T, sent string, methods ...string) []answer {
+func mustExchange(s *rig.Service, t *testing.T, sent string, methods ...string) []rig.Answer {
 	t.Helper()
-	answers, err := s.exchange(sent, methods...)
+	answers, err := exchange(s, sent, methods...)
 	if err != nil || len(answers) == 0 {
 		t.Fatalf("sent %.500q\ncame %d answers %v, and: %v", sent, len(answers), answers, err)
 	}
@@ -102,9 +104,9 @@ func raw(method, target, body string, headers ...string) string {
 // answered as if it had come alone, and the body of the first is not taken for a
 // request.
 func TestAConnectionStaysUsableAfterAnError(t *testing.T) {
-	s := startService(t, "--dev")
-	path := s.as("account-alice").create(`{"room":"behind"}`)
-	smuggled := s.as("account-alice").create(`{"room":"smuggled"}`)
+	s := rig.Start(t, "--dev")
+	path := s.As("account-alice").Create(`{"room":"behind"}`)
+	smuggled := s.As("account-alice").Create(`{"room":"smuggled"}`)
 	hidden := raw("GET", smuggled, "")
 	chunked := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(hidden), hidden)
 	large := strings.Repeat(hidden, 1+(70_000/len(hidden)))
@@ -117,14 +119,14 @@ func TestAConnectionStaysUsableAfterAnError(t *testing.T) {
 	}{
 		{"200", raw("GET", path, ""), "GET", 200, false},
 		{"HEAD", raw("HEAD", path, ""), "HEAD", 200, false},
-		{"HEAD of an error", raw("HEAD", nobody, ""), "HEAD", 404, false},
+		{"HEAD of an error", raw("HEAD", rig.NoSession, ""), "HEAD", 404, false},
 		{"304", raw("GET", path, "", "If-None-Match: *"), "GET", 304, false},
 		{"400", raw("POST", "/chat-sessions", hidden), "POST", 400, false},
 		{"400 of the query", raw("GET", "/chat-sessions?$foo", ""), "GET", 400, false},
 		{"401 with a body", strings.Replace(raw("POST", "/chat-sessions", hidden), "dev-account", "x", 1), "POST", 401, false},
 		{"401 with a chunked body", strings.Replace(raw("POST", "/chat-sessions", "", "Transfer-Encoding: chunked"), "dev-account", "x", 1) + chunked, "POST", 401, false},
 		{"403", strings.Replace(raw("POST", "/chat-sessions", hidden), "dev-account", "dev-auditor", 1), "POST", 403, false},
-		{"404", raw("PATCH", nobody, `{}`), "PATCH", 404, false},
+		{"404", raw("PATCH", rig.NoSession, `{}`), "PATCH", 404, false},
 		{"404 of nothing with a body", raw("POST", "/nothing", hidden), "POST", 404, false},
 		{"405 with a body", raw("PUT", path, hidden), "PUT", 405, false},
 		{"405 with a chunked body", raw("DELETE", path, "", "Transfer-Encoding: chunked") + chunked, "DELETE", 405, false},
@@ -153,27 +155,27 @@ func TestAConnectionStaysUsableAfterAnError(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			sent := tt.first + raw("GET", path, "")
-			answers := s.mustExchange(t, sent, tt.method)
+			answers := mustExchange(s, t, sent, tt.method)
 			first := answers[0]
-			if first.status != tt.status {
-				t.Fatalf("sent %.500q\ncame %d %s, want %d", sent, first.status, first.body, tt.status)
+			if first.Status != tt.status {
+				t.Fatalf("sent %.500q\ncame %d %s, want %d", sent, first.Status, first.Body, tt.status)
 			}
-			if first.status >= 400 && tt.method != "HEAD" {
-				first.problem(t, tt.name)
+			if first.Status >= 400 && tt.method != "HEAD" {
+				first.Problem(t, tt.name)
 			}
-			if closed := first.header.Get("Connection") == "close"; closed {
+			if closed := first.Header.Get("Connection") == "close"; closed {
 				if len(answers) != 1 {
 					t.Errorf("%d answers on a connection that is said to be closed: %v", len(answers), answers)
 				}
 				if !tt.closes {
-					t.Errorf("the connection ends after %d %s", first.status, first.body)
+					t.Errorf("the connection ends after %d %s", first.Status, first.Body)
 				}
 				return
 			}
-			if len(answers) != 2 || answers[1].status != 200 {
+			if len(answers) != 2 || answers[1].Status != 200 {
 				t.Fatalf("sent %.500q\ncame %v, want a second answer of 200", sent, answers)
 			}
-			has(t, answers[1].object(t), members{"id": idOf(path), "room": "behind"})
+			has(t, answers[1].Object(t), members{"id": idOf(path), "room": "behind"})
 		})
 	}
 }
@@ -181,7 +183,7 @@ func TestAConnectionStaysUsableAfterAnError(t *testing.T) {
 // TestARequestThatIsNotHTTPIsRefusedAsAProblem, without an echo of what it sent:
 // its headers may hold a token.
 func TestARequestThatIsNotHTTPIsRefusedAsAProblem(t *testing.T) {
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	const secret = "dev-account-alice"
 	list := raw("GET", "/chat-sessions", "")
 	post := raw("POST", "/chat-sessions", "{}")
@@ -229,19 +231,19 @@ func TestARequestThatIsNotHTTPIsRefusedAsAProblem(t *testing.T) {
 		"HTTP/2":                           "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			answers := s.mustExchange(t, sent, "POST")
+			answers := mustExchange(s, t, sent, "POST")
 			first := answers[0]
-			if first.status < 400 || first.status >= 500 {
-				t.Fatalf("sent %.500q\ncame %d %s, want a 4xx", sent, first.status, first.body)
+			if first.Status < 400 || first.Status >= 500 {
+				t.Fatalf("sent %.500q\ncame %d %s, want a 4xx", sent, first.Status, first.Body)
 			}
-			first.problem(t, name)
-			if strings.Contains(string(first.body), secret) || len(first.body) > 2000 {
-				t.Errorf("sent %.500q\nis echoed: %.2000s", sent, first.body)
+			first.Problem(t, name)
+			if strings.Contains(string(first.Body), secret) || len(first.Body) > 2000 {
+				t.Errorf("sent %.500q\nis echoed: %.2000s", sent, first.Body)
 			}
 			if len(answers) != 1 {
 				t.Errorf("sent %.500q\ncame more than one answer: %v", sent, answers)
 			}
 		})
 	}
-	same(t, "sessions", s.as("account-alice").list(""), nil)
+	same(t, "sessions", s.As("account-alice").List(""), nil)
 }

@@ -1,4 +1,4 @@
-package main
+package durability
 
 import (
 	"bufio"
@@ -14,11 +14,12 @@ import (
 	"sync"
 	"testing"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/projections/redistest"
 )
 
 // startTraced starts a service under strace, with these options of strace.
-func startTraced(t *testing.T, options []string, args ...string) *service {
+func startTraced(t *testing.T, options []string, args ...string) *rig.Service {
 	t.Helper()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
@@ -26,34 +27,34 @@ func startTraced(t *testing.T, options []string, args ...string) *service {
 	}
 	// With -D the service is our child and strace is not: it gets our signals.
 	line := append([]string{"-D", "-f", "--seccomp-bpf"}, options...)
-	line = append(line, binary, "serve", "--listen", "127.0.0.1:0")
-	s := &service{t: t, cmd: exec.Command(strace, append(line, args...)...), errors: &output{}, exited: make(chan struct{})}
-	s.cmd.Stderr = s.errors
-	stdout, err := s.cmd.StdoutPipe()
+	line = append(line, rig.Binary, "serve", "--listen", "127.0.0.1:0")
+	s := &rig.Service{T: t, Cmd: exec.Command(strace, append(line, args...)...), Errors: &rig.Output{}, Exited: make(chan struct{})}
+	s.Cmd.Stderr = s.Errors
+	stdout, err := s.Cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.cmd.Start(); err != nil {
+	if err := s.Cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	lines := bufio.NewReader(stdout)
 	ready, err := lines.ReadString('\n')
 	go func() {
 		_, _ = io.Copy(io.Discard, lines)
-		_ = s.cmd.Wait()
-		close(s.exited)
+		_ = s.Cmd.Wait()
+		close(s.Exited)
 	}()
 	t.Cleanup(func() {
-		s.stop()
+		s.Stop()
 		if t.Failed() {
-			t.Logf("the service's log:\n%s", s.errors.String())
+			t.Logf("the service's log:\n%s", s.Errors.String())
 		}
 	})
 	if err != nil {
-		<-s.exited
-		t.Fatalf("not ready: %v\n%s", s.cmd.ProcessState, s.errors.String())
+		<-s.Exited
+		t.Fatalf("not ready: %v\n%s", s.Cmd.ProcessState, s.Errors.String())
 	}
-	_, s.url, _ = strings.Cut(strings.TrimSpace(ready), "ready on ")
+	_, s.URL, _ = strings.Cut(strings.TrimSpace(ready), "ready on ")
 	return s
 }
 
@@ -73,7 +74,7 @@ var (
 func readTrace(t *testing.T, path string) []*call {
 	t.Helper()
 	var content []byte
-	eventually(t, func() error {
+	rig.Eventually(t, func() error {
 		var err error
 		if content, err = os.ReadFile(path); err == nil && !bytes.Contains(content, []byte("+++ exited with 0 +++\n")) {
 			err = fmt.Errorf("the trace has not ended")
@@ -123,7 +124,7 @@ func traceWrites(t *testing.T, ownRedis bool, args ...string) {
 	several := map[string]bool{} // tokens of writes of several events
 	var tokens []string
 	for c := range clients {
-		path := s.as("account-alice").create(`{"participants": ["bob"]}`)
+		path := s.As("account-alice").Create(`{"participants": ["bob"]}`)
 		for n := range each {
 			token := fmt.Sprintf("token-%02d-%02d", c, n)
 			tokens = append(tokens, token)
@@ -136,15 +137,15 @@ func traceWrites(t *testing.T, ownRedis bool, args ...string) {
 				if n == each/2 {
 					body = `{"room": "` + token + `", "start": true, "accept": true}`
 				}
-				a, err := s.as("service-crm").do("PATCH", path, body, "X-Request-Id: "+token)
-				if err != nil || a.status != 200 {
-					t.Errorf("PATCH %s: %v %d %s", body, err, a.status, a.body)
+				a, err := s.As("service-crm").Do("PATCH", path, body, "X-Request-Id: "+token)
+				if err != nil || a.Status != 200 {
+					t.Errorf("PATCH %s: %v %d %s", body, err, a.Status, a.Body)
 				}
 			}
 		})
 	}
 	running.Wait()
-	if status := s.stop(); status != 0 {
+	if status := s.Stop(); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 
@@ -240,25 +241,25 @@ func TestAFailedSyncEndsTheService(t *testing.T) {
 	s := startTraced(t, []string{
 		"-o", os.DevNull, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO",
 	}, "--dev", "--data-dir", dir)
-	a, err := s.as("account-alice").do("POST", "/chat-sessions", `{}`, "Idempotency-Key: k")
+	a, err := s.As("account-alice").Do("POST", "/chat-sessions", `{}`, "Idempotency-Key: k")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var problem struct{ MayHaveBeenWritten *bool }
-	if err := json.Unmarshal(a.body, &problem); err != nil || a.status != 503 || problem.MayHaveBeenWritten == nil || !*problem.MayHaveBeenWritten {
-		t.Errorf("the write was answered %d %s", a.status, a.body)
+	if err := json.Unmarshal(a.Body, &problem); err != nil || a.Status != 503 || problem.MayHaveBeenWritten == nil || !*problem.MayHaveBeenWritten {
+		t.Errorf("the write was answered %d %s", a.Status, a.Body)
 	}
-	<-s.exited
-	if status := s.cmd.ProcessState.ExitCode(); status != exitFailed {
+	<-s.Exited
+	if status := s.Cmd.ProcessState.ExitCode(); status != rig.ExitFailed {
 		t.Errorf("exit status %d", status)
 	}
-	if log := s.errors.String(); !strings.Contains(log, "input/output error") {
+	if log := s.Errors.String(); !strings.Contains(log, "input/output error") {
 		t.Errorf("the log does not say why:\n%s", log)
 	}
 	// The next one finds what is on disk.
-	again := startService(t, "--dev", "--data-dir", dir)
-	again.as("account-alice").expect(200, "POST", "/chat-sessions", `{}`, "Idempotency-Key: k")
-	if events := again.log(); len(events) != 1 {
+	again := rig.Start(t, "--dev", "--data-dir", dir)
+	again.As("account-alice").Expect(200, "POST", "/chat-sessions", `{}`, "Idempotency-Key: k")
+	if events := again.Log(); len(events) != 1 {
 		t.Errorf("%d events after the same request twice", len(events))
 	}
 }

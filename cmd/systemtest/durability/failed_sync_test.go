@@ -1,4 +1,4 @@
-package main
+package durability
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/projections/redistest"
 )
 
@@ -38,21 +39,21 @@ const syncTakes = 100 * time.Millisecond
 
 func failASync(t *testing.T, flags []string) {
 	unsync := filepath.Join(t.TempDir(), "unsync")
-	s := &service{
-		t: t, binary: requireFaultBuild(t),
-		args: append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir()}, flags...),
-		env:  []string{"CHATSESSIONS_FAULT_SYNC=fail:" + unsync, "CHATSESSIONS_FAULT_SYNC_TAKES=" + syncTakes.String()},
+	s := &rig.Service{
+		T: t, Binary: rig.FaultyBinary(t),
+		Args: append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir()}, flags...),
+		Env:  []string{"CHATSESSIONS_FAULT_SYNC=fail:" + unsync, "CHATSESSIONS_FAULT_SYNC_TAKES=" + syncTakes.String()},
 	}
-	s.start()
+	s.Start()
 	t.Cleanup(func() {
-		s.stop()
-		s.checkSound()
+		s.Stop()
+		s.CheckSound()
 		if t.Failed() {
-			t.Logf("the service's log:\n%s", s.errors.String())
+			t.Logf("the service's log:\n%s", s.Errors.String())
 		}
 	})
-	crm := s.as("service-crm")
-	started, left := crm.create(`{"participants": ["bob"]}`), crm.create(`{"participants": ["bob"]}`)
+	crm := s.As("service-crm")
+	started, left := crm.Create(`{"participants": ["bob"]}`), crm.Create(`{"participants": ["bob"]}`)
 	questions := questionsOfOldState(s, started, left)
 
 	if err := os.WriteFile(unsync, nil, 0o600); err != nil {
@@ -69,7 +70,7 @@ func failASync(t *testing.T, flags []string) {
 					a, err := q.ask()
 					if err != nil {
 						select {
-						case <-s.exited:
+						case <-s.Exited:
 							return
 						case <-time.After(time.Millisecond): // its end is near, or was
 						}
@@ -79,10 +80,10 @@ func failASync(t *testing.T, flags []string) {
 					if late {
 						after.Add(1)
 					}
-					if a.status == 503 {
+					if a.Status == 503 {
 						refused.Add(1)
 					} else if !q.old(a) {
-						t.Errorf("%s: %d %v %s", q.what, a.status, a.header, a.body)
+						t.Errorf("%s: %d %v %s", q.what, a.Status, a.Header, a.Body)
 						return
 					}
 				}
@@ -95,26 +96,26 @@ func failASync(t *testing.T, flags []string) {
 		{"POST", "/chat-sessions", `{"participants": ["bob"]}`},
 	} {
 		running.Go(func() {
-			a, err := crm.do(write[0], write[1], write[2])
+			a, err := crm.Do(write[0], write[1], write[2])
 			failed.Store(true)
 			switch {
 			case err != nil: // it came when the service had ended; one of the others did not
-			case a.status == 503 && bytes.Contains(a.body, []byte(`"mayHaveBeenWritten":true`)):
+			case a.Status == 503 && bytes.Contains(a.Body, []byte(`"mayHaveBeenWritten":true`)):
 				unknown.Add(1)
-			case a.status == 503 && bytes.Contains(a.body, []byte(`"mayHaveBeenWritten":false`)): // it came behind the failure
+			case a.Status == 503 && bytes.Contains(a.Body, []byte(`"mayHaveBeenWritten":false`)): // it came behind the failure
 			default:
-				t.Errorf("%v was answered %v", write, a.instead(err))
+				t.Errorf("%v was answered %v", write, a.Instead(err))
 			}
 		})
 	}
 	select {
-	case <-s.exited:
-	case <-time.After(patience):
-		t.Errorf("the service has not ended in %s", patience)
-		s.kill()
+	case <-s.Exited:
+	case <-time.After(rig.Patience):
+		t.Errorf("the service has not ended in %s", rig.Patience)
+		s.Kill()
 	}
 	running.Wait()
-	if status := s.cmd.ProcessState.ExitCode(); status != exitFailed {
+	if status := s.Cmd.ProcessState.ExitCode(); status != rig.ExitFailed {
 		t.Errorf("exit status %d", status)
 	}
 	t.Logf("%d answers since the writes began, %d of them refusals; %d to questions put when a client knew already", during.Load(), refused.Load(), after.Load())
@@ -129,43 +130,43 @@ func failASync(t *testing.T, flags []string) {
 // A question is a request with what may be answered beside a 503.
 type question struct {
 	what string
-	ask  func() (answer, error)
-	old  func(answer) bool
+	ask  func() (rig.Answer, error)
+	old  func(rig.Answer) bool
 }
 
 // questionsOfOldState asks in all ways about two sessions in which Bob takes part, of
 // which one is about to be started, and Bob about to leave the other one.
-func questionsOfOldState(s *service, started, left string) []question {
+func questionsOfOldState(s *rig.Service, started, left string) []question {
 	var all []question
-	add := func(who, method, path, body string, old func(answer) bool, headers ...string) {
-		c := s.as(who)
+	add := func(who, method, path, body string, old func(rig.Answer) bool, headers ...string) {
+		c := s.As(who)
 		all = append(all, question{
 			strings.Join(append([]string{who, method, path, body}, headers...), " "),
-			func() (answer, error) { return c.do(method, path, body, headers...) }, old,
+			func() (rig.Answer, error) { return c.Do(method, path, body, headers...) }, old,
 		})
 	}
-	same := func(was answer) func(answer) bool {
-		return func(is answer) bool {
-			return is.status == was.status && bytes.Equal(is.body, was.body) && is.header.Get("ETag") == was.header.Get("ETag")
+	same := func(was rig.Answer) func(rig.Answer) bool {
+		return func(is rig.Answer) bool {
+			return is.Status == was.Status && bytes.Equal(is.Body, was.Body) && is.Header.Get("ETag") == was.Header.Get("ETag")
 		}
 	}
-	bob := s.as("account-bob")
+	bob := s.As("account-bob")
 	for _, path := range []string{
 		started, left, "/chat-sessions", "/chat-sessions?participants=bob", "/chat-sessions?state=started", "/chat-sessions?state=created",
 	} {
-		add("account-bob", "GET", path, "", same(bob.expect(200, "GET", path, "")))
+		add("account-bob", "GET", path, "", same(bob.Expect(200, "GET", path, "")))
 	}
-	counted := bob.expect(200, "GET", "/chat-sessions?$limit=1", "", "Prefer: count=exact")
-	add("account-bob", "GET", "/chat-sessions?$limit=1", "", func(is answer) bool {
-		return same(counted)(is) && is.header.Get("X-Total-Count") == counted.header.Get("X-Total-Count")
+	counted := bob.Expect(200, "GET", "/chat-sessions?$limit=1", "", "Prefer: count=exact")
+	add("account-bob", "GET", "/chat-sessions?$limit=1", "", func(is rig.Answer) bool {
+		return same(counted)(is) && is.Header.Get("X-Total-Count") == counted.Header.Get("X-Total-Count")
 	}, "Prefer: count=exact")
 	// The version that is there, and the one that the failed write would have made.
-	now := bob.expect(200, "GET", started, "")
-	add("account-bob", "GET", started, "", func(is answer) bool { return is.status == 304 }, "If-None-Match: "+now.header.Get("ETag"))
+	now := bob.Expect(200, "GET", started, "")
+	add("account-bob", "GET", started, "", func(is rig.Answer) bool { return is.Status == 304 }, "If-None-Match: "+now.Header.Get("ETag"))
 	add("account-bob", "GET", started, "", same(now), `If-None-Match: "2"`)
 	// A refusal tells the state too.
-	add("account-bob", "PATCH", started, `{"finish": true}`, func(is answer) bool {
-		return is.status == 409 && bytes.Contains(is.body, []byte(`"state":"created"`))
+	add("account-bob", "PATCH", started, `{"finish": true}`, func(is rig.Answer) bool {
+		return is.Status == 409 && bytes.Contains(is.Body, []byte(`"state":"created"`))
 	})
 	return all
 }

@@ -1,4 +1,4 @@
-package main
+package durability
 
 import (
 	"bytes"
@@ -11,58 +11,59 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/projections/redistest"
 )
 
 func TestAfterAStopAndAStartTheSessionsAreTheSame(t *testing.T) {
-	onAllSetups(t, func(t *testing.T, s *service) {
-		before := fill(t, s, 40)
-		last := s.newestPosition()
-		s.restart()
-		before.check(s)
-		if next := s.newestPosition(); next != last {
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
+		before := rig.Fill(t, s, 40)
+		last := s.NewestPosition()
+		s.Restart()
+		before.Check(s)
+		if next := s.NewestPosition(); next != last {
 			t.Errorf("position %d became %d over a restart", last, next)
 		}
-		a := s.as("account-alice").expect(200, "POST", "/chat-sessions", `{}`)
-		if got := a.header.Get("Chat-Sessions-Position"); got != strconv.FormatUint(last+1, 10) {
+		a := s.As("account-alice").Expect(200, "POST", "/chat-sessions", `{}`)
+		if got := a.Header.Get("Chat-Sessions-Position"); got != strconv.FormatUint(last+1, 10) {
 			t.Errorf("the first write after the restart is at %s, the last before it was at %d", got, last)
 		}
 	})
 }
 
 func TestAfterAStartOnAnEmptyRedisTheSessionsAreTheSame(t *testing.T) {
-	onRealRedis(t, func(t *testing.T, s *service, redis *redistest.Server) {
-		before := fill(t, s, 40)
-		s.stop()
+	rig.OnRealRedis(t, func(t *testing.T, s *rig.Service, redis *redistest.Server) {
+		before := rig.Fill(t, s, 40)
+		s.Stop()
 		redis.Flush()
-		s.start()
-		before.check(s)
+		s.Start()
+		before.Check(s)
 	})
 }
 
 func TestARedisThatIsEmptiedUnderTheServiceNeverLeadsToALie(t *testing.T) {
-	onRealRedis(t, func(t *testing.T, s *service, redis *redistest.Server) {
-		before := fill(t, s, 40)
-		whole := []byte(before.list)
+	rig.OnRealRedis(t, func(t *testing.T, s *rig.Service, redis *redistest.Server) {
+		before := rig.Fill(t, s, 40)
+		whole := []byte(before.List)
 		var stopped atomic.Bool
 		var lists, refused atomic.Int64
 		var running sync.WaitGroup
 		for range 4 {
 			running.Go(func() {
 				for !stopped.Load() {
-					for path, want := range before.sessions {
-						a, err := s.as("service-crm").do("GET", path, "")
-						if err != nil || a.status != 200 && a.status != 503 || a.status == 200 && !bytes.Equal(a.body, want.body) {
-							t.Errorf("GET %s: %d %s %v, want %s", path, a.status, a.body, err, want.body)
+					for path, want := range before.Sessions {
+						a, err := s.As("service-crm").Do("GET", path, "")
+						if err != nil || a.Status != 200 && a.Status != 503 || a.Status == 200 && !bytes.Equal(a.Body, want.Body) {
+							t.Errorf("GET %s: %d %s %v, want %s", path, a.Status, a.Body, err, want.Body)
 							return
 						}
-						if a, err = s.as("service-crm").do("GET", "/chat-sessions?$limit=1000", ""); err != nil ||
-							a.status != 503 && (a.status != 200 || !bytes.Equal(a.body, whole)) {
-							t.Errorf("the list is %d %s %v", a.status, a.body, err)
+						if a, err = s.As("service-crm").Do("GET", "/chat-sessions?$limit=1000", ""); err != nil ||
+							a.Status != 503 && (a.Status != 200 || !bytes.Equal(a.Body, whole)) {
+							t.Errorf("the list is %d %s %v", a.Status, a.Body, err)
 							return
 						}
 						lists.Add(1)
-						if a.status == 503 {
+						if a.Status == 503 {
 							refused.Add(1)
 						}
 					}
@@ -73,32 +74,32 @@ func TestARedisThatIsEmptiedUnderTheServiceNeverLeadsToALie(t *testing.T) {
 		defer stopped.Store(true)
 		for round := range 3 {
 			redis.Flush()
-			before.eventuallyHealed(s)
+			before.EventuallyHealed(s)
 			t.Logf("round %d: healed; so far %d lists, %d of them refused", round, lists.Load(), refused.Load())
 		}
 	})
 }
 
 func TestASigkillLosesNoAnsweredWriteAndLeavesNoHalfOne(t *testing.T) {
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	for round := range 4 {
 		t.Run(fmt.Sprintf("round %d", round), func(t *testing.T) {
-			killInMidWrite(t, s, uint64(round), s.kill, s.start)
+			killInMidWrite(t, s, uint64(round), s.Kill, s.Start)
 		})
 	}
 }
 
 func TestANATSServerThatDiesInMidWriteLosesNoAnsweredWriteAndLeavesNoHalfOne(t *testing.T) {
-	servers := startServers(t)
-	s := startService(t, servers.flags()...)
+	servers := rig.StartServers(t)
+	s := rig.Start(t, servers.Flags()...)
 	ways := []struct {
 		name         string
 		kill, revive func()
 	}{
-		{"killed", servers.nats.Kill, servers.nats.Restart},
-		{"frozen", servers.nats.Pause, servers.nats.Resume},
-		{"stopped", servers.nats.Stop, servers.nats.Restart},
-		{"killed again", servers.nats.Kill, servers.nats.Restart},
+		{"killed", servers.NATS.Kill, servers.NATS.Restart},
+		{"frozen", servers.NATS.Pause, servers.NATS.Resume},
+		{"stopped", servers.NATS.Stop, servers.NATS.Restart},
+		{"killed again", servers.NATS.Kill, servers.NATS.Restart},
 	}
 	for round, way := range ways {
 		t.Run(way.name, func(t *testing.T) { killInMidWrite(t, s, uint64(round), way.kill, way.revive) })
@@ -108,7 +109,7 @@ func TestANATSServerThatDiesInMidWriteLosesNoAnsweredWriteAndLeavesNoHalfOne(t *
 // killInMidWrite has many writers at work, ends something at a moment that the
 // seed chooses, brings it back, and looks for every write. A write of several
 // events is there as a whole or not at all; one that was answered is there.
-func killInMidWrite(t *testing.T, s *service, seed uint64, kill, revive func()) {
+func killInMidWrite(t *testing.T, s *rig.Service, seed uint64, kill, revive func()) {
 	random := rand.New(rand.NewPCG(seed, 2)) //nolint:gosec // a test that can be repeated
 	const writers = 24
 	enough := int64(20 + random.IntN(200)) // answers until the end comes
@@ -127,22 +128,22 @@ func killInMidWrite(t *testing.T, s *service, seed uint64, kill, revive func()) 
 	outcomes := map[string]outcome{} // by request id
 	var running sync.WaitGroup
 	for w := range writers {
-		c := s.as(fmt.Sprintf("account-writer-%d", w))
+		c := s.As(fmt.Sprintf("account-writer-%d", w))
 		running.Go(func() {
-			send := func(id, method, path, body string, events int) (answer, bool) {
-				a, err := c.do(method, path, body, "X-Request-Id: "+id)
+			send := func(id, method, path, body string, events int) (rig.Answer, bool) {
+				a, err := c.Do(method, path, body, "X-Request-Id: "+id)
 				if err != nil {
-					a = answer{}
+					a = rig.Answer{}
 				}
-				o := outcome{status: a.status, body: a.body, events: events,
-					absent: a.status == 503 && bytes.Contains(a.body, []byte(`"mayHaveBeenWritten":false`))}
+				o := outcome{status: a.Status, body: a.Body, events: events,
+					absent: a.Status == 503 && bytes.Contains(a.Body, []byte(`"mayHaveBeenWritten":false`))}
 				mu.Lock()
 				outcomes[id] = o
 				mu.Unlock()
-				if a.status == 200 && answers.Add(1) == enough {
+				if a.Status == 200 && answers.Add(1) == enough {
 					once.Do(func() { close(now) })
 				}
-				return a, a.status == 200
+				return a, a.Status == 200
 			}
 			for n := 0; !killed.Load(); n++ {
 				id := fmt.Sprintf("kill-%d-%d-%d", seed, w, n)
@@ -151,7 +152,7 @@ func killInMidWrite(t *testing.T, s *service, seed uint64, kill, revive func()) 
 					continue
 				}
 				if a, ok := send(id+"-post", "POST", "/chat-sessions", `{"room": "r"}`, 1); ok {
-					send(id+"-patch", "PATCH", a.header.Get("Location"), `{"start": true, "accept": true, "finish": true}`, 3)
+					send(id+"-patch", "PATCH", a.Header.Get("Location"), `{"start": true, "accept": true, "finish": true}`, 3)
 				}
 			}
 		})
@@ -163,18 +164,18 @@ func killInMidWrite(t *testing.T, s *service, seed uint64, kill, revive func()) 
 	revive()
 
 	// What became of each request, as the log tells.
-	eventually(t, func() error {
-		a, err := s.as("service-crm").do("GET", "/chat-sessions?$limit=1", "")
-		if err == nil && a.status != 200 {
-			err = fmt.Errorf("%d %s", a.status, a.body)
+	rig.Eventually(t, func() error {
+		a, err := s.As("service-crm").Do("GET", "/chat-sessions?$limit=1", "")
+		if err == nil && a.Status != 200 {
+			err = fmt.Errorf("%d %s", a.Status, a.Body)
 		}
 		return err
 	})
-	events := s.settledLog()
-	checkChains(t, events)
-	written := map[string][]event{}
+	events := s.SettledLog()
+	rig.CheckChains(t, events)
+	written := map[string][]rig.Event{}
 	for _, e := range events {
-		id := e.header["ce-correlationid"][0]
+		id := e.Header["ce-correlationid"][0]
 		written[id] = append(written[id], e)
 	}
 	var answered, lost, late int
@@ -195,7 +196,7 @@ func killInMidWrite(t *testing.T, s *service, seed uint64, kill, revive func()) 
 			if err := json.Unmarshal(o.body, &told); err != nil {
 				t.Errorf("%s: %s: %v", id, o.body, err)
 			}
-			if last := found[len(found)-1].session; !reflect.DeepEqual(last, told) {
+			if last := found[len(found)-1].Session; !reflect.DeepEqual(last, told) {
 				t.Errorf("%s was answered %s, and the log has %v", id, o.body, last)
 			}
 		case o.absent && len(found) > 0:
@@ -209,5 +210,5 @@ func killInMidWrite(t *testing.T, s *service, seed uint64, kill, revive func()) 
 		}
 	}
 	t.Logf("%d answered; without an answer %d that are there and %d that are not", answered, late, lost)
-	checkReadModel(t, s, events)
+	rig.CheckReadModel(t, s, events)
 }

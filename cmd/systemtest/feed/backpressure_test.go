@@ -1,4 +1,4 @@
-package main
+package feed
 
 import (
 	"bufio"
@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // A rawClient is a connection on which a test does what an HTTP library would not.
@@ -20,13 +22,13 @@ type rawClient struct {
 	answers *bufio.Reader
 }
 
-func (s *service) dial() rawClient {
-	s.t.Helper()
-	c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+func dial(s *rig.Service) rawClient {
+	s.T.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
-	s.t.Cleanup(func() { c.Close() })
+	s.T.Cleanup(func() { c.Close() })
 	return rawClient{c.(*net.TCPConn), bufio.NewReader(c)}
 }
 
@@ -39,22 +41,22 @@ func (c rawClient) send(t *testing.T, method, path, body string, headers ...stri
 	}
 }
 
-func (c rawClient) receive() (answer, error) {
-	_ = c.SetReadDeadline(time.Now().Add(patience))
+func (c rawClient) receive() (rig.Answer, error) {
+	_ = c.SetReadDeadline(time.Now().Add(rig.Patience))
 	response, err := http.ReadResponse(c.answers, nil)
 	if err != nil {
-		return answer{}, err
+		return rig.Answer{}, err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	return answer{response.StatusCode, response.Header, body}, err
+	return rig.Answer{Status: response.StatusCode, Header: response.Header, Body: body}, err
 }
 
 // inFlight waits until so many commands are in flight.
-func (s *service) inFlight(want float64) {
-	s.t.Helper()
-	eventually(s.t, func() error {
-		if got := s.metrics()["chatsessions_commands_in_flight"]; got != want {
+func inFlight(s *rig.Service, want float64) {
+	s.T.Helper()
+	rig.Eventually(s.T, func() error {
+		if got := s.Metrics()["chatsessions_commands_in_flight"]; got != want {
 			return fmt.Errorf("%v commands in flight, want %v", got, want)
 		}
 		return nil
@@ -63,17 +65,17 @@ func (s *service) inFlight(want float64) {
 
 func TestCommandsBeyondTheLimitAreRefusedAtOnce(t *testing.T) {
 	const limit = 12
-	servers := startServers(t)
-	s := startService(t, append(servers.flags(), "--ops-listen", "127.0.0.1:0", "--max-commands", fmt.Sprint(limit))...)
-	crm := s.as("service-crm")
-	path := crm.create(`{"room": "before"}`)
-	before := crm.expect(200, "GET", path, "")
+	servers := rig.StartServers(t)
+	s := rig.Start(t, append(servers.Flags(), "--ops-listen", "127.0.0.1:0", "--max-commands", fmt.Sprint(limit))...)
+	crm := s.As("service-crm")
+	path := crm.Create(`{"room": "before"}`)
+	before := crm.Expect(200, "GET", path, "")
 
-	servers.nats.Pause()
+	servers.NATS.Pause()
 	began := time.Now() // five seconds from now on the commands are answered, and the places free
 	var clients []rawClient
 	for i := range limit {
-		c, method, to := s.dial(), "POST", "/chat-sessions"
+		c, method, to := dial(s), "POST", "/chat-sessions"
 		if i == 0 {
 			method, to = "PATCH", path // its session is in memory, so it is sent to the log at once
 		}
@@ -83,38 +85,38 @@ func TestCommandsBeyondTheLimitAreRefusedAtOnce(t *testing.T) {
 	halfClosed, patient, leaving := clients[:2], clients[2], clients[3:]
 	// The patient one has sent its next request already.
 	patient.send(t, "POST", "/chat-sessions", `{}`, "X-Request-Id: pipelined")
-	s.inFlight(limit)
+	inFlight(s, limit)
 
 	// Reads have no part in it. They answer with what was before, or that they don't know;
 	// to find that out can take them seconds.
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	reading.Go(func() {
-		if a, err := crm.do("GET", path, ""); err != nil || a.status == 200 && !bytes.Equal(a.body, before.body) || a.status != 200 && (a.status != 503 || bytes.Contains(a.body, []byte("in flight"))) {
-			t.Error(a.instead(err))
+		if a, err := crm.Do("GET", path, ""); err != nil || a.Status == 200 && !bytes.Equal(a.Body, before.Body) || a.Status != 200 && (a.Status != 503 || bytes.Contains(a.Body, []byte("in flight"))) {
+			t.Error(a.Instead(err))
 		}
 	})
 
-	fastest := patience
+	fastest := rig.Patience
 	for range 20 {
 		asked := time.Now()
-		refused := crm.expect(503, "POST", "/chat-sessions", `{}`, "X-Request-Id: refused")
-		o := refused.object(t)
-		if o["mayHaveBeenWritten"] != false || o["name"] != "Unavailable" || refused.header.Get("Retry-After") == "" || !strings.Contains(o["detail"].(string), "in flight") {
-			t.Errorf("refused with %v %v", refused.header, o)
+		refused := crm.Expect(503, "POST", "/chat-sessions", `{}`, "X-Request-Id: refused")
+		o := refused.Object(t)
+		if o["mayHaveBeenWritten"] != false || o["name"] != "Unavailable" || refused.Header.Get("Retry-After") == "" || !strings.Contains(o["detail"].(string), "in flight") {
+			t.Errorf("refused with %v %v", refused.Header, o)
 		}
 		fastest = min(fastest, time.Since(asked))
 	}
 	if fastest > 200*time.Millisecond { // what is held up by others is not held up each time
 		t.Errorf("nobody was refused before %s had passed, not at once", fastest)
 	}
-	crm.expect(503, "PATCH", path, `{"room": "after"}`, "X-Request-Id: refused")
-	crm.expect(503, "PATCH", path, `not JSON`)
+	crm.Expect(503, "PATCH", path, `{"room": "after"}`, "X-Request-Id: refused")
+	crm.Expect(503, "PATCH", path, `not JSON`)
 	// What is wrong with the caller is said first.
-	(&client{t, s.url, "wrong"}).expect(401, "POST", "/chat-sessions", `{}`)
-	s.as("auditor-eve").expect(403, "PATCH", path, `{"room": "after"}`)
-	crm.expect(405, "DELETE", path, "")
-	if got := s.metrics()[`chatsessions_commands_rejected_total`]; got != 22 {
+	(&rig.Client{T: t, URL: s.URL, Token: "wrong"}).Expect(401, "POST", "/chat-sessions", `{}`)
+	s.As("auditor-eve").Expect(403, "PATCH", path, `{"room": "after"}`)
+	crm.Expect(405, "DELETE", path, "")
+	if got := s.Metrics()[`chatsessions_commands_rejected_total`]; got != 22 {
 		t.Errorf("%v commands counted as rejected, want 22", got)
 	}
 
@@ -129,7 +131,7 @@ func TestCommandsBeyondTheLimitAreRefusedAtOnce(t *testing.T) {
 	for _, c := range halfClosed {
 		_ = c.CloseWrite()
 	}
-	s.inFlight(1) // the patient one
+	inFlight(s, 1) // the patient one
 	freed := time.Now()
 	t.Logf("%d places were free %s after their clients had left, %s after the first request", limit-1, freed.Sub(left), freed.Sub(began))
 	if freed.Sub(began) > 5*time.Second { // by then every command is answered anyway
@@ -139,66 +141,66 @@ func TestCommandsBeyondTheLimitAreRefusedAtOnce(t *testing.T) {
 	notWritten := map[string]bool{"refused": true}
 	for i, c := range halfClosed {
 		told, err := c.receive()
-		if err != nil || told.status != 503 || !bytes.Contains(told.body, []byte("closed")) {
-			t.Fatal(told.instead(err))
+		if err != nil || told.Status != 503 || !bytes.Contains(told.Body, []byte("closed")) {
+			t.Fatal(told.Instead(err))
 		}
-		may, said := told.object(t)["mayHaveBeenWritten"].(bool)
+		may, said := told.Object(t)["mayHaveBeenWritten"].(bool)
 		if !said || i == 0 && !may {
-			t.Error(told.instead(nil))
+			t.Error(told.Instead(nil))
 		}
 		notWritten[fmt.Sprintf("waits-%d", i)] = !may
 	}
-	if got := s.metrics()["chatsessions_http_clients_gone_total"]; got != limit-1 {
+	if got := s.Metrics()["chatsessions_http_clients_gone_total"]; got != limit-1 {
 		t.Errorf("%v clients counted as gone, want %d", got, limit-1)
 	}
 	// The places are there for others.
-	next := s.dial()
+	next := dial(s)
 	next.send(t, "POST", "/chat-sessions", `{}`, "X-Request-Id: next")
-	s.inFlight(2)
+	inFlight(s, 2)
 
 	reading.Wait()
-	servers.nats.Resume()
+	servers.NATS.Resume()
 	for _, c := range []rawClient{patient, patient, next} {
 		a, err := c.receive()
-		if err != nil || a.status != 200 && (a.status != 503 || a.object(t)["mayHaveBeenWritten"] == nil) || bytes.Contains(a.body, []byte("closed")) {
-			t.Error(a.instead(err))
+		if err != nil || a.Status != 200 && (a.Status != 503 || a.Object(t)["mayHaveBeenWritten"] == nil) || bytes.Contains(a.Body, []byte("closed")) {
+			t.Error(a.Instead(err))
 		}
 	}
-	s.inFlight(0)
-	eventually(t, func() error {
-		if a, err := crm.do("PATCH", path, `{"room": "healed"}`); err != nil || a.status != 200 {
-			return a.instead(err)
+	inFlight(s, 0)
+	rig.Eventually(t, func() error {
+		if a, err := crm.Do("PATCH", path, `{"room": "healed"}`); err != nil || a.Status != 200 {
+			return a.Instead(err)
 		}
 		return nil
 	})
-	for _, e := range s.settledLog() {
-		if id := e.header["ce-correlationid"][0]; notWritten[id] {
+	for _, e := range s.SettledLog() {
+		if id := e.Header["ce-correlationid"][0]; notWritten[id] {
 			t.Errorf("%s was told that nothing was written", id)
 		}
 	}
 }
 
 func TestAManyTimesTheLimitNeitherHangsNorLosesPlaces(t *testing.T) {
-	s := startService(t, "--dev", "--ops-listen", "127.0.0.1:0", "--max-commands", "4")
-	crm := s.as("service-crm")
-	path := crm.create(`{}`)
-	atOnce(t, 200, func(i int) error {
-		a, err := crm.do("PATCH", path, fmt.Sprintf(`{"room": "r%d"}`, i))
-		if err != nil || a.status != 200 && (a.status != 503 || a.header.Get("Retry-After") == "") {
-			return a.instead(err)
+	s := rig.Start(t, "--dev", "--ops-listen", "127.0.0.1:0", "--max-commands", "4")
+	crm := s.As("service-crm")
+	path := crm.Create(`{}`)
+	rig.AtOnce(t, 200, func(i int) error {
+		a, err := crm.Do("PATCH", path, fmt.Sprintf(`{"room": "r%d"}`, i))
+		if err != nil || a.Status != 200 && (a.Status != 503 || a.Header.Get("Retry-After") == "") {
+			return a.Instead(err)
 		}
 		return nil
 	})
-	s.inFlight(0)
-	crm.expect(200, "PATCH", path, `{"room": "last"}`)
+	inFlight(s, 0)
+	crm.Expect(200, "PATCH", path, `{"room": "last"}`)
 }
 
 func TestAReadWhoseClientLeftWaitsNoLonger(t *testing.T) {
-	s := startService(t, "--dev", "--ops-listen", "127.0.0.1:0")
-	path := s.as("service-crm").create(`{}`)
+	s := rig.Start(t, "--dev", "--ops-listen", "127.0.0.1:0")
+	path := s.As("service-crm").Create(`{}`)
 	const far = "Chat-Sessions-Position: 1000000"
 	began := time.Now()
-	leaving, listening := s.dial(), s.dial()
+	leaving, listening := dial(s), dial(s)
 	for _, c := range []rawClient{leaving, listening} {
 		c.send(t, "GET", path, "", far)
 	}
@@ -206,23 +208,23 @@ func TestAReadWhoseClientLeftWaitsNoLonger(t *testing.T) {
 	_ = listening.CloseWrite()
 	a, err := listening.receive()
 	took := time.Since(began)
-	if err != nil || a.status != 503 || a.object(t)["mayHaveBeenWritten"] != nil || a.header.Get("Retry-After") == "" {
-		t.Error(a.instead(err))
+	if err != nil || a.Status != 503 || a.Object(t)["mayHaveBeenWritten"] != nil || a.Header.Get("Retry-After") == "" {
+		t.Error(a.Instead(err))
 	}
 	if took > 4*time.Second {
 		t.Errorf("it waited for %s; without its client's leaving it would have been 5 s", took)
 	}
-	eventually(t, func() error {
-		got := s.metrics()
+	rig.Eventually(t, func() error {
+		got := s.Metrics()
 		if got["chatsessions_http_clients_gone_total"] != 2 || got[`chatsessions_http_requests_total{method="GET",route="/chat-sessions/:id",status="499"}`] != 2 {
 			return errors.New("not counted: " + fmt.Sprint(got["chatsessions_http_clients_gone_total"]))
 		}
 		return nil
 	})
 	// A client that stays and is slow is another matter.
-	staying := s.dial()
+	staying := dial(s)
 	staying.send(t, "GET", path, "", far)
-	if a, err := staying.receive(); err != nil || a.status != 504 {
-		t.Error(a.instead(err))
+	if a, err := staying.receive(); err != nil || a.Status != 504 {
+		t.Error(a.Instead(err))
 	}
 }

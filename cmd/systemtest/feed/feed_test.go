@@ -1,4 +1,4 @@
-package main
+package feed
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/eventstore/natstest"
 	"chatsessions/http/feedtest"
 	"chatsessions/projections/redistest"
@@ -34,40 +35,40 @@ type feedStream struct {
 }
 
 // feed opens a stream, which ends with the test.
-func (c *client) feed(query string, headers ...string) *feedStream {
-	c.t.Helper()
-	ctx, cancel := context.WithCancel(c.t.Context())
-	request, err := http.NewRequestWithContext(ctx, "GET", c.url+"/chat-sessions/events"+query, nil)
+func feed(c *rig.Client, query string, headers ...string) *feedStream {
+	c.T.Helper()
+	ctx, cancel := context.WithCancel(c.T.Context())
+	request, err := http.NewRequestWithContext(ctx, "GET", c.URL+"/chat-sessions/events"+query, nil)
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
-	request.Header.Set("Authorization", "Bearer "+c.token)
+	request.Header.Set("Authorization", "Bearer "+c.Token)
 	for _, header := range headers {
 		name, value, _ := strings.Cut(header, ": ")
 		request.Header.Set(name, value)
 	}
 	response, err := http.DefaultTransport.RoundTrip(request)
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
-	c.t.Cleanup(func() { cancel(); response.Body.Close() })
+	c.T.Cleanup(func() { cancel(); response.Body.Close() })
 	if response.StatusCode != 200 || response.Header.Get("Content-Type") != "text/event-stream" || response.Header.Get("Cache-Control") != "no-store" || response.Header.Get("X-Accel-Buffering") != "no" {
-		c.t.Fatalf("feed%s: %s %v", query, response.Status, response.Header)
+		c.T.Fatalf("feed%s: %s %v", query, response.Status, response.Header)
 	}
-	s := &feedStream{feedtest.NewStream(response.Body), c.t, cancel}
+	s := &feedStream{feedtest.NewStream(response.Body), c.T, cancel}
 	if _, dispatched, err := s.step(); err != nil || dispatched || s.LastEventID == "" {
-		c.t.Fatalf("feed%s does not begin with where it begins: %v", query, err)
+		c.T.Fatalf("feed%s does not begin with where it begins: %v", query, err)
 	}
 	return s
 }
 
 // step reads on; it fails the test when nothing comes in time.
 func (s *feedStream) step() (e feedtest.Event, dispatched bool, err error) {
-	late := time.AfterFunc(patience, s.close)
+	late := time.AfterFunc(rig.Patience, s.close)
 	defer late.Stop()
 	e, dispatched, err = s.Step()
 	if err != nil && !late.Stop() {
-		s.t.Fatalf("nothing for %s", patience)
+		s.t.Fatalf("nothing for %s", rig.Patience)
 	}
 	return e, dispatched, err
 }
@@ -102,7 +103,7 @@ func (s *feedStream) cutOff() (shown []feedtest.Event, last map[string]any) {
 			shown = append(shown, e)
 			continue
 		}
-		last = answer{body: []byte(e.Data)}.object(s.t)
+		last = rig.Answer{Body: []byte(e.Data)}.Object(s.t)
 		if last["lastEventId"] != e.ID || last["detail"] == "" || len(shown) > 0 && position(s.t, e) < position(s.t, shown[len(shown)-1]) {
 			s.t.Errorf("the last event is %+v", e)
 		}
@@ -131,7 +132,7 @@ func position(t *testing.T, e feedtest.Event) uint64 {
 }
 
 // checkShown compares what was shown with events of the log.
-func checkShown(t *testing.T, shown []feedtest.Event, want []event) {
+func checkShown(t *testing.T, shown []feedtest.Event, want []rig.Event) {
 	t.Helper()
 	if len(shown) != len(want) {
 		t.Errorf("%d events were shown, want %d: %v", len(shown), len(want), positions(shown))
@@ -146,10 +147,10 @@ func checkShown(t *testing.T, shown []feedtest.Event, want []event) {
 			t.Fatalf("%s: %v", e.Data, err)
 		}
 		w := want[i]
-		if position(t, e) != w.sequence || got.Position != e.ID || got.ID != w.header.Get("ce-id") || got.Type != e.Type || e.Type != w.header.Get("ce-type") ||
-			got.Subject != w.header.Get("ce-subject") || got.Actor != w.header.Get("ce-actor") ||
-			!reflect.DeepEqual(got.Data.Session, w.session) || !reflect.DeepEqual(got.Data.Changes, w.changes) {
-			t.Errorf("event %d was shown as %+v, the log has %v %s", w.sequence, e, w.header, w.data)
+		if position(t, e) != w.Sequence || got.Position != e.ID || got.ID != w.Header.Get("ce-id") || got.Type != e.Type || e.Type != w.Header.Get("ce-type") ||
+			got.Subject != w.Header.Get("ce-subject") || got.Actor != w.Header.Get("ce-actor") ||
+			!reflect.DeepEqual(got.Data.Session, w.Session) || !reflect.DeepEqual(got.Data.Changes, w.Changes) {
+			t.Errorf("event %d was shown as %+v, the log has %v %s", w.Sequence, e, w.Header, w.Data)
 		}
 	}
 }
@@ -162,37 +163,37 @@ func positions(shown []feedtest.Event) (ids []string) {
 }
 
 // onBothLogs runs a test on an embedded log and on one outside.
-func onBothLogs(t *testing.T, test func(t *testing.T, s *service)) {
+func onBothLogs(t *testing.T, test func(t *testing.T, s *rig.Service)) {
 	t.Run("embedded", func(t *testing.T) {
-		test(t, startService(t, append(quickBeats, "--dev", "--ops-listen", "127.0.0.1:0")...))
+		test(t, rig.Start(t, append(quickBeats, "--dev", "--ops-listen", "127.0.0.1:0")...))
 	})
 	t.Run("nats and redis", func(t *testing.T) {
-		test(t, startService(t, slices.Concat(startServers(t).flags(), quickBeats, []string{"--ops-listen", "127.0.0.1:0"})...))
+		test(t, rig.Start(t, slices.Concat(rig.StartServers(t).Flags(), quickBeats, []string{"--ops-listen", "127.0.0.1:0"})...))
 	})
 }
 
 func TestAFeedGoesOnWhereItWasCut(t *testing.T) {
-	onBothLogs(t, func(t *testing.T, s *service) {
-		crm := s.as("service-crm")
+	onBothLogs(t, func(t *testing.T, s *rig.Service) {
+		crm := s.As("service-crm")
 		const writes = 12
-		live := crm.feed("")
+		live := feed(crm, "")
 		if live.position() != 0 {
 			t.Errorf("it begins at %d", live.position())
 		}
 		for i := range writes {
-			path := crm.create(fmt.Sprintf(`{"room": "r\n%d ü\u2028", "participants": ["bob"]}`, i))
-			crm.expect(200, "PATCH", path, `{"start": true, "accept": true}`)
+			path := crm.Create(fmt.Sprintf(`{"room": "r\n%d ü\u2028", "participants": ["bob"]}`, i))
+			crm.Expect(200, "PATCH", path, `{"start": true, "accept": true}`)
 		}
-		log := s.log()
-		end := log[len(log)-1].sequence
+		log := s.Log()
+		end := log[len(log)-1].Sequence
 		checkShown(t, live.until(end), log)
 		live.close()
 		if live.Retry < time.Second || live.Retry > 3*time.Second {
 			t.Errorf("retry: %s", live.Retry)
 		}
 		for after := uint64(0); after <= end; after++ {
-			byQuery := crm.feed(fmt.Sprintf("?after=%d", after))
-			byHeader := crm.feed("?after=1", fmt.Sprintf("Last-Event-ID: %d", after))
+			byQuery := feed(crm, fmt.Sprintf("?after=%d", after))
+			byHeader := feed(crm, "?after=1", fmt.Sprintf("Last-Event-ID: %d", after))
 			for _, stream := range []*feedStream{byQuery, byHeader} {
 				checkShown(t, stream.until(end), log[after:])
 				stream.close()
@@ -203,8 +204,8 @@ func TestAFeedGoesOnWhereItWasCut(t *testing.T) {
 		for range 4 {
 			writing.Go(func() {
 				for range 30 {
-					if a, err := crm.do("POST", "/chat-sessions", `{"startedAt": 1, "acceptedAt": 2}`); err != nil || a.status != 200 {
-						t.Error(a.instead(err))
+					if a, err := crm.Do("POST", "/chat-sessions", `{"startedAt": 1, "acceptedAt": 2}`); err != nil || a.Status != 200 {
+						t.Error(a.Instead(err))
 					}
 				}
 			})
@@ -213,7 +214,7 @@ func TestAFeedGoesOnWhereItWasCut(t *testing.T) {
 		var whole []feedtest.Event
 		chance := rand.New(rand.NewPCG(1, 2))
 		for pieces := 0; at < total; pieces++ {
-			piece := crm.feed("", fmt.Sprintf("Last-Event-ID: %d", at))
+			piece := feed(crm, "", fmt.Sprintf("Last-Event-ID: %d", at))
 			for n := chance.IntN(40); n >= 0 && at < total; n-- {
 				e, dispatched, err := piece.step()
 				if err != nil {
@@ -227,9 +228,9 @@ func TestAFeedGoesOnWhereItWasCut(t *testing.T) {
 			piece.close()
 		}
 		writing.Wait()
-		checkShown(t, whole, s.log())
-		eventually(t, func() error {
-			m := s.metrics()
+		checkShown(t, whole, s.Log())
+		rig.Eventually(t, func() error {
+			m := s.Metrics()
 			if m["chatsessions_feed_readers"] != 0 || m["chatsessions_feed_readers_catching_up"] != 0 || m["chatsessions_feed_events_sent_total"] == 0 || m[`chatsessions_feed_streams_ended_total{reason="client_gone"}`] == 0 {
 				return fmt.Errorf("%v readers, %v sent", m["chatsessions_feed_readers"], m["chatsessions_feed_events_sent_total"])
 			}
@@ -241,57 +242,57 @@ func TestAFeedGoesOnWhereItWasCut(t *testing.T) {
 // TestAFeedShowsWhatTheCallerMaySee as each event has left the session; and when it is
 // read again, as the session is by then.
 func TestAFeedShowsWhatTheCallerMaySee(t *testing.T) {
-	onBothLogs(t, func(t *testing.T, s *service) {
-		alice, bob, crm := s.as("account-alice"), s.as("account-bob"), s.as("service-crm")
+	onBothLogs(t, func(t *testing.T, s *rig.Service) {
+		alice, bob, crm := s.As("account-alice"), s.As("account-bob"), s.As("service-crm")
 		watching := map[string]*feedStream{}
 		callers := []string{"account-alice", "account-bob", "account-carol", "service-crm", "auditor-eve", "admin-root"}
 		for _, who := range callers {
-			watching[who] = s.as(who).feed("")
+			watching[who] = feed(s.As(who), "")
 		}
-		path := alice.create(`{"participants": ["bob"]}`)
-		alice.expect(200, "PATCH", path, `{"start": true}`)
-		alice.expect(200, "PATCH", path, `{"participants": ["carol"]}`)
-		alice.expect(200, "PATCH", path, `{"room": "without bob"}`)
-		other := bob.create(`{}`)
-		alice.expect(200, "PATCH", path, `{"participants": ["carol", "bob"], "accept": true}`)
-		alice.expect(200, "PATCH", path, `{"participants": null, "finish": true}`)
-		crm.expect(200, "PATCH", path, `{"room": "of nobody's business"}`)
-		log := s.log()
-		end := log[len(log)-1].sequence
-		sees := func(uid string, e event) bool {
-			list, _ := e.session["participants"].([]any)
-			return e.session["createdBy"] == uid || slices.Contains(list, any(uid))
+		path := alice.Create(`{"participants": ["bob"]}`)
+		alice.Expect(200, "PATCH", path, `{"start": true}`)
+		alice.Expect(200, "PATCH", path, `{"participants": ["carol"]}`)
+		alice.Expect(200, "PATCH", path, `{"room": "without bob"}`)
+		other := bob.Create(`{}`)
+		alice.Expect(200, "PATCH", path, `{"participants": ["carol", "bob"], "accept": true}`)
+		alice.Expect(200, "PATCH", path, `{"participants": null, "finish": true}`)
+		crm.Expect(200, "PATCH", path, `{"room": "of nobody's business"}`)
+		log := s.Log()
+		end := log[len(log)-1].Sequence
+		sees := func(uid string, e rig.Event) bool {
+			list, _ := e.Session["participants"].([]any)
+			return e.Session["createdBy"] == uid || slices.Contains(list, any(uid))
 		}
-		now := map[any]event{}
+		now := map[any]rig.Event{}
 		for _, e := range log {
-			now[e.session["id"]] = e
+			now[e.Session["id"]] = e
 		}
-		filters := map[string]func(event) bool{
-			"":                           func(event) bool { return true },
-			"&session=" + id(path):       func(e event) bool { return e.session["id"] == id(path) },
-			"&type=chat-session.updated": func(e event) bool { return e.header.Get("ce-type") == "chat-session.updated" },
-			"&account=bob":               func(e event) bool { return sees("bob", e) || e.header.Get("ce-actor") == "bob" },
-			"&account[$in][]=crm":        func(e event) bool { return e.header.Get("ce-actor") == "crm" },
-			"&session=" + nobody[len("/chat-sessions/"):]: func(event) bool { return false },
-			"&session[$in][]=" + id(path) + "&session[$in][]=" + id(other) + "&type[$in][]=chat-session.created&type[$in][]=chat-session.finished": func(e event) bool {
-				return slices.Contains([]string{"chat-session.created", "chat-session.finished"}, e.header.Get("ce-type"))
+		filters := map[string]func(rig.Event) bool{
+			"":                           func(rig.Event) bool { return true },
+			"&session=" + id(path):       func(e rig.Event) bool { return e.Session["id"] == id(path) },
+			"&type=chat-session.updated": func(e rig.Event) bool { return e.Header.Get("ce-type") == "chat-session.updated" },
+			"&account=bob":               func(e rig.Event) bool { return sees("bob", e) || e.Header.Get("ce-actor") == "bob" },
+			"&account[$in][]=crm":        func(e rig.Event) bool { return e.Header.Get("ce-actor") == "crm" },
+			"&session=" + rig.NoSession[len("/chat-sessions/"):]: func(rig.Event) bool { return false },
+			"&session[$in][]=" + id(path) + "&session[$in][]=" + id(other) + "&type[$in][]=chat-session.created&type[$in][]=chat-session.finished": func(e rig.Event) bool {
+				return slices.Contains([]string{"chat-session.created", "chat-session.finished"}, e.Header.Get("ce-type"))
 			},
 		}
 		for _, who := range callers {
 			role, uid, _ := strings.Cut(who, "-")
 			t.Run(who, func(t *testing.T) {
 				for filter, asked := range filters {
-					var live, again []event
+					var live, again []rig.Event
 					for _, e := range log {
 						if role == "account" && !sees(uid, e) || !asked(e) {
 							continue
 						}
 						live = append(live, e)
-						if role != "account" || sees(uid, now[e.session["id"]]) {
+						if role != "account" || sees(uid, now[e.Session["id"]]) {
 							again = append(again, e)
 						}
 					}
-					checkShown(t, s.as(who).in(t).feed("?after=0"+filter).until(end), again)
+					checkShown(t, feed(s.As(who).In(t), "?after=0"+filter).until(end), again)
 					if filter == "" {
 						checkShown(t, watching[who].until(end), live)
 						t.Logf("%d of %d events, and %d again", len(live), len(log), len(again))
@@ -307,47 +308,47 @@ func id(path string) string { return strings.TrimPrefix(path, "/chat-sessions/")
 
 func TestWhatIsNotAFeedIsRefused(t *testing.T) {
 	const rate = 20 // requests a second, and twice as many at once: more than are needed before
-	s := startService(t, "--dev", "--rate-limit", fmt.Sprint(rate), "--max-readers", "2")
-	crm := s.as("service-crm")
-	crm.create(`{"startedAt": 1}`)
+	s := rig.Start(t, "--dev", "--rate-limit", fmt.Sprint(rate), "--max-readers", "2")
+	crm := s.As("service-crm")
+	crm.Create(`{"startedAt": 1}`)
 	const path = "/chat-sessions/events"
 	for query, says := range map[string]string{
 		"?since=1": "since", "?after=x": "after", "?after=-1": "after", "?type=begun": "chat-session.started", "?session=1": "UUID",
 		"?account=": "account", "?$limit=1": "$limit", "?session[$gt]=1": "session[$gt]",
 	} {
-		if p := crm.refused(400, "GET", path+query, ""); !strings.Contains(fmt.Sprint(p["detail"]), says) {
+		if p := crm.Refused(400, "GET", path+query, ""); !strings.Contains(fmt.Sprint(p["detail"]), says) {
 			t.Errorf("%s: %v", query, p)
 		}
 	}
-	crm.refused(400, "GET", path, "", "Last-Event-ID: first")
+	crm.Refused(400, "GET", path, "", "Last-Event-ID: first")
 	for _, beyond := range [][]string{{path + "?after=3"}, {path + "?after=1", "Last-Event-ID: 17"}} {
-		if p := crm.refused(409, "GET", beyond[0], "", beyond[1:]...); p["logEnd"] != 2.0 || !strings.Contains(fmt.Sprint(p["detail"]), "ends at position 2") {
+		if p := crm.Refused(409, "GET", beyond[0], "", beyond[1:]...); p["logEnd"] != 2.0 || !strings.Contains(fmt.Sprint(p["detail"]), "ends at position 2") {
 			t.Errorf("%s: %v", beyond, p)
 		}
 	}
 	for _, method := range []string{"POST", "PATCH", "PUT", "DELETE", "OPTIONS"} {
-		a := (&client{t, s.url, "wrong"}).expect(405, method, path, "")
-		if a.header.Get("Allow") != "GET, HEAD" {
-			t.Errorf("%s: Allow is %q", method, a.header.Get("Allow"))
+		a := (&rig.Client{T: t, URL: s.URL, Token: "wrong"}).Expect(405, method, path, "")
+		if a.Header.Get("Allow") != "GET, HEAD" {
+			t.Errorf("%s: Allow is %q", method, a.Header.Get("Allow"))
 		}
 	}
-	(&client{t, s.url, "wrong"}).refused(401, "GET", path, "")
-	if a := crm.expect(200, "HEAD", path, ""); a.header.Get("Content-Type") != "text/event-stream" {
-		t.Errorf("HEAD: %v", a.header)
+	(&rig.Client{T: t, URL: s.URL, Token: "wrong"}).Refused(401, "GET", path, "")
+	if a := crm.Expect(200, "HEAD", path, ""); a.Header.Get("Content-Type") != "text/event-stream" {
+		t.Errorf("HEAD: %v", a.Header)
 	}
-	first, second := crm.feed(""), crm.feed("?after=0")
+	first, second := feed(crm, ""), feed(crm, "?after=0")
 	first.until(2)
 	second.until(2)
-	if p := crm.refused(503, "GET", path, ""); !strings.Contains(fmt.Sprint(p["detail"]), "readers") {
+	if p := crm.Refused(503, "GET", path, ""); !strings.Contains(fmt.Sprint(p["detail"]), "readers") {
 		t.Errorf("one too many: %v", p)
 	}
 	// As many as it may make in 15 s, and a machine that is busy takes a few ms for each.
 	for asked := 0; ; asked++ {
-		a, err := s.as("account-eager").do("HEAD", path, "")
+		a, err := s.As("account-eager").Do("HEAD", path, "")
 		if err != nil || asked == 15*rate {
-			t.Fatalf("the feed has no part in the rate limit: after %d requests %d, %v", asked, a.status, err)
+			t.Fatalf("the feed has no part in the rate limit: after %d requests %d, %v", asked, a.Status, err)
 		}
-		if a.status == 429 {
+		if a.Status == 429 {
 			break
 		}
 	}
@@ -355,21 +356,21 @@ func TestWhatIsNotAFeedIsRefused(t *testing.T) {
 
 // TestAReaderThatStopsReadingIsCutOff behind what it was sent, and goes on from there.
 func TestAReaderThatStopsReadingIsCutOff(t *testing.T) {
-	s := startService(t, "--dev", "--ops-listen", "127.0.0.1:0")
-	crm := s.as("service-crm")
+	s := rig.Start(t, "--dev", "--ops-listen", "127.0.0.1:0")
+	crm := s.As("service-crm")
 	var many []string
 	for i := range 100 {
 		many = append(many, fmt.Sprintf("%q", fmt.Sprint(i, strings.Repeat("x", 120))))
 	}
 	body := `{"participants": [` + strings.Join(many, ",") + `], "startedAt": 1, "acceptedAt": 2, "finishedAt": 3}`
-	slow := s.dial()
+	slow := dial(s)
 	_ = slow.SetReadBuffer(64 << 10)
 	slow.send(t, "GET", "/chat-sessions/events?after=0", "")
 	for range 30 {
-		crm.create(body)
+		crm.Create(body)
 	}
-	eventually(t, func() error {
-		if got := s.metrics()[`chatsessions_feed_streams_ended_total{reason="too_slow"}`]; got != 1 {
+	rig.Eventually(t, func() error {
+		if got := s.Metrics()[`chatsessions_feed_streams_ended_total{reason="too_slow"}`]; got != 1 {
 			return fmt.Errorf("%v readers were too slow", got)
 		}
 		return nil
@@ -381,12 +382,12 @@ func TestAReaderThatStopsReadingIsCutOff(t *testing.T) {
 	defer response.Body.Close()
 	stream := &feedStream{feedtest.NewStream(response.Body), t, func() { slow.Close() }}
 	shown, last := stream.cutOff()
-	log := s.log()
+	log := s.Log()
 	if len(shown) == 0 || len(shown) == len(log) || last["lastEventId"] != fmt.Sprint(len(shown)) {
 		t.Errorf("cut off after %d of %d events with %v", len(shown), len(log), last)
 	}
-	rest := crm.feed("", "Last-Event-ID: "+stream.LastEventID)
-	checkShown(t, append(shown, rest.until(log[len(log)-1].sequence)...), log)
+	rest := feed(crm, "", "Last-Event-ID: "+stream.LastEventID)
+	checkShown(t, append(shown, rest.until(log[len(log)-1].Sequence)...), log)
 	t.Logf("cut off after %d of %d events", len(shown), len(log))
 }
 
@@ -394,7 +395,7 @@ func TestATokenThatIsTakenBackEndsItsFeed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tokens")
 	var lines, tokens []string
 	for _, who := range []string{"stays", "goes"} {
-		o := answer{body: []byte(runCommand(t, "token", "--account", who, "--role", "auditor", "--output", "json"))}.object(t)
+		o := rig.Answer{Body: []byte(rig.MustCommand(t, "token", "--account", who, "--role", "auditor", "--output", "json"))}.Object(t)
 		lines, tokens = append(lines, fmt.Sprint(o["line"])), append(tokens, fmt.Sprint(o["token"]))
 	}
 	write := func(lines ...string) {
@@ -404,32 +405,32 @@ func TestATokenThatIsTakenBackEndsItsFeed(t *testing.T) {
 		}
 	}
 	write(lines...)
-	s := startService(t, append(quickBeats, "--dev", "--auth-tokens", file)...)
-	stays, goes := (&client{t, s.url, tokens[0]}).feed(""), (&client{t, s.url, tokens[1]}).feed("")
-	s.as("service-crm").create(`{}`)
+	s := rig.Start(t, append(quickBeats, "--dev", "--auth-tokens", file)...)
+	stays, goes := feed((&rig.Client{T: t, URL: s.URL, Token: tokens[0]}), ""), feed((&rig.Client{T: t, URL: s.URL, Token: tokens[1]}), "")
+	s.As("service-crm").Create(`{}`)
 	stays.until(1)
 	goes.until(1)
 	write(lines[0])
-	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+	if err := s.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	if shown, last := goes.cutOff(); len(shown) != 0 || last["status"] != 401.0 || last["className"] != "not-authenticated" {
 		t.Errorf("%v %v", shown, last)
 	}
-	s.as("service-crm").create(`{}`)
-	checkShown(t, stays.until(2), s.log()[1:])
+	s.As("service-crm").Create(`{}`)
+	checkShown(t, stays.until(2), s.Log()[1:])
 }
 
 func TestADrainSendsReadersElsewhere(t *testing.T) {
-	servers := startServers(t)
-	first, second := startService(t, servers.flags()...), startService(t, servers.flags()...)
-	crm := second.as("service-crm")
+	servers := rig.StartServers(t)
+	first, second := rig.Start(t, servers.Flags()...), rig.Start(t, servers.Flags()...)
+	crm := second.As("service-crm")
 	var streams []*feedStream
 	for range 20 {
-		streams = append(streams, first.as("service-crm").feed(""))
+		streams = append(streams, feed(first.As("service-crm"), ""))
 	}
 	for range 5 {
-		crm.create(`{}`)
+		crm.Create(`{}`)
 	}
 	for i, stream := range streams {
 		if i%2 == 0 {
@@ -437,16 +438,16 @@ func TestADrainSendsReadersElsewhere(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	if status := first.stop(); status != 0 {
+	if status := first.Stop(); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("streams held the end up, for %s", took)
 	}
 	for range 5 {
-		crm.create(`{}`)
+		crm.Create(`{}`)
 	}
-	log := second.log()
+	log := second.Log()
 	for i, stream := range streams {
 		shown, last := stream.cutOff()
 		if last["status"] != 503.0 || !strings.Contains(fmt.Sprint(last["detail"]), "ending") {
@@ -456,7 +457,7 @@ func TestADrainSendsReadersElsewhere(t *testing.T) {
 		if i%2 != 0 {
 			from = 0
 		}
-		checkShown(t, append(shown, crm.feed("", "Last-Event-ID: "+stream.LastEventID).until(10)...), log[from:])
+		checkShown(t, append(shown, feed(crm, "", "Last-Event-ID: "+stream.LastEventID).until(10)...), log[from:])
 	}
 }
 
@@ -466,34 +467,34 @@ func TestAReaderThatWasCutOffByACrashMissesNothing(t *testing.T) {
 	nats := natstest.Start(t, natstest.Config{})
 	redis := redistest.Start(t, redistest.Config{})
 	flags := append([]string{"--dev", "--nats-url", nats.URL(), "--redis-url", redis.URL()}, quickBeats...)
-	nodes := []*service{startService(t, flags...), startService(t, flags...)}
+	nodes := []*rig.Service{rig.Start(t, flags...), rig.Start(t, flags...)}
 	var whole []feedtest.Event
-	stream := nodes[0].as("auditor-eve").feed("?after=0")
-	write := func(node *service, n int) {
+	stream := feed(nodes[0].As("auditor-eve"), "?after=0")
+	write := func(node *rig.Service, n int) {
 		t.Helper()
 		for range n {
 			key := fmt.Sprint("Idempotency-Key: ", rand.Uint64())
-			eventually(t, func() error { // a write may be refused while a server restarts
-				a, err := node.as("service-crm").do("POST", "/chat-sessions", `{"startedAt": 1}`, key)
-				if err != nil || a.status != 200 {
-					return a.instead(err)
+			rig.Eventually(t, func() error { // a write may be refused while a server restarts
+				a, err := node.As("service-crm").Do("POST", "/chat-sessions", `{"startedAt": 1}`, key)
+				if err != nil || a.Status != 200 {
+					return a.Instead(err)
 				}
 				return nil
 			})
 		}
 	}
-	end := func(node *service) uint64 {
-		log := node.log()
-		return log[len(log)-1].sequence
+	end := func(node *rig.Service) uint64 {
+		log := node.Log()
+		return log[len(log)-1].Sequence
 	}
-	read := func(node *service) {
+	read := func(node *rig.Service) {
 		t.Helper()
 		whole = append(whole, stream.until(end(node))...)
 	}
 	write(nodes[1], 5)
 	read(nodes[1])
 	write(nodes[1], 5)
-	nodes[0].kill()
+	nodes[0].Kill()
 	write(nodes[1], 5)
 	for { // what was under way when it was killed
 		e, dispatched, err := stream.step()
@@ -504,18 +505,18 @@ func TestAReaderThatWasCutOffByACrashMissesNothing(t *testing.T) {
 			whole = append(whole, e)
 		}
 	}
-	stream = nodes[1].as("auditor-eve").feed("", "Last-Event-ID: "+stream.LastEventID)
+	stream = feed(nodes[1].As("auditor-eve"), "", "Last-Event-ID: "+stream.LastEventID)
 	read(nodes[1])
 
-	nodes[0].start()
+	nodes[0].Start()
 	nats.Kill() // the stream stays, and waits
 	nats.Restart()
 	write(nodes[0], 5)
 	read(nodes[0])
-	nodes[1].kill()
+	nodes[1].Kill()
 	write(nodes[0], 5)
-	stream = nodes[0].as("auditor-eve").feed("", "Last-Event-ID: "+stream.LastEventID)
+	stream = feed(nodes[0].As("auditor-eve"), "", "Last-Event-ID: "+stream.LastEventID)
 	read(nodes[0])
-	checkShown(t, whole, nodes[0].log())
-	nodes[1].start()
+	checkShown(t, whole, nodes[0].Log())
+	nodes[1].Start()
 }

@@ -1,4 +1,4 @@
-package main
+package nats
 
 import (
 	"encoding/json"
@@ -19,6 +19,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // examples are the programs of docs/examples, each with the command that runs it.
@@ -27,12 +29,12 @@ var examples = []struct {
 	program string
 	prepare func(t *testing.T, program string) (command []string)
 }{
-	{"billing", "../../docs/examples/go", func(t *testing.T, program string) []string {
+	{"billing", "../../../docs/examples/go", func(t *testing.T, program string) []string {
 		example := filepath.Join(t.TempDir(), "subscriber")
 		runHere(t, ".", "go", "build", "-o", example, program)
 		return []string{example}
 	}},
-	{"crm", "../../docs/examples/javascript", func(t *testing.T, program string) []string {
+	{"crm", "../../../docs/examples/javascript", func(t *testing.T, program string) []string {
 		return []string{"node", filepath.Join(installed(t, program), "subscriber.js")}
 	}},
 }
@@ -69,7 +71,7 @@ type subscriber struct {
 	url     string
 	file    string
 	cmd     *exec.Cmd
-	errors  *output
+	errors  *rig.Output
 }
 
 func (s *subscriber) start() {
@@ -109,7 +111,7 @@ func (s *subscriber) lines() []string {
 // awaits returns when the subscriber has written so many lines.
 func (s *subscriber) awaits(n int) {
 	s.t.Helper()
-	eventually(s.t, func() error {
+	rig.Eventually(s.t, func() error {
 		if found := len(s.lines()); found < n {
 			return fmt.Errorf("%s has written %d of %d events\n%s", s.name, found, n, s.errors.String())
 		}
@@ -119,7 +121,7 @@ func (s *subscriber) awaits(n int) {
 
 // has checks that the subscriber has written these events, each once and in order,
 // as CloudEvents that say what the messages said.
-func (s *subscriber) has(events []event) {
+func (s *subscriber) has(events []rig.Event) {
 	s.t.Helper()
 	lines := s.lines()
 	if len(lines) != len(events) {
@@ -131,7 +133,7 @@ func (s *subscriber) has(events []event) {
 		if err := json.Unmarshal([]byte(lines[i]), &got); err != nil {
 			s.t.Fatalf("%s, line %d: %v: %s", s.name, i+1, err, lines[i])
 		}
-		for header, values := range e.header {
+		for header, values := range e.Header {
 			name, ok := strings.CutPrefix(header, "ce-")
 			want, err := url.PathUnescape(values[0])
 			if err != nil {
@@ -141,7 +143,7 @@ func (s *subscriber) has(events []event) {
 				s.t.Errorf("%s, event %d: %s is %v, want %s", s.name, i+1, name, got[name], want)
 			}
 		}
-		if want := map[string]any{"changes": e.changes, "session": e.session}; !reflect.DeepEqual(got["data"], any(want)) {
+		if want := map[string]any{"changes": e.Changes, "session": e.Session}; !reflect.DeepEqual(got["data"], any(want)) {
 			s.t.Errorf("%s, event %d: data is %v, want %v", s.name, i+1, got["data"], want)
 		}
 		session := got["subject"].(string)
@@ -161,23 +163,23 @@ func sameTime(a any, b string) bool {
 
 // writeAndKill has clients write, and kills the service, when so many writes were
 // answered. It returns when the service is back.
-func writeAndKill(s *service, answers int64) {
+func writeAndKill(s *rig.Service, answers int64) {
 	var answered atomic.Int64
 	enough := make(chan struct{})
 	var running sync.WaitGroup
 	for w := range 8 {
-		c := s.as(fmt.Sprintf("account-Zoë %d%%", w))
+		c := s.As(fmt.Sprintf("account-Zoë %d%%", w))
 		running.Go(func() {
 			for {
-				a, err := c.do("POST", "/chat-sessions", `{"room": "Grüße", "participants": ["bob"]}`)
+				a, err := c.Do("POST", "/chat-sessions", `{"room": "Grüße", "participants": ["bob"]}`)
 				for _, body := range []string{`{"start": true}`, `{"accept": true, "room": null}`, `{"finish": "50% & \"done\""}`} {
-					if err != nil || a.status != 200 {
+					if err != nil || a.Status != 200 {
 						break
 					}
 					if answered.Add(1) == answers {
 						close(enough)
 					}
-					_, err = c.do("PATCH", a.header.Get("Location"), body)
+					_, err = c.Do("PATCH", a.Header.Get("Location"), body)
 				}
 				if err != nil {
 					return // it is dead
@@ -186,14 +188,14 @@ func writeAndKill(s *service, answers int64) {
 		})
 	}
 	<-enough
-	s.kill()
+	s.Kill()
 	running.Wait()
-	s.start()
+	s.Start()
 }
 
 func TestTheExamplesAreShort(t *testing.T) {
 	for _, file := range []string{"go/main.go", "javascript/subscriber.js", "javascript/feed.js"} {
-		content, err := os.ReadFile(filepath.Join("../../docs/examples", file))
+		content, err := os.ReadFile(filepath.Join("../../../docs/examples", file))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,14 +207,14 @@ func TestTheExamplesAreShort(t *testing.T) {
 
 func TestSubscribersThatWereOfflineSeeEveryEventOnceAndInOrder(t *testing.T) {
 	server := startNATSFor(t, "billing", "crm")
-	s := startService(t, "--dev", "--nats-url", server.URL())
+	s := rig.Start(t, "--dev", "--nats-url", server.URL())
 	operator := connect(t, server.URL())
 	var subscribers []*subscriber
 	for _, e := range examples {
 		addConsumer(t, operator, e.name)
 		subscribers = append(subscribers, &subscriber{
 			t: t, name: e.name, command: e.prepare(t, e.program), url: subscriberURL(server, e.name),
-			file: filepath.Join(t.TempDir(), "events.ndjson"), errors: &output{},
+			file: filepath.Join(t.TempDir(), "events.ndjson"), errors: &rig.Output{},
 		})
 	}
 	each := func(do func(*subscriber)) {
@@ -228,10 +230,10 @@ func TestSubscribersThatWereOfflineSeeEveryEventOnceAndInOrder(t *testing.T) {
 	before := len(subscribers[0].lines())
 
 	writeAndKill(s, 200) // while they are stopped
-	missed := len(s.log()) - before
+	missed := len(s.Log()) - before
 	each((*subscriber).start)
 	writeAndKill(s, 100) // while they catch up
-	events := s.settledLog()
+	events := s.SettledLog()
 	each(func(sub *subscriber) { sub.awaits(len(events)) })
 	each((*subscriber).stop)
 	each(func(sub *subscriber) { sub.has(events) })
@@ -239,8 +241,8 @@ func TestSubscribersThatWereOfflineSeeEveryEventOnceAndInOrder(t *testing.T) {
 
 	// The worst of restarts: half a line in the file, and everything comes again.
 	each(func(sub *subscriber) { startOver(t, operator, sub) })
-	s.as("account-alice").create(`{"room": "last"}`)
-	events = s.log()
+	s.As("account-alice").Create(`{"room": "last"}`)
+	events = s.Log()
 	each(func(sub *subscriber) { sub.awaits(len(events)) })
 	each((*subscriber).stop)
 	each(func(sub *subscriber) { sub.has(events) })
@@ -270,16 +272,16 @@ func startOver(t *testing.T, operator *nats.Conn, sub *subscriber) {
 
 // The EventSource of npm is a client that nobody here wrote.
 func TestAnEventSourceSeesEveryEventOnceWhileTheServiceIsKilled(t *testing.T) {
-	program := filepath.Join(installed(t, "../../docs/examples/javascript"), "feed.js")
-	listen := "127.0.0.1:" + freePort(t) // it comes back there
-	s := &service{t: t, args: []string{"serve", "--dev", "--listen", listen, "--data-dir", t.TempDir()}}
-	s.start()
-	t.Cleanup(func() { s.stop() })
+	program := filepath.Join(installed(t, "../../../docs/examples/javascript"), "feed.js")
+	listen := "127.0.0.1:" + rig.FreePort(t) // it comes back there
+	s := &rig.Service{T: t, Args: []string{"serve", "--dev", "--listen", listen, "--data-dir", t.TempDir()}}
+	s.Start()
+	t.Cleanup(func() { s.Stop() })
 	// follow runs the program until it has printed so many lines, and returns the positions.
 	follow := func(token, after string, events int, meanwhile func()) (positions []int) {
 		t.Helper()
-		out, errs := &output{}, &output{}
-		cmd := exec.Command("node", program, s.url, after)
+		out, errs := &rig.Output{}, &rig.Output{}
+		cmd := exec.Command("node", program, s.URL, after)
 		cmd.Env = append(os.Environ(), "TOKEN="+token)
 		cmd.Stdout, cmd.Stderr = out, errs
 		if err := cmd.Start(); err != nil {
@@ -289,7 +291,7 @@ func TestAnEventSourceSeesEveryEventOnceWhileTheServiceIsKilled(t *testing.T) {
 		go func() { ended <- cmd.Wait() }()
 		defer func() { _ = cmd.Process.Kill() }()
 		meanwhile()
-		eventually(t, func() error {
+		rig.Eventually(t, func() error {
 			if n := strings.Count(out.String(), "\n"); n < events {
 				return fmt.Errorf("%d of %d events\n%s", n, events, errs.String())
 			}
@@ -323,18 +325,18 @@ func TestAnEventSourceSeesEveryEventOnceWhileTheServiceIsKilled(t *testing.T) {
 		}
 	}
 	write := func() {
-		path := s.as("account-alice").create(`{"room": "Grüße"}`)
-		s.as("account-alice").expect(200, "PATCH", path, `{"start": true, "accept": true, "finish": "so"}`)
+		path := s.As("account-alice").Create(`{"room": "Grüße"}`)
+		s.As("account-alice").Expect(200, "PATCH", path, `{"start": true, "accept": true, "finish": "so"}`)
 	}
 	write()
 	consecutive(follow("dev-service-crm", "0", 12, func() {
 		write()
-		s.kill()
-		s.start()
+		s.Kill()
+		s.Start()
 		write()
 	}), 1, 12)
 	consecutive(follow("dev-account-alice", "5", 7, func() {}), 6, 7)
-	refused := exec.Command("node", program, s.url)
+	refused := exec.Command("node", program, s.URL)
 	refused.Env = append(os.Environ(), "TOKEN=nobody")
 	var status *exec.ExitError
 	if out, err := refused.CombinedOutput(); !errors.As(err, &status) || !strings.Contains(string(out), "401") {

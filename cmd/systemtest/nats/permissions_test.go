@@ -1,4 +1,4 @@
-package main
+package nats
 
 import (
 	"encoding/json"
@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/eventstore/natstest"
 )
 
@@ -23,7 +24,7 @@ const stream = "CHAT_SESSIONS"
 // A log with two subscribers, and a service that writes to it.
 type subscribedLog struct {
 	t        *testing.T
-	service  *service
+	service  *rig.Service
 	server   *natstest.Server
 	operator *nats.Conn // with the rights of the service
 	billing  *nats.Conn // the one that tries things
@@ -46,7 +47,7 @@ func TestASubscriberConsumesAndDoesNothingElse(t *testing.T) {
 func startSubscribedLog(t *testing.T) *subscribedLog {
 	t.Helper()
 	server := startNATSFor(t, "billing", "crm")
-	l := &subscribedLog{t: t, server: server, service: startService(t, "--dev", "--nats-url", server.URL())}
+	l := &subscribedLog{t: t, server: server, service: rig.Start(t, "--dev", "--nats-url", server.URL())}
 	l.operator = connect(t, server.URL())
 	l.write()
 	addConsumer(t, l.operator, "billing")
@@ -58,11 +59,11 @@ func startSubscribedLog(t *testing.T) *subscribedLog {
 // write has the service write four events.
 func (l *subscribedLog) write() {
 	l.t.Helper()
-	alice := l.service.as("account-alice")
-	path := alice.create(`{"room": "4"}`)
-	alice.expect(200, "PATCH", path, `{"start": true, "accept": true}`)
-	alice.expect(200, "PATCH", path, `{"finish": "done"}`)
-	alice.expect(200, "GET", path, "")
+	alice := l.service.As("account-alice")
+	path := alice.Create(`{"room": "4"}`)
+	alice.Expect(200, "PATCH", path, `{"start": true, "accept": true}`)
+	alice.Expect(200, "PATCH", path, `{"finish": "done"}`)
+	alice.Expect(200, "GET", path, "")
 	l.events += 4
 }
 
@@ -72,7 +73,7 @@ func (l *subscribedLog) consumes(t *testing.T) {
 	at := consumer.CachedInfo().Delivered.Stream
 	l.write()
 	for at++; at <= uint64(l.events); at++ {
-		msg, err := consumer.Next(jetstream.FetchMaxWait(patience))
+		msg, err := consumer.Next(jetstream.FetchMaxWait(rig.Patience))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +97,7 @@ func (l *subscribedLog) consumes(t *testing.T) {
 // requests tries each of them, while another subscriber has an event in hand.
 func (l *subscribedLog) requests(t *testing.T) {
 	crm := connect(t, subscriberURL(l.server, "crm"))
-	if _, err := consumerOf(t, crm, "crm").Next(jetstream.FetchMaxWait(patience)); err != nil {
+	if _, err := consumerOf(t, crm, "crm").Next(jetstream.FetchMaxWait(rig.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	for _, request := range forbiddenRequests {
@@ -237,11 +238,11 @@ func (l *subscribedLog) acknowledge(t *testing.T, messages chan *nats.Msg) {
 			if !strings.HasPrefix(msg.Reply, ownAck) {
 				continue // the request itself
 			}
-			if _, err := l.billing.Request(msg.Reply, nil, patience); err != nil {
+			if _, err := l.billing.Request(msg.Reply, nil, rig.Patience); err != nil {
 				t.Errorf("%s: %v", msg.Reply, err)
 			}
 			return
-		case <-time.After(patience):
+		case <-time.After(rig.Patience):
 			t.Fatal("nothing was delivered: the attempt was none")
 		}
 	}
@@ -253,7 +254,7 @@ func (l *subscribedLog) answersElsewhere(t *testing.T) {
 	for _, body := range []string{"+ACK", "+NXT"} {
 		t.Run(body, func(t *testing.T) {
 			l.write()
-			msg, err := consumerOf(t, l.billing, "billing").Next(jetstream.FetchMaxWait(patience))
+			msg, err := consumerOf(t, l.billing, "billing").Next(jetstream.FetchMaxWait(rig.Patience))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -351,7 +352,7 @@ func TestInTheAccountOfTheLogASubscriberCouldWriteToIt(t *testing.T) {
 	if err := billing.PublishRequest("$JS.API.CONSUMER.MSG.NEXT.CHAT_SESSIONS.billing", "chat-sessions.b", []byte("1")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error {
+	rig.Eventually(t, func() error {
 		forged, err := log.GetMsg(t.Context(), 2)
 		if err == nil && (forged.Subject != "chat-sessions.a" || string(forged.Data) != "an event") {
 			t.Errorf("%+v, want the event a second time", forged)
@@ -363,7 +364,7 @@ func TestInTheAccountOfTheLogASubscriberCouldWriteToIt(t *testing.T) {
 func TestASubscriberOfAClusterConsumesFromEachServerAndDoesNothingElse(t *testing.T) {
 	config := natstest.Config{File: filepath.Join(configureSubscribers(t, "billing", "crm"), "cluster.conf")}
 	cluster := natstest.StartClusterOf(t, config, config, config)
-	l := &subscribedLog{t: t, service: startService(t, "--dev", "--nats-url", cluster.URL()), operator: connect(t, cluster.URL())}
+	l := &subscribedLog{t: t, service: rig.Start(t, "--dev", "--nats-url", cluster.URL()), operator: connect(t, cluster.URL())}
 	l.write()
 	addConsumer(t, l.operator, "billing")
 	addConsumer(t, l.operator, "crm")

@@ -1,4 +1,4 @@
-package main
+package nats
 
 import (
 	"encoding/json"
@@ -16,7 +16,7 @@ import (
 )
 
 // deployedNATS is the configuration of the servers, as an operator finds it.
-const deployedNATS = "../../deploy/nats"
+const deployedNATS = "../../../deploy/nats"
 
 // model is the subscriber that the deployed files are written for.
 const model = "billing"

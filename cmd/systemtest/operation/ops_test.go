@@ -1,4 +1,4 @@
-package main
+package operation
 
 import (
 	"bytes"
@@ -10,39 +10,28 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/projections/redistest"
 )
 
-// opsURL is where the service answers operators; it was started with --ops-listen.
-func (s *service) opsURL() string {
-	s.t.Helper()
-	log := s.errors.String()
-	_, rest, found := strings.Cut(log[max(0, strings.LastIndex(log, "metrics, health and profiles")):], "url=")
-	url, _, _ := strings.Cut(rest, "\n")
-	if !found {
-		s.t.Fatalf("the address for operators is not in the log:\n%s", log)
-	}
-	return url
-}
-
 func TestMetricsCountWhatHappened(t *testing.T) {
-	s := startService(t, "--dev", "--ops-listen", "127.0.0.1:0", "--max-commands", "77")
-	alice := s.as("account-alice")
-	path := alice.create(`{"participants": ["bob"]}`)
-	alice.expect(200, "PATCH", path, `{"start": true}`)
-	alice.expect(200, "PATCH", path, `{"accept": true, "finish": "well"}`)
-	alice.expect(409, "PATCH", path, `{"accept": true}`)
-	alice.expect(422, "POST", "/chat-sessions", `{"room": 1}`)
+	s := rig.Start(t, "--dev", "--ops-listen", "127.0.0.1:0", "--max-commands", "77")
+	alice := s.As("account-alice")
+	path := alice.Create(`{"participants": ["bob"]}`)
+	alice.Expect(200, "PATCH", path, `{"start": true}`)
+	alice.Expect(200, "PATCH", path, `{"accept": true, "finish": "well"}`)
+	alice.Expect(409, "PATCH", path, `{"accept": true}`)
+	alice.Expect(422, "POST", "/chat-sessions", `{"room": 1}`)
 	for range 3 {
-		alice.expect(200, "POST", "/chat-sessions", `{}`, "Idempotency-Key: k")
+		alice.Expect(200, "POST", "/chat-sessions", `{}`, "Idempotency-Key: k")
 	}
-	alice.expect(200, "GET", path, "")
-	alice.expect(200, "GET", path+"/", "")
-	alice.expect(200, "GET", "/chat-sessions?state=finished", "")
-	alice.expect(404, "GET", "/chat-sessions/a/b", "")
-	alice.expect(405, "DELETE", path, "")
-	alice.expect(200, "GET", "/chat-sessions", "")
-	(&client{t, s.url, "wrong"}).expect(401, "GET", path, "")
+	alice.Expect(200, "GET", path, "")
+	alice.Expect(200, "GET", path+"/", "")
+	alice.Expect(200, "GET", "/chat-sessions?state=finished", "")
+	alice.Expect(404, "GET", "/chat-sessions/a/b", "")
+	alice.Expect(405, "DELETE", path, "")
+	alice.Expect(200, "GET", "/chat-sessions", "")
+	(&rig.Client{T: t, URL: s.URL, Token: "wrong"}).Expect(401, "GET", path, "")
 
 	want := map[string]float64{
 		`chatsessions_http_requests_total{method="POST",route="/chat-sessions",status="200"}`:      4,
@@ -78,8 +67,8 @@ func TestMetricsCountWhatHappened(t *testing.T) {
 	}
 	// What a node knows of the log and the read model, it looks up now and then.
 	want[`chatsessions_log_position`], want[`chatsessions_projected_position`] = 5, 5
-	eventually(t, func() error {
-		got := s.metrics()
+	rig.Eventually(t, func() error {
+		got := s.Metrics()
 		for series, value := range want {
 			if is, found := got[series]; !found || is != value {
 				return fmt.Errorf("%s is %v, %v; want %v", series, is, found, value)
@@ -87,7 +76,7 @@ func TestMetricsCountWhatHappened(t *testing.T) {
 		}
 		return nil
 	})
-	got := s.metrics()
+	got := s.Metrics()
 	syncs, waited := got["chatsessions_barrier_group_size_count"], got["chatsessions_barrier_group_size_sum"]
 	if syncs < 4 || waited < 4 || got["chatsessions_barrier_sync_duration_seconds_count"] != syncs || got["chatsessions_barrier_sync_duration_seconds_sum"] <= 0 {
 		t.Errorf("%v syncs for %v that waited; there were 4 writes, one after the other", syncs, waited)
@@ -101,9 +90,9 @@ func TestMetricsCountWhatHappened(t *testing.T) {
 
 func TestMetricsAreWellFormed(t *testing.T) {
 	redis := redistest.Start(t, redistest.Config{})
-	s := startService(t, "--dev", "--ops-listen", "127.0.0.1:0", "--redis-url", redis.URL())
-	s.as("account-alice").create(`{}`)
-	_, body := s.ask("/metrics")
+	s := rig.Start(t, "--dev", "--ops-listen", "127.0.0.1:0", "--redis-url", redis.URL())
+	s.As("account-alice").Create(`{}`)
+	_, body := s.Ask("/metrics")
 	problems, err := promlint.New(strings.NewReader(body)).Lint()
 	if err != nil {
 		t.Fatal(err)
@@ -116,9 +105,9 @@ func TestMetricsAreWellFormed(t *testing.T) {
 }
 
 func TestEveryMetricIsInTheOperatorsManual(t *testing.T) {
-	s := startService(t, "--dev", "--ops-listen", "127.0.0.1:0")
-	_, body := s.ask("/metrics")
-	manual, err := os.ReadFile("../../docs/operations.md")
+	s := rig.Start(t, "--dev", "--ops-listen", "127.0.0.1:0")
+	_, body := s.Ask("/metrics")
+	manual, err := os.ReadFile("../../../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,77 +124,77 @@ func TestEveryMetricIsInTheOperatorsManual(t *testing.T) {
 }
 
 func TestProfilesAreForOperatorsOnly(t *testing.T) {
-	s := startService(t, "--dev", "--ops-listen", "127.0.0.1:0")
+	s := rig.Start(t, "--dev", "--ops-listen", "127.0.0.1:0")
 	for _, path := range []string{"/debug/pprof/", "/debug/pprof/goroutine?debug=1", "/debug/pprof/mutex?debug=1", "/debug/pprof/profile?seconds=1", "/metrics", "/healthz", "/readyz"} {
-		if status, body := s.ask(path); status != 200 || body == "" {
+		if status, body := s.Ask(path); status != 200 || body == "" {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
-		s.as("admin-root").expect(404, "GET", path, "")
+		s.As("admin-root").Expect(404, "GET", path, "")
 	}
-	if status, _ := s.ask("/chat-sessions"); status != 404 {
+	if status, _ := s.Ask("/chat-sessions"); status != 404 {
 		t.Errorf("the API is on the listener for operators: %d", status)
 	}
-	quiet := startService(t, "--dev")
-	if log := quiet.errors.String(); strings.Contains(log, "metrics") {
+	quiet := rig.Start(t, "--dev")
+	if log := quiet.Errors.String(); strings.Contains(log, "metrics") {
 		t.Errorf("a listener for operators that nobody asked for:\n%s", log)
 	}
 }
 
 func TestReadinessTellsWhetherLogAndReadModelServe(t *testing.T) {
-	servers := startServers(t)
-	flags := append(servers.flags(), "--ops-listen", "127.0.0.1:0")
-	nodes := map[string]*service{
-		"complete":  startService(t, flags...),
-		"api":       startService(t, append(flags, "--only", "api")...),
-		"projector": startService(t, append(flags, "--only", "projector")...),
+	servers := rig.StartServers(t)
+	flags := append(servers.Flags(), "--ops-listen", "127.0.0.1:0")
+	nodes := map[string]*rig.Service{
+		"complete":  rig.Start(t, flags...),
+		"api":       rig.Start(t, append(flags, "--only", "api")...),
+		"projector": rig.Start(t, append(flags, "--only", "projector")...),
 	}
 	becomes := func(status int, why string) {
 		t.Helper()
 		for name, s := range nodes {
-			eventually(t, func() error {
-				if got, body := s.ask("/readyz"); got != status {
+			rig.Eventually(t, func() error {
+				if got, body := s.Ask("/readyz"); got != status {
 					return fmt.Errorf("%s, %s: %d %s, want %d", name, why, got, body, status)
 				}
 				return nil
 			})
-			if got, body := s.ask("/healthz"); got != 200 {
+			if got, body := s.Ask("/healthz"); got != 200 {
 				t.Errorf("%s, %s: not alive: %d %s", name, why, got, body)
 			}
 		}
 	}
 	becomes(200, "all is well")
-	servers.nats.Pause()
+	servers.NATS.Pause()
 	becomes(503, "NATS hangs")
-	if got := nodes["api"].metrics()["chatsessions_read_model_trusted"]; got != 0 {
+	if got := nodes["api"].Metrics()["chatsessions_read_model_trusted"]; got != 0 {
 		t.Errorf("the read model is trusted while the log hangs: %v", got)
 	}
-	servers.nats.Resume()
+	servers.NATS.Resume()
 	becomes(200, "NATS is back")
-	servers.redis.Kill()
+	servers.Redis.Kill()
 	becomes(503, "Redis is gone")
-	servers.redis.Restart()
+	servers.Redis.Restart()
 	becomes(200, "Redis is back")
 }
 
 func TestAServiceThatIsNotReadySaysSo(t *testing.T) {
-	servers := startServers(t)
+	servers := rig.StartServers(t)
 	// An API without a projector: nothing ever comes into the read model.
-	s := &service{t: t, args: append([]string{"serve", "--listen", "127.0.0.1:0", "--only", "api", "--ops-listen", "127.0.0.1:0"}, servers.flags()...)}
-	if err := s.begin(); err != nil {
+	s := &rig.Service{T: t, Args: append([]string{"serve", "--listen", "127.0.0.1:0", "--only", "api", "--ops-listen", "127.0.0.1:0"}, servers.Flags()...)}
+	if err := s.Begin(); err != nil {
 		t.Fatal(err)
 	}
-	defer s.kill()
-	eventually(t, func() error {
-		if !strings.Contains(s.errors.String(), "metrics, health and profiles") {
-			return fmt.Errorf("no listener: %s", s.errors.String())
+	defer s.Kill()
+	rig.Eventually(t, func() error {
+		if !strings.Contains(s.Errors.String(), "metrics, health and profiles") {
+			return fmt.Errorf("no listener: %s", s.Errors.String())
 		}
 		return nil
 	})
 	for range 3 {
-		if status, body := s.ask("/readyz"); status != 503 {
+		if status, body := s.Ask("/readyz"); status != 503 {
 			t.Errorf("/readyz: %d %s", status, body)
 		}
-		if status, body := s.ask("/healthz"); status != 200 {
+		if status, body := s.Ask("/healthz"); status != 200 {
 			t.Errorf("/healthz: %d %s", status, body)
 		}
 		<-time.After(100 * time.Millisecond)

@@ -1,4 +1,4 @@
-package main
+package operation
 
 import (
 	"bufio"
@@ -21,21 +21,22 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/projections/redistest"
 )
 
 func TestASecondProcessOnTheDataDirectoryIsRefusedAndTheFirstGoesOn(t *testing.T) {
-	s := startService(t, "--dev")
-	dir := s.flag("--data-dir")
-	path := s.as("account-alice").create(`{}`)
-	reach := s.connection()
+	s := rig.Start(t, "--dev")
+	dir := s.Flag("--data-dir")
+	path := s.As("account-alice").Create(`{}`)
+	reach := s.Connection()
 
-	status, stdout, stderr := command(t, nil, "serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", dir)
-	if status != exitFailed || stdout != "" || !strings.Contains(stderr, dir) || !strings.Contains(stderr, "another process") || !strings.Contains(stderr, "--data-dir") {
+	status, stdout, stderr := rig.Command(t, nil, "serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", dir)
+	if status != rig.ExitFailed || stdout != "" || !strings.Contains(stderr, dir) || !strings.Contains(stderr, "another process") || !strings.Contains(stderr, "--data-dir") {
 		t.Errorf("exit status %d, %q, %q", status, stdout, stderr)
 	}
-	s.as("account-alice").expect(200, "PATCH", path, `{"start": true}`)
-	if s.connection() != reach {
+	s.As("account-alice").Expect(200, "PATCH", path, `{"start": true}`)
+	if s.Connection() != reach {
 		t.Error("the refused process changed the connection file")
 	}
 }
@@ -47,11 +48,11 @@ func TestAPortThatIsTakenIsToldAndTheDataDirectoryStaysFree(t *testing.T) {
 	}
 	defer taken.Close()
 	dir := t.TempDir()
-	status, stdout, stderr := command(t, nil, "serve", "--dev", "--listen", taken.Addr().String(), "--data-dir", dir)
-	if status != exitFailed || stdout != "" || !strings.Contains(stderr, taken.Addr().String()) || !strings.Contains(stderr, "in use") {
+	status, stdout, stderr := rig.Command(t, nil, "serve", "--dev", "--listen", taken.Addr().String(), "--data-dir", dir)
+	if status != rig.ExitFailed || stdout != "" || !strings.Contains(stderr, taken.Addr().String()) || !strings.Contains(stderr, "in use") {
 		t.Errorf("exit status %d, %q, %q", status, stdout, stderr)
 	}
-	startService(t, "--dev", "--data-dir", dir).as("account-alice").create(`{}`)
+	rig.Start(t, "--dev", "--data-dir", dir).As("account-alice").Create(`{}`)
 }
 
 func TestServersThatCannotBeReachedAreToldWithoutTheirPasswords(t *testing.T) {
@@ -60,12 +61,12 @@ func TestServersThatCannotBeReachedAreToldWithoutTheirPasswords(t *testing.T) {
 		server, url string
 		want        int // exit status
 	}{
-		{"nats", "nats://us:topsecret@127.0.0.1:1", exitFailed},
-		{"redis", "redis://:topsecret@" + redis.Addr(), exitFailed},
-		{"nats", "nats://us:topsecret@:::", exitFailed},
-		{"redis", "redis://us:topsecret@127.0.0.1:port", exitUsage},
+		{"nats", "nats://us:topsecret@127.0.0.1:1", rig.ExitFailed},
+		{"redis", "redis://:topsecret@" + redis.Addr(), rig.ExitFailed},
+		{"nats", "nats://us:topsecret@:::", rig.ExitFailed},
+		{"redis", "redis://us:topsecret@127.0.0.1:port", rig.ExitUsage},
 	} {
-		status, stdout, stderr := command(t, nil, "serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir(), "--"+c.server+"-url", c.url)
+		status, stdout, stderr := rig.Command(t, nil, "serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir(), "--"+c.server+"-url", c.url)
 		if status != c.want || stdout != "" || strings.Contains(stderr, "topsecret") || !strings.Contains(strings.ToLower(stderr), c.server) {
 			t.Errorf("%s: exit status %d, want %d: %q, %q", c.url, status, c.want, stdout, stderr)
 		}
@@ -73,7 +74,7 @@ func TestServersThatCannotBeReachedAreToldWithoutTheirPasswords(t *testing.T) {
 }
 
 func TestADrainUnderLoadAnswersWhatItHasTakenOn(t *testing.T) {
-	onAllSetups(t, func(t *testing.T, s *service) {
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
 		for round := range 3 {
 			t.Run(fmt.Sprintf("round %d", round), func(t *testing.T) { drainUnderLoad(t, s, round) })
 		}
@@ -82,19 +83,19 @@ func TestADrainUnderLoadAnswersWhatItHasTakenOn(t *testing.T) {
 
 // drainUnderLoad stops a service with many writers at work. A request without an
 // answer has to be one that was never begun.
-func drainUnderLoad(t *testing.T, s *service, round int) {
+func drainUnderLoad(t *testing.T, s *rig.Service, round int) {
 	const writers = 48
 	var mu sync.Mutex
-	answered, refused := map[string]answer{}, map[string]error{}
+	answered, refused := map[string]rig.Answer{}, map[string]error{}
 	var enough atomic.Int64
 	begun := make(chan struct{})
 	var running sync.WaitGroup
 	for w := range writers {
-		c := s.as("account-alice")
+		c := s.As("account-alice")
 		running.Go(func() {
 			for n := 0; ; n++ {
 				id := fmt.Sprintf("drain-%d-%d-%d", round, w, n)
-				a, err := c.do("POST", "/chat-sessions", `{"createdAt": 1, "startedAt": 2}`, "X-Request-Id: "+id)
+				a, err := c.Do("POST", "/chat-sessions", `{"createdAt": 1, "startedAt": 2}`, "X-Request-Id: "+id)
 				mu.Lock()
 				if err != nil {
 					refused[id] = err
@@ -112,24 +113,24 @@ func drainUnderLoad(t *testing.T, s *service, round int) {
 		})
 	}
 	<-begun
-	if status := s.stop(); status != 0 {
+	if status := s.Stop(); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 	running.Wait()
-	s.start()
+	s.Start()
 
 	written := map[string]bool{}
-	for _, e := range s.log() {
-		written[e.header["ce-correlationid"][0]] = true
+	for _, e := range s.Log() {
+		written[e.Header["ce-correlationid"][0]] = true
 	}
 	unavailable := 0
 	for id, a := range answered {
 		switch {
-		case a.status == 200 && written[id]:
-		case a.status == 503 && (!written[id] || bytes.Contains(a.body, []byte(`"mayHaveBeenWritten":true`))):
+		case a.Status == 200 && written[id]:
+		case a.Status == 503 && (!written[id] || bytes.Contains(a.Body, []byte(`"mayHaveBeenWritten":true`))):
 			unavailable++ // a slow disk; that is another matter
 		default:
-			t.Errorf("%s: %d %s; in the log: %v", id, a.status, a.body, written[id])
+			t.Errorf("%s: %d %s; in the log: %v", id, a.Status, a.Body, written[id])
 		}
 	}
 	for id, err := range refused {
@@ -141,10 +142,10 @@ func drainUnderLoad(t *testing.T, s *service, round int) {
 }
 
 func TestAConnectionWithoutAWholeRequestDoesNotHoldTheDrainUp(t *testing.T) {
-	s := startService(t, "--dev")
+	s := rig.Start(t, "--dev")
 	// Browsers and load balancers open connections in advance; others are slow.
 	for _, sent := range []string{"", "GET /chat-sessions HTTP/1.1\r\nHost: slow"} {
-		c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		c, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,39 +154,39 @@ func TestAConnectionWithoutAWholeRequestDoesNotHoldTheDrainUp(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.as("account-alice").create(`{}`) // the ones before have been accepted by now
-	if status := s.stop(); status != 0 {
+	s.As("account-alice").Create(`{}`) // the ones before have been accepted by now
+	if status := s.Stop(); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 }
 
 func TestTheReadyLineComesWhenEverythingIsInTheReadModel(t *testing.T) {
 	const sessions = 2000
-	check := func(t *testing.T, s *service, empty func()) {
-		atOnce(t, 40, func(i int) error {
+	check := func(t *testing.T, s *rig.Service, empty func()) {
+		rig.AtOnce(t, 40, func(i int) error {
 			for range sessions / 40 {
-				a, err := s.as("service-crm").do("POST", "/chat-sessions", `{"room": "r"}`)
-				if err != nil || a.status != 200 {
-					return a.instead(err)
+				a, err := s.As("service-crm").Do("POST", "/chat-sessions", `{"room": "r"}`)
+				if err != nil || a.Status != 200 {
+					return a.Instead(err)
 				}
 			}
 			return nil
 		})
-		s.stop()
+		s.Stop()
 		empty()
-		s.start()
-		a := s.as("service-crm").expect(200, "GET", "/chat-sessions?$limit=1000&$select[]=id", "", "Prefer: count=exact")
-		if total, n := a.header.Get("X-Total-Count"), len(a.list(t)); total != fmt.Sprint(sessions) || n != 1000 {
+		s.Start()
+		a := s.As("service-crm").Expect(200, "GET", "/chat-sessions?$limit=1000&$select[]=id", "", "Prefer: count=exact")
+		if total, n := a.Header.Get("X-Total-Count"), len(a.List(t)); total != fmt.Sprint(sessions) || n != 1000 {
 			t.Errorf("the first list has %d of %s sessions", n, total)
 		}
 	}
-	t.Run("embedded", func(t *testing.T) { check(t, startService(t, "--dev"), func() {}) })
-	onRealRedis(t, func(t *testing.T, s *service, redis *redistest.Server) { check(t, s, redis.Flush) })
+	t.Run("embedded", func(t *testing.T) { check(t, rig.Start(t, "--dev"), func() {}) })
+	rig.OnRealRedis(t, func(t *testing.T, s *rig.Service, redis *redistest.Server) { check(t, s, redis.Flush) })
 }
 
 func TestAnAPIWithoutAProjectorIsNotReadyAndCanBeStopped(t *testing.T) {
-	servers := startServers(t)
-	cmd := exec.Command(binary, append([]string{"serve", "--listen", "127.0.0.1:0", "--only", "api"}, servers.flags()...)...)
+	servers := rig.StartServers(t)
+	cmd := exec.Command(rig.Binary, append([]string{"serve", "--listen", "127.0.0.1:0", "--only", "api"}, servers.Flags()...)...)
 	var stdout bytes.Buffer
 	cmd.Stdout = &stdout
 	log, err := cmd.StderrPipe()
@@ -215,8 +216,8 @@ func TestAHangupDoesNotEndAServiceThatIsStarting(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	var log output
-	cmd := exec.Command(binary, "serve", "--dev", "--listen", "127.0.0.1:0", "--nats-url", "nats://"+silent.Addr().String())
+	var log rig.Output
+	cmd := exec.Command(rig.Binary, "serve", "--dev", "--listen", "127.0.0.1:0", "--nats-url", "nats://"+silent.Addr().String())
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -231,18 +232,18 @@ func TestAHangupDoesNotEndAServiceThatIsStarting(t *testing.T) {
 	}
 	connected.Close()
 	_ = cmd.Wait()
-	if status := cmd.ProcessState.ExitCode(); status != exitFailed || !strings.Contains(log.String(), silent.Addr().String()) {
+	if status := cmd.ProcessState.ExitCode(); status != rig.ExitFailed || !strings.Contains(log.String(), silent.Addr().String()) {
 		t.Errorf("%v, %s", cmd.ProcessState, log.String())
 	}
 }
 
 func TestTheLogIsJSONLineByLineWhereThatIsAskedFor(t *testing.T) {
 	redis := redistest.Start(t, redistest.Config{})
-	s := startService(t, "--dev", "--log-format", "json", "--redis-url", redis.URL())
+	s := rig.Start(t, "--dev", "--log-format", "json", "--redis-url", redis.URL())
 	redis.Kill() // there is something to log now
-	s.as("account-alice").expect(503, "GET", "/chat-sessions", "")
-	s.stop()
-	for line := range strings.Lines(s.errors.String()) {
+	s.As("account-alice").Expect(503, "GET", "/chat-sessions", "")
+	s.Stop()
+	for line := range strings.Lines(s.Errors.String()) {
 		if !json.Valid([]byte(line)) {
 			t.Errorf("%q", line)
 		}
@@ -250,8 +251,8 @@ func TestTheLogIsJSONLineByLineWhereThatIsAskedFor(t *testing.T) {
 }
 
 func TestTheConnectionFileLetsOthersInWhileTheServiceRuns(t *testing.T) {
-	s := startService(t, "--dev")
-	file := filepath.Join(s.flag("--data-dir"), connectionFile)
+	s := rig.Start(t, "--dev")
+	file := filepath.Join(s.Flag("--data-dir"), rig.ConnectionFile)
 	info, err := os.Stat(file)
 	if err != nil {
 		t.Fatal(err)
@@ -259,24 +260,24 @@ func TestTheConnectionFileLetsOthersInWhileTheServiceRuns(t *testing.T) {
 	if info.Mode() != 0o600 {
 		t.Errorf("its mode is %s", info.Mode())
 	}
-	reach := s.connection()
+	reach := s.Connection()
 	checkNATSNeedsItsPassword(t, reach.NATSURL)
 	checkRedisNeedsItsPassword(t, reach.RedisURL)
-	s.stop()
+	s.Stop()
 	if _, err := os.Stat(file); !os.IsNotExist(err) {
 		t.Errorf("after the stop it is still there: %v", err)
 	}
 
 	// What is not embedded is not in it, and after a crash it is written anew.
 	redis := redistest.Start(t, redistest.Config{})
-	beside := startService(t, "--dev", "--redis-url", redis.URL())
-	before := beside.connection()
+	beside := rig.Start(t, "--dev", "--redis-url", redis.URL())
+	before := beside.Connection()
 	if before.RedisURL != "" || before.NATSURL == "" {
 		t.Errorf("%+v", before)
 	}
-	beside.kill()
-	beside.start()
-	if after := beside.connection(); after.NATSURL == before.NATSURL {
+	beside.Kill()
+	beside.Start()
+	if after := beside.Connection(); after.NATSURL == before.NATSURL {
 		t.Error("the crashed process' connection file is still there")
 	}
 }
@@ -306,7 +307,7 @@ func checkRedisNeedsItsPassword(t *testing.T, with string) {
 		options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 		client := redis.NewClient(options)
 		defer client.Close()
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), rig.Patience)
 		defer cancel()
 		return client.Ping(ctx).Err()
 	}

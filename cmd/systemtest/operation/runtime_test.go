@@ -1,4 +1,4 @@
-package main
+package operation
 
 import (
 	"io"
@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // TestMemoryAndProcessorsAreTunedUnlessToldOtherwise: without a limit of memory the
@@ -31,10 +33,10 @@ func TestMemoryAndProcessorsAreTunedUnlessToldOtherwise(t *testing.T) {
 		{"told", []string{"GOGC=50", "GOMAXPROCS=1"}, "50", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			address := "127.0.0.1:" + freePort(t)
-			s := &service{t: t, env: c.env, args: []string{"serve", "--dev", "--listen", "127.0.0.1:0", "--ops-listen", address, "--data-dir", t.TempDir()}}
-			s.start()
-			defer s.stop()
+			address := "127.0.0.1:" + rig.FreePort(t)
+			s := &rig.Service{T: t, Env: c.env, Args: []string{"serve", "--dev", "--listen", "127.0.0.1:0", "--ops-listen", address, "--data-dir", t.TempDir()}}
+			s.Start()
+			defer s.Stop()
 			answer, err := http.Get("http://" + address + "/metrics")
 			if err != nil {
 				t.Fatal(err)

@@ -1,4 +1,4 @@
-package main
+package operation
 
 import (
 	"fmt"
@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/eventstore/natstest"
 	"chatsessions/projections/redistest"
 )
@@ -22,7 +23,7 @@ authorization { users: [ { user: $NATS_USER, password: $NATS_PASSWORD } ] }
 // monitored returns a server's configuration with a monitoring endpoint, and its URL.
 func monitored(t *testing.T) (natstest.Config, string) {
 	t.Helper()
-	port := freePort(t)
+	port := rig.FreePort(t)
 	return natstest.Config{Args: []string{"--http_port", port}}, "http://127.0.0.1:" + port
 }
 
@@ -45,9 +46,9 @@ const (
 func TestAnExternalLogThatSyncsAlwaysPassesTheCheck(t *testing.T) {
 	config, monitor := monitored(t)
 	nats, redis := natstest.Start(t, config), redistest.Start(t, redistest.Config{})
-	s := startService(t, "--dev", "--nats-url", nats.URL(), "--redis-url", redis.URL(), "--nats-monitor-urls", monitor)
-	s.as("account-alice").create(`{}`)
-	log := s.errors.String()
+	s := rig.Start(t, "--dev", "--nats-url", nats.URL(), "--redis-url", redis.URL(), "--nats-monitor-urls", monitor)
+	s.As("account-alice").Create(`{}`)
+	log := s.Errors.String()
 	if strings.Contains(log, unchecked) || strings.Contains(log, notAllWere) {
 		t.Error("a warning although all is well, see the log")
 	}
@@ -62,12 +63,12 @@ func TestAnExternalLogThatSyncsAlwaysPassesTheCheck(t *testing.T) {
 func TestAnExternalLogThatIsNotCheckedIsWarnedOf(t *testing.T) {
 	lazy, _ := startLazy(t)
 	redis := redistest.Start(t, redistest.Config{})
-	s := startService(t, "--dev", "--nats-url", lazy.URL(), "--redis-url", redis.URL())
-	if log := s.errors.String(); !strings.Contains(log, unchecked) {
+	s := rig.Start(t, "--dev", "--nats-url", lazy.URL(), "--redis-url", redis.URL())
+	if log := s.Errors.String(); !strings.Contains(log, unchecked) {
 		t.Errorf("no warning:\n%s", log)
 	}
-	embedded := startService(t, "--dev")
-	if log := embedded.errors.String(); strings.Contains(log, unchecked) || strings.Contains(log, oneCopy) {
+	embedded := rig.Start(t, "--dev")
+	if log := embedded.Errors.String(); strings.Contains(log, unchecked) || strings.Contains(log, oneCopy) {
 		t.Errorf("the embedded log is warned of:\n%s", log)
 	}
 }
@@ -76,7 +77,7 @@ func TestAnExternalLogThatDoesNotSyncIsRefused(t *testing.T) {
 	lazy, lazyMonitor := startLazy(t)
 	config, goodMonitor := monitored(t)
 	natstest.Start(t, config)
-	gone := "http://127.0.0.1:" + freePort(t)
+	gone := "http://127.0.0.1:" + rig.FreePort(t)
 
 	for _, test := range []struct {
 		monitors string
@@ -90,12 +91,12 @@ func TestAnExternalLogThatDoesNotSyncIsRefused(t *testing.T) {
 		{"http://127.0.0.1:" + lazy.Addr()[strings.LastIndexByte(lazy.Addr(), ':')+1:], 1, []string{"asking http://"}}, // the port for clients
 		{"nats://x:4222", 2, []string{"--nats-monitor-urls", "http://HOST:PORT"}},
 	} {
-		status, _, stderr := command(t, nil, "serve", "--dev", "--listen", "127.0.0.1:0", "--nats-url", lazy.URL(), "--nats-monitor-urls", test.monitors)
+		status, _, stderr := rig.Command(t, nil, "serve", "--dev", "--listen", "127.0.0.1:0", "--nats-url", lazy.URL(), "--nats-monitor-urls", test.monitors)
 		if status != test.status || slices.ContainsFunc(test.says, func(part string) bool { return !strings.Contains(stderr, part) }) {
 			t.Errorf("%s: status %d, %s\nwant %d and %q", test.monitors, status, stderr, test.status, test.says)
 		}
 	}
-	if status, _, stderr := command(t, nil, "serve", "--dev", "--nats-monitor-urls", goodMonitor); status != 2 || !strings.Contains(stderr, "--nats-url") {
+	if status, _, stderr := rig.Command(t, nil, "serve", "--dev", "--nats-monitor-urls", goodMonitor); status != 2 || !strings.Contains(stderr, "--nats-url") {
 		t.Errorf("an embedded log with --nats-monitor-urls: %d %s", status, stderr)
 	}
 }
@@ -108,12 +109,12 @@ func TestEveryServerOfAClusterIsAsked(t *testing.T) {
 	cluster := natstest.StartClusterOf(t, configs...)
 	redis := redistest.Start(t, redistest.Config{})
 	flags := []string{"--dev", "--nats-url", cluster.URL(), "--redis-url", redis.URL(), "--nats-monitor-urls"}
-	s := startService(t, append(flags, strings.Join(monitors, ","))...)
-	if log := s.errors.String(); strings.Contains(log, unchecked) || strings.Contains(log, oneCopy) || strings.Contains(log, notAllWere) {
+	s := rig.Start(t, append(flags, strings.Join(monitors, ","))...)
+	if log := s.Errors.String(); strings.Contains(log, unchecked) || strings.Contains(log, oneCopy) || strings.Contains(log, notAllWere) {
 		t.Errorf("a warning although all is well:\n%s", log)
 	}
-	s = startService(t, append(flags, strings.Join(monitors[:2], ","))...)
-	if log := s.errors.String(); !strings.Contains(log, notAllWere) || !strings.Contains(log, cluster.Servers[2].Name()) {
+	s = rig.Start(t, append(flags, strings.Join(monitors[:2], ","))...)
+	if log := s.Errors.String(); !strings.Contains(log, notAllWere) || !strings.Contains(log, cluster.Servers[2].Name()) {
 		t.Error(fmt.Errorf("%s was not asked, and no warning says so:\n%s", cluster.Servers[2].Name(), log))
 	}
 }

@@ -1,6 +1,6 @@
 //go:build powercut
 
-package main
+package powercut
 
 import (
 	"os"
@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // blockDir is where the log of a data directory has its block files.
@@ -39,11 +41,11 @@ func newestBlock(data string) int {
 // begins in between and the next has not ended when the power fails. With slower
 // writes to the block files and syncs that begin later, this is most of the time.
 // It returns what ends it.
-func slowDown(t *testing.T, s *service) (stop func()) {
+func slowDown(t *testing.T, s *rig.Service) (stop func()) {
 	t.Helper()
-	data := s.flag("--data-dir")
+	data := s.Flag("--data-dir")
 	newest := newestBlock(data)
-	strace := exec.Command("strace", "-f", "-q", "-o", os.DevNull, "-p", strconv.Itoa(s.cmd.Process.Pid),
+	strace := exec.Command("strace", "-f", "-q", "-o", os.DevNull, "-p", strconv.Itoa(s.Cmd.Process.Pid),
 		"-P", blockFile(data, newest), "-P", blockFile(data, newest+1), "-e", "trace=pwrite64,fdatasync",
 		"-e", "inject=pwrite64:delay_exit=4ms", "-e", "inject=fdatasync:delay_enter=30ms")
 	if err := strace.Start(); err != nil {

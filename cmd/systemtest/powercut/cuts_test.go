@@ -1,6 +1,6 @@
 //go:build powercut
 
-package main
+package powercut
 
 import (
 	"fmt"
@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // Powercuts are one combination of what the power is cut on, and how often.
@@ -79,7 +81,7 @@ func TestPowerCutsTellADiskThatIsNotFlushed(t *testing.T) {
 	service := buildProgram(t, "")
 	sent := &diary{}
 	s := service.on(t, filepath.Join(d.dir, "data"))
-	s.start()
+	s.Start()
 	l := startLoad(t, s, sent, false, false)
 	l.until("100 answers", func() bool { return sent.answers() >= 100 })
 	before := sent.now()
@@ -147,13 +149,13 @@ func (p *powercuts) justCreated() {
 		p.diary = &diary{}
 		dir := fmt.Sprintf("data-%d", i)
 		s := p.program.on(p.t, filepath.Join(p.disk.dir, dir))
-		s.start()
+		s.Start()
 		l := p.startLoad(s, i, false)
 		l.until("an answer", func() bool { return p.diary.answers() > 0 })
 		after := []time.Duration{0, p.upTo(300 * time.Millisecond), p.upTo(1500 * time.Millisecond)}[(i/2+1)%3]
 		<-time.After(after)
 		left, writes := p.cut(l, i%2 == 0)
-		s.kill()
+		s.Kill()
 		_, survivor := p.examine(left, dir, writes, i%2 == 0, fmt.Sprintf("%s after the first answer", after.Round(time.Millisecond)))
 		p.stopInOrder(survivor)
 		left.unmount()
@@ -167,7 +169,7 @@ func (p *powercuts) justCreated() {
 func (p *powercuts) inUse() {
 	const dir = "data"
 	s := p.program.on(p.t, filepath.Join(p.disk.dir, dir))
-	s.start()
+	s.Start()
 	l := startLoad(p.t, s, p.diary, p.several, false)
 	<-time.After(time.Second)
 	l.stop()
@@ -176,12 +178,12 @@ func (p *powercuts) inUse() {
 		p.pool.run("sync", "--file-system", p.disk.dir)
 	}
 	for i := range p.cuts {
-		s.start()
+		s.Start()
 		l := p.startLoad(s, i, false)
 		moment := p.someMoment(l, 2*time.Second)
 		losesCache := i%2 == 0
 		left, writes := p.cut(l, losesCache)
-		s.kill()
+		s.Kill()
 		if p.control {
 			p.examine(left, dir, writes, losesCache, moment)
 			continue
@@ -201,7 +203,7 @@ func (p *powercuts) inUse() {
 		if i%4 < 2 {
 			p.stopInOrder(s)
 		} else {
-			s.kill()
+			s.Kill()
 		}
 	}
 }
@@ -211,7 +213,7 @@ func (p *powercuts) inUse() {
 func (p *powercuts) manyBlocks() {
 	const dir = "data"
 	s := p.program.on(p.t, filepath.Join(p.disk.dir, dir))
-	s.start()
+	s.Start()
 	data := filepath.Join(p.disk.dir, dir)
 	l := startLoad(p.t, s, p.diary, p.several, true)
 	l.until("three block files", func() bool { return newestBlock(data) >= 3 })
@@ -237,7 +239,7 @@ func (p *powercuts) manyBlocks() {
 
 // startLoad starts the load for a cut. In every second pair of cuts, writes of several
 // events are likely to be torn.
-func (p *powercuts) startLoad(s *service, cut int, large bool) *load {
+func (p *powercuts) startLoad(s *rig.Service, cut int, large bool) *load {
 	p.t.Helper()
 	l := startLoad(p.t, s, p.diary, p.several, large)
 	if p.several && !p.control && cut%4 >= 2 {
@@ -261,9 +263,9 @@ func (p *powercuts) upTo(d time.Duration) time.Duration {
 }
 
 // stopInOrder stops a service, unless it has ended.
-func (p *powercuts) stopInOrder(s *service) {
+func (p *powercuts) stopInOrder(s *rig.Service) {
 	p.t.Helper()
-	if status := s.stop(); status != 0 {
+	if status := s.Stop(); status != 0 {
 		p.t.Fatalf("exit status %d", status)
 	}
 }
@@ -289,7 +291,7 @@ func (p *powercuts) cut(l *load, losesCache bool) (*disk, []write) {
 
 // examine looks for the writes in what a power cut has left, and says how that went.
 // It returns the writes that are there, and the service that runs on it.
-func (p *powercuts) examine(left *disk, dir string, writes []write, lostCache bool, moment string) ([]write, *service) {
+func (p *powercuts) examine(left *disk, dir string, writes []write, lostCache bool, moment string) ([]write, *rig.Service) {
 	p.t.Helper()
 	began := time.Now()
 	left.open(p.disk)
@@ -304,7 +306,7 @@ func (p *powercuts) examine(left *disk, dir string, writes []write, lostCache bo
 	p.t.Logf("cut %d of %d, %s, the disk %s: %d answered, %d found, %d lost; without an answer %d whole, %d not there, %d torn; %d completed; %d events, block %d; examined in %.1f s",
 		p.sum.cuts, p.cuts, moment, cache, f.answered, f.found, f.lost, f.whole, f.absent, f.torn, f.completed, len(events), newestBlock(data), time.Since(began).Seconds())
 	if p.control {
-		s.kill()
+		s.Kill()
 		return there, s
 	}
 	if bad := f.bad(); bad != "" {

@@ -1,6 +1,6 @@
 //go:build powercut
 
-package main
+package powercut
 
 import (
 	"fmt"

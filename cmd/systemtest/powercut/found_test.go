@@ -1,13 +1,12 @@
 //go:build powercut
 
-package main
+package powercut
 
 import (
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strconv"
@@ -17,6 +16,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // A program is the service as one of its builds, and how it is run.
@@ -25,33 +26,27 @@ type program struct {
 	env  []string
 }
 
-// buildProgram builds the service as it is deployed, without the race detector,
-// unless the tags say otherwise.
+// buildProgram builds the service with these tags.
 func buildProgram(t *testing.T, tags string, env ...string) program {
 	t.Helper()
-	p := program{filepath.Join(t.TempDir(), "chatsessions"), env}
-	build := exec.Command("go", "build", "-tags", tags, "-o", p.path, ".")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", build, err, out)
-	}
-	return p
+	return program{rig.Build(t, "-tags", tags), env}
 }
 
 // on is a service on a data directory, not started yet. It is killed at the end of
 // the test.
-func (p program) on(t *testing.T, dir string) *service {
-	s := &service{t: t, binary: p.path, env: p.env, errors: &output{}, args: []string{
+func (p program) on(t *testing.T, dir string) *rig.Service {
+	s := &rig.Service{T: t, Binary: p.path, Env: p.env, Errors: &rig.Output{}, Args: []string{
 		"serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", dir,
 	}}
 	t.Cleanup(func() {
-		if s.exited != nil {
-			s.kill()
+		if s.Exited != nil {
+			s.Kill()
 		}
 		if p.env == nil {
-			s.checkSound()
+			s.CheckSound()
 		}
 		if t.Failed() {
-			t.Logf("the log of the service on %s:\n%s", dir, s.errors.String())
+			t.Logf("the log of the service on %s:\n%s", dir, s.Errors.String())
 		}
 	})
 	return s
@@ -126,27 +121,27 @@ func (p *powercutTable) String() string {
 
 // lookFor starts the service and looks for the writes in its log. It returns the
 // writes as they are there, and all events.
-func lookFor(s *service, writes []write) (f finding, there []write, events []event, problems []string) {
+func lookFor(s *rig.Service, writes []write) (f finding, there []write, events []rig.Event, problems []string) {
 	problem := func(format string, args ...any) {
 		if len(problems) < 10 {
 			problems = append(problems, fmt.Sprintf(format, args...))
 		}
 	}
 	f.cuts = 1
-	if err := s.tryToStart(); err != nil {
+	if err := tryToStart(s); err != nil {
 		problem("%v", err)
 		f.unusable = 1
 	}
 	var err error
-	if events, err = s.tryToReadLog(); err != nil {
+	if events, err = tryToReadLog(s); err != nil {
 		problem("%v", err)
 		f.unusable, events = 1, nil
 	}
-	f.completed = strings.Count(s.errors.String(), "completed a write that a crash had cut")
+	f.completed = strings.Count(s.Errors.String(), "completed a write that a crash had cut")
 
-	written := map[string][]event{}
+	written := map[string][]rig.Event{}
 	for _, e := range events {
-		id := e.header["ce-correlationid"][0]
+		id := e.Header["ce-correlationid"][0]
 		written[id] = append(written[id], e)
 	}
 	for _, w := range writes {
@@ -154,7 +149,7 @@ func lookFor(s *service, writes []write) (f finding, there []write, events []eve
 		if len(found) == w.events {
 			last := found[len(found)-1]
 			there = append(there, write{
-				id: w.id, events: w.events, answered: true, position: last.sequence, body: []byte(toJSON(last.session)),
+				id: w.id, events: w.events, answered: true, position: last.Sequence, body: []byte(rig.ToJSON(last.Session)),
 			})
 		}
 		if n := len(found); n != 0 && n != w.events {
@@ -184,7 +179,7 @@ func lookFor(s *service, writes []write) (f finding, there []write, events []eve
 
 // compare checks that the events of an answered write are where and what it was
 // answered.
-func (w *write) compare(found []event) error {
+func (w *write) compare(found []rig.Event) error {
 	if len(found) != w.events {
 		return fmt.Errorf("%d of its %d events are there, position %d", len(found), w.events, w.position)
 	}
@@ -193,32 +188,32 @@ func (w *write) compare(found []event) error {
 	if err := json.Unmarshal(w.body, &told); err != nil {
 		return err
 	}
-	if last.sequence != w.position || !reflect.DeepEqual(last.session, told) {
-		return fmt.Errorf("position %d with %s, the log has position %d with %v", w.position, w.body, last.sequence, last.session)
+	if last.Sequence != w.position || !reflect.DeepEqual(last.Session, told) {
+		return fmt.Errorf("position %d with %s, the log has position %d with %v", w.position, w.body, last.Sequence, last.Session)
 	}
 	return nil
 }
 
 // tryToStart is start for a service that may be unable to. It runs on when it does
 // not get ready.
-func (s *service) tryToStart() error {
-	if err := s.begin(); err != nil {
+func tryToStart(s *rig.Service) error {
+	if err := s.Begin(); err != nil {
 		return err
 	}
 	ready := make(chan error, 1)
-	go func() { ready <- s.awaitReady() }()
+	go func() { ready <- s.AwaitReady() }()
 	select {
 	case err := <-ready:
 		return err
-	case <-time.After(patience):
-		return fmt.Errorf("not ready after %s", patience)
+	case <-time.After(rig.Patience):
+		return fmt.Errorf("not ready after %s", rig.Patience)
 	}
 }
 
 // tryToReadLog is log for a service that may be unable to.
-func (s *service) tryToReadLog() ([]event, error) {
-	var c connection
-	content, err := os.ReadFile(filepath.Join(s.flag("--data-dir"), connectionFile))
+func tryToReadLog(s *rig.Service) ([]rig.Event, error) {
+	var c rig.Connection
+	content, err := os.ReadFile(filepath.Join(s.Flag("--data-dir"), rig.ConnectionFile))
 	if err == nil {
 		err = json.Unmarshal(content, &c)
 	}
@@ -230,35 +225,35 @@ func (s *service) tryToReadLog() ([]event, error) {
 		return nil, err
 	}
 	defer nc.Close()
-	return readLog(s.t.Context(), nc)
+	return rig.ReadLog(s.T.Context(), nc)
 }
 
 // checkVerifies checks that all that came back is a log as it has to be, that the
 // read model equals it, and that the service takes new writes where it ends.
-func checkVerifies(t *testing.T, s *service, events []event) {
+func checkVerifies(t *testing.T, s *rig.Service, events []rig.Event) {
 	t.Helper()
 	for i, e := range events {
-		if e.sequence != uint64(i)+1 {
-			t.Errorf("the event behind number %d is number %d", i, e.sequence)
+		if e.Sequence != uint64(i)+1 {
+			t.Errorf("the event behind number %d is number %d", i, e.Sequence)
 			break
 		}
 	}
-	checkChains(t, events)
-	checkReadModel(t, s, events)
-	crm := s.as("service-crm")
+	rig.CheckChains(t, events)
+	rig.CheckReadModel(t, s, events)
+	crm := s.As("service-crm")
 	next := uint64(len(events))
 	for _, w := range []struct {
 		body   string
 		events uint64
 	}{{`{"room": "after the power cut"}`, 1}, {`{"createdAt": 1, "startedAt": 2, "acceptedAt": 3}`, 3}} {
-		a := crm.expect(http.StatusOK, http.MethodPost, "/chat-sessions", w.body, "X-Request-Id: after")
+		a := crm.Expect(http.StatusOK, http.MethodPost, "/chat-sessions", w.body, "X-Request-Id: after")
 		next += w.events
-		if got := a.header.Get("Chat-Sessions-Position"); got != strconv.FormatUint(next, 10) {
+		if got := a.Header.Get("Chat-Sessions-Position"); got != strconv.FormatUint(next, 10) {
 			t.Errorf("a new write of %d events is at position %s, want %d", w.events, got, next)
 		}
-		read := crm.expect(http.StatusOK, http.MethodGet, a.header.Get("Location"), "")
-		if string(read.body) != string(a.body) {
-			t.Errorf("written was %s, read is %s", a.body, read.body)
+		read := crm.Expect(http.StatusOK, http.MethodGet, a.Header.Get("Location"), "")
+		if string(read.Body) != string(a.Body) {
+			t.Errorf("written was %s, read is %s", a.Body, read.Body)
 		}
 	}
 }
@@ -269,11 +264,11 @@ func (p program) startAndCut(d *disk, dir string, after time.Duration, losesCach
 	t := d.pool.t
 	t.Helper()
 	s := p.on(t, filepath.Join(d.dir, dir))
-	if err := s.begin(); err != nil {
+	if err := s.Begin(); err != nil {
 		t.Fatal(err)
 	}
 	<-time.After(after)
 	left := d.cut(losesCache)
-	s.kill()
+	s.Kill()
 	return left
 }

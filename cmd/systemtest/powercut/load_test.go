@@ -1,6 +1,6 @@
 //go:build powercut
 
-package main
+package powercut
 
 import (
 	"bytes"
@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // A write is a request of the load, and what was answered to it.
@@ -46,20 +48,20 @@ func (d *diary) send(events int) (place int, id string) {
 }
 
 // receive notes an answer that has come in as a whole.
-func (d *diary) receive(place int, a answer) error {
+func (d *diary) receive(place int, a rig.Answer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	w := &d.writes[place]
-	if a.status == http.StatusServiceUnavailable { // a slow disk; that is another matter
-		w.absent = bytes.Contains(a.body, []byte(`"mayHaveBeenWritten":false`))
+	if a.Status == http.StatusServiceUnavailable { // a slow disk; that is another matter
+		w.absent = bytes.Contains(a.Body, []byte(`"mayHaveBeenWritten":false`))
 		return nil
 	}
-	position, err := strconv.ParseUint(a.header.Get("Chat-Sessions-Position"), 10, 64)
-	if a.status != http.StatusOK || err != nil {
-		return a.instead(err)
+	position, err := strconv.ParseUint(a.Header.Get("Chat-Sessions-Position"), 10, 64)
+	if a.Status != http.StatusOK || err != nil {
+		return a.Instead(err)
 	}
 	d.answered++
-	w.answered, w.position, w.body = true, position, a.body
+	w.answered, w.position, w.body = true, position, a.Body
 	return nil
 }
 
@@ -100,9 +102,9 @@ type load struct {
 
 const loadWriters = 16
 
-func startLoad(t *testing.T, s *service, d *diary, several, large bool) *load {
+func startLoad(t *testing.T, s *rig.Service, d *diary, several, large bool) *load {
 	l := &load{t: t, diary: d, several: several, large: large}
-	c := s.as("service-crm")
+	c := s.As("service-crm")
 	for range loadWriters {
 		l.running.Go(func() {
 			for !l.stopped.Load() {
@@ -124,7 +126,7 @@ func (l *load) stop() {
 }
 
 // tell takes one session through its life, and changes another.
-func (l *load) tell(c *client) {
+func (l *load) tell(c *rig.Client) {
 	own := "/chat-sessions"
 	method := http.MethodPost
 	for _, r := range l.story() {
@@ -133,7 +135,7 @@ func (l *load) tell(c *client) {
 			return
 		}
 		if method == http.MethodPost {
-			method, own = http.MethodPatch, a.header.Get("Location")
+			method, own = http.MethodPatch, a.Header.Get("Location")
 			l.shared.Store(&own)
 		}
 	}
@@ -183,12 +185,12 @@ func (l *load) change() loadRequest {
 	return loadRequest{fmt.Sprintf(`{"room": "room %d", "startedAt": %d}`, n, n), 2} // a correction and an update
 }
 
-func (l *load) request(c *client, method, path string, r loadRequest) (answer, bool) {
+func (l *load) request(c *rig.Client, method, path string, r loadRequest) (rig.Answer, bool) {
 	if l.stopped.Load() {
-		return answer{}, false
+		return rig.Answer{}, false
 	}
 	place, id := l.diary.send(r.events)
-	a, err := c.do(method, path, r.body, "X-Request-Id: "+id)
+	a, err := c.Do(method, path, r.body, "X-Request-Id: "+id)
 	if err == nil {
 		err = l.diary.receive(place, a)
 	}
@@ -196,16 +198,16 @@ func (l *load) request(c *client, method, path string, r loadRequest) (answer, b
 		l.t.Errorf("%s %s %.100s: %v", method, path, r.body, err)
 		l.stopped.Store(true)
 	}
-	if a.status == http.StatusServiceUnavailable {
+	if a.Status == http.StatusServiceUnavailable {
 		l.refused.Add(1)
 	}
-	return a, err == nil && a.status == http.StatusOK
+	return a, err == nil && a.Status == http.StatusOK
 }
 
 // until waits for something that the load brings about.
 func (l *load) until(what string, come func() bool) {
 	l.t.Helper()
-	for deadline := time.Now().Add(4 * patience); !come(); { // a disk may be slow
+	for deadline := time.Now().Add(4 * rig.Patience); !come(); { // a disk may be slow
 		if time.Now().After(deadline) || l.stopped.Load() {
 			l.t.Fatalf("the load has not led to %s", what)
 		}

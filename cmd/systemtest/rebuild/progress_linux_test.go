@@ -1,18 +1,20 @@
-package main
+package rebuild
 
 import (
 	"os"
 	"strings"
 	"testing"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 func TestARebuildShowsItsProgressOnATerminalOnly(t *testing.T) {
 	t.Parallel()
-	s := startService(t, "--dev")
-	fill(t, s, 6)
-	shown := onTerminal(t, func(terminal *os.File) {
-		p := startRebuildTo(t, terminal, "--data-dir", s.flag("--data-dir"))
-		if run := p.wait(); run.status != exitDone || !strings.Contains(run.stdout, "it answers now") {
+	s := rig.Start(t, "--dev")
+	rig.Fill(t, s, 6)
+	shown := rig.OnTerminal(t, func(terminal *os.File) {
+		p := startRebuildTo(t, terminal, "--data-dir", s.Flag("--data-dir"))
+		if run := p.wait(); run.status != rig.ExitDone || !strings.Contains(run.stdout, "it answers now") {
 			t.Errorf("exit status %d, %q", run.status, run.stdout)
 		}
 	})

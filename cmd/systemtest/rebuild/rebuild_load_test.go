@@ -1,4 +1,4 @@
-package main
+package rebuild
 
 import (
 	"bytes"
@@ -14,54 +14,56 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 func TestRebuildsUnderLoadRefuseNothingAndShowNothingOld(t *testing.T) {
-	check := func(t *testing.T, rebuilds int, flags []string, nodes ...*service) {
+	check := func(t *testing.T, rebuilds int, flags []string, nodes ...*rig.Service) {
 		load := startMixedLoad(t, withLists, nodes...)
 		load.more(200)
 		for range rebuilds {
-			rebuilt := rebuild(t, exitDone, flags...)
+			rebuilt := rebuild(t, rig.ExitDone, flags...)
 			rebuilt.expect(t, `: 0 differences to the old one; it answers now\.`)
 			load.more(200)
 		}
 		load.end()
 		t.Logf("%d rebuilds beside %s", rebuilds, load)
-		if n := load.refused.Load(); n != 0 {
+		if n := load.Refused.Load(); n != 0 {
 			t.Errorf("%d requests were refused with a 503", n)
 		}
-		checkReadModel(t, nodes[0], nodes[0].log())
+		rig.CheckReadModel(t, nodes[0], nodes[0].Log())
 	}
 	t.Run("two nodes", func(t *testing.T) {
-		servers := startServers(t)
-		nodes := []*service{startService(t, servers.flags()...), startService(t, servers.flags()...)}
-		check(t, 8, servers.stores(), nodes...)
-		checkOneGeneration(t, nodes[0].openRedis())
+		servers := rig.StartServers(t)
+		nodes := []*rig.Service{rig.Start(t, servers.Flags()...), rig.Start(t, servers.Flags()...)}
+		check(t, 8, servers.Stores(), nodes...)
+		checkOneGeneration(t, openRedis(nodes[0]))
 	})
 	t.Run("two nodes, three partitions", func(t *testing.T) {
-		servers := startServers(t)
-		flags := append(servers.flags(), "--redis-partitions", "3")
-		check(t, 4, append(servers.stores(), "--redis-partitions", "3"), startService(t, flags...), startService(t, flags...))
+		servers := rig.StartServers(t)
+		flags := append(servers.Flags(), "--redis-partitions", "3")
+		check(t, 4, append(servers.Stores(), "--redis-partitions", "3"), rig.Start(t, flags...), rig.Start(t, flags...))
 	})
 	t.Run("everything embedded", func(t *testing.T) {
-		s := startService(t, "--dev")
-		check(t, 4, []string{"--data-dir", s.flag("--data-dir")}, s)
-		checkOneGeneration(t, s.openRedis())
+		s := rig.Start(t, "--dev")
+		check(t, 4, []string{"--data-dir", s.Flag("--data-dir")}, s)
+		checkOneGeneration(t, openRedis(s))
 	})
 }
 
 func TestRebuildsThatAreKilledUnderLoadRefuseNothingAndLoseNothing(t *testing.T) {
-	servers := startServers(t)
-	nodes := []*service{startService(t, servers.flags()...), startService(t, servers.flags()...)}
-	rdb := nodes[0].openRedis()
+	servers := rig.StartServers(t)
+	nodes := []*rig.Service{rig.Start(t, servers.Flags()...), rig.Start(t, servers.Flags()...)}
+	rdb := openRedis(nodes[0])
 	load := startMixedLoad(t, withLists, nodes...)
 	load.more(200)
 
 	// How long one takes, from when it begins to its end.
-	whole := startRebuild(t, servers.stores()...)
-	eventually(t, func() error { return whole.begun(t, rdb) })
+	whole := startRebuild(t, servers.Stores()...)
+	rig.Eventually(t, func() error { return whole.begun(t, rdb) })
 	began := time.Now()
-	if run := whole.wait(); run.status != exitDone {
+	if run := whole.wait(); run.status != rig.ExitDone {
 		t.Fatalf("exit status %d, %q", run.status, run.stderr)
 	}
 	takes := time.Since(began)
@@ -70,11 +72,11 @@ func TestRebuildsThatAreKilledUnderLoadRefuseNothingAndLoseNothing(t *testing.T)
 	reached := map[string]int{}
 	for range kills {
 		generation := answeringGeneration(t, rdb)
-		p := startRebuild(t, servers.stores()...)
-		eventually(t, func() error { return p.begun(t, rdb) })
+		p := startRebuild(t, servers.Stores()...)
+		rig.Eventually(t, func() error { return p.begun(t, rdb) })
 		<-time.After(rand.N(takes + takes/5)) //nolint:gosec // any moment will do
 		p.signal(syscall.SIGKILL)
-		if run := p.wait(); run.status == exitFailed {
+		if run := p.wait(); run.status == rig.ExitFailed {
 			t.Errorf("exit status %d, %q", run.status, run.stderr)
 		}
 		reached[standing(t, rdb, generation)]++
@@ -83,16 +85,16 @@ func TestRebuildsThatAreKilledUnderLoadRefuseNothingAndLoseNothing(t *testing.T)
 			t.Fatal(err)
 		}
 	}
-	p := startRebuild(t, servers.stores()...)
-	eventually(t, func() error { return p.begun(t, rdb) })
+	p := startRebuild(t, servers.Stores()...)
+	rig.Eventually(t, func() error { return p.begun(t, rdb) })
 	p.signal(syscall.SIGKILL)
-	rebuild(t, exitDone, servers.stores()...).expect(t, `: 0 differences to the old one; it answers now\.`)
+	rebuild(t, rig.ExitDone, servers.Stores()...).expect(t, `: 0 differences to the old one; it answers now\.`)
 	load.end()
 	t.Logf("%d rebuilds killed, of which %v, beside %s", kills+1, reached, load)
-	if n := load.refused.Load(); n != 0 {
+	if n := load.Refused.Load(); n != 0 {
 		t.Errorf("%d requests were refused with a 503", n)
 	}
-	checkReadModel(t, nodes[0], nodes[0].log())
+	rig.CheckReadModel(t, nodes[0], nodes[0].Log())
 	checkOneGeneration(t, rdb)
 }
 
@@ -114,9 +116,9 @@ func standing(t *testing.T, rdb *redis.Client, generation string) string {
 // A mixedLoad is that of writers which create and change sessions until they are told
 // to end. Behind each write, the session is read on another node.
 type mixedLoad struct {
-	nodes []*service
+	nodes []*rig.Service
 	lists bool
-	tally
+	rig.Tally
 	writes, reads, slow atomic.Int64 // slow are the answers that took longer than a second
 
 	t       *testing.T
@@ -133,7 +135,7 @@ const (
 	withLists = true
 )
 
-func startMixedLoad(t *testing.T, lists bool, nodes ...*service) *mixedLoad {
+func startMixedLoad(t *testing.T, lists bool, nodes ...*rig.Service) *mixedLoad {
 	t.Helper()
 	l := &mixedLoad{t: t, nodes: nodes, lists: lists}
 	const writers = 6
@@ -160,9 +162,9 @@ func (l *mixedLoad) end() {
 // more returns when so many more requests have been answered.
 func (l *mixedLoad) more(n int64) {
 	l.t.Helper()
-	from := l.answered.Load()
-	eventually(l.t, func() error {
-		if got := l.answered.Load() - from; got < n {
+	from := l.Answered.Load()
+	rig.Eventually(l.t, func() error {
+		if got := l.Answered.Load() - from; got < n {
 			return fmt.Errorf("%d of %d requests were answered", got, n)
 		}
 		return nil
@@ -183,21 +185,21 @@ func (l *mixedLoad) session(writer, n int) error {
 		if step == 0 {
 			method, target = "POST", "/chat-sessions"
 		}
-		written, err := l.timed(node.as(account), method, target, change)
+		written, err := l.timed(node.As(account), method, target, change)
 		l.writes.Add(1)
-		if err != nil || written.status != 200 { // a POST that was refused may have been written
+		if err != nil || written.Status != 200 { // a POST that was refused may have been written
 			return err
 		}
 		if step == 0 {
-			path = written.header.Get("Location")
+			path = written.Header.Get("Location")
 		}
-		got, err := l.timed(other.as(account), "GET", path, "")
+		got, err := l.timed(other.As(account), "GET", path, "")
 		l.reads.Add(1)
 		if err != nil {
 			return err
 		}
-		if got.status == 200 && (!bytes.Equal(got.body, written.body) || got.header.Get("ETag") != written.header.Get("ETag")) {
-			return fmt.Errorf("stale: written was %s, read was %s", written.body, got.body)
+		if got.Status == 200 && (!bytes.Equal(got.Body, written.Body) || got.Header.Get("ETag") != written.Header.Get("ETag")) {
+			return fmt.Errorf("stale: written was %s, read was %s", written.Body, got.Body)
 		}
 		if !l.lists {
 			continue
@@ -206,13 +208,13 @@ func (l *mixedLoad) session(writer, n int) error {
 		for reader, query := range map[string]string{
 			account: "room=" + url.QueryEscape(room) + "&state=" + state, "service-desk": "$limit=100",
 		} {
-			list, err := l.timed(other.as(reader), "GET", "/chat-sessions?"+query, "")
+			list, err := l.timed(other.As(reader), "GET", "/chat-sessions?"+query, "")
 			l.reads.Add(1)
 			if err != nil {
 				return err
 			}
-			if list.status == 200 && !bytes.Contains(list.body, written.body) {
-				return fmt.Errorf("stale: the list of %s lacks %s", query, written.body)
+			if list.Status == 200 && !bytes.Contains(list.Body, written.Body) {
+				return fmt.Errorf("stale: the list of %s lacks %s", query, written.Body)
 			}
 		}
 	}
@@ -220,16 +222,16 @@ func (l *mixedLoad) session(writer, n int) error {
 }
 
 // timed sends a request that is answered with a 200, or refused with a 503.
-func (l *mixedLoad) timed(c *client, method, path, body string) (answer, error) {
+func (l *mixedLoad) timed(c *rig.Client, method, path, body string) (rig.Answer, error) {
 	began := time.Now()
-	a, err := l.send(c, method, path, body)
+	a, err := l.Send(c, method, path, body)
 	took := time.Since(began)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.slowest = max(l.slowest, took)
-	if took > time.Second || a.status == 503 {
+	if took > time.Second || a.Status == 503 {
 		if len(l.told) < 10 {
-			l.told = append(l.told, fmt.Sprintf("\n%s: %s %s on %s: %d after %s", time.Now().UTC().Format("15:04:05.000"), method, path, c.url, a.status, took))
+			l.told = append(l.told, fmt.Sprintf("\n%s: %s %s on %s: %d after %s", time.Now().UTC().Format("15:04:05.000"), method, path, c.URL, a.Status, took))
 		}
 		if took > time.Second {
 			l.slow.Add(1)
@@ -243,5 +245,5 @@ func (l *mixedLoad) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return fmt.Sprintf("%d writes and %d reads behind them on the other node: %d refused with a 503, %d took longer than 1 s, the slowest %s%s",
-		l.writes.Load(), l.reads.Load(), l.refused.Load(), l.slow.Load(), l.slowest.Round(time.Millisecond), l.told)
+		l.writes.Load(), l.reads.Load(), l.Refused.Load(), l.slow.Load(), l.slowest.Round(time.Millisecond), l.told)
 }

@@ -1,4 +1,4 @@
-package main
+package rebuild
 
 import (
 	"encoding/json"
@@ -18,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/projections/redistest"
 )
 
@@ -25,59 +26,59 @@ func TestARebuildWhileTheServiceRuns(t *testing.T) {
 	t.Parallel()
 	for _, setup := range []struct {
 		name  string
-		start func(t *testing.T) (s *service, flags []string)
+		start func(t *testing.T) (s *rig.Service, flags []string)
 	}{
-		{"everything embedded", func(t *testing.T) (*service, []string) {
-			s := startService(t, "--dev")
-			return s, []string{"--data-dir", s.flag("--data-dir")}
+		{"everything embedded", func(t *testing.T) (*rig.Service, []string) {
+			s := rig.Start(t, "--dev")
+			return s, []string{"--data-dir", s.Flag("--data-dir")}
 		}},
-		{"log embedded", func(t *testing.T) (*service, []string) {
+		{"log embedded", func(t *testing.T) (*rig.Service, []string) {
 			redis := redistest.Start(t, redistest.Config{})
-			s := startService(t, "--dev", "--redis-url", redis.URL())
-			return s, []string{"--data-dir", s.flag("--data-dir"), "--redis-url", redis.URL()}
+			s := rig.Start(t, "--dev", "--redis-url", redis.URL())
+			return s, []string{"--data-dir", s.Flag("--data-dir"), "--redis-url", redis.URL()}
 		}},
-		{"two nodes", func(t *testing.T) (*service, []string) {
-			servers := startServers(t)
-			startService(t, servers.flags()...)
-			return startService(t, servers.flags()...), servers.stores()
+		{"two nodes", func(t *testing.T) (*rig.Service, []string) {
+			servers := rig.StartServers(t)
+			rig.Start(t, servers.Flags()...)
+			return rig.Start(t, servers.Flags()...), servers.Stores()
 		}},
-		{"API and projector apart", func(t *testing.T) (*service, []string) {
-			servers := startServers(t)
-			startService(t, append(servers.flags(), "--only", "projector")...)
-			return startService(t, append(servers.flags(), "--only", "api")...), servers.stores()
+		{"API and projector apart", func(t *testing.T) (*rig.Service, []string) {
+			servers := rig.StartServers(t)
+			rig.Start(t, append(servers.Flags(), "--only", "projector")...)
+			return rig.Start(t, append(servers.Flags(), "--only", "api")...), servers.Stores()
 		}},
 	} {
 		t.Run(setup.name, func(t *testing.T) {
 			t.Parallel()
 			s, flags := setup.start(t)
-			before := fill(t, s, 6)
-			rdb := s.openRedis()
+			before := rig.Fill(t, s, 6)
+			rdb := openRedis(s)
 			generation := answeringGeneration(t, rdb)
 
-			compared := rebuild(t, exitDone, append(flags, "--compare-only")...)
-			compared.expect(t, fmt.Sprintf(`^A read model of 6 sessions, up to position %d of the log: 0 differences to the old one; it was removed again\. \d+ keys were removed\.$`, s.newestPosition()))
+			compared := rebuild(t, rig.ExitDone, append(flags, "--compare-only")...)
+			compared.expect(t, fmt.Sprintf(`^A read model of 6 sessions, up to position %d of the log: 0 differences to the old one; it was removed again\. \d+ keys were removed\.$`, s.NewestPosition()))
 			if got := answeringGeneration(t, rdb); got != generation {
 				t.Errorf("generation %s answers after --compare-only, and %s did before", got, generation)
 			}
 			checkOneGeneration(t, rdb)
 
-			rebuilt := rebuild(t, exitDone, flags...)
-			rebuilt.expect(t, fmt.Sprintf(`^A read model of 6 sessions, up to position %d of the log: 0 differences to the old one; it answers now\. \d+ keys were removed\.$`, s.newestPosition()))
+			rebuilt := rebuild(t, rig.ExitDone, flags...)
+			rebuilt.expect(t, fmt.Sprintf(`^A read model of 6 sessions, up to position %d of the log: 0 differences to the old one; it answers now\. \d+ keys were removed\.$`, s.NewestPosition()))
 			if answeringGeneration(t, rdb) == generation {
 				t.Errorf("generation %s answers still", generation)
 			}
 			checkOneGeneration(t, rdb)
-			before.check(s)
+			before.Check(s)
 
-			told := rebuild(t, exitDone, append(flags, "--output", "json")...)
-			if want := (rebuiltLine{Position: s.newestPosition(), Sessions: 6, Compared: true}); told.summary(t) != want {
+			told := rebuild(t, rig.ExitDone, append(flags, "--output", "json")...)
+			if want := (rebuiltLine{Position: s.NewestPosition(), Sessions: 6, Compared: true}); told.summary(t) != want {
 				t.Errorf("%s tells %+v, want %+v", told.stdout, told.summary(t), want)
 			}
 			// It goes on.
-			path := s.as("account-alice").create(`{"room": "later"}`)
-			s.as("account-alice").expect(200, "PATCH", path, `{"start": true}`)
-			checkReadModel(t, s, s.log())
-			rebuild(t, exitDone, append(flags, "--compare-only")...).expect(t, `^A read model of 7 sessions, .*: 0 differences `)
+			path := s.As("account-alice").Create(`{"room": "later"}`)
+			s.As("account-alice").Expect(200, "PATCH", path, `{"start": true}`)
+			rig.CheckReadModel(t, s, s.Log())
+			rebuild(t, rig.ExitDone, append(flags, "--compare-only")...).expect(t, `^A read model of 7 sessions, .*: 0 differences `)
 		})
 	}
 }
@@ -91,26 +92,26 @@ func TestARebuildWithoutAServiceTakesOverByItself(t *testing.T) {
 		{"log embedded", func(t *testing.T) []string {
 			return []string{"--data-dir", t.TempDir(), "--redis-url", redistest.Start(t, redistest.Config{}).URL()}
 		}},
-		{"nats and redis", func(t *testing.T) []string { return startServers(t).stores() }},
+		{"nats and redis", func(t *testing.T) []string { return rig.StartServers(t).Stores() }},
 	} {
 		for _, end := range []struct {
 			name string
-			end  func(*service)
+			end  func(*rig.Service)
 		}{
-			{"stopped", func(s *service) { s.stop() }},
-			{"killed", (*service).kill}, // which leaves its connection file behind
+			{"stopped", func(s *rig.Service) { s.Stop() }},
+			{"killed", (*rig.Service).Kill}, // which leaves its connection file behind
 		} {
 			t.Run(setup.name+", "+end.name, func(t *testing.T) {
 				t.Parallel()
 				flags := setup.flags(t)
-				s := startService(t, append(flags, "--dev")...)
-				before := fill(t, s, 6)
-				last := s.newestPosition()
-				rdb := s.openRedis()
+				s := rig.Start(t, append(flags, "--dev")...)
+				before := rig.Fill(t, s, 6)
+				last := s.NewestPosition()
+				rdb := openRedis(s)
 				end.end(s)
 				generation := answeringGeneration(t, rdb)
 
-				rebuild(t, exitDone, flags...).expect(t, fmt.Sprintf(`^A read model of 6 sessions, up to position %d of the log: 0 differences to the old one; it answers now\.`, last))
+				rebuild(t, rig.ExitDone, flags...).expect(t, fmt.Sprintf(`^A read model of 6 sessions, up to position %d of the log: 0 differences to the old one; it answers now\.`, last))
 				rebuilt := answeringGeneration(t, rdb)
 				if rebuilt == generation {
 					t.Errorf("generation %s answers still", generation)
@@ -121,10 +122,10 @@ func TestARebuildWithoutAServiceTakesOverByItself(t *testing.T) {
 				if err := rdb.FlushAll(t.Context()).Err(); err != nil {
 					t.Fatal(err)
 				}
-				rebuild(t, exitDone, flags...).expect(t, fmt.Sprintf(`^A read model of 6 sessions, up to position %d of the log: there was no old one to compare with; it answers now\.`, last))
+				rebuild(t, rig.ExitDone, flags...).expect(t, fmt.Sprintf(`^A read model of 6 sessions, up to position %d of the log: there was no old one to compare with; it answers now\.`, last))
 				rebuilt = answeringGeneration(t, rdb)
-				s.start()
-				before.check(s)
+				s.Start()
+				before.Check(s)
 				if got := answeringGeneration(t, rdb); got != rebuilt {
 					t.Errorf("the service did not go on with generation %s, it made %s", rebuilt, got)
 				}
@@ -135,31 +136,31 @@ func TestARebuildWithoutAServiceTakesOverByItself(t *testing.T) {
 
 func TestWithoutAServiceAnEmbeddedReadModelNeedsNoRebuild(t *testing.T) {
 	t.Parallel()
-	s := startService(t, "--dev")
-	before := fill(t, s, 6)
-	flags := []string{"--data-dir", s.flag("--data-dir")}
-	for _, end := range []func(){func() { s.stop() }, s.kill} {
+	s := rig.Start(t, "--dev")
+	before := rig.Fill(t, s, 6)
+	flags := []string{"--data-dir", s.Flag("--data-dir")}
+	for _, end := range []func(){func() { s.Stop() }, s.Kill} {
 		end()
-		rebuild(t, exitDone, flags...).expect(t, `^There is nothing to rebuild: the service is not running, and it builds its read model when it starts\.$`)
-		if told := rebuild(t, exitDone, append(flags, "--output", "json")...); told.summary(t) != (rebuiltLine{}) {
+		rebuild(t, rig.ExitDone, flags...).expect(t, `^There is nothing to rebuild: the service is not running, and it builds its read model when it starts\.$`)
+		if told := rebuild(t, rig.ExitDone, append(flags, "--output", "json")...); told.summary(t) != (rebuiltLine{}) {
 			t.Errorf("told %s of a rebuild that did not happen", told.stdout)
 		}
-		s.start()
-		before.check(s)
+		s.Start()
+		before.Check(s)
 	}
 }
 
 func TestARebuildThatWouldHitTheWrongOneSaysWhatWouldBeRight(t *testing.T) {
 	t.Parallel()
-	other := startServers(t)
-	servers := startServers(t)
-	node := startService(t, servers.flags()...)
-	embedded := startService(t, "--dev")
+	other := rig.StartServers(t)
+	servers := rig.StartServers(t)
+	node := rig.Start(t, servers.Flags()...)
+	embedded := rig.Start(t, "--dev")
 	redis := redistest.Start(t, redistest.Config{})
-	logOnly := startService(t, "--dev", "--redis-url", redis.URL())
-	stopped := startService(t, "--dev", "--redis-url", other.redis.URL())
-	stopped.stop()
-	services := map[*service]content{node: fill(t, node, 6), embedded: fill(t, embedded, 6), logOnly: fill(t, logOnly, 6)}
+	logOnly := rig.Start(t, "--dev", "--redis-url", redis.URL())
+	stopped := rig.Start(t, "--dev", "--redis-url", other.Redis.URL())
+	stopped.Stop()
+	services := map[*rig.Service]rig.Content{node: rig.Fill(t, node, 6), embedded: rig.Fill(t, embedded, 6), logOnly: rig.Fill(t, logOnly, 6)}
 	missing := filepath.Join(t.TempDir(), "missing")
 
 	for _, c := range []struct {
@@ -169,20 +170,20 @@ func TestARebuildThatWouldHitTheWrongOneSaysWhatWouldBeRight(t *testing.T) {
 	}{
 		{"no data directory", []string{"--data-dir", missing}, []string{missing, "--data-dir", "--nats-url"}},
 		{"the default one is not here", nil, []string{"chatsessions-data", "--data-dir", "--nats-url"}},
-		{"Redis without the log", []string{"--redis-url", servers.redis.URL()}, []string{"chatsessions-data", "--data-dir", "--nats-url"}},
-		{"Redis and no data directory", []string{"--data-dir", missing, "--redis-url", servers.redis.URL()}, []string{missing, "--data-dir", "--nats-url"}},
-		{"NATS without Redis", []string{"--nats-url", servers.nats.URL()}, []string{"--redis-url"}},
-		{"data directory without Redis", []string{"--data-dir", logOnly.flag("--data-dir")}, []string{"--redis-url"}},
-		{"a Redis that the service does not use", []string{"--data-dir", embedded.flag("--data-dir"), "--redis-url", redis.URL()}, []string{"--redis-url"}},
-		{"a NATS that has no log", []string{"--nats-url", other.nats.URL(), "--redis-url", servers.redis.URL()}, []string{"--nats-url"}},
-		{"the log of somebody else", []string{"--data-dir", stopped.flag("--data-dir"), "--redis-url", redis.URL()}, []string{"another log"}},
-		{"too many partitions", append(servers.stores(), "--redis-partitions", "2"), []string{"--redis-partitions 2", "--redis-partitions 1"}},
-		{"too many partitions, embedded", []string{"--data-dir", embedded.flag("--data-dir"), "--redis-partitions", "2"}, []string{"--redis-partitions 2", "--redis-partitions 1"}},
-		{"NATS is gone", []string{"--nats-url", "nats://127.0.0.1:1", "--redis-url", servers.redis.URL()}, []string{"127.0.0.1:1"}},
-		{"Redis is gone", []string{"--nats-url", servers.nats.URL(), "--redis-url", "redis://127.0.0.1:1"}, []string{"127.0.0.1:1"}},
+		{"Redis without the log", []string{"--redis-url", servers.Redis.URL()}, []string{"chatsessions-data", "--data-dir", "--nats-url"}},
+		{"Redis and no data directory", []string{"--data-dir", missing, "--redis-url", servers.Redis.URL()}, []string{missing, "--data-dir", "--nats-url"}},
+		{"NATS without Redis", []string{"--nats-url", servers.NATS.URL()}, []string{"--redis-url"}},
+		{"data directory without Redis", []string{"--data-dir", logOnly.Flag("--data-dir")}, []string{"--redis-url"}},
+		{"a Redis that the service does not use", []string{"--data-dir", embedded.Flag("--data-dir"), "--redis-url", redis.URL()}, []string{"--redis-url"}},
+		{"a NATS that has no log", []string{"--nats-url", other.NATS.URL(), "--redis-url", servers.Redis.URL()}, []string{"--nats-url"}},
+		{"the log of somebody else", []string{"--data-dir", stopped.Flag("--data-dir"), "--redis-url", redis.URL()}, []string{"another log"}},
+		{"too many partitions", append(servers.Stores(), "--redis-partitions", "2"), []string{"--redis-partitions 2", "--redis-partitions 1"}},
+		{"too many partitions, embedded", []string{"--data-dir", embedded.Flag("--data-dir"), "--redis-partitions", "2"}, []string{"--redis-partitions 2", "--redis-partitions 1"}},
+		{"NATS is gone", []string{"--nats-url", "nats://127.0.0.1:1", "--redis-url", servers.Redis.URL()}, []string{"127.0.0.1:1"}},
+		{"Redis is gone", []string{"--nats-url", servers.NATS.URL(), "--redis-url", "redis://127.0.0.1:1"}, []string{"127.0.0.1:1"}},
 	} {
 		for _, mode := range []string{"", "--compare-only"} {
-			told := rebuild(t, exitFailed, slices.DeleteFunc(append(slices.Clip(c.flags), mode), func(f string) bool { return f == "" })...)
+			told := rebuild(t, rig.ExitFailed, slices.DeleteFunc(append(slices.Clip(c.flags), mode), func(f string) bool { return f == "" })...)
 			if told.stdout != "" || strings.Count(told.stderr, "\n") != 1 {
 				t.Errorf("%s: %q and %q, want one line on stderr", c.name, told.stdout, told.stderr)
 			}
@@ -199,13 +200,13 @@ func TestARebuildThatWouldHitTheWrongOneSaysWhatWouldBeRight(t *testing.T) {
 		t.Errorf("%s was made: %v", missing, err)
 	}
 	for s, before := range services {
-		checkOneGeneration(t, s.openRedis())
-		before.check(s)
-		if log := s.errors.String(); strings.Contains(log, "rebuilding") || strings.Contains(log, "taken over") {
+		checkOneGeneration(t, openRedis(s))
+		before.Check(s)
+		if log := s.Errors.String(); strings.Contains(log, "rebuilding") || strings.Contains(log, "taken over") {
 			t.Errorf("the read model of a service was replaced:\n%s", log)
 		}
 	}
-	if _, err := readLog(t.Context(), connectNATS(t, other.nats.URL())); !errors.Is(err, jetstream.ErrStreamNotFound) {
+	if _, err := rig.ReadLog(t.Context(), rig.ConnectNATS(t, other.NATS.URL())); !errors.Is(err, jetstream.ErrStreamNotFound) {
 		t.Errorf("a log was made where there was none: %v", err)
 	}
 }
@@ -214,26 +215,26 @@ func TestDifferencesThatARebuildFindsAreToldAndMended(t *testing.T) {
 	t.Parallel()
 	for _, setup := range []struct {
 		name  string
-		start func(t *testing.T) (s *service, flags []string)
+		start func(t *testing.T) (s *rig.Service, flags []string)
 	}{
-		{"everything embedded", func(t *testing.T) (*service, []string) {
-			s := startService(t, "--dev")
-			return s, []string{"--data-dir", s.flag("--data-dir")}
+		{"everything embedded", func(t *testing.T) (*rig.Service, []string) {
+			s := rig.Start(t, "--dev")
+			return s, []string{"--data-dir", s.Flag("--data-dir")}
 		}},
-		{"nats and redis", func(t *testing.T) (*service, []string) {
-			servers := startServers(t)
-			return startService(t, servers.flags()...), servers.stores()
+		{"nats and redis", func(t *testing.T) (*rig.Service, []string) {
+			servers := rig.StartServers(t)
+			return rig.Start(t, servers.Flags()...), servers.Stores()
 		}},
 	} {
 		t.Run(setup.name, func(t *testing.T) {
 			t.Parallel()
 			s, flags := setup.start(t)
-			before := fill(t, s, 12)
-			rdb := s.openRedis()
-			last := s.newestPosition()
+			before := rig.Fill(t, s, 12)
+			rdb := openRedis(s)
+			last := s.NewestPosition()
 			want := plantDifferences(t, rdb, before)
 
-			compared := rebuild(t, exitFailed, append(flags, "--compare-only")...)
+			compared := rebuild(t, rig.ExitFailed, append(flags, "--compare-only")...)
 			lines := compared.lines()
 			if !slices.Equal(inOrder(lines[:len(lines)-1]), inOrder(want)) {
 				t.Errorf("told:\n%s\nwant:\n%s", compared.stdout, strings.Join(want, "\n"))
@@ -247,7 +248,7 @@ func TestDifferencesThatARebuildFindsAreToldAndMended(t *testing.T) {
 			}
 
 			// In JSON, the same.
-			told := rebuild(t, exitFailed, append(flags, "--compare-only", "--output", "json")...)
+			told := rebuild(t, rig.ExitFailed, append(flags, "--compare-only", "--output", "json")...)
 			var asText []string
 			for _, line := range told.lines()[:len(told.lines())-1] {
 				var d struct {
@@ -270,24 +271,24 @@ func TestDifferencesThatARebuildFindsAreToldAndMended(t *testing.T) {
 				t.Errorf("%d differences in %s", got, told.stdout)
 			}
 
-			rebuilt := rebuild(t, exitDone, flags...)
+			rebuilt := rebuild(t, rig.ExitDone, flags...)
 			if lines := rebuilt.lines(); !slices.Equal(inOrder(lines[:len(lines)-1]), inOrder(want)) || !strings.HasPrefix(lines[len(lines)-1], summary+"; it answers now.") {
 				t.Errorf("told:\n%s", rebuilt.stdout)
 			}
-			before.check(s)
+			before.Check(s)
 			checkOneGeneration(t, rdb)
-			rebuild(t, exitDone, append(flags, "--compare-only")...).expect(t, `^A read model of 12 sessions, .*: 0 differences `)
+			rebuild(t, rig.ExitDone, append(flags, "--compare-only")...).expect(t, `^A read model of 12 sessions, .*: 0 differences `)
 		})
 	}
 }
 
 // plantDifferences damages the read model in every way, and returns what a comparison
 // has to say about it.
-func plantDifferences(t *testing.T, rdb *redis.Client, was content) (lines []string) {
+func plantDifferences(t *testing.T, rdb *redis.Client, was rig.Content) (lines []string) {
 	t.Helper()
 	ctx := t.Context()
 	begin := "cs2:{0}:" + answeringGeneration(t, rdb) + ":"
-	paths := was.paths()
+	paths := was.Paths()
 	differs := func(id, format string, args ...any) {
 		lines = append(lines, "session "+id+", "+fmt.Sprintf(format, args...))
 	}
@@ -350,63 +351,63 @@ func plantDifferences(t *testing.T, rdb *redis.Client, was content) (lines []str
 
 func TestARebuildBesideAnotherOneGivesUp(t *testing.T) {
 	t.Parallel()
-	servers := startServers(t)
-	s := startService(t, servers.flags()...)
-	before := fill(t, s, 6)
-	rdb := s.openRedis()
+	servers := rig.StartServers(t)
+	s := rig.Start(t, servers.Flags()...)
+	before := rig.Fill(t, s, 6)
+	rdb := openRedis(s)
 	generation := answeringGeneration(t, rdb)
 	another := redis.Z{Score: float64(time.Now().Add(time.Hour).UnixMilli()), Member: "another one"}
 	if err := rdb.ZAdd(t.Context(), rebuildLock, another).Err(); err != nil {
 		t.Fatal(err)
 	}
-	told := rebuild(t, exitFailed, servers.stores()...)
+	told := rebuild(t, rig.ExitFailed, servers.Stores()...)
 	if told.stdout != "" || !strings.Contains(told.stderr, "another rebuild of this read model is at work") {
 		t.Errorf("%q, %q", told.stdout, told.stderr)
 	}
 	if got := answeringGeneration(t, rdb); got != generation {
 		t.Errorf("generation %s answers, and %s did before", got, generation)
 	}
-	before.check(s)
+	before.Check(s)
 	// Two at once: one waits for the other.
 	if err := rdb.Del(t.Context(), rebuildLock).Err(); err != nil {
 		t.Fatal(err)
 	}
-	one, other := startRebuild(t, servers.stores()...), startRebuild(t, servers.stores()...)
+	one, other := startRebuild(t, servers.Stores()...), startRebuild(t, servers.Stores()...)
 	for _, run := range []rebuildRun{one.wait(), other.wait()} {
-		if run.status != exitDone {
+		if run.status != rig.ExitDone {
 			t.Errorf("exit status %d, %q", run.status, run.stderr)
 		}
 	}
 	checkOneGeneration(t, rdb)
-	before.check(s)
+	before.Check(s)
 }
 
 func TestARebuildThatIsInterruptedLeavesNothingToWaitFor(t *testing.T) {
 	t.Parallel()
-	servers := startServers(t)
-	s := startService(t, servers.flags()...)
-	before := fill(t, s, 12)
-	rdb := s.openRedis()
+	servers := rig.StartServers(t)
+	s := rig.Start(t, servers.Flags()...)
+	before := rig.Fill(t, s, 12)
+	rdb := openRedis(s)
 	interrupted := 0
 	for range 4 {
-		p := startRebuild(t, servers.stores()...)
-		eventually(t, func() error { return p.begun(t, rdb) })
+		p := startRebuild(t, servers.Stores()...)
+		rig.Eventually(t, func() error { return p.begun(t, rdb) })
 		p.signal(syscall.SIGINT)
 		run := p.wait()
-		if run.status == exitFailed && run.stdout == "" && strings.Contains(run.stderr, "did no harm") {
+		if run.status == rig.ExitFailed && run.stdout == "" && strings.Contains(run.stderr, "did no harm") {
 			interrupted++
-		} else if run.status != exitDone { // it was through already
+		} else if run.status != rig.ExitDone { // it was through already
 			t.Errorf("exit status %d, %q, %q", run.status, run.stdout, run.stderr)
 		}
 		if left, err := rdb.Exists(t.Context(), rebuildLock).Result(); err != nil || left != 0 {
 			t.Errorf("the lock is still there: %v", err)
 		}
-		before.check(s)
+		before.Check(s)
 	}
 	t.Logf("%d of 4 were interrupted in time", interrupted)
-	rebuild(t, exitDone, servers.stores()...)
+	rebuild(t, rig.ExitDone, servers.Stores()...)
 	checkOneGeneration(t, rdb)
-	before.check(s)
+	before.Check(s)
 }
 
 // rebuildLock is the key by which a rebuild keeps others from beginning.
@@ -415,7 +416,7 @@ const rebuildLock = "cs2:{0}:rebuilding"
 // A rebuildProcess is `chatsessions rebuild`, as it runs.
 type rebuildProcess struct {
 	cmd            *exec.Cmd
-	stdout, stderr output
+	stdout, stderr rig.Output
 	exited         chan struct{}
 }
 
@@ -427,7 +428,7 @@ func startRebuild(t *testing.T, flags ...string) *rebuildProcess {
 // startRebuildTo has the rebuild show its progress on a terminal, unless that is nil.
 func startRebuildTo(t *testing.T, terminal *os.File, flags ...string) *rebuildProcess {
 	t.Helper()
-	p := &rebuildProcess{cmd: exec.Command(binary, append([]string{"rebuild"}, flags...)...), exited: make(chan struct{})}
+	p := &rebuildProcess{cmd: exec.Command(rig.Binary, append([]string{"rebuild"}, flags...)...), exited: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = t.TempDir(), &p.stdout, &p.stderr
 	if terminal != nil {
 		p.cmd.Stderr = terminal
@@ -476,7 +477,7 @@ type rebuildRun struct {
 func rebuild(t *testing.T, status int, flags ...string) rebuildRun {
 	t.Helper()
 	var run rebuildRun
-	run.status, run.stdout, run.stderr = command(t, nil, append([]string{"rebuild"}, flags...)...)
+	run.status, run.stdout, run.stderr = rig.Command(t, nil, append([]string{"rebuild"}, flags...)...)
 	if strings.Contains(run.stderr, "DATA RACE") || strings.Contains(run.stderr, "panic") {
 		t.Errorf("a data race or a panic:\n%s", run.stderr)
 	}
@@ -517,16 +518,16 @@ func (r rebuildRun) summary(t *testing.T) (told rebuiltLine) {
 }
 
 // openRedis connects to the Redis of the service's read model, wherever that is.
-func (s *service) openRedis() *redis.Client {
-	s.t.Helper()
-	url := s.flag("--redis-url")
+func openRedis(s *rig.Service) *redis.Client {
+	s.T.Helper()
+	url := s.Flag("--redis-url")
 	if url == "" {
-		url = s.connection().RedisURL
+		url = s.Connection().RedisURL
 	}
-	return openRedis(s.t, url)
+	return dialRedis(s.T, url)
 }
 
-func openRedis(t *testing.T, url string) *redis.Client {
+func dialRedis(t *testing.T, url string) *redis.Client {
 	t.Helper()
 	options, err := redis.ParseURL(url)
 	if err != nil {

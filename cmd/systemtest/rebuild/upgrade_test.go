@@ -1,11 +1,9 @@
-package main
+package rebuild
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -13,6 +11,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // A rolling upgrade to another layout of the read model: an old and a new node side by
@@ -22,17 +22,17 @@ func TestNodesWithDifferentLayoutsShowEachOthersWritesAtOnce(t *testing.T) {
 	next := buildWithLayout(t, "cs1next")
 	t.Run("an old binary and a new one", func(t *testing.T) {
 		t.Parallel()
-		servers := startServers(t)
+		servers := rig.StartServers(t)
 		upgrade(t, servers,
-			&service{t: t, args: servers.serve()},
-			&service{t: t, args: servers.serve(), binary: next}, "")
+			&rig.Service{T: t, Args: serve(servers)},
+			&rig.Service{T: t, Args: serve(servers), Binary: next}, "")
 	})
 	t.Run("one partition and four", func(t *testing.T) {
 		t.Parallel()
-		servers := startServers(t)
+		servers := rig.StartServers(t)
 		upgrade(t, servers,
-			&service{t: t, args: servers.serve("--redis-partitions", "1")},
-			&service{t: t, args: servers.serve("--redis-partitions", "4")}, "cs2")
+			&rig.Service{T: t, Args: serve(servers, "--redis-partitions", "1")},
+			&rig.Service{T: t, Args: serve(servers, "--redis-partitions", "4")}, "cs2")
 	})
 }
 
@@ -40,54 +40,54 @@ func TestNodesWithDifferentLayoutsShowEachOthersWritesAtOnce(t *testing.T) {
 // know that, waits with its answers until they know of it again.
 func TestANodeThatStoodStillBesideAnotherLayoutIsNewAgain(t *testing.T) {
 	t.Parallel()
-	servers := startServers(t)
-	js := servers.jetStream(t)
-	frozen := &service{t: t, args: servers.serve()}
-	other := &service{t: t, args: servers.serve("--redis-partitions", "4")}
+	servers := rig.StartServers(t)
+	js := jetStream(servers, t)
+	frozen := &rig.Service{T: t, Args: serve(servers)}
+	other := &rig.Service{T: t, Args: serve(servers, "--redis-partitions", "4")}
 	launch(t, frozen)
 	launch(t, other)
-	path := fill(t, other, 6).paths()[0]
-	frozen.signal(syscall.SIGSTOP)
-	servers.forget(t, "cs2")
-	eventually(t, func() error {
-		if other.asksLog(js, path) {
+	path := rig.Fill(t, other, 6).Paths()[0]
+	signal(frozen, syscall.SIGSTOP)
+	forget(servers, t, "cs2")
+	rig.Eventually(t, func() error {
+		if asksLog(other, js, path) {
 			return errors.New("a node that is alone asks the log before each answer")
 		}
 		return nil
 	})
 	load := startMixedLoad(t, withLists, frozen, other)
 	<-time.After(100 * time.Millisecond) // so that writes wait for the one that is frozen
-	frozen.signal(syscall.SIGCONT)
+	signal(frozen, syscall.SIGCONT)
 	load.more(100)
 	load.end()
 	t.Logf("behind a stand: %s", load)
-	load.check(t)
-	checkReadModel(t, frozen, frozen.log())
+	load.Check(t)
+	rig.CheckReadModel(t, frozen, frozen.Log())
 }
 
 // forget does what 10 s would: nobody sees any more that nodes with the layout were there.
-func (s servers) forget(t *testing.T, layout string) {
+func forget(s rig.Servers, t *testing.T, layout string) {
 	t.Helper()
-	if err := openRedis(t, s.redis.URL()).ZRem(t.Context(), "cs:layouts", layout).Err(); err != nil {
+	if err := dialRedis(t, s.Redis.URL()).ZRem(t.Context(), "cs:layouts", layout).Err(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (s *service) signal(signal syscall.Signal) {
-	s.t.Helper()
-	if err := s.cmd.Process.Signal(signal); err != nil {
-		s.t.Fatal(err)
+func signal(s *rig.Service, signal syscall.Signal) {
+	s.T.Helper()
+	if err := s.Cmd.Process.Signal(signal); err != nil {
+		s.T.Fatal(err)
 	}
 }
 
 // upgrade runs an old node alone, then with a new one beside it, then the new one alone.
 // A layout that is given is forgotten then, without the 10 s that it takes otherwise.
-func upgrade(t *testing.T, servers servers, old, next *service, layout string) {
-	js := servers.jetStream(t)
+func upgrade(t *testing.T, servers rig.Servers, old, next *rig.Service, layout string) {
+	js := jetStream(servers, t)
 	launch(t, old)
-	before := fill(t, old, 6)
-	path := before.paths()[0]
-	if old.asksLog(js, path) {
+	before := rig.Fill(t, old, 6)
+	path := before.Paths()[0]
+	if asksLog(old, js, path) {
 		t.Error("a node that is alone asks the log before each answer")
 	}
 
@@ -97,14 +97,14 @@ func upgrade(t *testing.T, servers servers, old, next *service, layout string) {
 	launch(t, next)
 	alone.end()
 	// It is ready, so the other one knows of it.
-	for _, s := range []*service{old, next} {
-		if !s.asksLog(js, path) {
-			t.Errorf("a node that answers beside one with another layout does not ask the log: %v", s.args)
+	for _, s := range []*rig.Service{old, next} {
+		if !asksLog(s, js, path) {
+			t.Errorf("a node that answers beside one with another layout does not ask the log: %v", s.Args)
 		}
 	}
-	for path, was := range before.sessions {
-		if is := next.as("service-crm").expect(200, "GET", path, ""); !bytes.Equal(is.body, was.body) {
-			t.Errorf("%s is %s, and was %s", path, is.body, was.body)
+	for path, was := range before.Sessions {
+		if is := next.As("service-crm").Expect(200, "GET", path, ""); !bytes.Equal(is.Body, was.Body) {
+			t.Errorf("%s is %s, and was %s", path, is.Body, was.Body)
 		}
 	}
 
@@ -112,40 +112,40 @@ func upgrade(t *testing.T, servers servers, old, next *service, layout string) {
 
 	both := startMixedLoad(t, withLists, old, next)
 	both.more(600)
-	rebuild(t, exitDone, append(servers.stores(), "--redis-partitions", partitionsOf(old))...) // of one of them
+	rebuild(t, rig.ExitDone, append(servers.Stores(), "--redis-partitions", partitionsOf(old))...) // of one of them
 	both.more(200)
 	both.end()
 	t.Logf("while the other one starts: %s", alone)
 	t.Logf("side by side: %s", both)
-	both.check(t)
-	for _, s := range []*service{old, next} {
-		checkReadModel(t, s, s.log())
+	both.Check(t)
+	for _, s := range []*rig.Service{old, next} {
+		rig.CheckReadModel(t, s, s.Log())
 	}
 
 	// The old one is stopped under load, as an upgrade does.
 	left := startMixedLoad(t, withLists, next)
 	left.more(50)
-	if status := old.stop(); status != 0 {
+	if status := old.Stop(); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 	if layout != "" {
-		servers.forget(t, layout)
+		forget(servers, t, layout)
 	}
-	eventually(t, func() error {
-		if next.asksLog(js, path) {
+	rig.Eventually(t, func() error {
+		if asksLog(next, js, path) {
 			return errors.New("a node that is alone again still asks the log before each answer")
 		}
 		return nil
 	})
 	left.end()
 	t.Logf("then alone: %s", left)
-	left.check(t)
-	checkReadModel(t, next, next.log())
+	left.Check(t)
+	rig.CheckReadModel(t, next, next.Log())
 }
 
 // checkPagesAcross goes from page to page, each on another node, with a query that is
 // too long for the link to the next page.
-func checkPagesAcross(t *testing.T, want content, nodes ...*service) {
+func checkPagesAcross(t *testing.T, want rig.Content, nodes ...*rig.Service) {
 	t.Helper()
 	query := "/chat-sessions?$limit=1"
 	for i := range 40 {
@@ -153,41 +153,41 @@ func checkPagesAcross(t *testing.T, want content, nodes ...*service) {
 	}
 	seen := map[string]bool{}
 	for page := 0; query != ""; page++ {
-		a := nodes[page%len(nodes)].as("service-crm").expect(200, "GET", query, "")
-		for _, session := range a.list(t) {
+		a := nodes[page%len(nodes)].As("service-crm").Expect(200, "GET", query, "")
+		for _, session := range a.List(t) {
 			seen[fmt.Sprint("/chat-sessions/", session["id"])] = true
 		}
-		query, _, _ = strings.Cut(strings.TrimPrefix(a.header.Get("Link"), "<"), ">")
+		query, _, _ = strings.Cut(strings.TrimPrefix(a.Header.Get("Link"), "<"), ">")
 	}
-	for path, was := range want.sessions {
-		if room, _ := was.object(t)["room"].(string); strings.HasPrefix(room, "room ") && !seen[path] {
-			t.Errorf("no page shows %s", was.body)
+	for path, was := range want.Sessions {
+		if room, _ := was.Object(t)["room"].(string); strings.HasPrefix(room, "room ") && !seen[path] {
+			t.Errorf("no page shows %s", was.Body)
 		}
 	}
 }
 
 // asksLog says whether the service asks the log before each answer, by the number of
 // requests that JetStream counts while a session is read many times.
-func (s *service) asksLog(js jetstream.JetStream, path string) bool {
-	s.t.Helper()
+func asksLog(s *rig.Service, js jetstream.JetStream, path string) bool {
+	s.T.Helper()
 	counted := func() uint64 {
-		s.t.Helper()
-		info, err := js.AccountInfo(s.t.Context())
+		s.T.Helper()
+		info, err := js.AccountInfo(s.T.Context())
 		if err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		return info.API.Total
 	}
 	const reads = 100
 	before := counted()
 	for range reads {
-		s.as("service-crm").expect(200, "GET", path, "")
+		s.As("service-crm").Expect(200, "GET", path, "")
 	}
 	return counted()-before >= reads
 }
 
-func partitionsOf(s *service) string {
-	if n := s.flag("--redis-partitions"); n != "" {
+func partitionsOf(s *rig.Service) string {
+	if n := s.Flag("--redis-partitions"); n != "" {
 		return n
 	}
 	return "1"
@@ -196,38 +196,33 @@ func partitionsOf(s *service) string {
 // buildWithLayout builds the service as one whose read model has another layout.
 func buildWithLayout(t *testing.T, layout string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "chatsessions")
-	build := exec.Command("go", "build", "-race", "-ldflags", "-X chatsessions/projections.layoutVersion="+layout, "-o", path, ".")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", build, err, out)
-	}
-	return path
+	return rig.Build(t, "-ldflags", "-X chatsessions/projections.layoutVersion="+layout)
 }
 
 // serve is the command line of a node, with further flags.
-func (s servers) serve(flags ...string) []string {
-	return slices.Concat([]string{"serve", "--listen", "127.0.0.1:0"}, s.flags(), flags)
+func serve(s rig.Servers, flags ...string) []string {
+	return slices.Concat([]string{"serve", "--listen", "127.0.0.1:0"}, s.Flags(), flags)
 }
 
 // launch starts a service that is not started yet, and has it end with the test.
-func launch(t *testing.T, s *service) {
+func launch(t *testing.T, s *rig.Service) {
 	t.Helper()
-	s.args = append(s.args, "--data-dir", t.TempDir())
-	s.start()
+	s.Args = append(s.Args, "--data-dir", t.TempDir())
+	s.Start()
 	t.Cleanup(func() {
-		if status := s.stop(); status != 0 {
+		if status := s.Stop(); status != 0 {
 			t.Errorf("exit status %d", status)
 		}
-		s.checkSound()
+		s.CheckSound()
 		if t.Failed() {
-			t.Logf("the service's log:\n%s", s.errors.String())
+			t.Logf("the service's log:\n%s", s.Errors.String())
 		}
 	})
 }
 
-func (s servers) jetStream(t *testing.T) jetstream.JetStream {
+func jetStream(s rig.Servers, t *testing.T) jetstream.JetStream {
 	t.Helper()
-	js, err := jetstream.New(connectNATS(t, s.nats.URL()))
+	js, err := jetstream.New(rig.ConnectNATS(t, s.NATS.URL()))
 	if err != nil {
 		t.Fatal(err)
 	}

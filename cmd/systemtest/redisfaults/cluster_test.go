@@ -1,4 +1,4 @@
-package main
+package redisfaults
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/eventstore/natstest"
 	"chatsessions/projections/redistest"
 )
@@ -72,16 +73,16 @@ func TestWhenASlotOfRedisClusterChangesHandsNothingIsStale(t *testing.T) {
 // checkpointOf is a key of a partition of the read model.
 func checkpointOf(partition int) string { return fmt.Sprintf("cs1:{%d}:checkpoint", partition) }
 
-func startNodes(t *testing.T, redisURL string, args ...string) []*service {
+func startNodes(t *testing.T, redisURL string, args ...string) []*rig.Service {
 	args = append([]string{"--dev", "--nats-url", natstest.Start(t, natstest.Config{}).URL(), "--redis-url", redisURL}, args...)
-	return []*service{startService(t, args...), startService(t, args...)}
+	return []*rig.Service{rig.Start(t, args...), rig.Start(t, args...)}
 }
 
 // underLoad has clients write, read and list, on both nodes, while something happens to
 // Redis. Then all has to heal, and nothing answered may be lost.
-func underLoad(t *testing.T, nodes []*service, answered *answeredWrites, happen func(more func(answers int64))) {
+func underLoad(t *testing.T, nodes []*rig.Service, answered *answeredWrites, happen func(more func(answers int64))) {
 	t.Helper()
-	var tally tally
+	var tally rig.Tally
 	var over atomic.Bool
 	var running sync.WaitGroup
 	for i := range 16 {
@@ -98,9 +99,9 @@ func underLoad(t *testing.T, nodes []*service, answered *answeredWrites, happen 
 	defer over.Store(true)
 	more := func(n int64) {
 		t.Helper()
-		from := tally.answered.Load()
-		eventually(t, func() error {
-			if got := tally.answered.Load() - from; got < n {
+		from := tally.Answered.Load()
+		rig.Eventually(t, func() error {
+			if got := tally.Answered.Load() - from; got < n {
 				return fmt.Errorf("%d of %d requests were answered", got, n)
 			}
 			return nil
@@ -109,30 +110,30 @@ func underLoad(t *testing.T, nodes []*service, answered *answeredWrites, happen 
 	more(300)
 	happen(more)
 	for _, node := range nodes {
-		eventually(t, node.readsRedis)
+		rig.Eventually(t, func() error { return readsRedis(node) })
 	}
 	more(300)
 	over.Store(true)
 	running.Wait()
-	t.Logf("%d answered, %d refused with a 503", tally.answered.Load(), tally.refused.Load())
-	events := nodes[0].settledLog()
+	t.Logf("%d answered, %d refused with a 503", tally.Answered.Load(), tally.Refused.Load())
+	events := nodes[0].SettledLog()
 	answered.check(t, events)
 	for _, node := range nodes {
-		checkReadModel(t, node, events)
+		rig.CheckReadModel(t, node, events)
 	}
 }
 
 // readsRedis returns an error while the service does not answer from Redis.
-func (s *service) readsRedis() error {
-	desk := s.as("service-desk")
-	list, err := desk.do("GET", "/chat-sessions?$limit=1", "")
-	if err != nil || list.status != 200 {
-		return list.instead(err)
+func readsRedis(s *rig.Service) error {
+	desk := s.As("service-desk")
+	list, err := desk.Do("GET", "/chat-sessions?$limit=1", "")
+	if err != nil || list.Status != 200 {
+		return list.Instead(err)
 	}
-	for _, session := range list.list(s.t) {
-		a, err := desk.do("GET", fmt.Sprint("/chat-sessions/", session["id"]), "")
-		if err != nil || a.status != 200 || a.header.Get("Chat-Sessions-Source") != "" {
-			return a.instead(err)
+	for _, session := range list.List(s.T) {
+		a, err := desk.Do("GET", fmt.Sprint("/chat-sessions/", session["id"]), "")
+		if err != nil || a.Status != 200 || a.Header.Get("Chat-Sessions-Source") != "" {
+			return a.Instead(err)
 		}
 	}
 	return nil
@@ -147,39 +148,39 @@ type answeredWrites struct {
 // writeReadAndList creates a session on one node, and reads and lists it at once on
 // another one; then it changes it there, and reads and lists it on the first. A 503 is
 // no answer; any other shows the write, to the byte.
-func (w *answeredWrites) writeReadAndList(y *tally, first, second *service, account, room string) error {
-	written, err := y.send(first.as(account), "POST", "/chat-sessions", fmt.Sprintf(`{"room": %q}`, room))
-	if err != nil || written.status != 200 {
+func (w *answeredWrites) writeReadAndList(y *rig.Tally, first, second *rig.Service, account, room string) error {
+	written, err := y.Send(first.As(account), "POST", "/chat-sessions", fmt.Sprintf(`{"room": %q}`, room))
+	if err != nil || written.Status != 200 {
 		return err
 	}
-	path := written.header.Get("Location")
+	path := written.Header.Get("Location")
 	w.note(path, 1)
-	if err := readAndList(y, second.as(account), path, written, room); err != nil {
+	if err := readAndList(y, second.As(account), path, written, room); err != nil {
 		return err
 	}
-	written, err = y.send(second.as(account), "PATCH", path, `{"start": true}`)
-	if err != nil || written.status != 200 {
+	written, err = y.Send(second.As(account), "PATCH", path, `{"start": true}`)
+	if err != nil || written.Status != 200 {
 		return err
 	}
 	w.note(path, 2)
-	return readAndList(y, first.as(account), path, written, room)
+	return readAndList(y, first.As(account), path, written, room)
 }
 
-func readAndList(y *tally, c *client, path string, written answer, room string) error {
-	read, err := y.send(c, "GET", path, "")
+func readAndList(y *rig.Tally, c *rig.Client, path string, written rig.Answer, room string) error {
+	read, err := y.Send(c, "GET", path, "")
 	if err != nil {
 		return err
 	}
-	if read.status == 200 && (!bytes.Equal(read.body, written.body) || read.header.Get("ETag") != written.header.Get("ETag")) {
-		return fmt.Errorf("written was %s, read was %s", written.body, read.body)
+	if read.Status == 200 && (!bytes.Equal(read.Body, written.Body) || read.Header.Get("ETag") != written.Header.Get("ETag")) {
+		return fmt.Errorf("written was %s, read was %s", written.Body, read.Body)
 	}
 	for _, query := range []string{"$limit=20", "room=" + url.QueryEscape(room)} {
-		list, err := y.send(c, "GET", "/chat-sessions?"+query, "")
+		list, err := y.Send(c, "GET", "/chat-sessions?"+query, "")
 		if err != nil {
 			return err
 		}
-		if list.status == 200 && !bytes.Contains(list.body, written.body) {
-			return fmt.Errorf("the list of %s lacks %s: %s", query, written.body, list.body)
+		if list.Status == 200 && !bytes.Contains(list.Body, written.Body) {
+			return fmt.Errorf("the list of %s lacks %s: %s", query, written.Body, list.Body)
 		}
 	}
 	return nil
@@ -192,11 +193,11 @@ func (w *answeredWrites) note(path string, version float64) {
 }
 
 // check fails the test when the log lacks what was answered.
-func (w *answeredWrites) check(t *testing.T, events []event) {
+func (w *answeredWrites) check(t *testing.T, events []rig.Event) {
 	t.Helper()
 	newest := map[string]float64{}
 	for _, e := range events {
-		newest["/chat-sessions/"+fmt.Sprint(e.session["id"])] = e.session["version"].(float64)
+		newest["/chat-sessions/"+fmt.Sprint(e.Session["id"])] = e.Session["version"].(float64)
 	}
 	for path, version := range w.versions {
 		if newest[path] < version {
@@ -209,7 +210,7 @@ func (w *answeredWrites) check(t *testing.T, events []event) {
 func TestARedisOfAnotherKindIsToldAtTheStart(t *testing.T) {
 	redis := redistest.StartCluster(t, redistest.Config{Password: "topsecret"})
 	node := redis.Servers()[0]
-	status, out, errs := command(t, nil, "serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir(), "--redis-url", node.URL())
+	status, out, errs := rig.Command(t, nil, "serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir(), "--redis-url", node.URL())
 	if want := "redis+cluster://default:xxxxx@" + node.Addr(); status == 0 || !strings.Contains(errs, want) || strings.Contains(out+errs, "topsecret") {
 		t.Errorf("exit status %d, %s%s; want %s", status, out, errs, want)
 	}

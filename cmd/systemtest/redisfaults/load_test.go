@@ -1,4 +1,4 @@
-package main
+package redisfaults
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // The load of the fault tests: few clients with pauses, so that several tests can run
@@ -21,7 +23,7 @@ const (
 
 // A faultLoad is clients that write on one node and at once read on the other.
 type faultLoad struct {
-	nodes []*service
+	nodes []*rig.Service
 	truth *truth
 	// mayRefuse says that writes can be refused now, because the log is away.
 	mayRefuse atomic.Bool
@@ -55,14 +57,14 @@ func (l *faultLoad) start(ctx context.Context) {
 	ctx, l.stop = context.WithCancel(ctx)
 	for i := range faultWriters {
 		l.running.Go(func() {
-			for n := i; sleep(ctx, faultPause); n++ {
+			for n := i; rig.Sleep(ctx, faultPause); n++ {
 				l.life(ctx, n%len(l.nodes), fmt.Sprintf("team-%d-%d", i, n/teamSize))
 			}
 		})
 	}
 	for range faultReaders {
 		l.running.Go(func() {
-			for sleep(ctx, faultPause) {
+			for rig.Sleep(ctx, faultPause) {
 				l.readOlder()
 			}
 		})
@@ -78,7 +80,7 @@ func (l *faultLoad) halt() {
 // life creates a session and leads it to its end. Each write is followed at once by a
 // GET and two lists on another node than the one that wrote.
 func (l *faultLoad) life(ctx context.Context, node int, team string) {
-	writer, reader := l.nodes[node].as("account-"+team), l.nodes[(node+1)%len(l.nodes)].as("account-"+team)
+	writer, reader := l.nodes[node].As("account-"+team), l.nodes[(node+1)%len(l.nodes)].As("account-"+team)
 	path := "/chat-sessions"
 	id := ""
 	changes := []string{`{"start":true}`, `{"accept":true}`, `{"room":"another"}`, `{"finish":"done"}`}
@@ -99,7 +101,7 @@ func (l *faultLoad) life(ctx context.Context, node int, team string) {
 			l.list(reader, "participants="+team+"&$limit=100&state="+s.State, l.truth.ofState(id, s.State, 100))
 		})
 		reading.Wait()
-		if step == len(changes) || !sleep(ctx, faultPause) {
+		if step == len(changes) || !rig.Sleep(ctx, faultPause) {
 			return
 		}
 		method, body = "PATCH", changes[step]
@@ -108,7 +110,7 @@ func (l *faultLoad) life(ctx context.Context, node int, team string) {
 
 // readOlder reads any session that is known, and the newest of all, on any node.
 func (l *faultLoad) readOlder() {
-	reader := l.nodes[rand.N(len(l.nodes))].as("service-reader")
+	reader := l.nodes[rand.N(len(l.nodes))].As("service-reader")
 	if id := l.truth.any(); id != "" {
 		l.get(reader, id)
 	}
@@ -117,7 +119,7 @@ func (l *faultLoad) readOlder() {
 
 // write makes a write after a version of the session, 0 for none, and says whether it
 // was answered.
-func (l *faultLoad) write(c *client, method, path, id string, after int, body string) (shownSession, bool) {
+func (l *faultLoad) write(c *rig.Client, method, path, id string, after int, body string) (shownSession, bool) {
 	score := l.score()
 	q := l.truth.about(id)
 	if q.floors[id] < after {
@@ -125,12 +127,12 @@ func (l *faultLoad) write(c *client, method, path, id string, after int, body st
 	}
 	mayRefuse := l.mayRefuse.Load()
 	request := fmt.Sprintf("load-%d", l.requests.Add(1))
-	a, err := c.do(method, path, body, "X-Request-Id: "+request)
+	a, err := c.Do(method, path, body, "X-Request-Id: "+request)
 	switch {
 	case err != nil:
 		l.report(found(foundWrong, "%s %s: %v", method, path, err))
 		return shownSession{}, false
-	case a.status == 200:
+	case a.Status == 200:
 		score.writes.Add(1)
 		s, err := l.truth.wrote(q, request, a)
 		l.report(err)
@@ -139,16 +141,16 @@ func (l *faultLoad) write(c *client, method, path, id string, after int, body st
 		score.writesRefused.Add(1)
 	case l.truth.about(id).era != q.era: // sent to one log and refused by another
 	default:
-		l.report(found(foundWrong, "%s %s %s: %d %s", method, path, body, a.status, a.body))
+		l.report(found(foundWrong, "%s %s %s: %d %s", method, path, body, a.Status, a.Body))
 	}
 	return shownSession{}, false
 }
 
 // get reads a session.
-func (l *faultLoad) get(c *client, id string) answer {
+func (l *faultLoad) get(c *rig.Client, id string) rig.Answer {
 	score := l.score()
 	q := l.truth.about(id)
-	a, err := c.do("GET", "/chat-sessions/"+id, "")
+	a, err := c.Do("GET", "/chat-sessions/"+id, "")
 	if err != nil {
 		l.report(found(foundWrong, "GET %s: %v", id, err))
 		return a
@@ -158,7 +160,7 @@ func (l *faultLoad) get(c *client, id string) answer {
 	} else {
 		score.gets.Add(1)
 	}
-	if a.header.Get("Chat-Sessions-Source") == "log" {
+	if a.Header.Get("Chat-Sessions-Source") == "log" {
 		score.getsFromLog.Add(1)
 	}
 	l.report(l.truth.read(q, id, a))
@@ -166,9 +168,9 @@ func (l *faultLoad) get(c *client, id string) answer {
 }
 
 // list reads a list, of which something is demanded.
-func (l *faultLoad) list(c *client, query string, q demand) answer {
+func (l *faultLoad) list(c *rig.Client, query string, q demand) rig.Answer {
 	score := l.score()
-	a, err := c.do("GET", "/chat-sessions?"+query, "")
+	a, err := c.Do("GET", "/chat-sessions?"+query, "")
 	if err != nil {
 		l.report(found(foundWrong, "list %s: %v", query, err))
 		return a
@@ -184,17 +186,17 @@ func (l *faultLoad) list(c *client, query string, q demand) answer {
 
 // answersAgain returns nil when a node takes a write, shows it in a list, and reads it
 // from the read model.
-func (l *faultLoad) answersAgain(node *service) error {
-	c := node.as("account-healed")
+func (l *faultLoad) answersAgain(node *rig.Service) error {
+	c := node.As("account-healed")
 	s, ok := l.write(c, "POST", "/chat-sessions", "", 0, `{"participants":["healed"]}`)
 	if !ok {
 		return errors.New("a write is not answered")
 	}
-	if a := l.list(c, "$limit=5", l.truth.ofTeam("healed", 5)); a.status != 200 {
-		return a.instead(nil)
+	if a := l.list(c, "$limit=5", l.truth.ofTeam("healed", 5)); a.Status != 200 {
+		return a.Instead(nil)
 	}
-	if a := l.get(c, s.ID); a.status != 200 || a.header.Get("Chat-Sessions-Source") != "" {
-		return a.instead(nil)
+	if a := l.get(c, s.ID); a.Status != 200 || a.Header.Get("Chat-Sessions-Source") != "" {
+		return a.Instead(nil)
 	}
 	return nil
 }

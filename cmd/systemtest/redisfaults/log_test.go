@@ -1,4 +1,4 @@
-package main
+package redisfaults
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/eventstore/natstest"
 	"chatsessions/projections"
 )
@@ -36,7 +37,7 @@ func TestAReadModelNewerThanARestoredLogIsNeverServed(t *testing.T) {
 			r.stop(append(slices.Clone(r.projectors), r.api...))
 		})
 		for _, s := range append(slices.Clone(r.projectors), r.api...) {
-			s.start()
+			s.Start()
 		}
 		r.startLoad(0)
 		r.healsFrom()
@@ -64,7 +65,7 @@ func TestAReadModelNewerThanARestoredLogIsNeverServed(t *testing.T) {
 		r.restore(backup, func() { r.stop(r.projectors) })
 		r.startLoad(4 * time.Second) // their writes are answered after two
 		for _, p := range r.projectors {
-			p.start()
+			p.Start()
 		}
 		r.healsFrom()
 		r.conclude("log restored, and beyond the read model before a projector was back")
@@ -72,10 +73,10 @@ func TestAReadModelNewerThanARestoredLogIsNeverServed(t *testing.T) {
 }
 
 // stop has services drain.
-func (r *faultRig) stop(services []*service) {
+func (r *faultRig) stop(services []*rig.Service) {
 	r.t.Helper()
 	for _, s := range services {
-		if status := s.stop(); status != 0 {
+		if status := s.Stop(); status != 0 {
 			r.t.Errorf("exit status %d", status)
 		}
 	}
@@ -84,14 +85,14 @@ func (r *faultRig) stop(services []*service) {
 // lose makes writes that a restore will undo.
 func (r *faultRig) lose(writes int) {
 	for i := range writes {
-		r.load.write(r.api[i%len(r.api)].as("account-lost"), "POST", "/chat-sessions", "", 0, `{"participants":["lost"]}`)
+		r.load.write(r.api[i%len(r.api)].As("account-lost"), "POST", "/chat-sessions", "", 0, `{"participants":["lost"]}`)
 	}
 }
 
 // A logCopy is a copy of the log's files.
 type logCopy struct {
 	dir    string
-	events []event
+	events []rig.Event
 }
 
 // backUp stops the nats-server, copies its files, and starts it again.
@@ -115,7 +116,7 @@ func (r *faultRig) backUp() logCopy {
 		r.t.Fatal(err)
 	}
 	defer nc.Close()
-	if c.events, err = readLog(r.t.Context(), nc); err != nil {
+	if c.events, err = rig.ReadLog(r.t.Context(), nc); err != nil {
 		r.t.Fatal(err)
 	}
 	return c
@@ -160,20 +161,20 @@ func (r *faultRig) healsFrom() {
 	lost, shortened := r.load.truth.lost()
 	r.t.Logf("%d sessions were lost, %d have lost some of their events", len(lost), len(shortened))
 	for i, node := range r.api {
-		crm := node.as("service-crm")
+		crm := node.As("service-crm")
 		for _, id := range lost {
-			eventually(r.t, func() error {
-				if a := r.load.get(crm, id); a.status != 404 {
-					return fmt.Errorf("a session that was lost: %w", a.instead(nil))
+			rig.Eventually(r.t, func() error {
+				if a := r.load.get(crm, id); a.Status != 404 {
+					return fmt.Errorf("a session that was lost: %w", a.Instead(nil))
 				}
 				return nil
 			})
 		}
 		for _, id := range shortened {
-			eventually(r.t, func() error {
-				a, err := crm.do("PATCH", "/chat-sessions/"+id, fmt.Sprintf(`{"room":"after %d"}`, i))
-				if err != nil || a.status != 200 {
-					return fmt.Errorf("a session that lost events: %w", a.instead(err))
+			rig.Eventually(r.t, func() error {
+				a, err := crm.Do("PATCH", "/chat-sessions/"+id, fmt.Sprintf(`{"room":"after %d"}`, i))
+				if err != nil || a.Status != 200 {
+					return fmt.Errorf("a session that lost events: %w", a.Instead(err))
 				}
 				return nil
 			})

@@ -1,4 +1,4 @@
-package main
+package redisfaults
 
 import (
 	"fmt"
@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 func TestWhenTheProjectorAtWorkIsKilledTheOtherTakesOver(t *testing.T) {
@@ -16,11 +18,11 @@ func TestWhenTheProjectorAtWorkIsKilledTheOtherTakesOver(t *testing.T) {
 	r.times(4, func(int) {
 		active := r.atWork()
 		r.fault(func() {
-			active.kill()
+			active.Kill()
 			took := r.untilProjected()
 			t.Logf("taken over %s after the kill", took.Round(time.Millisecond))
 			slowest = max(slowest, took)
-		}, 0, active.start)
+		}, 0, active.Start)
 	})
 	r.conclude("projector killed")
 	t.Logf("a standby took over within %s", slowest.Round(time.Millisecond))
@@ -34,14 +36,14 @@ func TestProjectorsThatAreRestartedInTurnOrPausedLoseAndTurnBackNothing(t *testi
 	r := startFaultRig(t)
 	r.times(2, func(int) {
 		for _, p := range r.projectors {
-			r.fault(p.restart, 0, func() {})
+			r.fault(p.Restart, 0, func() {})
 		}
 	})
 	r.times(2, func(int) { // two at work at once: the one that was paused does not know
 		active := r.atWork()
 		signal := func(s syscall.Signal) func() {
 			return func() {
-				if err := active.cmd.Process.Signal(s); err != nil {
+				if err := active.Cmd.Process.Signal(s); err != nil {
 					t.Error(err)
 				}
 			}
@@ -54,12 +56,12 @@ func TestProjectorsThatAreRestartedInTurnOrPausedLoseAndTurnBackNothing(t *testi
 
 // atWork is the projector that advances the read model, when the other has said that
 // it stands by.
-func (r *faultRig) atWork() (active *service) {
+func (r *faultRig) atWork() (active *rig.Service) {
 	r.t.Helper()
-	eventually(r.t, func() error {
-		var working []*service
+	rig.Eventually(r.t, func() error {
+		var working []*rig.Service
 		for _, p := range r.projectors {
-			log := p.errors.String()
+			log := p.Errors.String()
 			works := max(strings.LastIndex(log, "msg=projecting"), strings.LastIndex(log, "taking over"))
 			if works > strings.LastIndex(log, "projector stands by") {
 				working = append(working, p)
@@ -80,17 +82,17 @@ func (r *faultRig) untilProjected() time.Duration {
 	const tooLong = 1900 * time.Millisecond
 	from := time.Now()
 	var mu sync.Mutex
-	took := patience
+	took := rig.Patience
 	done := func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return took < patience
+		return took < rig.Patience
 	}
 	var writing sync.WaitGroup
-	for i := 0; !done() && time.Since(from) < patience; i++ {
+	for i := 0; !done() && time.Since(from) < rig.Patience; i++ {
 		writing.Go(func() {
 			sent := time.Now()
-			_, ok := r.load.write(r.api[i%len(r.api)].as("account-prober"), "POST", "/chat-sessions", "", 0, `{"participants":["prober"]}`)
+			_, ok := r.load.write(r.api[i%len(r.api)].As("account-prober"), "POST", "/chat-sessions", "", 0, `{"participants":["prober"]}`)
 			mu.Lock()
 			defer mu.Unlock()
 			if ok && time.Since(sent) < tooLong {

@@ -1,4 +1,4 @@
-package main
+package redisfaults
 
 import (
 	"fmt"
@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/projections/redistest"
 )
 
@@ -110,7 +111,7 @@ func follow(t *testing.T, replica, primary *redistest.Server) {
 	t.Helper()
 	host, port, _ := strings.Cut(primary.Addr(), ":")
 	redisCommand(t, replica, "REPLICAOF", host, port)
-	eventually(t, func() error {
+	rig.Eventually(t, func() error {
 		if info := redisCommand(t, replica, "INFO", "replication"); !strings.Contains(info, "master_link_status:up") {
 			return fmt.Errorf("no replica yet: %s", info)
 		}
@@ -120,7 +121,7 @@ func follow(t *testing.T, replica, primary *redistest.Server) {
 
 // makeReadOnly has the server refuse writes in three ways, the last reads too.
 func makeReadOnly(t *testing.T, r *faultRig) {
-	dead := freePort(t)
+	dead := rig.FreePort(t)
 	configure := func(setting, value string) func() {
 		return func() { redisCommand(t, r.redis, "CONFIG", "SET", setting, value) }
 	}
@@ -156,7 +157,7 @@ func runOutOfMemory(t *testing.T, r *faultRig) {
 		redisCommand(t, r.redis, "CONFIG", "RESETSTAT")
 		r.fault(func() {
 			limit(bytes + 64<<10)()
-			eventually(t, func() error {
+			rig.Eventually(t, func() error {
 				if stats := redisCommand(t, r.redis, "INFO", "errorstats"); !strings.Contains(stats, "errorstat_OOM:") {
 					return fmt.Errorf("there is memory left: %s", stats)
 				}
@@ -200,7 +201,7 @@ func hangConnections(_ *testing.T, r *faultRig) {
 		var flow []func()
 		r.fault(func() {
 			for _, l := range r.redisLinks {
-				flow = append(flow, l.stall())
+				flow = append(flow, l.Stall())
 			}
 		}, *faultsGone, func() {
 			for _, again := range flow {

@@ -1,4 +1,4 @@
-package main
+package redisfaults
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/eventstore/natstest"
 	"chatsessions/projections/redistest"
 )
@@ -30,8 +31,8 @@ type faultRig struct {
 	store      string            // of nats, a directory
 	redis      *redistest.Server // that the links lead to at first
 	redisLinks redisLinks
-	api        []*service
-	projectors []*service
+	api        []*rig.Service
+	projectors []*rig.Service
 	load       *faultLoad
 
 	done    int           // faults
@@ -40,13 +41,13 @@ type faultRig struct {
 
 // redisLinks are between Redis and the processes of the service: the projectors' first,
 // then the API nodes'.
-type redisLinks []*link
+type redisLinks []*rig.Link
 
 // lead has new connections go to an address, nil for nowhere, and breaks those there are.
 func (links redisLinks) lead(address *string) {
 	for _, l := range links {
-		l.target.Store(address)
-		l.cut()
+		l.Target.Store(address)
+		l.Cut()
 	}
 }
 
@@ -55,13 +56,13 @@ func startFaultRig(t *testing.T) *faultRig {
 	t.Helper()
 	r := &faultRig{t: t, store: filepath.Join(t.TempDir(), "store"), redis: redistest.Start(t, redistest.Config{})}
 	r.nats = natstest.Start(t, natstest.Config{StoreDir: r.store})
-	start := func(part string) *service {
-		l := startLinkTo(t, r.redis.Addr())
+	start := func(part string) *rig.Service {
+		l := rig.StartLinkTo(t, r.redis.Addr())
 		r.redisLinks = append(r.redisLinks, l)
-		return startService(t, "--dev", "--nats-url", r.nats.URL(), "--redis-url", l.through(r.redis.URL()), "--only", part)
+		return rig.Start(t, "--dev", "--nats-url", r.nats.URL(), "--redis-url", l.Through(r.redis.URL()), "--only", part)
 	}
-	r.projectors = []*service{start("projector"), start("projector")}
-	r.api = []*service{start("api"), start("api")}
+	r.projectors = []*rig.Service{start("projector"), start("projector")}
+	r.api = []*rig.Service{start("api"), start("api")}
 	r.load = &faultLoad{nodes: r.api, truth: newTruth()}
 	t.Cleanup(r.tell)
 	r.startLoad(time.Second)
@@ -78,7 +79,7 @@ func (r *faultRig) startLoad(ahead time.Duration) {
 // goOn lets the load run.
 func (r *faultRig) goOn(d time.Duration) {
 	r.t.Helper()
-	if !sleep(r.t.Context(), d) {
+	if !rig.Sleep(r.t.Context(), d) {
 		r.t.Fatal("the test was ended")
 	}
 }
@@ -108,7 +109,7 @@ func (r *faultRig) heals() {
 	r.t.Helper()
 	over := time.Now()
 	for _, node := range r.api {
-		eventually(r.t, func() error { return r.load.answersAgain(node) })
+		rig.Eventually(r.t, func() error { return r.load.answersAgain(node) })
 	}
 	r.slowest = max(r.slowest, time.Since(over))
 }
@@ -119,21 +120,21 @@ func (r *faultRig) conclude(what string) {
 	r.load.halt()
 	for _, s := range append(slices.Clone(r.projectors), r.api...) {
 		select {
-		case <-s.exited:
-			r.t.Errorf("a service has ended by itself: %v", s.cmd.ProcessState)
+		case <-s.Exited:
+			r.t.Errorf("a service has ended by itself: %v", s.Cmd.ProcessState)
 		default:
 		}
 	}
-	events := r.api[0].settledLog()
+	events := r.api[0].SettledLog()
 	for _, finding := range r.load.truth.compare(events) {
 		r.load.report(finding)
 	}
-	checkChains(r.t, events)
-	if err := checkLegal(events); err != nil {
+	rig.CheckChains(r.t, events)
+	if err := rig.CheckLegal(events); err != nil {
 		r.t.Error(err)
 	}
 	for _, node := range r.api {
-		checkReadModel(r.t, node, events)
+		rig.CheckReadModel(r.t, node, events)
 	}
 	r.t.Logf("%s: done %d times, %s, lost %d, stale %d; healed within %s; outside of it: %s", what, r.done, &r.load.during,
 		r.load.count(foundLost), r.load.count(foundStale), r.slowest.Round(10*time.Millisecond), &r.load.calm)
@@ -189,9 +190,9 @@ func refusedBy(t *testing.T, server *redistest.Server, prefix string) {
 }
 
 // logged counts the lines of the services' logs that have a text.
-func logged(services []*service, text string) (n int) {
+func logged(services []*rig.Service, text string) (n int) {
 	for _, s := range services {
-		n += strings.Count(s.errors.String(), text)
+		n += strings.Count(s.Errors.String(), text)
 	}
 	return n
 }

@@ -1,4 +1,4 @@
-package main
+package redisfaults
 
 import (
 	"errors"
@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // The checks of the fault tests have to find what is wrong: each of these answers is
@@ -19,17 +21,17 @@ func TestTheChecksOfTheFaultTestsFindWhatIsWrong(t *testing.T) {
 		v2    = `{"id":"s","createdAt":2,"participants":["team"],"state":"started","version":2}`
 		v3    = `{"id":"s","createdAt":2,"participants":["team"],"state":"accepted","version":3}`
 	)
-	ok := func(etag, body string) answer {
-		return answer{200, http.Header{"Etag": {`"` + etag + `"`}}, []byte(body)}
+	ok := func(etag, body string) rig.Answer {
+		return rig.Answer{Status: 200, Header: http.Header{"Etag": {`"` + etag + `"`}}, Body: []byte(body)}
 	}
-	refusal := answer{503, http.Header{"Retry-After": {"1"}}, nil}
-	list := func(sessions ...string) answer {
-		return answer{200, http.Header{}, []byte("[" + strings.Join(sessions, ",") + "]")}
+	refusal := rig.Answer{Status: 503, Header: http.Header{"Retry-After": {"1"}}, Body: nil}
+	list := func(sessions ...string) rig.Answer {
+		return rig.Answer{Status: 200, Header: http.Header{}, Body: []byte("[" + strings.Join(sessions, ",") + "]")}
 	}
-	get := func(a answer) func(*truth) error {
+	get := func(a rig.Answer) func(*truth) error {
 		return func(tr *truth) error { return tr.read(tr.about("s"), "s", a) }
 	}
-	listed := func(limit int, state string, a answer) func(*truth) error {
+	listed := func(limit int, state string, a rig.Answer) func(*truth) error {
 		return func(tr *truth) error {
 			if state != "" {
 				return tr.list(tr.ofState("s", state, limit), a)
@@ -37,16 +39,16 @@ func TestTheChecksOfTheFaultTestsFindWhatIsWrong(t *testing.T) {
 			return tr.list(tr.ofTeam("team", limit), a)
 		}
 	}
-	inLog := func(texts ...string) []event {
-		var events []event
+	inLog := func(texts ...string) []rig.Event {
+		var events []rig.Event
 		for i, text := range texts {
 			s, err := parseShown([]byte(text))
 			if err != nil {
 				t.Fatal(err)
 			}
-			events = append(events, event{subject: "chat-sessions." + s.ID, sequence: uint64(i + 1),
-				header: nats.Header{"ce-correlationid": {fmt.Sprintf("%s-%d", s.ID, s.Version)}},
-				data:   fmt.Appendf(nil, `{"changes":{},"session":%s}`, text)})
+			events = append(events, rig.Event{Subject: "chat-sessions." + s.ID, Sequence: uint64(i + 1),
+				Header: nats.Header{"ce-correlationid": {fmt.Sprintf("%s-%d", s.ID, s.Version)}},
+				Data:   fmt.Appendf(nil, `{"changes":{},"session":%s}`, text)})
 		}
 		return events
 	}
@@ -70,12 +72,12 @@ func TestTheChecksOfTheFaultTestsFindWhatIsWrong(t *testing.T) {
 		{"GET shows a write whose answer is under way", get(ok("3", v3)), ""},
 		{"GET shows the state before the answered one", get(ok("1", v1)), "stale"},
 		{"GET has an older ETag", get(ok("1", v2)), "ETag"},
-		{"GET is a 404", get(answer{404, http.Header{}, nil}), "stale"},
-		{"GET is a 503 without Retry-After", get(answer{503, http.Header{}, nil}), "wrong"},
-		{"GET fails", get(answer{500, http.Header{}, nil}), "wrong"},
+		{"GET is a 404", get(rig.Answer{Status: 404, Header: http.Header{}, Body: nil}), "stale"},
+		{"GET is a 503 without Retry-After", get(rig.Answer{Status: 503, Header: http.Header{}, Body: nil}), "wrong"},
+		{"GET fails", get(rig.Answer{Status: 500, Header: http.Header{}, Body: nil}), "wrong"},
 		{"GET shows another session", get(ok("1", older)), "wrong"},
 		{"GET shows something else as the same version", get(ok("2", strings.Replace(v2, "started", "accepted", 1))), "wrong"},
-		{"GET comes from nobody knows where", get(answer{200, http.Header{"Etag": {`"2"`}, "Chat-Sessions-Source": {"cache"}}, []byte(v2)}), "wrong"},
+		{"GET comes from nobody knows where", get(rig.Answer{Status: 200, Header: http.Header{"Etag": {`"2"`}, "Chat-Sessions-Source": {"cache"}}, Body: []byte(v2)}), "wrong"},
 		{"a later GET shows less than the one before", func(tr *truth) error {
 			return errors.Join(tr.read(tr.about("s"), "s", ok("3", v3)), tr.read(tr.about("s"), "s", ok("2", v2)))
 		}, "stale"},
@@ -107,7 +109,7 @@ func TestTheChecksOfTheFaultTestsFindWhatIsWrong(t *testing.T) {
 		{"the log has something else", compared(older, strings.Replace(v1, "created\"", "started\"", 1), v2), "wrong"},
 		{"after a restore GET shows what is left", restoredTo([]string{older, v1}, get(ok("1", v1))), ""},
 		{"after a restore GET shows what was lost", restoredTo([]string{older, v1}, get(ok("2", v2))), "stale"},
-		{"after a restore the session is a 404", restoredTo([]string{older}, get(answer{404, http.Header{}, nil})), ""},
+		{"after a restore the session is a 404", restoredTo([]string{older}, get(rig.Answer{Status: 404, Header: http.Header{}, Body: nil})), ""},
 		{"after a restore GET shows a session that was lost", restoredTo([]string{older}, get(ok("2", v2))), "stale"},
 		{"after a restore a list shows a session that was lost", restoredTo([]string{older}, listed(10, "", list(v2, older))), "stale"},
 		{"after a restore a list lacks what is left", restoredTo([]string{older, v1}, listed(10, "", list(older))), "stale"},

@@ -1,4 +1,4 @@
-package main
+package redisfaults
 
 import (
 	"encoding/json"
@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"chatsessions/cmd/systemtest/rig"
 )
 
 // A truth is what the answers have shown so far, and with it what any later answer
@@ -116,8 +118,8 @@ func (t *truth) any() string {
 }
 
 // wrote judges the answer to a write that was answered with a 200.
-func (t *truth) wrote(q demand, request string, a answer) (shownSession, error) {
-	s, err := parseShown(a.body)
+func (t *truth) wrote(q demand, request string, a rig.Answer) (shownSession, error) {
+	s, err := parseShown(a.Body)
 	if err != nil {
 		return s, err
 	}
@@ -131,7 +133,7 @@ func (t *truth) wrote(q demand, request string, a answer) (shownSession, error) 
 }
 
 // read judges the answer to a GET by id: the truth, or a 503.
-func (t *truth) read(q demand, id string, a answer) error {
+func (t *truth) read(q demand, id string, a rig.Answer) error {
 	if isRefusal(a) {
 		return nil
 	}
@@ -142,15 +144,15 @@ func (t *truth) read(q demand, id string, a answer) error {
 	}
 	floor := q.floors[id]
 	switch {
-	case a.status == 404 && floor > 0:
+	case a.Status == 404 && floor > 0:
 		return found(foundStale, "%s is a 404, and version %d of it was there before", id, floor)
-	case a.status == 404:
+	case a.Status == 404:
 		return nil
-	case a.status != 200:
-		return found(foundWrong, "%s: %d %s", id, a.status, a.body)
+	case a.Status != 200:
+		return found(foundWrong, "%s: %d %s", id, a.Status, a.Body)
 	}
-	s, err := parseShown(a.body)
-	switch source := a.header.Get("Chat-Sessions-Source"); {
+	s, err := parseShown(a.Body)
+	switch source := a.Header.Get("Chat-Sessions-Source"); {
 	case err != nil:
 		return err
 	case s.ID != id:
@@ -164,16 +166,16 @@ func (t *truth) read(q demand, id string, a answer) error {
 }
 
 // list judges the answer to a list: the truth, newest first, or a 503.
-func (t *truth) list(q demand, a answer) error {
+func (t *truth) list(q demand, a rig.Answer) error {
 	if isRefusal(a) {
 		return nil
 	}
-	if a.status != 200 {
-		return found(foundWrong, "a list: %d %s", a.status, a.body)
+	if a.Status != 200 {
+		return found(foundWrong, "a list: %d %s", a.Status, a.Body)
 	}
 	var items []json.RawMessage
-	if err := json.Unmarshal(a.body, &items); err != nil {
-		return found(foundWrong, "a list: %v: %s", err, a.body)
+	if err := json.Unmarshal(a.Body, &items); err != nil {
+		return found(foundWrong, "a list: %v: %s", err, a.Body)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -194,7 +196,7 @@ func (t *truth) list(q demand, a answer) error {
 		case q.state != "" && s.State != q.state:
 			return found(foundWrong, "a list of those that are %s has %s", q.state, s.text)
 		}
-		if err := t.show(s, answer{}); err != nil {
+		if err := t.show(s, rig.Answer{}); err != nil {
 			return err
 		}
 		listed[s.ID], last = true, s
@@ -209,9 +211,9 @@ func (t *truth) list(q demand, a answer) error {
 }
 
 // show notes what an answer has shown of a session.
-func (t *truth) show(s shownSession, a answer) error {
-	if a.header != nil && a.header.Get("ETag") != strconv.Quote(strconv.Itoa(s.Version)) {
-		return found(foundWrong, "the ETag %s goes with %s", a.header.Get("ETag"), s.text)
+func (t *truth) show(s shownSession, a rig.Answer) error {
+	if a.Header != nil && a.Header.Get("ETag") != strconv.Quote(strconv.Itoa(s.Version)) {
+		return found(foundWrong, "the ETag %s goes with %s", a.Header.Get("ETag"), s.text)
 	}
 	k := t.sessions[s.ID]
 	if k == nil {
@@ -234,7 +236,7 @@ func (t *truth) show(s shownSession, a answer) error {
 
 // restored tells of a log that was put back to an older copy, which has these
 // events. It returns how many answered writes that copy does not have.
-func (t *truth) restored(events []event) (undone int) {
+func (t *truth) restored(events []rig.Event) (undone int) {
 	chains, requests := chainsOf(events)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -276,7 +278,7 @@ func (t *truth) lost() (whole, partly []string) {
 }
 
 // compare compares everything that was shown with the log.
-func (t *truth) compare(events []event) (findings []error) {
+func (t *truth) compare(events []rig.Event) (findings []error) {
 	chains, requests := chainsOf(events)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -305,22 +307,22 @@ func (t *truth) compare(events []event) (findings []error) {
 
 // chainsOf is the session after each of its events, by its id, and how many events
 // each request has.
-func chainsOf(events []event) (chains map[string][]string, requests map[string]int) {
+func chainsOf(events []rig.Event) (chains map[string][]string, requests map[string]int) {
 	chains, requests = map[string][]string{}, map[string]int{}
 	for _, e := range events {
-		id := strings.TrimPrefix(e.subject, "chat-sessions.")
+		id := strings.TrimPrefix(e.Subject, "chat-sessions.")
 		var data struct{ Session json.RawMessage }
-		if err := json.Unmarshal(e.data, &data); err != nil {
-			data.Session = e.data
+		if err := json.Unmarshal(e.Data, &data); err != nil {
+			data.Session = e.Data
 		}
 		chains[id] = append(chains[id], string(data.Session))
-		requests[e.header["ce-correlationid"][0]]++
+		requests[e.Header["ce-correlationid"][0]]++
 	}
 	return chains, requests
 }
 
 // isRefusal says whether the answer is that there is none now.
-func isRefusal(a answer) bool { return a.status == 503 && a.header.Get("Retry-After") != "" }
+func isRefusal(a rig.Answer) bool { return a.Status == 503 && a.Header.Get("Retry-After") != "" }
 
 func parseShown(text []byte) (shownSession, error) {
 	s := shownSession{text: string(text)}

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"fmt"
@@ -9,55 +9,55 @@ import (
 	"time"
 )
 
-// checkChains checks that the events of each session follow one another.
-func checkChains(t *testing.T, events []event) {
+// CheckChains checks that the events of each session follow one another.
+func CheckChains(t *testing.T, events []Event) {
 	t.Helper()
-	last := map[string]event{}
+	last := map[string]Event{}
 	for _, e := range events {
-		before := last[e.subject]
-		if want := float64(len(before.data)); want == 0 && e.session["version"] != 1.0 ||
-			want != 0 && e.session["version"] != before.session["version"].(float64)+1 {
-			t.Errorf("event %d has version %v after %v", e.sequence, e.session["version"], before.session["version"])
+		before := last[e.Subject]
+		if want := float64(len(before.Data)); want == 0 && e.Session["version"] != 1.0 ||
+			want != 0 && e.Session["version"] != before.Session["version"].(float64)+1 {
+			t.Errorf("event %d has version %v after %v", e.Sequence, e.Session["version"], before.Session["version"])
 		}
-		folded := fold(before.session, e.changes)
-		if !reflect.DeepEqual(folded, e.session) {
-			t.Errorf("event %d: the changes lead to %v, the session is %v", e.sequence, folded, e.session)
+		folded := fold(before.Session, e.Changes)
+		if !reflect.DeepEqual(folded, e.Session) {
+			t.Errorf("event %d: the changes lead to %v, the session is %v", e.Sequence, folded, e.Session)
 		}
-		previous := strings.Join(e.header["ce-previous"], "|")
+		previous := strings.Join(e.Header["ce-previous"], "|")
 		switch {
-		case before.sequence == 0 && previous != "",
-			before.sequence != 0 && previous != strconv.FormatUint(before.sequence, 10) &&
-				(previous != "0" || before.sequence != e.sequence-1):
-			t.Errorf("event %d: ce-previous %q, the event before is %d", e.sequence, previous, before.sequence)
+		case before.Sequence == 0 && previous != "",
+			before.Sequence != 0 && previous != strconv.FormatUint(before.Sequence, 10) &&
+				(previous != "0" || before.Sequence != e.Sequence-1):
+			t.Errorf("event %d: ce-previous %q, the event before is %d", e.Sequence, previous, before.Sequence)
 		}
-		last[e.subject] = e
+		last[e.Subject] = e
 	}
 }
 
-// checkReadModel checks that a GET and a list show each session as the log has it.
-func checkReadModel(t *testing.T, s *service, events []event) {
+// CheckReadModel checks that a GET and a list show each session as the log has it.
+func CheckReadModel(t *testing.T, s *Service, events []Event) {
 	t.Helper()
 	newest := map[string]map[string]any{}
 	for _, e := range events {
-		newest[e.session["id"].(string)] = e.session
+		newest[e.Session["id"].(string)] = e.Session
 	}
 	listed := map[string]bool{}
 	for next := "/chat-sessions?$limit=1000"; next != ""; {
-		a := s.as("auditor-eve").expect(200, "GET", next, "")
-		for _, session := range a.list(t) {
+		a := s.As("auditor-eve").Expect(200, "GET", next, "")
+		for _, session := range a.List(t) {
 			id := session["id"].(string)
 			listed[id] = true
 			if !reflect.DeepEqual(session, newest[id]) {
 				t.Errorf("the list has %v, the log %v", session, newest[id])
 			}
 		}
-		next, _, _ = strings.Cut(strings.TrimPrefix(a.header.Get("Link"), "<"), ">")
+		next, _, _ = strings.Cut(strings.TrimPrefix(a.Header.Get("Link"), "<"), ">")
 	}
 	if len(listed) != len(newest) {
 		t.Errorf("%d sessions are listed, the log has %d", len(listed), len(newest))
 	}
 	for id, session := range newest {
-		if got := s.as("auditor-eve").expect(200, "GET", "/chat-sessions/"+id, "").object(t); !reflect.DeepEqual(got, session) {
+		if got := s.As("auditor-eve").Expect(200, "GET", "/chat-sessions/"+id, "").Object(t); !reflect.DeepEqual(got, session) {
 			t.Errorf("GET shows %v, the log has %v", got, session)
 		}
 	}
@@ -78,9 +78,9 @@ func fold(session, changes map[string]any) map[string]any {
 	return folded
 }
 
-// checkLegal checks that the events of every session follow the machine, and that
+// CheckLegal checks that the events of every session follow the machine, and that
 // the times of recording never go back, whatever the clocks of the nodes say.
-func checkLegal(events []event) error {
+func CheckLegal(events []Event) error {
 	directives := map[string]string{"started": "start", "accepted": "accept", "rejected": "reject", "finished": "finish"}
 	type point struct {
 		state   string
@@ -88,31 +88,31 @@ func checkLegal(events []event) error {
 	}
 	at := map[string]point{}
 	for _, e := range events {
-		before, exists := at[e.subject]
-		kind := strings.TrimPrefix(e.header["ce-type"][0], "chat-session.")
-		state, _ := e.session["state"].(string)
-		updated, _ := e.session["updatedAt"].(float64)
+		before, exists := at[e.Subject]
+		kind := strings.TrimPrefix(e.Header["ce-type"][0], "chat-session.")
+		state, _ := e.Session["state"].(string)
+		updated, _ := e.Session["updatedAt"].(float64)
 		legal := exists && state == before.state // of updated and corrected
 		if d, is := directives[kind]; is {
-			to, possible := endOf(before.state, []string{d})
+			to, possible := EndOf(before.state, []string{d})
 			legal = possible && state == to
 		} else if kind == "created" {
 			legal = !exists && state == "created"
 		}
 		if !legal {
-			return fmt.Errorf("event %d: %s leads from %q to %q", e.sequence, kind, before.state, state)
+			return fmt.Errorf("event %d: %s leads from %q to %q", e.Sequence, kind, before.state, state)
 		}
-		recorded, err := time.Parse(time.RFC3339, e.header["ce-time"][0])
+		recorded, err := time.Parse(time.RFC3339, e.Header["ce-time"][0])
 		if err != nil || recorded.UnixMilli() != int64(updated) || updated < before.updated {
-			return fmt.Errorf("event %d: recorded at %s, updatedAt is %.0f after %.0f: %w", e.sequence, e.header["ce-time"][0], updated, before.updated, err)
+			return fmt.Errorf("event %d: recorded at %s, updatedAt is %.0f after %.0f: %w", e.Sequence, e.Header["ce-time"][0], updated, before.updated, err)
 		}
-		at[e.subject] = point{state, updated}
+		at[e.Subject] = point{state, updated}
 	}
 	return nil
 }
 
-// endOf is the state after the directives, and whether all are legal.
-func endOf(state string, directives []string) (string, bool) {
+// EndOf is the state after the directives, and whether all are legal.
+func EndOf(state string, directives []string) (string, bool) {
 	for _, d := range directives {
 		to, legal := leads[state][d]
 		if !legal {

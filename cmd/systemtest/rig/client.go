@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"encoding/json"
@@ -11,28 +11,28 @@ import (
 	"time"
 )
 
-// A client calls a service with one token.
-type client struct {
-	t     *testing.T
-	url   string
-	token string
+// A Client calls a service with one token.
+type Client struct {
+	T     *testing.T
+	URL   string
+	Token string
 }
 
-// An answer is what the service said to one request.
-type answer struct {
-	status int
-	header http.Header
-	body   []byte
+// An Answer is what the service said to one request.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
 }
 
-// do sends a request. Headers are "Name: value"; a body is JSON unless they say
+// Do sends a request. Headers are "Name: value"; a body is JSON unless they say
 // otherwise. It is safe to call from many goroutines.
-func (c *client) do(method, path, body string, headers ...string) (answer, error) {
-	request, err := http.NewRequest(method, c.url+path, strings.NewReader(body))
+func (c *Client) Do(method, path, body string, headers ...string) (Answer, error) {
+	request, err := http.NewRequest(method, c.URL+path, strings.NewReader(body))
 	if err != nil {
-		return answer{}, err
+		return Answer{}, err
 	}
-	request.Header.Set("Authorization", "Bearer "+c.token)
+	request.Header.Set("Authorization", "Bearer "+c.Token)
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
@@ -40,99 +40,99 @@ func (c *client) do(method, path, body string, headers ...string) (answer, error
 		name, value, _ := strings.Cut(header, ": ")
 		request.Header.Set(name, value)
 	}
-	response, err := httpClient.Do(request)
+	response, err := HTTPClient.Do(request)
 	if err != nil {
-		return answer{}, err
+		return Answer{}, err
 	}
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)
-	return answer{response.StatusCode, response.Header, content}, err
+	return Answer{response.StatusCode, response.Header, content}, err
 }
 
-var httpClient = &http.Client{
+var HTTPClient = &http.Client{
 	Timeout:   30 * time.Second,
 	Transport: &http.Transport{MaxIdleConnsPerHost: 1000},
 }
 
-// expect sends a request that has to be answered with the status.
-func (c *client) expect(status int, method, path, body string, headers ...string) answer {
-	c.t.Helper()
-	a, err := c.do(method, path, body, headers...)
+// Expect sends a request that has to be answered with the status.
+func (c *Client) Expect(status int, method, path, body string, headers ...string) Answer {
+	c.T.Helper()
+	a, err := c.Do(method, path, body, headers...)
 	if err != nil {
-		c.t.Fatalf("%s %s: %v", method, path, err)
+		c.T.Fatalf("%s %s: %v", method, path, err)
 	}
-	if a.status != status {
-		c.t.Fatalf("%s %s %s: %d %s, want %d", method, path, body, a.status, a.body, status)
+	if a.Status != status {
+		c.T.Fatalf("%s %s %s: %d %s, want %d", method, path, body, a.Status, a.Body, status)
 	}
 	return a
 }
 
-// create opens a session and returns its path.
-func (c *client) create(body string) string {
-	c.t.Helper()
-	return c.expect(200, "POST", "/chat-sessions", body).header.Get("Location")
+// Create opens a session and returns its path.
+func (c *Client) Create(body string) string {
+	c.T.Helper()
+	return c.Expect(200, "POST", "/chat-sessions", body).Header.Get("Location")
 }
 
-// as returns a client for a dev token, "account-alice" for example.
-func (s *service) as(who string) *client { return &client{s.t, s.url, "dev-" + who} }
+// As returns a client for a dev token, "account-alice" for example.
+func (s *Service) As(who string) *Client { return &Client{s.T, s.URL, "dev-" + who} }
 
-// object decodes the body as a JSON object.
-func (a answer) object(t *testing.T) map[string]any {
+// Object decodes the body as a JSON object.
+func (a Answer) Object(t *testing.T) map[string]any {
 	t.Helper()
 	var o map[string]any
-	if err := json.Unmarshal(a.body, &o); err != nil {
-		t.Fatalf("%s: %v", a.body, err)
+	if err := json.Unmarshal(a.Body, &o); err != nil {
+		t.Fatalf("%s: %v", a.Body, err)
 	}
 	return o
 }
 
-// list decodes the body as a JSON array of objects.
-func (a answer) list(t *testing.T) []map[string]any {
+// List decodes the body as a JSON array of objects.
+func (a Answer) List(t *testing.T) []map[string]any {
 	t.Helper()
 	var l []map[string]any
-	if err := json.Unmarshal(a.body, &l); err != nil {
-		t.Fatalf("%s: %v", a.body, err)
+	if err := json.Unmarshal(a.Body, &l); err != nil {
+		t.Fatalf("%s: %v", a.Body, err)
 	}
 	return l
 }
 
-// instead is the error of a request that was not answered as it had to be.
-func (a answer) instead(err error) error {
-	return errors.Join(err, fmt.Errorf("answered %d %v %s", a.status, a.header, a.body))
+// Instead is the error of a request that was not answered as it had to be.
+func (a Answer) Instead(err error) error {
+	return errors.Join(err, fmt.Errorf("answered %d %v %s", a.Status, a.Header, a.Body))
 }
 
-// in returns the client for a subtest.
-func (c *client) in(t *testing.T) *client { return &client{t, c.url, c.token} }
+// In returns the client for a subtest.
+func (c *Client) In(t *testing.T) *Client { return &Client{t, c.URL, c.Token} }
 
-// refused sends a request that has to be refused with the status, and returns
+// Refused sends a request that has to be refused with the status, and returns
 // the problem that it is told.
-func (c *client) refused(status int, method, path, body string, headers ...string) map[string]any {
-	c.t.Helper()
-	a := c.expect(status, method, path, body, headers...)
+func (c *Client) Refused(status int, method, path, body string, headers ...string) map[string]any {
+	c.T.Helper()
+	a := c.Expect(status, method, path, body, headers...)
 	sent := fmt.Sprintf("%s %s %.300s %q", method, path, body, headers)
-	return a.problem(c.t, sent)
+	return a.Problem(c.T, sent)
 }
 
-// problem checks that the answer speaks both error dialects, and returns its body.
-func (a answer) problem(t *testing.T, sent string) map[string]any {
+// Problem checks that the answer speaks both error dialects, and returns its body.
+func (a Answer) Problem(t *testing.T, sent string) map[string]any {
 	t.Helper()
-	if got := a.header.Get("Content-Type"); got != "application/problem+json" {
-		t.Fatalf("%s: %d with Content-Type %q: %s", sent, a.status, got, a.body)
+	if got := a.Header.Get("Content-Type"); got != "application/problem+json" {
+		t.Fatalf("%s: %d with Content-Type %q: %s", sent, a.Status, got, a.Body)
 	}
-	p := a.object(t)
-	class, known := feathersClass[a.status]
+	p := a.Object(t)
+	class, known := feathersClass[a.Status]
 	if !known {
-		t.Errorf("%s: status %d is not one of the contract's: %s", sent, a.status, a.body)
+		t.Errorf("%s: status %d is not one of the contract's: %s", sent, a.Status, a.Body)
 	}
-	want := map[string]any{"status": float64(a.status), "code": float64(a.status), "name": class[0], "className": class[1]}
+	want := map[string]any{"status": float64(a.Status), "code": float64(a.Status), "name": class[0], "className": class[1]}
 	for name, value := range want {
 		if p[name] != value {
-			t.Errorf("%s: %s is %v, want %v: %s", sent, name, p[name], value, a.body)
+			t.Errorf("%s: %s is %v, want %v: %s", sent, name, p[name], value, a.Body)
 		}
 	}
 	for _, name := range []string{"type", "title", "detail", "instance", "message"} {
 		if text, _ := p[name].(string); text == "" {
-			t.Errorf("%s: %s is not a text: %s", sent, name, a.body)
+			t.Errorf("%s: %s is not a text: %s", sent, name, a.Body)
 		}
 	}
 	return p
@@ -158,29 +158,29 @@ var feathersClass = map[int][2]string{
 	504: {"GatewayTimeout", "gateway-timeout"},
 }
 
-// get reads a session.
-func (c *client) get(path string) map[string]any {
-	c.t.Helper()
-	return c.expect(200, "GET", path, "").object(c.t)
+// Get reads a session.
+func (c *Client) Get(path string) map[string]any {
+	c.T.Helper()
+	return c.Expect(200, "GET", path, "").Object(c.T)
 }
 
-// patch changes a session, and returns it.
-func (c *client) patch(path, body string, headers ...string) map[string]any {
-	c.t.Helper()
-	return c.expect(200, "PATCH", path, body, headers...).object(c.t)
+// Patch changes a session, and returns it.
+func (c *Client) Patch(path, body string, headers ...string) map[string]any {
+	c.T.Helper()
+	return c.Expect(200, "PATCH", path, body, headers...).Object(c.T)
 }
 
-// list reads a list of sessions.
-func (c *client) list(query string, headers ...string) []map[string]any {
-	c.t.Helper()
-	return c.expect(200, "GET", "/chat-sessions"+query, "", headers...).list(c.t)
+// List reads a list of sessions.
+func (c *Client) List(query string, headers ...string) []map[string]any {
+	c.T.Helper()
+	return c.Expect(200, "GET", "/chat-sessions"+query, "", headers...).List(c.T)
 }
 
-// nobody is the path of a session that does not exist.
-const nobody = "/chat-sessions/01890000-0000-7000-8000-000000000000"
+// NoSession is the path of a session that does not exist.
+const NoSession = "/chat-sessions/01890000-0000-7000-8000-000000000000"
 
-// toJSON writes a request's body.
-func toJSON(value any) string {
+// ToJSON writes a request's body.
+func ToJSON(value any) string {
 	text, err := json.Marshal(value)
 	if err != nil {
 		panic(err)

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"bytes"
@@ -9,98 +9,98 @@ import (
 	"testing"
 )
 
-// A content is all that a service has, to the byte.
-type content struct {
-	sessions map[string]answer // by path
-	list     string            // of all, newest first
+// A Content is all that a service has, to the byte.
+type Content struct {
+	Sessions map[string]Answer // by path
+	List     string            // of all, newest first
 }
 
-// fill writes some sessions in all states, and returns what the service has then.
-func fill(t *testing.T, s *service, n int) content {
+// Fill writes some sessions in all states, and returns what the service has then.
+func Fill(t *testing.T, s *Service, n int) Content {
 	t.Helper()
 	changes := []string{`{}`, `{"start": true}`, `{"start": true, "accept": true}`, `{"start": true, "reject": "busy"}`,
 		`{"start": true, "accept": true, "finish": "bye"}`, `{"room": "Grüße & <b>", "type": "telemed"}`}
 	for i := range n {
-		c := s.as(fmt.Sprintf("account-owner-%d", i%3))
-		path := c.create(fmt.Sprintf(`{"room": "room %d", "participants": ["alice"]}`, i))
-		c.expect(200, "PATCH", path, changes[i%len(changes)])
+		c := s.As(fmt.Sprintf("account-owner-%d", i%3))
+		path := c.Create(fmt.Sprintf(`{"room": "room %d", "participants": ["alice"]}`, i))
+		c.Expect(200, "PATCH", path, changes[i%len(changes)])
 	}
-	return s.content()
+	return s.Content()
 }
 
-func (s *service) content() content {
-	s.t.Helper()
-	crm := s.as("service-crm")
-	all := crm.expect(200, "GET", "/chat-sessions?$limit=1000", "")
-	c := content{sessions: map[string]answer{}, list: string(all.body)}
-	for _, session := range all.list(s.t) {
+func (s *Service) Content() Content {
+	s.T.Helper()
+	crm := s.As("service-crm")
+	all := crm.Expect(200, "GET", "/chat-sessions?$limit=1000", "")
+	c := Content{Sessions: map[string]Answer{}, List: string(all.Body)}
+	for _, session := range all.List(s.T) {
 		path := fmt.Sprint("/chat-sessions/", session["id"])
-		c.sessions[path] = crm.expect(200, "GET", path, "")
+		c.Sessions[path] = crm.Expect(200, "GET", path, "")
 	}
 	return c
 }
 
-// check fails the test unless the service has the same again.
-func (c content) check(s *service) {
-	s.t.Helper()
+// Check fails the test unless the service has the same again.
+func (c Content) Check(s *Service) {
+	s.T.Helper()
 	if err := c.compare(s); err != nil {
-		s.t.Error(err)
+		s.T.Error(err)
 	}
 }
 
-func (c content) compare(s *service) error {
-	crm := s.as("service-crm")
-	all, err := crm.do("GET", "/chat-sessions?$limit=1000", "")
+func (c Content) compare(s *Service) error {
+	crm := s.As("service-crm")
+	all, err := crm.Do("GET", "/chat-sessions?$limit=1000", "")
 	if err != nil {
 		return err
 	}
-	if all.status != 200 || string(all.body) != c.list {
-		return fmt.Errorf("the list is %d %s, and was %s", all.status, all.body, c.list)
+	if all.Status != 200 || string(all.Body) != c.List {
+		return fmt.Errorf("the list is %d %s, and was %s", all.Status, all.Body, c.List)
 	}
-	for path, was := range c.sessions {
-		is, err := crm.do("GET", path, "")
+	for path, was := range c.Sessions {
+		is, err := crm.Do("GET", path, "")
 		if err != nil {
 			return err
 		}
-		if is.status != 200 || !bytes.Equal(is.body, was.body) || is.header.Get("ETag") != was.header.Get("ETag") {
-			return fmt.Errorf("%s is %d %s %s, and was %s %s", path, is.status, is.header.Get("ETag"), is.body, was.header.Get("ETag"), was.body)
+		if is.Status != 200 || !bytes.Equal(is.Body, was.Body) || is.Header.Get("ETag") != was.Header.Get("ETag") {
+			return fmt.Errorf("%s is %d %s %s, and was %s %s", path, is.Status, is.Header.Get("ETag"), is.Body, was.Header.Get("ETag"), was.Body)
 		}
-		if source := is.header.Get("Chat-Sessions-Source"); source != "" {
+		if source := is.Header.Get("Chat-Sessions-Source"); source != "" {
 			return fmt.Errorf("%s comes from the %s", path, source)
 		}
 	}
 	return nil
 }
 
-// eventuallyHealed returns when the read model answers everything again.
-func (c content) eventuallyHealed(s *service) {
-	s.t.Helper()
-	eventually(s.t, func() error { return c.compare(s) })
+// EventuallyHealed returns when the read model answers everything again.
+func (c Content) EventuallyHealed(s *Service) {
+	s.T.Helper()
+	Eventually(s.T, func() error { return c.compare(s) })
 }
 
-// newestPosition is the position of the newest event of all, as a PATCH that
+// NewestPosition is the position of the newest event of all, as a PATCH that
 // changes nothing tells it of the newest session changed.
-func (s *service) newestPosition() uint64 {
-	s.t.Helper()
+func (s *Service) NewestPosition() uint64 {
+	s.T.Helper()
 	var newest uint64
-	for path := range s.content().sessions {
-		a := s.as("service-crm").expect(200, "PATCH", path, `{}`)
-		position, err := strconv.ParseUint(a.header.Get("Chat-Sessions-Position"), 10, 64)
+	for path := range s.Content().Sessions {
+		a := s.As("service-crm").Expect(200, "PATCH", path, `{}`)
+		position, err := strconv.ParseUint(a.Header.Get("Chat-Sessions-Position"), 10, 64)
 		if err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		newest = max(newest, position)
 	}
 	return newest
 }
 
-func (c content) paths() []string { return slices.Sorted(maps.Keys(c.sessions)) }
+func (c Content) Paths() []string { return slices.Sorted(maps.Keys(c.Sessions)) }
 
-// awaitParked returns when the service counts so many parked sessions.
-func awaitParked(t *testing.T, s *service, n int) {
+// AwaitParked returns when the service counts so many parked sessions.
+func AwaitParked(t *testing.T, s *Service, n int) {
 	t.Helper()
-	eventually(t, func() error {
-		if got := s.metrics()["chatsessions_parked_sessions"]; got != float64(n) {
+	Eventually(t, func() error {
+		if got := s.Metrics()["chatsessions_parked_sessions"]; got != float64(n) {
 			return fmt.Errorf("%v sessions are parked, want %d", got, n)
 		}
 		return nil
@@ -109,6 +109,6 @@ func awaitParked(t *testing.T, s *service, n int) {
 
 // Sessions that the log has no event of, or only what somebody else put there.
 const (
-	ghost    = "01a203c8-0000-7000-8000-00000000dead"
-	notAUUID = "not-a-uuid"
+	Ghost    = "01a203c8-0000-7000-8000-00000000dead"
+	NotAUUID = "not-a-uuid"
 )

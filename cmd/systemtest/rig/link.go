@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"net"
@@ -8,12 +8,12 @@ import (
 	"testing"
 )
 
-// A link is a TCP proxy between a client and a server, for cutting what runs
+// A Link is a TCP proxy between a client and a server, for cutting what runs
 // through it.
-type link struct {
+type Link struct {
 	listener net.Listener
-	target   atomic.Pointer[string] // host and port; nil refuses
-	mute     atomic.Bool            // what the server sends is lost
+	Target   atomic.Pointer[string] // host and port; nil refuses
+	Mute     atomic.Bool            // what the server sends is lost
 
 	mu      sync.Mutex
 	flowing chan struct{} // closed while bytes may pass
@@ -21,33 +21,33 @@ type link struct {
 	group   sync.WaitGroup
 }
 
-// startLink starts a link that refuses until it has a target.
-func startLink(t *testing.T) *link {
+// StartLink starts a link that refuses until it has a target.
+func StartLink(t *testing.T) *Link {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &link{listener: listener, conns: map[net.Conn]bool{}, flowing: make(chan struct{})}
+	l := &Link{listener: listener, conns: map[net.Conn]bool{}, flowing: make(chan struct{})}
 	close(l.flowing)
 	l.group.Go(l.serve)
 	t.Cleanup(func() {
 		listener.Close()
-		l.cut()
+		l.Cut()
 		l.group.Wait()
 	})
 	return l
 }
 
-// startLinkTo starts a link to a server whose address stays the same.
-func startLinkTo(t *testing.T, address string) *link {
-	l := startLink(t)
-	l.target.Store(&address)
+// StartLinkTo starts a link to a server whose address stays the same.
+func StartLinkTo(t *testing.T, address string) *Link {
+	l := StartLink(t)
+	l.Target.Store(&address)
 	return l
 }
 
-// through is a server's URL by way of the link.
-func (l *link) through(serverURL string) string {
+// Through is a server's URL by way of the link.
+func (l *Link) Through(serverURL string) string {
 	u, err := url.Parse(serverURL)
 	if err != nil {
 		panic(err)
@@ -56,13 +56,13 @@ func (l *link) through(serverURL string) string {
 	return u.String()
 }
 
-func (l *link) serve() {
+func (l *Link) serve() {
 	for {
 		client, err := l.listener.Accept()
 		if err != nil {
 			return
 		}
-		target := l.target.Load()
+		target := l.Target.Load()
 		if target == nil {
 			client.Close()
 			continue
@@ -75,16 +75,16 @@ func (l *link) serve() {
 		l.mu.Lock()
 		l.conns[client], l.conns[server] = true, true
 		l.mu.Unlock()
-		if l.target.Load() != target { // it may have come too late to be cut
+		if l.Target.Load() != target { // it may have come too late to be cut
 			l.forget(client, server)
 			continue
 		}
 		l.group.Go(func() { l.copy(server, client, func() bool { return false }) })
-		l.group.Go(func() { l.copy(client, server, l.mute.Load) })
+		l.group.Go(func() { l.copy(client, server, l.Mute.Load) })
 	}
 }
 
-func (l *link) copy(to, from net.Conn, lose func() bool) {
+func (l *Link) copy(to, from net.Conn, lose func() bool) {
 	defer l.forget(to, from)
 	buffer := make([]byte, 64<<10)
 	for {
@@ -104,7 +104,7 @@ func (l *link) copy(to, from net.Conn, lose func() bool) {
 	}
 }
 
-func (l *link) forget(conns ...net.Conn) {
+func (l *Link) forget(conns ...net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range conns {
@@ -113,8 +113,8 @@ func (l *link) forget(conns ...net.Conn) {
 	}
 }
 
-// cut breaks all connections; new ones work.
-func (l *link) cut() {
+// Cut breaks all connections; new ones work.
+func (l *Link) Cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.conns {
@@ -123,8 +123,8 @@ func (l *link) cut() {
 	clear(l.conns)
 }
 
-// stall holds up whatever is sent until the function that it returns is called.
-func (l *link) stall() (flow func()) {
+// Stall holds up whatever is sent until the function that it returns is called.
+func (l *Link) Stall() (flow func()) {
 	gate := make(chan struct{})
 	l.mu.Lock()
 	defer l.mu.Unlock()

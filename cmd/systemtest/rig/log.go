@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"context"
@@ -11,43 +11,43 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// An event is a message of the log, as a subscriber gets it.
-type event struct {
-	subject  string
-	sequence uint64
-	header   nats.Header
-	data     []byte
-	changes  map[string]any
-	session  map[string]any
+// An Event is a message of the log, as a subscriber gets it.
+type Event struct {
+	Subject  string
+	Sequence uint64
+	Header   nats.Header
+	Data     []byte
+	Changes  map[string]any
+	Session  map[string]any
 }
 
-// log returns everything that is in the service's log.
-func (s *service) log() []event {
-	s.t.Helper()
-	url := s.flag("--nats-url")
+// Log returns everything that is in the service's log.
+func (s *Service) Log() []Event {
+	s.T.Helper()
+	url := s.Flag("--nats-url")
 	if url == "" {
-		url = s.connection().NATSURL
+		url = s.Connection().NATSURL
 	}
 	nc, err := nats.Connect(url)
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	defer nc.Close()
-	events, err := readLog(s.t.Context(), nc)
+	events, err := ReadLog(s.T.Context(), nc)
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return events
 }
 
-// settledLog reads the log when nothing has come to it for a second: a server that
+// SettledLog reads the log when nothing has come to it for a second: a server that
 // was frozen goes on with what it had received, and nothing else tells when that is
 // done.
-func (s *service) settledLog() []event {
-	s.t.Helper()
-	for events := s.log(); ; {
+func (s *Service) SettledLog() []Event {
+	s.T.Helper()
+	for events := s.Log(); ; {
 		<-time.After(time.Second)
-		again := s.log()
+		again := s.Log()
 		if len(again) == len(events) {
 			return again
 		}
@@ -55,9 +55,9 @@ func (s *service) settledLog() []event {
 	}
 }
 
-// readLog reads the stream by name, as any subscriber can.
-func readLog(ctx context.Context, nc *nats.Conn) ([]event, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// ReadLog reads the stream by name, as any subscriber can.
+func ReadLog(ctx context.Context, nc *nats.Conn) ([]Event, error) {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -76,7 +76,7 @@ func readLog(ctx context.Context, nc *nats.Conn) ([]event, error) {
 		return nil, err
 	}
 	defer messages.Stop()
-	var events []event
+	var events []Event
 	for last := stream.CachedInfo().State.LastSeq; uint64(len(events)) < last; {
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
@@ -86,59 +86,59 @@ func readLog(ctx context.Context, nc *nats.Conn) ([]event, error) {
 		if err != nil {
 			return nil, err
 		}
-		e := event{subject: m.Subject(), sequence: meta.Sequence.Stream, header: m.Headers(), data: m.Data()}
+		e := Event{Subject: m.Subject(), Sequence: meta.Sequence.Stream, Header: m.Headers(), Data: m.Data()}
 		var data struct{ Changes, Session map[string]any }
-		if err := json.Unmarshal(e.data, &data); err != nil {
-			return nil, fmt.Errorf("event %d: %w", e.sequence, err)
+		if err := json.Unmarshal(e.Data, &data); err != nil {
+			return nil, fmt.Errorf("event %d: %w", e.Sequence, err)
 		}
-		e.changes, e.session = data.Changes, data.Session
+		e.Changes, e.Session = data.Changes, data.Session
 		events = append(events, e)
 	}
 	return events, nil
 }
 
-// publish puts a message into the service's log, past the service, and returns its
+// Publish puts a message into the service's log, past the service, and returns its
 // position.
-func (s *service) publish(m *nats.Msg) uint64 {
-	s.t.Helper()
-	js, err := jetstream.New(connectNATS(s.t, s.natsURL()))
+func (s *Service) Publish(m *nats.Msg) uint64 {
+	s.T.Helper()
+	js, err := jetstream.New(ConnectNATS(s.T, s.NATSURL()))
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
-	ack, err := js.PublishMsg(s.t.Context(), m)
+	ack, err := js.PublishMsg(s.T.Context(), m)
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return ack.Sequence
 }
 
-// newestOn is the position of the newest message on a subject.
-func (s *service) newestOn(subject string) uint64 {
-	s.t.Helper()
-	js, err := jetstream.New(connectNATS(s.t, s.natsURL()))
+// NewestOn is the position of the newest message on a subject.
+func (s *Service) NewestOn(subject string) uint64 {
+	s.T.Helper()
+	js, err := jetstream.New(ConnectNATS(s.T, s.NATSURL()))
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
-	stream, err := js.Stream(s.t.Context(), "CHAT_SESSIONS")
+	stream, err := js.Stream(s.T.Context(), "CHAT_SESSIONS")
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
-	m, err := stream.GetLastMsgForSubject(s.t.Context(), subject)
+	m, err := stream.GetLastMsgForSubject(s.T.Context(), subject)
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return m.Sequence
 }
 
-func (s *service) natsURL() string {
-	s.t.Helper()
-	if url := s.flag("--nats-url"); url != "" {
+func (s *Service) NATSURL() string {
+	s.T.Helper()
+	if url := s.Flag("--nats-url"); url != "" {
 		return url
 	}
-	return s.connection().NATSURL
+	return s.Connection().NATSURL
 }
 
-func connectNATS(t *testing.T, url string) *nats.Conn {
+func ConnectNATS(t *testing.T, url string) *nats.Conn {
 	t.Helper()
 	nc, err := nats.Connect(url)
 	if err != nil {

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"bufio"
@@ -8,12 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,71 +19,71 @@ import (
 	"time"
 )
 
-// A service is a running `chatsessions serve`.
-type service struct {
-	t      *testing.T
-	binary string   // "" is the one that TestMain has built
-	env    []string // beside the ordinary variables
-	args   []string
-	url    string // of the API; "" for a projector alone
-	cmd    *exec.Cmd
-	errors *output
+// A Service is a running `chatsessions serve`.
+type Service struct {
+	T      *testing.T
+	Binary string   // "" is the one that TestMain has built
+	Env    []string // beside the ordinary variables
+	Args   []string
+	URL    string // of the API; "" for a projector alone
+	Cmd    *exec.Cmd
+	Errors *Output
 	ready  chan string // the first line that it prints
-	exited chan struct{}
+	Exited chan struct{}
 }
 
-// startService starts a service with a data directory of its own on a free port,
+// Start starts a service with a data directory of its own on a free port,
 // and returns when it is ready. At the end of the test it is told to stop, and
 // has to drain and exit 0.
-func startService(t *testing.T, args ...string) *service {
+func Start(t *testing.T, args ...string) *Service {
 	t.Helper()
 	if !slices.Contains(args, "--data-dir") {
 		args = append(args, "--data-dir", t.TempDir())
 	}
-	s := &service{t: t, args: append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)}
-	s.start()
+	s := &Service{T: t, Args: append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)}
+	s.Start()
 	t.Cleanup(func() {
-		if status := s.stop(); status != 0 {
+		if status := s.Stop(); status != 0 {
 			t.Errorf("exit status %d", status)
 		}
-		s.checkSound()
+		s.CheckSound()
 		if t.Failed() {
-			t.Logf("the service's log:\n%s", s.errors.String())
+			t.Logf("the service's log:\n%s", s.Errors.String())
 		}
 	})
 	return s
 }
 
-// start runs the service, again with the same arguments, and returns when it is
+// Start runs the service, again with the same arguments, and returns when it is
 // ready.
-func (s *service) start() {
-	s.t.Helper()
-	if err := s.begin(); err != nil {
-		s.t.Fatal(err)
+func (s *Service) Start() {
+	s.T.Helper()
+	if err := s.Begin(); err != nil {
+		s.T.Fatal(err)
 	}
-	if err := s.awaitReady(); err != nil {
-		s.t.Fatal(err)
+	if err := s.AwaitReady(); err != nil {
+		s.T.Fatal(err)
 	}
 }
 
-// begin runs the service and does not wait for it.
-func (s *service) begin() error {
-	s.cmd = exec.Command(cmp.Or(s.binary, binary), s.args...)
-	if s.errors == nil {
-		s.errors = &output{}
+// Begin runs the service and does not wait for it.
+func (s *Service) Begin() error {
+	s.Cmd = exec.Command(cmp.Or(s.Binary, Binary), s.Args...)
+	if s.Errors == nil {
+		s.Errors = &Output{}
 	}
-	s.cmd.Stderr = s.errors
-	s.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // the race detector sleeps at the end
-	s.cmd.Env = append(s.cmd.Env, s.env...)
-	stdout, err := s.cmd.StdoutPipe()
+	s.Cmd.Stderr = s.Errors
+	s.Cmd.Env = append(os.Environ(), noRaceExitDelay)
+	s.Cmd.Env = append(s.Cmd.Env, s.Env...)
+	stdout, err := s.Cmd.StdoutPipe()
 	if err != nil {
 		return err
 	}
-	if err := s.cmd.Start(); err != nil {
+	if err := s.Cmd.Start(); err != nil {
 		return err
 	}
-	cmd, ready, exited := s.cmd, make(chan string, 1), make(chan struct{})
-	s.ready, s.exited = ready, exited
+	cmd, ready, exited := s.Cmd, make(chan string, 1), make(chan struct{})
+	s.ready, s.Exited = ready, exited
 	go func() {
 		lines := bufio.NewReader(stdout)
 		if line, err := lines.ReadString('\n'); err == nil {
@@ -98,132 +96,101 @@ func (s *service) begin() error {
 	return nil
 }
 
-// awaitReady returns when the service that was begun is ready, or an error when it
+// AwaitReady returns when the service that was begun is ready, or an error when it
 // has ended instead.
-func (s *service) awaitReady() error {
+func (s *Service) AwaitReady() error {
 	select {
 	case line := <-s.ready:
-		_, s.url, _ = strings.Cut(strings.TrimSpace(line), "ready on ")
+		_, s.URL, _ = strings.Cut(strings.TrimSpace(line), "ready on ")
 		return nil
-	case <-s.exited:
-		return fmt.Errorf("not ready: %v\n%s", s.cmd.ProcessState, s.errors.String())
+	case <-s.Exited:
+		return fmt.Errorf("not ready: %v\n%s", s.Cmd.ProcessState, s.Errors.String())
 	}
 }
 
-// checkSound fails the test where the service has printed a defect of ours.
-func (s *service) checkSound() {
-	if log := s.errors.String(); strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic") {
-		s.t.Error("a data race or a panic; see the service's log")
+// CheckSound fails the test where the service has printed a defect of ours.
+func (s *Service) CheckSound() {
+	if log := s.Errors.String(); strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic") {
+		s.T.Error("a data race or a panic; see the service's log")
 	}
 }
 
-// stop asks the service to end, and returns its exit status.
-func (s *service) stop() int { return s.end(syscall.SIGTERM) }
+// Stop asks the service to end, and returns its exit status.
+func (s *Service) Stop() int { return s.End(syscall.SIGTERM) }
 
-// kill ends the service without a warning.
-func (s *service) kill() { s.end(syscall.SIGKILL) }
+// Kill ends the service without a warning.
+func (s *Service) Kill() { s.End(syscall.SIGKILL) }
 
-func (s *service) end(signal syscall.Signal) int {
-	s.t.Helper()
+func (s *Service) End(signal syscall.Signal) int {
+	s.T.Helper()
 	select {
-	case <-s.exited:
+	case <-s.Exited:
 		return 0 // ended by the test already
 	default:
 	}
-	if err := s.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		s.t.Fatal(err)
+	if err := s.Cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		s.T.Fatal(err)
 	}
 	select {
-	case <-s.exited:
+	case <-s.Exited:
 	case <-time.After(30 * time.Second):
-		_ = s.cmd.Process.Kill()
-		s.t.Fatalf("the service has not ended 30 s after %s", signal)
+		_ = s.Cmd.Process.Kill()
+		s.T.Fatalf("the service has not ended 30 s after %s", signal)
 	}
-	return s.cmd.ProcessState.ExitCode()
+	return s.Cmd.ProcessState.ExitCode()
 }
 
-// output collects what a process writes.
-type output struct {
+// Output collects what a process writes.
+type Output struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-func (o *output) Write(p []byte) (int, error) {
+func (o *Output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.Write(p)
 }
 
-func (o *output) String() string {
+func (o *Output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.String()
 }
 
-// flag is what a service was given for a flag, "" for nothing.
-func (s *service) flag(name string) string {
-	if i := slices.Index(s.args, name); i >= 0 {
-		return s.args[i+1]
+// Flag is what a service was given for a flag, "" for nothing.
+func (s *Service) Flag(name string) string {
+	if i := slices.Index(s.Args, name); i >= 0 {
+		return s.Args[i+1]
 	}
 	return ""
 }
 
-// restart starts a service again that was ended, or ends it first.
-func (s *service) restart() {
-	s.t.Helper()
-	if status := s.stop(); status != 0 {
-		s.t.Fatalf("exit status %d", status)
+// Restart starts a service again that was ended, or ends it first.
+func (s *Service) Restart() {
+	s.T.Helper()
+	if status := s.Stop(); status != 0 {
+		s.T.Fatalf("exit status %d", status)
 	}
-	s.start()
+	s.Start()
 }
 
-// connection is the content of the running service's connection file.
-func (s *service) connection() connection {
-	s.t.Helper()
-	content, err := os.ReadFile(filepath.Join(s.flag("--data-dir"), connectionFile))
+// ConnectionFile, in the data directory, says how to reach what runs inside the service.
+const ConnectionFile = "connection.json"
+
+// A Connection is the content of the connection file.
+type Connection struct{ NATSURL, RedisURL string }
+
+// Connection reads the connection file of the running service.
+func (s *Service) Connection() Connection {
+	s.T.Helper()
+	content, err := os.ReadFile(filepath.Join(s.Flag("--data-dir"), ConnectionFile))
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
-	var c connection
+	var c Connection
 	if err := json.Unmarshal(content, &c); err != nil {
-		s.t.Fatalf("%s: %v", content, err)
+		s.T.Fatalf("%s: %v", content, err)
 	}
 	return c
-}
-
-// metrics are the values of all series, by name and labels as they are written.
-func (s *service) metrics() map[string]float64 {
-	s.t.Helper()
-	status, body := s.ask("/metrics")
-	if status != http.StatusOK {
-		s.t.Fatalf("/metrics: %d %s", status, body)
-	}
-	values := map[string]float64{}
-	for line := range strings.Lines(body) {
-		if strings.HasPrefix(line, "#") {
-			continue
-		}
-		at := strings.LastIndexByte(line, ' ')
-		value, err := strconv.ParseFloat(strings.TrimSpace(line[at+1:]), 64)
-		if err != nil {
-			s.t.Fatalf("%q: %v", line, err)
-		}
-		values[line[:at]] = value
-	}
-	return values
-}
-
-// ask is a GET on the listener for operators.
-func (s *service) ask(path string) (status int, body string) {
-	s.t.Helper()
-	response, err := httpClient.Get(s.opsURL() + path)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return response.StatusCode, string(content)
 }

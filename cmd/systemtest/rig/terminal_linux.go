@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"errors"
@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onTerminal calls a function with a terminal, and returns what was written there.
-func onTerminal(t *testing.T, use func(terminal *os.File)) string {
+// OnTerminal calls a function with a terminal, and returns what was written there.
+func OnTerminal(t *testing.T, use func(terminal *os.File)) string {
 	t.Helper()
 	display, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"context"
@@ -12,27 +12,27 @@ import (
 	"chatsessions/deploy/loopback"
 )
 
-// patience bounds every wait for a state that has to come.
-const patience = 30 * time.Second
+// Patience bounds every wait for a state that has to come.
+const Patience = 30 * time.Second
 
-// eventually tries until it succeeds.
-func eventually(t *testing.T, try func() error) {
+// Eventually tries until it succeeds.
+func Eventually(t *testing.T, try func() error) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(Patience)
 	for {
 		err := try()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("after %s: %v", patience, err)
+			t.Fatalf("after %s: %v", Patience, err)
 		}
 		<-time.After(10 * time.Millisecond)
 	}
 }
 
-// sleep returns false when ctx ends first.
-func sleep(ctx context.Context, d time.Duration) bool {
+// Sleep returns false when ctx ends first.
+func Sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -43,9 +43,9 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// atOnce calls a function with 0 to n-1, all at the same time, and fails the test
+// AtOnce calls a function with 0 to n-1, all at the same time, and fails the test
 // with the errors, the first few of them.
-func atOnce(t *testing.T, n int, call func(i int) error) {
+func AtOnce(t *testing.T, n int, call func(i int) error) {
 	t.Helper()
 	gate := make(chan struct{})
 	failures := make(chan error, n)
@@ -72,53 +72,53 @@ func atOnce(t *testing.T, n int, call func(i int) error) {
 	}
 }
 
-// A tally counts the requests that were answered, those that were refused, and those
+// A Tally counts the requests that were answered, those that were refused, and those
 // that were sent again for that.
-type tally struct {
-	answered, refused, again atomic.Int64
+type Tally struct {
+	Answered, Refused, again atomic.Int64
 
 	reasons sync.Map // what refused requests were told, of each kind of request once
 }
 
-// send makes a request that is answered with a 200, or refused with a 503.
-func (y *tally) send(c *client, method, path, body string) (answer, error) {
-	a, err := c.do(method, path, body)
+// Send makes a request that is answered with a 200, or refused with a 503.
+func (y *Tally) Send(c *Client, method, path, body string) (Answer, error) {
+	a, err := c.Do(method, path, body)
 	switch {
 	case err != nil:
 		return a, fmt.Errorf("%s %s: %w", method, path, err)
-	case a.status == 200:
-		y.answered.Add(1)
-	case a.status == 503 && a.header.Get("Retry-After") != "":
-		y.refused.Add(1)
+	case a.Status == 200:
+		y.Answered.Add(1)
+	case a.Status == 503 && a.Header.Get("Retry-After") != "":
+		y.Refused.Add(1)
 		kind, _, _ := strings.Cut(path, "?")
-		y.reasons.LoadOrStore(method+strings.Repeat(" …/", strings.Count(kind, "/")), string(a.body))
+		y.reasons.LoadOrStore(method+strings.Repeat(" …/", strings.Count(kind, "/")), string(a.Body))
 	default:
-		return a, fmt.Errorf("%s %s %s: %d %s", method, path, body, a.status, a.body)
+		return a, fmt.Errorf("%s %s %s: %d %s", method, path, body, a.Status, a.Body)
 	}
 	return a, nil
 }
 
-// read is send for a GET that is sent again for as long as it is refused: on a machine
+// Read is send for a GET that is sent again for as long as it is refused: on a machine
 // that has too much to do, some are.
-func (y *tally) read(c *client, path string) (answer, error) {
-	for deadline := time.Now().Add(patience); ; {
-		a, err := y.send(c, "GET", path, "")
-		if err != nil || a.status == 200 {
+func (y *Tally) Read(c *Client, path string) (Answer, error) {
+	for deadline := time.Now().Add(Patience); ; {
+		a, err := y.Send(c, "GET", path, "")
+		if err != nil || a.Status == 200 {
 			return a, err
 		}
 		if time.Now().After(deadline) {
-			return a, fmt.Errorf("GET %s is refused for %s: %s", path, patience, a.body)
+			return a, fmt.Errorf("GET %s is refused for %s: %s", path, Patience, a.Body)
 		}
-		y.refused.Add(-1)
+		y.Refused.Add(-1)
 		y.again.Add(1)
 		<-time.After(100 * time.Millisecond)
 	}
 }
 
-// check fails the test when more than one of twenty was refused.
-func (y *tally) check(t *testing.T) {
+// Check fails the test when more than one of twenty was refused.
+func (y *Tally) Check(t *testing.T) {
 	t.Helper()
-	answered, refused := y.answered.Load(), y.refused.Load()
+	answered, refused := y.Answered.Load(), y.Refused.Load()
 	t.Logf("%d answered, %d refused with a 503, %d asked again for that", answered, refused, y.again.Load())
 	if refused*20 > answered {
 		t.Errorf("%d of %d requests were refused with a 503", refused, refused+answered)
@@ -129,8 +129,8 @@ func (y *tally) check(t *testing.T) {
 	}
 }
 
-// freePort is a port of the loopback interface on which nobody listens.
-func freePort(t *testing.T) string {
+// FreePort is a port of the loopback interface on which nobody listens.
+func FreePort(t *testing.T) string {
 	t.Helper()
 	port, err := loopback.Port()
 	if err != nil {
