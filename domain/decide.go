@@ -2,23 +2,32 @@ package domain
 
 import "fmt"
 
-// Decide says what a command does to a session: the events that it leads to, in
-// the order in which they are to be written, all or none. No events and no error
-// mean that everything asked for is so already.
+// Decide returns the events to which a command leads, in the order in which they are to
+// be written, all or none. No events and no error mean that the session is already as
+// the command wants it.
 //
-// What is wrong first is said first: ErrNotFound, *InvalidError of shape,
-// *PreconditionError, *ForbiddenError, *IllegalTransitionError, and last the
-// *InvalidError of times.
-func Decide(s Session, c Command) ([]Event, error) { return c.decide(s) }
-
-func (c Create) decide(s Session) ([]Event, error) {
-	if s.Exists() {
-		// Ids are never chosen by a client: an id that is taken is our own defect.
-		return nil, fmt.Errorf("create: the id %s is taken", c.ID)
-	}
-	if err := invalid(append(c.Problems, c.Values.gaps(c.Problems)...)); err != nil {
+// The first of these errors wins: ErrNotFound, *InvalidError of the command's shape,
+// *PreconditionError, *ForbiddenError, *IllegalTransitionError, *InvalidError of times.
+func Decide(s Session, c Command) ([]Event, error) {
+	flaws, err := c.flaws(&s, nil)
+	if err != nil {
 		return nil, err
 	}
+	if err := invalid(flaws); err != nil {
+		return nil, err
+	}
+	return c.decide(s)
+}
+
+func (c Create) flaws(s *Session, known []FieldError) ([]FieldError, error) {
+	if s.Exists() {
+		// Clients never choose ids, so a taken one is a defect of the service.
+		return nil, fmt.Errorf("create: the id %s is taken", c.ID)
+	}
+	return c.Values.gaps(known), nil
+}
+
+func (c Create) decide(s Session) ([]Event, error) {
 	if err := forbidden(c.Values.othersNames(c.By)); err != nil {
 		return nil, err
 	}
@@ -52,18 +61,20 @@ func (c Create) decide(s Session) ([]Event, error) {
 	return w.done()
 }
 
-func (c Change) decide(s Session) ([]Event, error) {
-	if !s.Exists() || !c.By.MaySee(&s) {
+func (c Change) flaws(s *Session, _ []FieldError) ([]FieldError, error) {
+	if !s.Exists() || !c.By.MaySee(s) {
 		return nil, ErrNotFound
 	}
-	values := c.Values.without(&s)
-	if err := invalid(append(c.Problems, contradictions(&s, &c.Directives, &values)...)); err != nil {
-		return nil, err
-	}
+	values := c.Values.without(s)
+	return contradictions(s, &c.Directives, &values), nil
+}
+
+func (c Change) decide(s Session) ([]Event, error) {
 	if c.Condition != nil && !c.Condition(s.Version) {
 		return nil, &PreconditionError{s.Version}
 	}
 
+	values := c.Values.without(&s)
 	var asked, corrected []Transition
 	for _, t := range Transitions() {
 		switch {

@@ -79,7 +79,7 @@ func TestEmbeddedIsReachedByOthers(t *testing.T) {
 	inside, outside := openLog(t, connectEmbedded(t, e)), openLog(t, connect(t, "nats://chatsessions:secret@"+address))
 	id := newID()
 	want := mustTransact(t, inside, request(id, "pat"), create(id, "pat"))
-	if got := mustLoad(t, outside, id); !sameRecorded(got, want) {
+	if got := mustLoad(t, outside, id); !sameRecord(got, want.Record) {
 		t.Errorf("%+v", got)
 	}
 }

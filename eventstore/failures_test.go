@@ -61,7 +61,7 @@ func TestLostAcknowledgement(t *testing.T) {
 				t.Errorf("decided %d times, got %+v", calls, got)
 			}
 			records := history(t, direct, id)
-			if r := records[test.events-1]; !sameRecorded(domain.Result{Record: &r}, got) {
+			if r := records[test.events-1]; !sameRecord(&r, got.Record) {
 				t.Errorf("answered %+v, recorded %+v", got, r)
 			}
 			if uint64(len(records)) != test.events+uint64(test.follow) {
@@ -270,9 +270,9 @@ func streamLeader(t testing.TB, nc *nats.Conn) string {
 
 // An attempted write, and what was answered.
 type attempted struct {
-	req      domain.Request
-	recorded domain.Result
-	err      error
+	req    domain.Request
+	result domain.Result
+	err    error
 }
 
 // disturbed writes from two nodes while the log is disturbed, and compares what
@@ -303,7 +303,7 @@ func disturbed(t *testing.T, connect func(testing.TB) *nats.Conn, disturb func()
 				}
 				a := attempted{req: request(id, "pat")}
 				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-				a.recorded, a.err = logs[w%2].Transact(ctx, a.req, do)
+				a.result, a.err = logs[w%2].Transact(ctx, a.req, do)
 				cancel()
 				if a.err == nil {
 					acknowledged.Add(1)
@@ -341,8 +341,8 @@ func disturbed(t *testing.T, connect func(testing.TB) *nats.Conn, disturb func()
 			counts["answered"]++
 			if len(records) == 0 {
 				t.Errorf("answered and lost: %+v", a)
-			} else if last := records[len(records)-1]; !sameRecorded(domain.Result{Record: &last}, a.recorded) {
-				t.Errorf("answered %+v, recorded %+v", a.recorded, last)
+			} else if last := records[len(records)-1]; !sameRecord(&last, a.result.Record) {
+				t.Errorf("answered %+v, recorded %+v", a.result, last)
 			}
 		case errors.Is(a.err, domain.ErrOutcomeUnknown):
 			counts["unknown"]++

@@ -66,7 +66,7 @@ func testFollowResumes(t *testing.T, one, other *eventstore.Log) {
 	all := everything(t, other, start)
 	for i := range 6 {
 		rest := everything(t, other, start+uint64(i)*importedEvents)
-		if !slices.EqualFunc(rest, all[i*importedEvents:], sameRecorded) {
+		if !slices.EqualFunc(rest, all[i*importedEvents:], sameEntry) {
 			t.Errorf("after %d writes: %d events", i, len(rest))
 		}
 	}

@@ -151,13 +151,13 @@ func mustTransact(t testing.TB, l *eventstore.Log, req domain.Request, decide fu
 	return r
 }
 
-func mustLoad(t testing.TB, l *eventstore.Log, id string) domain.Result {
+func mustLoad(t testing.TB, l *eventstore.Log, id string) *domain.Record {
 	t.Helper()
 	r, err := l.Load(testContext(t), id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return domain.Result{Record: r}
+	return r
 }
 
 func mustEnd(t testing.TB, l *eventstore.Log) uint64 {
@@ -182,10 +182,12 @@ func history(t testing.TB, l *eventstore.Log, id string) []domain.Record {
 	return records
 }
 
-// sameRecorded says whether two answers are the same.
-func sameRecorded(a, b domain.Result) bool {
-	return a.Record.Position == b.Record.Position && string(a.Record.Event.Session.AppendJSON(nil)) == string(b.Record.Event.Session.AppendJSON(nil))
+// sameRecord reports whether two records are of the same event.
+func sameRecord(a, b *domain.Record) bool {
+	return a.Position == b.Position && string(a.Event.Session.AppendJSON(nil)) == string(b.Event.Session.AppendJSON(nil))
 }
+
+func sameEntry(a, b domain.Entry) bool { return sameRecord(a.Record, b.Record) }
 
 // everything follows the log from a position to its present end.
 func everything(t testing.TB, l *eventstore.Log, after uint64) []domain.Entry {

@@ -191,7 +191,7 @@ func (x *examination) unwritten(a *attempt) {
 		x.recorded(a, earlier)
 		return
 	}
-	s := x.stateAt(a.session, a.result.Record.Position)
+	s := x.stateAt(a.session, a.position())
 	if s == nil || !same(&a.result.Record.Event.Session, &s.session) {
 		x.complain("the session never was like that: %s", a)
 		return
@@ -247,8 +247,8 @@ func (x *examination) sequel(a *attempt, later []*attempt) {
 			}
 		}
 		// A node does not fall back behind its own answers.
-		if a.definite() && a.node == b.node && b.state != nil && b.state.position < a.result.Record.Position {
-			x.complain("the same node has answered with %d before: %s", a.result.Record.Position, b)
+		if a.definite() && a.node == b.node && b.state != nil && b.state.position < a.position() {
+			x.complain("the same node has answered with %d before: %s", a.position(), b)
 		}
 	}
 }

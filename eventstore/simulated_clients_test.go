@@ -47,8 +47,19 @@ func (a *attempt) definite() bool {
 	return !a.lost && !errors.Is(a.err, domain.ErrOutcomeUnknown) && !errors.Is(a.err, domain.ErrUnavailable)
 }
 
+// position returns the position that was answered, 0 for an answer without one.
+func (a *attempt) position() uint64 {
+	if a.result.Record == nil {
+		return 0
+	}
+	return a.result.Record.Position
+}
+
 func (a *attempt) String() string {
-	outcome := fmt.Sprintf("version %d at %d", a.result.Record.Event.Session.Version, a.result.Record.Position)
+	outcome := "no record"
+	if r := a.result.Record; r != nil {
+		outcome = fmt.Sprintf("version %d at %d", r.Event.Session.Version, r.Position)
+	}
 	if a.err != nil {
 		outcome += ", " + a.err.Error()
 	}

@@ -135,7 +135,7 @@ func TestReplaced(t *testing.T) {
 // TestEmbeddedKeepsEverything starts again on the same directory.
 func TestEmbeddedKeepsEverything(t *testing.T) {
 	dir := t.TempDir()
-	var want []domain.Result
+	var want []domain.Entry
 	var identity string
 	for run := range 3 {
 		e := startEmbedded(t, dir)
@@ -147,7 +147,7 @@ func TestEmbeddedKeepsEverything(t *testing.T) {
 		if l.Identity() != identity || strings.ContainsAny(identity, " \t\n") {
 			t.Errorf("run %d: identity %q, was %q", run, l.Identity(), identity)
 		}
-		if got := everything(t, l, 0); !slices.EqualFunc(got, want, sameRecorded) {
+		if got := everything(t, l, 0); !slices.EqualFunc(got, want, sameEntry) {
 			t.Errorf("run %d: %d events, want %d", run, len(got), len(want))
 		}
 		for range 5 {

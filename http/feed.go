@@ -13,6 +13,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
+	"chatsessions/http/auth"
 	"chatsessions/http/problem"
 )
 
@@ -70,8 +71,7 @@ func (s *Server) events(c *fiber.Ctx) error {
 	// The stream ends with the connection, so it has no length and no chunks.
 	header := &c.Response().Header
 	header.SetContentLength(-2)
-	token, _ := bearer(c.Get(fiber.HeaderAuthorization))
-	r := &feedReader{feedQuery: query, caller: callerOf(c), token: token, after: after}
+	r := &feedReader{feedQuery: query, caller: auth.Caller(c), token: auth.Token(c), after: after}
 	head := append(bytes.Clone(header.Header()), preamble(after)...)
 	c.Context().HijackSetNoResponse(true)
 	c.Context().Hijack(func(conn net.Conn) {

@@ -12,6 +12,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
+	"chatsessions/http/auth"
 	"chatsessions/http/problem"
 )
 
@@ -24,7 +25,7 @@ import (
 // room.
 type hub struct {
 	log    FeedLog
-	tokens TokenVerifier
+	tokens auth.Verifier
 	logger *slog.Logger
 	hubLimits
 	// catchUps holds one element for each reader that reads the log for itself.
@@ -63,7 +64,7 @@ type feedCounts struct {
 	sent, slow, revoked, ended, gone atomic.Uint64
 }
 
-func newHub(log FeedLog, tokens TokenVerifier, logger *slog.Logger, most int, heartbeat time.Duration) *hub {
+func newHub(log FeedLog, tokens auth.Verifier, logger *slog.Logger, most int, heartbeat time.Duration) *hub {
 	if heartbeat <= 0 {
 		heartbeat = DefaultFeedHeartbeat
 	}

@@ -19,7 +19,6 @@ import (
 const (
 	localCorrelation = "correlation"
 	localBody        = "body"
-	localCaller      = "caller"
 
 	headerRequestID   = "X-Request-Id"
 	headerTraceParent = "Traceparent"

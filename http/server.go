@@ -21,6 +21,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/domain/query"
+	"chatsessions/http/auth"
 )
 
 // A Log is where commands leave their events.
@@ -65,7 +66,7 @@ type ReadModel interface {
 type Config struct {
 	Log    Log
 	Reads  ReadModel
-	Tokens TokenVerifier
+	Tokens auth.Verifier
 	// WriteWait is how long a write's answer waits for the read model. What is not
 	// projected by then, readers know to be missing.
 	WriteWait time.Duration
@@ -115,7 +116,7 @@ const (
 type Server struct {
 	Config
 	app         *fiber.App
-	limits      *rateLimiter
+	gate        *auth.Gate
 	commands    commands
 	histories   chan struct{} // holds one for each long history that is being read
 	connections connections
@@ -126,7 +127,7 @@ type Server struct {
 
 // NewServer returns a server that is not listening yet.
 func NewServer(c Config) *Server {
-	s := &Server{Config: c, limits: newRateLimiter(c.RateLimit, c.Now)}
+	s := &Server{Config: c, gate: auth.NewGate(c.Tokens, c.RateLimit, c.Now)}
 	s.commands.limit = int64(c.MaxCommands)
 	s.histories = make(chan struct{}, longHistories)
 	s.hub = newHub(c.Feed, c.Tokens, c.Logger, c.MaxReaders, c.FeedHeartbeat)
@@ -148,13 +149,13 @@ func NewServer(c Config) *Server {
 		IdleTimeout:                  2 * time.Minute,
 	})
 	s.app.Use(s.trace, recover.New(recover.Config{EnableStackTrace: true, StackTraceHandler: s.logPanic}), takeBody, checkHead)
-	s.app.Post(pathSessions, s.authenticate, s.admit, s.create)
-	s.app.Get(pathSessions, s.authenticate, s.list)
-	s.app.Get(pathEvents, s.authenticate, s.events)
+	s.app.Post(pathSessions, s.gate.Authenticate, s.admit, s.create)
+	s.app.Get(pathSessions, s.gate.Authenticate, s.list)
+	s.app.Get(pathEvents, s.gate.Authenticate, s.events)
 	s.app.All(pathEvents, methodNotAllowed)
-	s.app.Get(pathSession, s.authenticate, s.get)
-	s.app.Patch(pathSession, s.authenticate, s.admit, s.change)
-	s.app.Get(pathHistory, s.authenticate, s.history)
+	s.app.Get(pathSession, s.gate.Authenticate, s.get)
+	s.app.Patch(pathSession, s.gate.Authenticate, s.admit, s.change)
+	s.app.Get(pathHistory, s.gate.Authenticate, s.history)
 
 	handle := s.app.Handler()
 	s.app.Server().ConnState = s.connections.changed

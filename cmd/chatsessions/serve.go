@@ -18,6 +18,7 @@ import (
 
 	"chatsessions/docs/events"
 	chathttp "chatsessions/http"
+	"chatsessions/http/auth"
 	"chatsessions/projections"
 )
 
@@ -270,18 +271,18 @@ func isLoopback(host string) bool {
 }
 
 // tokens returns who checks tokens, and how to read them again.
-func (c serveCommand) tokens() (chathttp.TokenVerifier, func() error, error) {
-	var verifiers chathttp.AnyOf
+func (c serveCommand) tokens() (auth.Verifier, func() error, error) {
+	var verifiers auth.AnyOf
 	reload := func() error { return nil }
 	if c.AuthTokens != "" && c.Only != "projector" {
-		file, err := chathttp.OpenTokenFile(c.AuthTokens)
+		file, err := auth.OpenTokenFile(c.AuthTokens)
 		if err != nil {
 			return nil, nil, err
 		}
 		verifiers, reload = append(verifiers, file), file.Reload
 	}
 	if c.Dev {
-		verifiers = append(verifiers, chathttp.DevTokens{})
+		verifiers = append(verifiers, auth.DevTokens{})
 	}
 	return verifiers, reload, nil
 }

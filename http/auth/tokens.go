@@ -1,4 +1,4 @@
-package http
+package auth
 
 import (
 	"bufio"
@@ -22,11 +22,11 @@ import (
 // tokenPrefix begins every token.
 const tokenPrefix = "cs_"
 
-// NewToken makes an API token: 256 random bits behind a prefix by which a leaked
-// one can be found.
+// NewToken returns a new API token: 256 random bits behind a prefix, by which a search
+// finds a leaked one.
 func NewToken() string {
 	var secret [32]byte
-	_, _ = rand.Read(secret[:]) // never fails, crypto/rand says
+	_, _ = rand.Read(secret[:]) // never fails (crypto/rand)
 	return tokenPrefix + base64.RawURLEncoding.EncodeToString(secret[:])
 }
 
@@ -37,8 +37,7 @@ func TokenLine(token string, caller domain.Caller) string {
 	return fmt.Sprintf("%s %s %s", hex.EncodeToString(hash[:]), caller.Role, caller.Account)
 }
 
-// CheckCaller says what is wrong with an account and a role that a token is to
-// stand for; nil is nothing.
+// CheckCaller returns an error for an account or a role that no token can stand for.
 func CheckCaller(caller domain.Caller) error {
 	if !slices.Contains(domain.Roles(), caller.Role) {
 		return fmt.Errorf("%q is not a role; the roles are %v", caller.Role, domain.Roles())
@@ -55,8 +54,8 @@ func CheckCaller(caller domain.Caller) error {
 	return nil
 }
 
-// A TokenFile holds the callers of a tokens file: lines as TokenLine writes
-// them; empty lines and those that begin with # do not count.
+// A TokenFile verifies tokens with a tokens file. The file has lines as TokenLine writes
+// them; empty lines and lines that begin with # are ignored.
 type TokenFile struct {
 	path    string
 	callers atomic.Pointer[map[[sha256.Size]byte]domain.Caller]
@@ -68,8 +67,8 @@ func OpenTokenFile(path string) (*TokenFile, error) {
 	return f, f.Reload()
 }
 
-// Reload reads the file again. When it can't be read or a line is wrong, what
-// was valid before stays so.
+// Reload reads the file again. When it cannot be read, or a line is wrong, the tokens
+// that were valid before stay valid.
 func (f *TokenFile) Reload() error {
 	content, err := os.ReadFile(f.path)
 	if err != nil {
@@ -83,8 +82,8 @@ func (f *TokenFile) Reload() error {
 	return nil
 }
 
-// Verify implements TokenVerifier. What is compared is the token's hash, so the
-// time that it takes says nothing about the tokens.
+// Verify implements Verifier. It compares hashes, so its time reveals nothing about the
+// tokens.
 func (f *TokenFile) Verify(token string) (domain.Caller, bool) {
 	caller, ok := (*f.callers.Load())[sha256.Sum256([]byte(token))]
 	return caller, ok
@@ -130,7 +129,7 @@ func parseTokenLine(line string) (hash [sha256.Size]byte, caller domain.Caller, 
 // DevTokens accepts any token dev-<role>-<account>, for trying the service out.
 type DevTokens struct{}
 
-// Verify implements TokenVerifier.
+// Verify implements Verifier.
 func (DevTokens) Verify(token string) (domain.Caller, bool) {
 	rest, ok := strings.CutPrefix(token, "dev-")
 	if !ok {
@@ -142,9 +141,9 @@ func (DevTokens) Verify(token string) (domain.Caller, bool) {
 }
 
 // AnyOf accepts a token that one of the verifiers accepts.
-type AnyOf []TokenVerifier
+type AnyOf []Verifier
 
-// Verify implements TokenVerifier.
+// Verify implements Verifier.
 func (a AnyOf) Verify(token string) (domain.Caller, bool) {
 	for _, v := range a {
 		if caller, ok := v.Verify(token); ok {

@@ -1,4 +1,4 @@
-package http
+package feathers
 
 import (
 	"math"
@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// parseWhole reads a whole number between least and most; see readWhole.
-func parseWhole(text string, least, most int64) (int64, bool) {
+// Whole reads a whole number between least and most, written as a JSON number.
+func Whole(text string, least, most int64) (int64, bool) {
 	n, ok := readWhole(text)
 	return n, ok && least <= n && n <= most
 }
 
-// readWhole reads a JSON number (RFC 8259, section 6) that is a whole number,
-// however it is written: 1e3 and 1.0 are whole. It is exact where a float would
-// round; a number of more than 18 digits is taken for the largest or smallest.
+// readWhole reads a JSON number (RFC 8259, section 6) that is whole, however it is
+// written: 1e3 and 1.0 are whole. It is exact where a float would round. A number of more
+// than 18 digits becomes the largest or the smallest.
 func readWhole(text string) (int64, bool) {
 	digits, negative := strings.CutPrefix(text, "-")
 	mantissa, exponent := digits, ""
@@ -57,8 +57,8 @@ func allDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// parseExponent reads the part of a number behind its e. What lies beyond any
-// number that a body can hold is cut there.
+// parseExponent reads the part of a number behind its e. It is capped beyond any number
+// that a body can hold.
 func parseExponent(s string) (int, bool) {
 	if s == "" {
 		return 0, true

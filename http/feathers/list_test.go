@@ -1,4 +1,4 @@
-package http
+package feathers
 
 import (
 	"errors"
@@ -42,12 +42,12 @@ func TestQueries(t *testing.T) {
 		"createdAt[$gt]=5&createdAt[$lte]=%239": with(func(q *query.Query) { q.MinCreatedAt, q.MaxCreatedAt = 6, 9 }),
 		"createdAt[$gte]=5&createdAt[$lt]=9":    with(func(q *query.Query) { q.MinCreatedAt, q.MaxCreatedAt = 5, 8 }),
 	} {
-		params, err := parseParams(text)
+		params, err := Parse(text)
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 			continue
 		}
-		got, err := parseListQuery(text, params)
+		got, err := ParseList(text, params)
 		if err != nil || !reflect.DeepEqual(got.Query, want) {
 			t.Errorf("%s:\n got %+v, %v\nwant %+v", text, got.Query, err, want)
 		}
@@ -80,9 +80,9 @@ func TestQueries(t *testing.T) {
 		"state[$in][$in][]=x": "state[$in][$in]",
 		"[$in]=x":             "[$in]",
 	} {
-		params, err := parseParams(text)
+		params, err := Parse(text)
 		if err == nil {
-			_, err = parseListQuery(text, params)
+			_, err = ParseList(text, params)
 		}
 		var p *problem.Problem
 		if !errors.As(err, &p) || p.Status != 400 || !strings.Contains(p.Detail, names) {
@@ -93,13 +93,13 @@ func TestQueries(t *testing.T) {
 
 func TestSelection(t *testing.T) {
 	document := []byte(`{"id":"1","createdAt":5,"room":"a\"b","participants":["x"],"state":"created"}`)
-	for want, names := range map[string]selection{
+	for want, names := range map[string]Selection{
 		string(document):           nil,
 		`{"id":"1","room":"a\"b"}`: {"room"},
 		`{"id":"1"}`:               {"startedAt"},
 		`{"id":"1","createdAt":5,"state":"created"}`: {"state", "id", "createdAt"},
 	} {
-		if got := string(names.project(document)); got != want {
+		if got := string(names.Project(document)); got != want {
 			t.Errorf("%v: got %s, want %s", names, got, want)
 		}
 	}

@@ -1,4 +1,4 @@
-package http
+package auth
 
 import (
 	"math"
@@ -12,8 +12,8 @@ import (
 	"chatsessions/http/problem"
 )
 
-// A rateLimiter allows each account so many requests a second, and as many at
-// once as it may make in two seconds.
+// A rateLimiter allows each account perSecond requests a second, and bursts of as many
+// as two seconds allow.
 type rateLimiter struct {
 	perSecond rate.Limit
 	burst     int
@@ -21,8 +21,8 @@ type rateLimiter struct {
 	accounts  *otter.Cache[string, *rate.Limiter]
 }
 
-// rateLimitedAccounts bounds how many accounts are remembered; one that is
-// forgotten starts afresh.
+// rateLimitedAccounts bounds how many accounts are remembered. An evicted account starts
+// with a full allowance.
 const rateLimitedAccounts = 100_000
 
 func newRateLimiter(perSecond float64, now func() time.Time) *rateLimiter {
@@ -37,8 +37,8 @@ func newRateLimiter(perSecond float64, now func() time.Time) *rateLimiter {
 	}
 }
 
-// wait returns how long the account has to wait before its next request; 0 when
-// it may go on now.
+// wait returns how long the account has to wait before its next request. It counts this
+// request only when that is 0.
 func (l *rateLimiter) wait(account string) time.Duration {
 	if l == nil {
 		return 0
