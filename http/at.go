@@ -8,6 +8,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/http/auth"
+	"chatsessions/http/conn"
 	"chatsessions/http/feathers"
 	"chatsessions/http/problem"
 )
@@ -22,7 +23,7 @@ func (s *Server) getAt(c *fiber.Ctx, at int64, condition conditions, names feath
 	if !known {
 		return problem.NotFound()
 	}
-	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
+	ctx, cancel := context.WithTimeout(conn.Context(c), readDeadline)
 	defer cancel()
 	var recordedAt int64 // of the oldest event so far
 	newest := true

@@ -72,5 +72,5 @@ type Stats struct {
 
 // Stats returns what is so now.
 func (s *Server) Stats() Stats {
-	return Stats{Commands: s.commands.inFlight.Load(), Refused: s.commands.refused.Load(), Gone: s.connections.gone.Load(), Feed: s.hub.stats()}
+	return Stats{Commands: s.commands.inFlight.Load(), Refused: s.commands.refused.Load(), Gone: s.conns.Gone(), Feed: s.hub.stats()}
 }

@@ -11,6 +11,7 @@ import (
 	"chatsessions/domain"
 	"chatsessions/domain/cloudevent"
 	"chatsessions/http/auth"
+	"chatsessions/http/conn"
 	"chatsessions/http/feathers"
 	"chatsessions/http/problem"
 )
@@ -62,7 +63,7 @@ func (s *Server) history(c *fiber.Ctx) error {
 	if !known {
 		return problem.NotFound()
 	}
-	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
+	ctx, cancel := context.WithTimeout(conn.Context(c), readDeadline)
 	defer cancel()
 	page, tag := historyPage{limit: query.limit}, ""
 	for r, err := range s.past(ctx, auth.Caller(c), id) {

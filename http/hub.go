@@ -13,6 +13,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/http/auth"
+	"chatsessions/http/conn"
 	"chatsessions/http/problem"
 )
 
@@ -121,12 +122,12 @@ func (h *hub) open(r *feedReader, head []byte) {
 	g, err := h.join(r)
 	if err != nil {
 		h.logger.Warn("a stream of the feed cannot begin", "error", err)
-		_, _ = tryWrite(r.conn, head)
+		_, _ = conn.TryWrite(r.conn, head)
 		h.sendAway(r, nil, err)
 		return
 	}
 	defer h.running.Done()
-	taken, err := tryWrite(r.conn, head)
+	taken, err := conn.TryWrite(r.conn, head)
 	if err != nil {
 		g.leave(r)
 		return

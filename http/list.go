@@ -11,6 +11,7 @@ import (
 	"chatsessions/domain"
 	"chatsessions/domain/query"
 	"chatsessions/http/auth"
+	"chatsessions/http/conn"
 	"chatsessions/http/feathers"
 	"chatsessions/http/problem"
 )
@@ -19,7 +20,7 @@ import (
 func (s *Server) list(c *fiber.Ctx) error {
 	prefer := parsePrefer(c)
 	caller := auth.Caller(c)
-	list, err := s.parseList(clientContext(c), caller.Account, queryString(c))
+	list, err := s.parseList(conn.Context(c), caller.Account, queryString(c))
 	if err != nil {
 		return err
 	}
@@ -29,7 +30,7 @@ func (s *Server) list(c *fiber.Ctx) error {
 	if !caller.SeesAll() {
 		list.Query.VisibleTo = caller.Account
 	}
-	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
+	ctx, cancel := context.WithTimeout(conn.Context(c), readDeadline)
 	defer cancel()
 	list.Query.Count = prefer.count
 	page, err := s.Reads.List(ctx, list.Query)

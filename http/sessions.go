@@ -15,6 +15,7 @@ import (
 	"chatsessions/domain"
 	"chatsessions/domain/query"
 	"chatsessions/http/auth"
+	"chatsessions/http/conn"
 	"chatsessions/http/feathers"
 	"chatsessions/http/problem"
 )
@@ -113,13 +114,13 @@ func (s *Server) load(c *fiber.Ctx, id string) (query.Document, error) {
 	if caller.SeesAll() {
 		account = ""
 	}
-	reading, stop := context.WithTimeout(clientContext(c), hangingReads)
+	reading, stop := context.WithTimeout(conn.Context(c), hangingReads)
 	document, err := s.Reads.Get(reading, id, account)
 	stop()
 	if !errors.Is(err, domain.ErrUnavailable) && !errors.Is(err, domain.ErrNotFound) {
 		return document, err
 	}
-	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
+	ctx, cancel := context.WithTimeout(conn.Context(c), readDeadline)
 	defer cancel()
 	newest, err := s.Log.Load(ctx, id)
 	if err != nil {
@@ -207,7 +208,7 @@ func headerList(names []string) string {
 
 // transact carries a command out and waits until the read model shows it.
 func (s *Server) transact(c *fiber.Ctx, w write, id string, body *bodyReader, command func(now int64) domain.Command) (domain.Result, error) {
-	ctx, cancel := context.WithTimeout(clientContext(c), writeDeadline)
+	ctx, cancel := context.WithTimeout(conn.Context(c), writeDeadline)
 	defer cancel()
 	request := domain.Request{
 		SessionID:     id,
@@ -255,7 +256,7 @@ func (s *Server) showPosition(c *fiber.Ctx, position uint64, succeeded bool) err
 	if position == 0 {
 		return nil
 	}
-	if err := s.Reads.WaitFor(clientContext(c), position, s.WriteWait); err != nil && clientGone(c.Context()) {
+	if err := s.Reads.WaitFor(conn.Context(c), position, s.WriteWait); err != nil && conn.Gone(c.Context()) {
 		return problem.Abandoned(err, &succeeded)
 	}
 	// Not before: nobody has been shown the position while this waits, and a read
@@ -273,7 +274,7 @@ func (s *Server) awaitPosition(c *fiber.Ctx) error {
 	if err != nil || position == 0 {
 		return err
 	}
-	if err := s.Reads.WaitFor(clientContext(c), position, positionDeadline); err != nil {
+	if err := s.Reads.WaitFor(conn.Context(c), position, positionDeadline); err != nil {
 		return problem.New(fiber.StatusGatewayTimeout,
 			"the read model has not reached position %d within %d s", position, positionDeadline/time.Second).Because(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"chatsessions/domain/query"
-
 	"chatsessions/http/problem"
 )
 

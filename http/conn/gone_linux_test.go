@@ -1,4 +1,4 @@
-package http
+package conn
 
 import (
 	"net"
@@ -49,17 +49,17 @@ func TestHungUpSeesThatTheClientIsGone(t *testing.T) {
 			if test.gone {
 				deadline = deadline.Add(10 * time.Second)
 			}
-			for !hungUp(ours) && time.Now().Before(deadline) {
+			for !HungUp(ours) && time.Now().Before(deadline) {
 				time.Sleep(time.Millisecond)
 			}
-			if got := hungUp(ours); got != test.gone {
+			if got := HungUp(ours); got != test.gone {
 				t.Errorf("gone is %v, want %v", got, test.gone)
 			}
 		})
 	}
 	ours, _ := tcpPair(t)
 	ours.Close()
-	if hungUp(ours) {
+	if HungUp(ours) {
 		t.Error("a connection that we have closed is not one that hung up")
 	}
 }
@@ -70,7 +70,7 @@ func TestTheWatchEndsOnlyContextsOfHandlersAtWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	var all connections
+	var all tracker
 	accept := func() (ours *connection, theirs net.Conn) {
 		theirs, err := net.Dial("tcp", l.Addr().String())
 		if err != nil {
