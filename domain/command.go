@@ -7,7 +7,7 @@ import "slices"
 type Command interface {
 	// flaws lists what is wrong with the shape of the command, given what is known to be
 	// wrong already. An error comes before any flaw.
-	flaws(s *Session, known []FieldError) ([]FieldError, error)
+	flaws(s Session, known []FieldError) ([]FieldError, error)
 	// decide returns the events of a command without flaws.
 	decide(Session) ([]Event, error)
 }
@@ -41,8 +41,8 @@ type Parsed struct {
 	Findings func(*Session) []FieldError
 }
 
-func (p Parsed) flaws(s *Session, known []FieldError) ([]FieldError, error) {
-	findings := p.Findings(s)
+func (p Parsed) flaws(s Session, known []FieldError) ([]FieldError, error) {
+	findings := p.Findings(&s)
 	own, err := p.Command.flaws(s, slices.Concat(known, findings))
 	return slices.Concat(findings, own), err
 }

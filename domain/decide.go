@@ -9,7 +9,7 @@ import "fmt"
 // The first of these errors wins: ErrNotFound, *InvalidError of the command's shape,
 // *PreconditionError, *ForbiddenError, *IllegalTransitionError, *InvalidError of times.
 func Decide(s Session, c Command) ([]Event, error) {
-	flaws, err := c.flaws(&s, nil)
+	flaws, err := c.flaws(s, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -19,7 +19,7 @@ func Decide(s Session, c Command) ([]Event, error) {
 	return c.decide(s)
 }
 
-func (c Create) flaws(s *Session, known []FieldError) ([]FieldError, error) {
+func (c Create) flaws(s Session, known []FieldError) ([]FieldError, error) {
 	if s.Exists() {
 		// Clients never choose ids, so a taken one is a defect of the service.
 		return nil, fmt.Errorf("create: the id %s is taken", c.ID)
@@ -61,12 +61,12 @@ func (c Create) decide(s Session) ([]Event, error) {
 	return w.done()
 }
 
-func (c Change) flaws(s *Session, _ []FieldError) ([]FieldError, error) {
-	if !s.Exists() || !c.By.MaySee(s) {
+func (c Change) flaws(s Session, _ []FieldError) ([]FieldError, error) {
+	if !s.Exists() || !c.By.MaySee(&s) {
 		return nil, ErrNotFound
 	}
-	values := c.Values.without(s)
-	return contradictions(s, &c.Directives, &values), nil
+	values := c.Values.without(&s)
+	return contradictions(&s, &c.Directives, &values), nil
 }
 
 func (c Change) decide(s Session) ([]Event, error) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"sync"
 )
@@ -241,9 +240,9 @@ func (c *check) fold(before *Session) (wrong string, folded *Session) {
 	}
 	var differ []string
 	for _, f := range fields {
-		led, is := f.value(nil, &after), f.value(nil, &e.Session)
-		if !bytes.Equal(led, is) {
-			differ = append(differ, fmt.Sprintf("%s %s, and the session has %s", f.name, orNone(led), orNone(is)))
+		if !f.equal(&after, &e.Session) {
+			differ = append(differ, fmt.Sprintf("%s %s, and the session has %s",
+				f.name, orNone(f.append(nil, &after)), orNone(f.append(nil, &e.Session))))
 		}
 	}
 	if len(differ) == 0 {
@@ -252,68 +251,16 @@ func (c *check) fold(before *Session) (wrong string, folded *Session) {
 	return "the changes lead to " + strings.Join(differ, "; "), &after
 }
 
-// isDiff says whether a merge patch is exactly what appendDiff writes, as those of this
-// service are. Then it leads from the one session to the other by construction.
+// isDiff reports whether the patch is exactly what appendDiff writes, as in every event
+// of this service. Then it leads from one session to the other by construction.
 func isDiff(patch []byte, from, to *Session) bool {
 	buffer := diffBuffers.Get().(*[]byte)
 	defer diffBuffers.Put(buffer)
-	b := append((*buffer)[:0], '{')
-	first := true
-	differs := differences(from, to)
-	for i, f := range fields {
-		if !differs[i] {
-			continue
-		}
-		b = appendMember(b, f.name, first)
-		first = false
-		value := len(b)
-		if b = f.value(b, to); len(b) == value {
-			b = append(b, "null"...)
-		}
-	}
-	*buffer = append(b, '}')
+	*buffer = appendDiff((*buffer)[:0], from, to)
 	return bytes.Equal(patch, *buffer)
 }
 
 var diffBuffers = sync.Pool{New: func() any { return new([]byte) }}
-
-// differences says which of the fields differ, by their places in the table, without
-// writing them.
-func differences(from, to *Session) (differs [fieldCount]bool) {
-	i := 0
-	next := func(differ bool) {
-		differs[i] = differ
-		i++
-	}
-	begins, exists := from.Exists() != to.Exists(), to.Exists() // without a version, there are no times
-	next(from.ID != to.ID)
-	next(begins || exists && from.CreatedAt != to.CreatedAt)
-	next(from.CreatedBy != to.CreatedBy)
-	next(from.Type != to.Type)
-	next(from.Room != to.Room)
-	for t := range transitionCount {
-		var was, is Stamp
-		if from.Stamps[t] != nil {
-			was = *from.Stamps[t]
-		}
-		if to.Stamps[t] != nil {
-			is = *to.Stamps[t]
-		}
-		next(was.At != is.At || (from.Stamps[t] == nil) != (to.Stamps[t] == nil))
-		next(was.By != is.By)
-		if t.ReasonField() != "" {
-			next(was.Reason != is.Reason)
-		}
-	}
-	next(!slices.Equal(from.Participants, to.Participants))
-	next(from.State != to.State)
-	next(from.Version != to.Version)
-	next(begins || exists && from.UpdatedAt != to.UpdatedAt)
-	return differs
-}
-
-// fieldCount is how many fields a session has.
-const fieldCount = 19
 
 func orNone(value []byte) string {
 	if len(value) == 0 {
@@ -382,16 +329,12 @@ func (c *check) members(before, after *Session) {
 		return // of a later version, or told by transition
 	}
 	var strange []string
-	note := func(name string, changed bool) {
-		if changed {
-			strange = append(strange, name)
-		}
-	}
 	if typ != EventUpdated {
-		note("createdAt", after.CreatedAt != before.CreatedAt)
-		note("type", after.Type != before.Type)
-		note("room", after.Room != before.Room)
-		note("participants", !slices.Equal(after.Participants, before.Participants))
+		for i := range detailFields {
+			if f := &detailFields[i]; !f.equal(before, after) {
+				strange = append(strange, f.name)
+			}
+		}
 	}
 	for t := range transitionCount {
 		was, is := before.Stamps[t], after.Stamps[t]
@@ -400,7 +343,7 @@ func (c *check) members(before, after *Session) {
 		case isTransition && t == own && was == nil:
 		case typ == EventCorrected && was != nil && is != nil:
 		default:
-			note("what is recorded of "+t.String(), true)
+			strange = append(strange, "what is recorded of "+t.String())
 		}
 	}
 	if len(strange) > 0 {

@@ -223,14 +223,3 @@ func TestWhatCanBeToldOfAnEventAlone(t *testing.T) {
 		})
 	}
 }
-
-func BenchmarkCheck(b *testing.B) {
-	states, events := life(&testing.T{})
-	b.ReportAllocs()
-	for i := range b.N {
-		n := i % len(events)
-		if defects, _ := domain.Check(&states[n], recorded(events[n])); len(defects) > 0 {
-			b.Fatal(defects)
-		}
-	}
-}
