@@ -19,7 +19,7 @@ import (
 
 // metrics are what the service counts and measures about itself. The packages know
 // nothing of Prometheus: they call a function, or are asked for their counts when the
-// metrics are. A nil *metrics measures nothing. docs/operations.md tells what each
+// metrics are. A nil *metrics measures nothing. docs/metrics.md tells what each
 // of them means.
 type metrics struct {
 	registry *prometheus.Registry
