@@ -196,7 +196,7 @@ func partitionsOf(s *rig.Service) string {
 // buildWithLayout builds the service as one whose read model has another layout.
 func buildWithLayout(t *testing.T, layout string) string {
 	t.Helper()
-	return rig.Build(t, "-ldflags", "-X chatsessions/projections.layoutVersion="+layout)
+	return rig.Build(t, "-ldflags", "-X chatsessions/projections/layout.version="+layout)
 }
 
 // serve is the command line of a node, with further flags.
