@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -51,15 +52,18 @@ func startRedis(ctx context.Context, dir string) (url string, stop func() error,
 		_ = terminate(cmd)
 		return os.RemoveAll(dir)
 	}
-	url = fmt.Sprintf("redis://127.0.0.1:%d", port)
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	err = within(ctx, 10*time.Second, "redis-server", func(ctx context.Context) error {
-		_, err := redisMemory(ctx, url)
-		return err
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
 	})
 	if err != nil {
 		_ = stop()
 	}
-	return url, stop, err
+	return "redis://" + addr, stop, err
 }
 
 // redis starts a redis-server for the current measurement and returns its URL.
