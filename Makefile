@@ -176,7 +176,7 @@ powercut: ## Cut the power under the service POWERCUTS times (50); needs root an
 	losetup --find >/dev/null || { echo "powercut: needs loop devices, and there is none" >&2; exit 1; }; \
 	unshare --mount true || { echo "powercut: needs to mount file systems, which is not allowed here" >&2; exit 1; }
 	POWERCUTS=$(POWERCUTS) unshare --mount --pid --fork --kill-child --mount-proc \
-	  go test -tags powercut -run '^TestPowerCuts' -count 1 -v -timeout 60m ./cmd/chatsessions
+	  go test -tags powercut -run '^TestPowerCuts' -count 1 -v -timeout 60m ./cmd/systemtest/powercut
 
 BENCHFLAGS ?=
 
@@ -191,7 +191,7 @@ CHAOSFLAGS     ?=
 # and checking come on top. Root, because it mounts a small tmpfs to fill.
 .PHONY: chaos
 chaos: deps ## Kill, pause, cut and starve both set-ups for CHAOS_DURATION (15m) each, and check every answer
-	CGO_ENABLED=1 go test -race -count=1 -v -timeout 24h -run '^TestUnderChaos' ./cmd/chatsessions -chaos.duration $(CHAOS_DURATION) $(CHAOSFLAGS)
+	CGO_ENABLED=1 go test -race -count=1 -v -timeout 24h -run '^TestUnderChaos' ./cmd/systemtest/chaos -chaos.duration $(CHAOS_DURATION) $(CHAOSFLAGS)
 
 .PHONY: clean
 clean: ## Remove what was built (bin/, .cache/); data directories stay
