@@ -101,10 +101,13 @@ func (c rebuildCommand) report(s streams, done projector.Rebuilt) error {
 		return json.NewEncoder(s.out).Encode(done)
 	}
 	compared, result := fmt.Sprintf("%d differences to the old one", done.Differences), "it answers now"
-	if c.CompareOnly {
+	switch {
+	case c.CompareOnly && !done.Compared:
+		_, err := fmt.Fprintf(s.out, "There is no read model to compare with the log. %d keys were removed.\n", done.Removed)
+		return err
+	case c.CompareOnly:
 		compared, result = fmt.Sprintf("%d differences to the log", done.Differences), "it stays as it is"
-	}
-	if !done.Compared {
+	case !done.Compared:
 		compared = "there was no old one to compare with"
 	}
 	_, err := fmt.Fprintf(s.out, "A read model of %d sessions, up to position %d of the log: %s; %s. %d keys were removed.\n",
