@@ -1,4 +1,4 @@
-package main
+package replay
 
 import (
 	"errors"
@@ -6,48 +6,25 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/google/renameio/v2"
 )
 
-// A newFile is written under another name, in the same directory, and gets its own when
-// it is whole: nobody takes a part for all of it.
-type newFile struct {
-	*os.File
-	path string
-	kept bool
-}
-
-// createFile returns an error where there is such a file already, unless it is to be
-// replaced, and where there is anything else of that name, a device for example. The file is readable by its owner only: it tells what people did.
-func createFile(path string, replace bool) (*newFile, error) {
-	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+// CreateFile returns a file that gets its name with CloseAtomicallyReplace, when it is
+// complete and on disk. Until then it is a hidden file in the same directory; Cleanup
+// removes it, and after a crash it stays there. Only its owner can read it: it holds what
+// people did. An existing file is an error unless it may be replaced, and anything else
+// of that name, a device or a link for example, always is.
+func CreateFile(path string, replace bool) (*renameio.PendingFile, error) {
+	info, err := os.Lstat(path)
+	switch {
+	case err == nil && !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s is not a regular file; only such a file is replaced, and that with --force", path)
-	} else if err == nil && !replace {
+	case err == nil && !replace:
 		return nil, fmt.Errorf("%s is there already; --force replaces it", path)
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.part")
-	if err != nil {
-		return nil, err
-	}
-	return &newFile{File: file, path: path}, nil
-}
-
-// keep gives the file its name, when it is on disk.
-func (f *newFile) keep() error {
-	err := f.Sync()
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), f.path)
-	}
-	f.kept = err == nil
-	return err
-}
-
-// discard removes the file, unless it was kept.
-func (f *newFile) discard() {
-	if f.kept {
-		return
-	}
-	_ = f.Close()
-	_ = os.Remove(f.Name())
+	// Without WithTempDir, it may be written to $TMPDIR.
+	return renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(0o600))
 }
