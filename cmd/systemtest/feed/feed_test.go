@@ -19,7 +19,7 @@ import (
 
 	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/eventstore/natstest"
-	"chatsessions/http/feedtest"
+	"chatsessions/http/feed/feedtest"
 	"chatsessions/projections/redistest"
 )
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"chatsessions/http/feedtest"
+	"chatsessions/http/feed/feedtest"
 )
 
 // TestAStreamIsReadAsTheStandardSays has the examples of the HTML Living Standard,

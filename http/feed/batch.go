@@ -1,4 +1,4 @@
-package http
+package feed
 
 import (
 	"bytes"
@@ -11,37 +11,37 @@ import (
 	"chatsessions/http/problem"
 )
 
-// A feedBatch is adjacent events of the log as they are sent, written once for all
-// readers. It is not changed any more when anybody else has it.
-type feedBatch struct {
-	last   uint64 // position of the last event, also of one that was left out
-	bytes  []byte // the events as server-sent events, one behind the other
-	events []feedEvent
+// A batch is adjacent events of the log in the form in which they are sent, encoded once
+// for all readers. It does not change after it is shared.
+type batch struct {
+	last   uint64 // position of the last event, even if that was left out
+	bytes  []byte // the events as server-sent events, one after the other
+	events []event
 }
 
-// A feedEvent is one event of a batch, and what decides who gets it.
-type feedEvent struct {
+// An event is one event of a batch, with what decides who gets it.
+type event struct {
 	position   uint64
 	start, end int // where it is in the batch's bytes
 	typ        domain.EventType
 	actor      string
 	session    domain.Session // after the event; only ID, CreatedBy and Participants
-	unreadable bool           // the log has something there that is no event
+	unreadable bool           // what the log has there is not an event
 }
 
-// newFeedBatch makes a batch of events.
-func newFeedBatch(entries []domain.Entry) *feedBatch {
-	b := &feedBatch{}
+// newBatch returns a batch of all the events.
+func newBatch(entries []domain.Entry) *batch {
+	b := &batch{}
 	for i := range entries {
-		b.add(&entries[i], func(*feedEvent) bool { return true })
+		b.add(&entries[i], func(*event) bool { return true })
 	}
 	return b
 }
 
-// add appends an event, unless it is not to be kept.
-func (b *feedBatch) add(r *domain.Entry, keep func(*feedEvent) bool) {
+// add appends an event if keep returns true.
+func (b *batch) add(r *domain.Entry, keep func(*event) bool) {
 	b.last = r.Record.Position
-	e := feedEvent{position: r.Record.Position, session: domain.Session{ID: r.Record.Event.Session.ID}, start: len(b.bytes)}
+	e := event{position: r.Record.Position, session: domain.Session{ID: r.Record.Event.Session.ID}, start: len(b.bytes)}
 	if r.Err != nil {
 		e.unreadable = true
 	} else {
@@ -56,11 +56,11 @@ func (b *feedBatch) add(r *domain.Entry, keep func(*feedEvent) bool) {
 	b.events = append(b.events, e)
 }
 
-// size is how many bytes the batch takes, about.
-func (b *feedBatch) size() int { return len(b.bytes) + 256*len(b.events) }
+// size returns about how many bytes of memory the batch takes.
+func (b *batch) size() int { return len(b.bytes) + 256*len(b.events) }
 
-// wantedBy returns which of the events a reader gets.
-func (b *feedBatch) wantedBy(r *feedReader) []int {
+// wantedBy returns the indexes of the events that a reader gets.
+func (b *batch) wantedBy(r *reader) []int {
 	var wanted []int
 	for i := range b.events {
 		if b.events[i].position > r.after && r.gets(&b.events[i]) {
@@ -101,18 +101,18 @@ func appendID(b []byte, position uint64) []byte {
 // appendProblem writes a problem as a server-sent event.
 func appendProblem(b []byte, name string, position uint64, p *problem.Problem) []byte {
 	shown := *p
-	shown.Instance, shown.LastEventID = pathEvents, strconv.FormatUint(position, 10)
+	shown.Instance, shown.LastEventID = Path, strconv.FormatUint(position, 10)
 	data, err := json.Marshal(shown)
 	if err != nil {
-		panic(err) // there is nothing in it that cannot be encoded
+		panic(err) // every member can be encoded
 	}
 	b = append(appendID(b, position), "event: "+name+"\ndata: "...)
 	return append(append(b, data...), "\n\n"...)
 }
 
-// appendHeartbeat writes what shows that the stream lives. Its id moves the place from
-// which the client resumes, which for a reader with narrow filters would else stay far
-// behind: an event without data is not dispatched, but its id counts (HTML Living
+// appendHeartbeat writes a sign that the stream is alive. Its id moves the position from
+// which the client resumes; for a reader with narrow filters, that would stay far behind
+// otherwise. An event without data is not dispatched, but its id counts (HTML Living
 // Standard, section 9.2.6).
 func appendHeartbeat(b []byte, position uint64) []byte {
 	return append(appendID(append(b, ": heartbeat\n"...), position), '\n')

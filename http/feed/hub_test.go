@@ -1,4 +1,4 @@
-package http
+package feed
 
 import (
 	"context"
@@ -19,13 +19,13 @@ import (
 	"go.uber.org/goleak"
 
 	"chatsessions/domain"
-	"chatsessions/http/feedtest"
+	"chatsessions/http/feed/feedtest"
 	"chatsessions/http/problem"
 )
 
 // A hubRig is a hub over a scripted log, with readers over real connections.
 type hubRig struct {
-	*hub
+	*Hub
 	t      *testing.T
 	log    *scriptedLog
 	tokens *tokens
@@ -35,22 +35,22 @@ type hubRig struct {
 
 // newHubRig starts a hub; change may make its limits smaller. At the end everything of
 // it has to be gone.
-func newHubRig(t *testing.T, change func(*hubLimits)) *hubRig {
+func newHubRig(t *testing.T, change func(*limits)) *hubRig {
 	t.Helper()
 	leaks := goleak.IgnoreCurrent()
 	rig := &hubRig{t: t, log: newScriptedLog(), tokens: &tokens{}}
-	rig.hub = newHub(rig.log, rig.tokens, slog.New(slog.DiscardHandler), 0, time.Minute)
+	rig.Hub = NewHub(Config{Log: rig.log, Tokens: rig.tokens, Logger: slog.New(slog.DiscardHandler), Beat: time.Minute})
 	if change != nil {
-		change(&rig.hubLimits)
+		change(&rig.limits)
 	}
 	var err error
 	if rig.listen, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		rig.close(context.Background()) // that of the test has ended
+		rig.Close(context.Background()) // that of the test has ended
 		_ = rig.listen.Close()
-		if n := rig.stats().Readers; n != 0 {
+		if n := rig.Stats().Readers; n != 0 {
 			t.Errorf("%d readers are left", n)
 		}
 		goleak.VerifyNone(t, leaks)
@@ -62,7 +62,7 @@ func newHubRig(t *testing.T, change func(*hubLimits)) *hubRig {
 // if not 0, is how little its system takes in for a client that does not read.
 func (rig *hubRig) connect(caller domain.Caller, after uint64, query string, buffer int) *net.TCPConn {
 	rig.t.Helper()
-	q, err := parseFeedQuery(query)
+	q, err := parseQuery(query)
 	if err != nil {
 		rig.t.Fatal(err)
 	}
@@ -82,8 +82,8 @@ func (rig *hubRig) connect(caller domain.Caller, after uint64, query string, buf
 	}
 	token := fmt.Sprint(caller)
 	rig.tokens.LoadOrStore(token, caller)
-	r := &feedReader{feedQuery: q, caller: caller, token: token, after: after}
-	r.takes(ours)
+	r := &reader{query: q, caller: caller, token: token, after: after}
+	r.take(ours)
 	rig.open(r, preamble(after))
 	return theirs.(*net.TCPConn)
 }
@@ -169,7 +169,7 @@ var uuids = func() (ids []string) {
 // a hub that keeps so little that they all end up everywhere.
 func TestEveryReaderGetsEveryEventOnceAndInOrder(t *testing.T) {
 	const total, readers = 1500, 25
-	rig := newHubRig(t, func(l *hubLimits) { l.batch, l.ringEvents, l.stepEvents, l.historyMost, l.rooms = 7, 60, 200, 100, 3 })
+	rig := newHubRig(t, func(l *limits) { l.batch, l.ringEvents, l.stepEvents, l.lookups, l.groups = 7, 60, 200, 100, 3 })
 	accounts := []string{"alice", "bob", "carol", "dave"}
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -234,7 +234,7 @@ func TestEveryReaderGetsEveryEventOnceAndInOrder(t *testing.T) {
 			t.Errorf("reader %d (%v, %q after %d) got %d events of %d: %s", i, c.caller, c.query, c.after, len(c.got), len(want), wrong)
 		}
 	}
-	t.Logf("the log was followed %d times, read %d times, %d histories; %+v", rig.log.follows.Load(), rig.log.reads.Load(), rig.log.histories.Load(), rig.stats())
+	t.Logf("the log was followed %d times, read %d times, %d histories; %+v", rig.log.follows.Load(), rig.log.reads.Load(), rig.log.histories.Load(), rig.Stats())
 	if rig.log.reads.Load() == 0 || rig.log.histories.Load() == 0 {
 		t.Error("nobody had to catch up")
 	}
@@ -252,7 +252,7 @@ func (rig *hubRig) head() uint64 {
 }
 
 func TestASlowReaderIsCutOffBehindWhatItWasSent(t *testing.T) {
-	rig := newHubRig(t, func(l *hubLimits) { l.ringEvents, l.patience = 200, 300*time.Millisecond })
+	rig := newHubRig(t, func(l *limits) { l.ringEvents, l.patience = 200, 300*time.Millisecond })
 	slow := rig.connect(everybody, 0, "", 64<<10)
 	quick := feedtest.NewStream(rig.connect(everybody, 0, "", 0))
 	for want := uint64(1); want <= 3000; want++ { // the slow one is nothing to the other
@@ -265,7 +265,7 @@ func TestASlowReaderIsCutOffBehindWhatItWasSent(t *testing.T) {
 			t.Fatalf("%+v %v, want %d", e, err, want)
 		}
 	}
-	eventually(t, "the slow reader is cut off", func() bool { return rig.stats().TooSlow == 1 })
+	eventually(t, "the slow reader is cut off", func() bool { return rig.Stats().TooSlow == 1 })
 	stream := feedtest.NewStream(slow)
 	last := uint64(0)
 	for {
@@ -327,7 +327,7 @@ func TestNothingIsShownBeforeItIsDurable(t *testing.T) {
 }
 
 func TestManyReadersShareOneReadingWhichEndsWithThem(t *testing.T) {
-	rig := newHubRig(t, func(l *hubLimits) { l.heartbeat = 50 * time.Millisecond })
+	rig := newHubRig(t, func(l *limits) { l.heartbeat = 50 * time.Millisecond })
 	for round := int64(1); round <= 2; round++ {
 		var conns []*net.TCPConn
 		for range 100 {
@@ -356,13 +356,13 @@ func TestManyReadersShareOneReadingWhichEndsWithThem(t *testing.T) {
 			return rig.reading == nil && rig.counts.readers.Load() == 0
 		})
 	}
-	if got := rig.stats(); got.Gone != 200 || got.Sent != 100+2*100 {
+	if got := rig.Stats(); got.Gone != 200 || got.Sent != 100+2*100 {
 		t.Errorf("%+v", got)
 	}
 }
 
 func TestAHeartbeatMovesThePlaceOfAReaderWithFilters(t *testing.T) {
-	rig := newHubRig(t, func(l *hubLimits) { l.heartbeat = 30 * time.Millisecond })
+	rig := newHubRig(t, func(l *limits) { l.heartbeat = 30 * time.Millisecond })
 	stream := feedtest.NewStream(rig.connect(account("nobody"), 0, "", 0))
 	for range 5 {
 		rig.log.append(uuids[0], "alice", "bob")
@@ -375,7 +375,7 @@ func TestAHeartbeatMovesThePlaceOfAReaderWithFilters(t *testing.T) {
 }
 
 func TestATokenThatIsTakenBackEndsItsStreams(t *testing.T) {
-	rig := newHubRig(t, func(l *hubLimits) { l.heartbeat = 30 * time.Millisecond })
+	rig := newHubRig(t, func(l *limits) { l.heartbeat = 30 * time.Millisecond })
 	bob, carol := account("bob"), account("carol")
 	ended := feedtest.NewStream(rig.connect(bob, 0, "", 0))
 	changed := feedtest.NewStream(rig.connect(carol, 0, "", 0))
@@ -421,7 +421,7 @@ func TestALostLogEndsTheStreamsAndANewReaderBeginsAnew(t *testing.T) {
 }
 
 func TestClosingEndsEveryStreamAtOnce(t *testing.T) {
-	rig := newHubRig(t, func(l *hubLimits) { l.patience = time.Hour })
+	rig := newHubRig(t, func(l *limits) { l.patience = time.Hour })
 	var conns []*net.TCPConn
 	for i := range 60 {
 		buffer := 0
@@ -433,9 +433,9 @@ func TestClosingEndsEveryStreamAtOnce(t *testing.T) {
 	for range 2000 {
 		rig.log.append(uuids[0], "alice")
 	}
-	eventually(t, "the others have read on", func() bool { return rig.stats().CatchingUp > 0 })
+	eventually(t, "the others have read on", func() bool { return rig.Stats().CatchingUp > 0 })
 	began := time.Now()
-	rig.close(t.Context())
+	rig.Close(t.Context())
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("it took %s", took)
 	}
@@ -465,8 +465,8 @@ func TestClosingEndsEveryStreamAtOnce(t *testing.T) {
 
 func TestOnlySomeReadersReadTheLogAtOnce(t *testing.T) {
 	const readers, events = 40, 200
-	rig := newHubRig(t, func(l *hubLimits) { l.ringEvents, l.stepEvents, l.batch = 10, 50, 10 })
-	rig.log.meet = maxCatchUps // by themselves they may come one after the other
+	rig := newHubRig(t, func(l *limits) { l.ringEvents, l.stepEvents, l.batch = 10, 50, 10 })
+	rig.log.meet = maxSeats // by themselves they may come one after the other
 	for range events {
 		rig.log.append(uuids[0], "alice")
 	}
@@ -486,13 +486,13 @@ func TestOnlySomeReadersReadTheLogAtOnce(t *testing.T) {
 	running.Wait()
 	rig.log.mu.Lock()
 	defer rig.log.mu.Unlock()
-	if most := rig.log.mostReaders; most != maxCatchUps {
-		t.Errorf("%d read at once, want %d", most, maxCatchUps)
+	if most := rig.log.mostReaders; most != maxSeats {
+		t.Errorf("%d read at once, want %d", most, maxSeats)
 	}
 }
 
 func TestSessionsThatAreNamedAreLookedUp(t *testing.T) {
-	rig := newHubRig(t, func(l *hubLimits) { l.ringEvents = 1 })
+	rig := newHubRig(t, func(l *limits) { l.ringEvents = 1 })
 	for i := range 300 {
 		rig.log.append(uuids[i%3], "alice")
 	}
@@ -565,12 +565,12 @@ func (rig *hubRig) large(events int) {
 // Readers that are far behind and read nothing wait for themselves alone.
 func TestReadersThatDoNotReadKeepNobodyElseFromCatchingUp(t *testing.T) {
 	for _, query := range []string{"", "session=" + uuids[0]} {
-		rig := newHubRig(t, func(l *hubLimits) { l.ringEvents, l.patience = 1, time.Minute })
+		rig := newHubRig(t, func(l *limits) { l.ringEvents, l.patience = 1, time.Minute })
 		rig.large(100)
-		for range 2 * maxCatchUps {
+		for range 2 * maxSeats {
 			rig.connect(everybody, 0, query, 4<<10)
 		}
-		eventually(t, "all of them are behind", func() bool { return rig.stats().CatchingUp == 2*maxCatchUps })
+		eventually(t, "all of them are behind", func() bool { return rig.Stats().CatchingUp == 2*maxSeats })
 		stream := feedtest.NewStream(rig.connect(everybody, 0, query, 0))
 		for want := uint64(1); want <= 100; want++ {
 			if e, err := stream.Next(); err != nil || position(t, e) != want {
@@ -584,7 +584,7 @@ func TestReadersThatDoNotReadKeepNobodyElseFromCatchingUp(t *testing.T) {
 // the rest first.
 func TestATokenThatIsTakenBackEndsAStreamThatIsBehind(t *testing.T) {
 	for _, query := range []string{"", "session=" + uuids[0]} {
-		rig := newHubRig(t, func(l *hubLimits) { l.ringEvents, l.heartbeat = 1, 20*time.Millisecond })
+		rig := newHubRig(t, func(l *limits) { l.ringEvents, l.heartbeat = 1, 20*time.Millisecond })
 		rig.large(500)
 		bob := account("bob")
 		conn := rig.connect(bob, 0, query, 64<<10)
@@ -617,17 +617,17 @@ func TestAStepOfAReaderIsBoundedInBytes(t *testing.T) {
 	for _, query := range []string{"", "session=" + uuids[0]} {
 		rig := newHubRig(t, nil)
 		rig.large(200)
-		q, err := parseFeedQuery(query)
+		q, err := parseQuery(query)
 		if err != nil {
 			t.Fatal(err)
 		}
 		g := rig.begin(200)
-		defer g.end(errUnused)
-		p := &pursuit{reading: g, r: &feedReader{feedQuery: q, caller: everybody, token: "token"}}
+		defer g.close(errUnused)
+		p := &catchUp{hub: rig.Hub, reading: g, r: &reader{query: q, caller: everybody, token: "token"}}
 		rig.tokens.Store("token", everybody)
 		for steps := 0; p.r.after < 200; steps++ {
-			b, err := p.readStep(200)
-			if err != nil || len(b.bytes) > rig.stepBytes+64<<10 || steps > 200 {
+			b, err := p.step(200)
+			if err != nil || len(b.bytes) > rig.limits.stepBytes+64<<10 || steps > 200 {
 				t.Fatalf("step %d: %d bytes, %v", steps, len(b.bytes), err)
 			}
 			for i, e := range b.events {
@@ -641,31 +641,31 @@ func TestAStepOfAReaderIsBoundedInBytes(t *testing.T) {
 }
 
 func TestAFeedRingKeepsTheNewest(t *testing.T) {
-	ring := feedRing{floor: 5, head: 5, maxEvents: 10, maxBytes: 1 << 20}
+	kept := ring{floor: 5, head: 5, maxEvents: 10, maxBytes: 1 << 20}
 	for last := uint64(8); last <= 50; last += 3 {
-		ring.add(&feedBatch{last: last, events: make([]feedEvent, 3)})
+		kept.add(&batch{last: last, events: make([]event, 3)})
 	}
-	if ring.head != 50 || ring.floor != 41 || ring.events != 9 {
-		t.Fatalf("%+v", ring)
+	if kept.head != 50 || kept.floor != 41 || kept.events != 9 {
+		t.Fatalf("%+v", kept)
 	}
 	for position := uint64(30); position < 60; position++ {
-		b := ring.after(position)
+		b := kept.after(position)
 		if has := position >= 41 && position < 50; (b != nil) != has {
 			t.Errorf("after %d: %+v", position, b)
 		} else if has && (b.last <= position || b.last-3 > position) {
 			t.Errorf("after %d comes the batch up to %d", position, b.last)
 		}
 	}
-	ring.maxBytes = 10
-	ring.add(&feedBatch{last: 51, bytes: make([]byte, 100)})
-	if len(ring.batches) != 1 || ring.floor != 50 {
-		t.Errorf("one that is too large is kept alone: %+v", ring)
+	kept.maxBytes = 10
+	kept.add(&batch{last: 51, bytes: make([]byte, 100)})
+	if len(kept.batches) != 1 || kept.floor != 50 {
+		t.Errorf("one that is too large is kept alone: %+v", kept)
 	}
 }
 
 func TestTheQueryOfTheFeed(t *testing.T) {
 	good := "session[$in][]=" + uuids[0] + "&session[$in][]=" + uuids[1] + "&type=chat-session.created&account=a%20b&after=#7"
-	if q, err := parseFeedQuery(good); err != nil || len(q.sessions) != 2 || len(q.types) != 1 || q.accounts[0] != "a b" || *q.after != 7 {
+	if q, err := parseQuery(good); err != nil || len(q.sessions) != 2 || len(q.types) != 1 || q.accounts[0] != "a b" || *q.after != 7 {
 		t.Errorf("%+v %v", q, err)
 	}
 	for query, says := range map[string]string{
@@ -685,7 +685,7 @@ func TestTheQueryOfTheFeed(t *testing.T) {
 		"$limit=1":                   "$limit",
 		"after=18446744073709551616": "whole number",
 	} {
-		_, err := parseFeedQuery(query)
+		_, err := parseQuery(query)
 		var p *problem.Problem
 		if !errors.As(err, &p) || p.Status != 400 || !strings.Contains(p.Detail, says) {
 			t.Errorf("%s: %v", query, err)

@@ -1,4 +1,4 @@
-package http
+package feed
 
 import (
 	"fmt"
@@ -12,24 +12,24 @@ import (
 	"chatsessions/http/problem"
 )
 
-// A feedQuery says which events a reader wants; the zero value is all of them.
-type feedQuery struct {
+// A query selects the events that a reader asked for. The zero value selects all.
+type query struct {
 	sessions []string // their ids
 	types    []domain.EventType
-	// accounts wants the events of sessions that one of these accounts may see as the
-	// event has left them, and those of which one of them is the actor.
+	// accounts selects the events of sessions that one of these accounts may see after
+	// the event, and the events whose actor is one of them.
 	accounts []string
-	after    *uint64 // where to begin; nil is now
+	after    *uint64 // the position to start after; nil is the end of the log
 }
 
-// parseFeedQuery reads the query of the feed, in the syntax of lists: name=value, or
+// parseQuery reads the query of the feed, in the syntax of lists: name=value, or
 // name[$in][]=value for several.
-func parseFeedQuery(text string) (q feedQuery, err error) {
+func parseQuery(text string) (q query, err error) {
 	params, err := feathers.Parse(text)
 	if err != nil {
 		return q, err
 	}
-	given := map[string]bool{} // by name, whether as one of several
+	given := map[string]bool{} // by name; true where it was one of several
 	for i := range params {
 		p := &params[i]
 		name := p.Path[0]
@@ -51,7 +51,7 @@ func parseFeedQuery(text string) (q feedQuery, err error) {
 	return q, nil
 }
 
-// orSeveral says how a filter is given more than one value.
+// orSeveral explains how to give a filter more than one value.
 func orSeveral(name string) string {
 	if name == "after" {
 		return ""
@@ -59,9 +59,9 @@ func orSeveral(name string) string {
 	return fmt.Sprintf("; several values are given as %s[$in][]=…", name)
 }
 
-// add takes one parameter in. A value that nothing can have is refused: a stream that
-// stays empty for ever tells nobody why.
-func (q *feedQuery) add(p *feathers.Param) error {
+// add adds one parameter. A value that no event can have is refused: a stream that stays
+// empty for ever would not show why.
+func (q *query) add(p *feathers.Param) error {
 	switch p.Path[0] {
 	case "session":
 		if id, err := uuid.Parse(p.Value); err != nil || id.String() != p.Value {
@@ -79,7 +79,7 @@ func (q *feedQuery) add(p *feathers.Param) error {
 		}
 		q.accounts = append(q.accounts, p.Value)
 	case "after":
-		position, err := parsePlace(p.Value)
+		position, err := parsePosition(p.Value)
 		if err != nil {
 			return problem.BadRequest("after must be a position, a whole number from 0, not %q", p.Value)
 		}
@@ -96,8 +96,8 @@ func eventTypeNames() string {
 	return strings.Join(names, ", ")
 }
 
-// wants says whether the event is one of those asked for.
-func (q *feedQuery) wants(e *feedEvent) bool {
+// selects reports whether the reader asked for the event.
+func (q *query) selects(e *event) bool {
 	if len(q.sessions) > 0 && !slices.Contains(q.sessions, e.session.ID) {
 		return false
 	}
