@@ -2,128 +2,100 @@ package eventstore
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"chatsessions/domain"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// StreamName is the name of the stream that holds the log.
-const StreamName = "CHAT_SESSIONS"
-
-// subjectPrefix and the session's id make the subject of its events.
-const subjectPrefix = "chat-sessions."
-
-// minPayload is the largest message that an event can need, with a margin: a
-// hundred participants of 128 characters, twice (changes and session), in UTF-8.
+// minPayload is the size of the largest message that an event can need, in bytes, with a
+// margin: a hundred participants of 128 characters, twice (changes and session), in UTF-8.
 const minPayload = 256 << 10
 
-// openPatience bounds Open where its context has no deadline.
+// openPatience bounds Open if its context has no deadline.
 const openPatience = 30 * time.Second
 
 // Options of a log.
 type Options struct {
-	// Replicas is how many servers keep the log; 0 means three of a cluster, and
-	// one of a server that is alone. A stream with more is as good.
+	// Replicas is the number of servers that keep the log. 0 means three for a cluster and
+	// one for a single server. A stream with more replicas is accepted.
 	Replicas int
-	// Embedded is the server inside the process that the connection leads to; nil
-	// for any other. It acknowledges before it syncs, so everything passes its
-	// barrier, between the server's answer and ours.
-	Embedded *Embedded
-	// Durable, where there is no Embedded, is called in the same place: it returns
-	// when the events up to a position are on disk, or fails. Nil is for a server
+	// Durability stands between the server's acknowledgement and ours. Nil is for a server
 	// that acknowledges only what is on disk (sync_interval: always).
-	Durable func(ctx context.Context, position uint64) error
-	// Existing has Open return ErrNoLog where there is no log, and not create one.
+	Durability Durability
+	// OnlyWriter says that no other Log writes. Followers then get the events that this Log
+	// appends without reading them.
+	OnlyWriter bool
+	// Existing has Open return ErrNoLog if there is no log, instead of creating it.
 	Existing bool
 	Logger   *slog.Logger
 }
 
-// ErrNoLog is returned by Open with Options.Existing where there is no log.
+// Durability makes the log durable on a server that acknowledges before it syncs.
+type Durability interface {
+	// Settle makes the log durable as it was found, and completes atomic writes that a crash
+	// cut. Open calls it before anything is served.
+	Settle(ctx context.Context, found Recovery) error
+	// Intend makes it durable that the messages are about to be written, all or none, after
+	// a sequence of their subject.
+	Intend(after uint64, msgs []*nats.Msg) (Intent, error)
+	// Durable returns when the events up to a position, which the server has shown, are on
+	// disk. After a failed sync it returns an error, for good.
+	Durable(ctx context.Context, position uint64) error
+	// Err returns the reason why nothing can be written any more, nil if there is none.
+	Err() error
+}
+
+// An Intent is the durable note of an atomic write in flight. If neither method is called,
+// it stays until the next start, which then looks whether the write was cut.
+type Intent interface {
+	// Remove is for a write that is on disk, or that will never be in the log.
+	Remove()
+	// Keep is for a write that is in the log up to a position, and that nobody waits for. The
+	// note stays until the write is on disk.
+	Keep(position uint64)
+}
+
+// ErrNoLog is returned by Open with Options.Existing if there is no log.
 var ErrNoLog = errors.New("there is no log on these servers")
 
 // Log is the log of all events. It is safe for concurrent use.
 type Log struct {
 	nc       *nats.Conn
-	commands requester // nc, or what a simulation puts in its place
+	conn     requester // nc, or its substitute in a simulation
 	js       jetstream.JetStream
 	options  Options
 	logger   *slog.Logger
 	created  time.Time
 	identity string
-	batches  chan struct{} // one element for each atomic write under way
+	batches  chan struct{} // one element for each atomic write in flight
 	cache    cache
-	tail     *tail // nil where others write to the log too
+	tail     *tail // nil if others write to the log too
 	counters counters
-	jitter   func(longest time.Duration) time.Duration // of backoffs; nil is at random
-	// connections counts how often the connection was lost, and how often it came back.
+	jitter   func(longest time.Duration) time.Duration // of backoffs; nil draws at random
+	// patience is how long a Read retries after an interruption.
+	patience time.Duration
+	// maxWalkBytes bounds the data of the events that Session holds in memory.
+	maxWalkBytes int
+	// connections counts how often the connection was lost, and how often it was restored.
 	connections atomic.Uint64
 
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc
-	mu      sync.Mutex // orders Close after the start of a Follow
+	mu      sync.Mutex // orders the start of a follower before Close
 	follows sync.WaitGroup
 }
 
-// A requester is what reads and writes need of a NATS connection; *nats.Conn is one.
-type requester interface {
-	IsClosed() bool
-	PublishMsg(m *nats.Msg) error
-	RequestMsgWithContext(ctx context.Context, m *nats.Msg) (*nats.Msg, error)
-}
-
-// Connections counts how often the connection to the server was lost, and how often it
-// came back. Behind each change there may be another server, or a log that was restored
-// from an older copy.
-func (l *Log) Connections() uint64 { return l.connections.Load() }
-
-func (l *Log) countConnections() {
-	changed := l.nc.StatusChanged(nats.RECONNECTING, nats.CONNECTED)
-	l.follows.Go(func() {
-		defer l.nc.RemoveStatusListener(changed)
-		for {
-			select {
-			case <-l.ctx.Done():
-				return
-			case _, open := <-changed:
-				if !open {
-					return
-				}
-				l.connections.Add(1)
-			}
-		}
-	})
-}
-
-// A ConfigError is returned by Open when there is a stream of the log's name that
-// is not configured as the log needs it. The stream is left as it is.
-type ConfigError struct{ Differences []Difference }
-
-// A Difference is one setting of the stream that is not as it has to be.
-type Difference struct{ Field, Found, Needed string }
-
-func (e *ConfigError) Error() string {
-	parts := make([]string, len(e.Differences))
-	for i, d := range e.Differences {
-		parts[i] = fmt.Sprintf("%s is %s, needed is %s", d.Field, d.Found, d.Needed)
-	}
-	return fmt.Sprintf("stream %s is not configured as needed, and is left as it is: %s", StreamName, strings.Join(parts, "; "))
-}
-
-// Open opens the log over a connection, and creates its stream where there is
-// none. The connection stays the caller's; it must not keep messages while it is
-// broken (nats.ReconnectBufSize(-1), as Connect and Embedded.Connect set it).
-// Open waits for a cluster that is still starting until ctx ends, 30 s without a
-// deadline, and returns a ConfigError for a stream that is not as it has to be.
+// Open opens the log over a connection, and creates its stream if there is none. The
+// connection stays the caller's. It must not keep messages while it is broken
+// (nats.ReconnectBufSize(-1), as ConnectionOptions sets it). Open waits for a cluster that
+// is still starting until ctx ends, 30 s without a deadline. It returns a ConfigError for a
+// stream with other settings than needed.
 func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	if nc.Opts.ReconnectBufSize >= 0 {
 		return nil, errors.New("open log: the NATS connection keeps messages while it is broken; set nats.ReconnectBufSize(-1)")
@@ -152,35 +124,33 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 		return nil, &ConfigError{differences}
 	}
 	l := &Log{
-		nc: nc, commands: nc, js: js, options: o, logger: orDiscard(o.Logger),
+		nc: nc, conn: nc, js: js, options: o, logger: orDiscard(o.Logger),
 		created:  found.Created,
 		identity: StreamName + "@" + found.Created.UTC().Format(time.RFC3339Nano),
 		batches:  make(chan struct{}, maxBatches),
 		cache:    newCache(),
+		patience: interruptionPatience, maxWalkBytes: maxWalkBytes,
+	}
+	if o.OnlyWriter {
+		l.tail = newTail()
 	}
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	l.countConnections()
-	// What the log holds already is not taken for durable because it is there.
-	if e := o.Embedded; e != nil {
-		l.options.Durable = e.Durable
-		l.tail = newTail()
-		err = e.settle(ctx, l, found)
-	} else {
-		err = l.Durable(ctx, found.State.LastSeq)
-	}
-	if err != nil {
-		l.stop()
-		return nil, fmt.Errorf("open log: %w", err)
+	// That an event is in the log does not mean that it is durable.
+	if o.Durability != nil {
+		if err := o.Durability.Settle(ctx, Recovery{log: l, Stream: found.Config}); err != nil {
+			l.stop()
+			return nil, fmt.Errorf("open log: %w", err)
+		}
 	}
 	return l, nil
 }
 
-// Identity names this log, and no other: the stream's name and when it was
-// created, in one word.
+// Identity returns one word that names this log and no other: the stream's name and the
+// time of its creation.
 func (l *Log) Identity() string { return l.identity }
 
-// Close ends all Follow calls and returns when they have returned. The
-// connection stays open.
+// Close ends all followers and returns when they have returned. The connection stays open.
 func (l *Log) Close() {
 	l.mu.Lock()
 	l.stop()
@@ -188,23 +158,22 @@ func (l *Log) Close() {
 	l.follows.Wait()
 }
 
-// Durable is the barrier between the server's answer and ours: it returns when the
-// events up to a position, which the server has shown, are on disk. After a failed
-// sync it returns an error, for good.
+// Durable returns when the events up to a position, which the server has shown, are on
+// disk. After a failed sync it returns an error, for good.
 func (l *Log) Durable(ctx context.Context, position uint64) error {
-	if l.options.Durable == nil {
+	if l.options.Durability == nil {
 		return nil
 	}
-	return l.options.Durable(ctx, position)
+	return l.options.Durability.Durable(ctx, position)
 }
 
-// ErrReplaced is returned, beside domain.ErrUnavailable, when the stream is not
-// the one that was opened: somebody deleted that one and made another.
+// ErrReplaced is returned, together with domain.ErrUnavailable, when the stream is not the
+// one that was opened: it was deleted, and another one was created.
 var ErrReplaced = errors.New("the log was replaced by another")
 
-// End is the position of the log's newest event, as the stream's leader has it;
-// 0 for an empty log. It returns domain.ErrUnavailable when the leader cannot be
-// reached, and ErrReplaced.
+// End returns the position of the log's newest event, as the stream's leader has it; 0 for
+// an empty log. It returns domain.ErrUnavailable when the leader cannot be reached, and
+// ErrReplaced.
 func (l *Log) End(ctx context.Context) (uint64, error) {
 	ctx, cancel := withPatience(ctx, readPatience)
 	defer cancel()
@@ -218,158 +187,52 @@ func (l *Log) End(ctx context.Context) (uint64, error) {
 	return end, nil
 }
 
-// lastSequence asks the leader for the stream's last sequence, and checks that
-// it is still the same stream.
-func (l *Log) lastSequence(ctx context.Context) (uint64, error) {
-	var info struct {
-		Created time.Time `json:"created"`
-		State   struct {
-			LastSeq uint64 `json:"last_seq"`
-		} `json:"state"`
-	}
-	err := l.ask(ctx, "$JS.API.STREAM.INFO."+StreamName, nil, func(m *nats.Msg) error {
-		return parseAPI(m.Data, &info)
+// Connections counts how often the connection to the server was lost, and how often it was
+// restored. After each change there may be another server, or a log that was restored from
+// an older copy.
+func (l *Log) Connections() uint64 { return l.connections.Load() }
+
+func (l *Log) countConnections() {
+	changed := l.nc.StatusChanged(nats.RECONNECTING, nats.CONNECTED)
+	l.follows.Go(func() {
+		defer l.nc.RemoveStatusListener(changed)
+		for {
+			select {
+			case <-l.ctx.Done():
+				return
+			case _, open := <-changed:
+				if !open {
+					return
+				}
+				l.connections.Add(1)
+			}
+		}
 	})
-	if err != nil {
-		return 0, err
-	}
-	if !info.Created.Equal(l.created) {
-		return 0, fmt.Errorf("%w: created at %s, not at %s", ErrReplaced, info.Created.Format(time.RFC3339Nano), l.created.Format(time.RFC3339Nano))
-	}
-	return info.State.LastSeq, nil
 }
 
-// streamConfig is what the log needs of its stream: that nothing is ever lost,
-// and reads and writes as this package does them.
-func streamConfig(replicas int) jetstream.StreamConfig {
-	return jetstream.StreamConfig{
-		Name:               StreamName,
-		Description:        "Events of chat sessions, one subject per session",
-		Subjects:           []string{subjectPrefix + "*"},
-		Retention:          jetstream.LimitsPolicy,
-		Storage:            jetstream.FileStorage,
-		Replicas:           replicas,
-		MaxConsumers:       -1,
-		MaxMsgs:            -1,
-		MaxBytes:           -1,
-		MaxMsgsPerSubject:  -1,
-		MaxMsgSize:         -1,
-		DenyDelete:         true,
-		DenyPurge:          true,
-		AllowDirect:        true,
-		AllowAtomicPublish: true,
-	}
+// Stats counts what a Log has done since it was opened.
+type Stats struct {
+	// Writes is the number of acknowledged, durable writes; Events that of their events.
+	Writes, Events uint64
+	// Conflicts counts the writes that another writer of the session overtook, so that the
+	// command was decided again.
+	Conflicts uint64
+	// Replays counts the repeated requests that were found in the log.
+	Replays uint64
+	// CacheHits counts the commands that found the session's newest event in memory,
+	// CacheMisses those that had to read it.
+	CacheHits, CacheMisses uint64
 }
 
-// compare lists the settings that differ from what is needed. A setting that
-// loses, changes or adds no event is the operator's.
-func compare(found, needed jetstream.StreamConfig) []Difference {
-	var differences []Difference
-	add := func(field string, found, needed any) {
-		f, n := fmt.Sprint(found), fmt.Sprint(needed)
-		if f != n {
-			differences = append(differences, Difference{field, f, n})
-		}
-	}
-	unset := func(isSet bool) string {
-		if isSet {
-			return "set"
-		}
-		return "unset"
-	}
-	add("subjects", found.Subjects, needed.Subjects)
-	add("retention", found.Retention, needed.Retention)
-	add("storage", found.Storage, needed.Storage)
-	if found.Replicas < needed.Replicas {
-		add("num_replicas", found.Replicas, needed.Replicas)
-	}
-	add("max_consumers", found.MaxConsumers, needed.MaxConsumers)
-	add("max_msgs", found.MaxMsgs, needed.MaxMsgs)
-	add("max_bytes", found.MaxBytes, needed.MaxBytes)
-	add("max_age", found.MaxAge, needed.MaxAge)
-	add("max_msgs_per_subject", found.MaxMsgsPerSubject, needed.MaxMsgsPerSubject)
-	add("max_msg_size", found.MaxMsgSize, needed.MaxMsgSize)
-	add("first_seq", max(found.FirstSeq, 1), max(needed.FirstSeq, 1))
-	add("no_ack", found.NoAck, needed.NoAck)
-	add("sealed", found.Sealed, needed.Sealed)
-	add("deny_delete", found.DenyDelete, needed.DenyDelete)
-	add("deny_purge", found.DenyPurge, needed.DenyPurge)
-	add("allow_rollup_hdrs", found.AllowRollup, needed.AllowRollup)
-	add("allow_direct", found.AllowDirect, needed.AllowDirect)
-	add("allow_atomic", found.AllowAtomicPublish, needed.AllowAtomicPublish)
-	add("allow_msg_ttl", found.AllowMsgTTL, needed.AllowMsgTTL)
-	add("allow_msg_counter", found.AllowMsgCounter, needed.AllowMsgCounter)
-	add("allow_msg_schedules", found.AllowMsgSchedules, needed.AllowMsgSchedules)
-	add("subject_delete_marker_ttl", found.SubjectDeleteMarkerTTL, needed.SubjectDeleteMarkerTTL)
-	add("persist_mode", found.PersistMode, needed.PersistMode)
-	add("mirror", unset(found.Mirror != nil), unset(needed.Mirror != nil))
-	add("sources", unset(len(found.Sources) > 0), unset(len(needed.Sources) > 0))
-	add("subject_transform", unset(found.SubjectTransform != nil), unset(needed.SubjectTransform != nil))
-	return differences
+type counters struct {
+	writes, events, conflicts, replays, cacheHits, cacheMisses atomic.Uint64
 }
 
-// ensureStream returns the stream as the server has it, created where there was
-// none, unless only an existing one will do. What comes back after a creation is
-// compared too: the server changes some settings in silence, and an old one leaves out
-// what it does not know.
-func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig, existing bool) (*jetstream.StreamInfo, error) {
-	var pause backoff
-	for {
-		attempt, cancel := context.WithTimeout(ctx, dialTimeout)
-		stream, err := js.Stream(attempt, StreamName)
-		if existing && errors.Is(err, jetstream.ErrStreamNotFound) {
-			cancel()
-			return nil, ErrNoLog
-		}
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			stream, err = js.CreateStream(attempt, config)
-		}
-		cancel()
-		if err == nil {
-			return stream.CachedInfo(), nil
-		}
-		// Another node may have been quicker to create it.
-		if !passing(err) && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			return nil, err
-		}
-		if pause.wait(ctx) != nil {
-			return nil, err
-		}
+// Stats returns the counts so far.
+func (l *Log) Stats() Stats {
+	c := &l.counters
+	return Stats{
+		Writes: c.writes.Load(), Events: c.events.Load(), Conflicts: c.conflicts.Load(), Replays: c.replays.Load(),
+		CacheHits: c.cacheHits.Load(), CacheMisses: c.cacheMisses.Load(),
 	}
-}
-
-// parseAPI reads an answer of the JetStream API: an error of the API, or v.
-func parseAPI(data []byte, v any) error {
-	var failed struct {
-		Error *jetstream.APIError `json:"error"`
-	}
-	if err := json.Unmarshal(data, &failed); err != nil {
-		return err
-	}
-	if failed.Error != nil {
-		return failed.Error
-	}
-	return json.Unmarshal(data, v)
-}
-
-// subjectOf is the subject of a session's events.
-func subjectOf(sessionID string) string { return subjectPrefix + sessionID }
-
-// validID says whether an id can be that of a session, and with it one token of
-// a subject. Ids come from URLs: with a wildcard or a quote one could ask for
-// somebody else's session.
-func validID(id string) bool {
-	for _, c := range []byte(id) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
-		default:
-			return false
-		}
-	}
-	return id != "" && len(id) <= 64
-}
-
-// unavailable says that something could not be read, or was not written.
-func unavailable(doing string, err error) error {
-	return fmt.Errorf("%s: %w: %w", doing, domain.ErrUnavailable, err)
 }

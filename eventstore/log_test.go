@@ -1,11 +1,8 @@
 package eventstore_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -162,43 +159,6 @@ func TestEmbeddedKeepsEverything(t *testing.T) {
 	}
 	if len(want) != 3*5*(importedEvents+1) {
 		t.Errorf("%d events", len(want))
-	}
-}
-
-func TestEmbeddedDirectoryIsTakenOnce(t *testing.T) {
-	dir := t.TempDir()
-	e := startEmbedded(t, dir)
-	options := eventstore.EmbeddedOptions{StoreDir: dir, User: "u", Password: "p"}
-	if _, err := eventstore.StartEmbedded(testContext(t), options); !errors.Is(err, eventstore.ErrInUse) || !strings.Contains(err.Error(), dir) {
-		t.Errorf("a second server on the directory: %v", err)
-	}
-	e.Shutdown()
-	again, err := eventstore.StartEmbedded(testContext(t), options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again.Shutdown()
-}
-
-func TestEmbeddedCannotStart(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := eventstore.StartEmbedded(testContext(t), eventstore.EmbeddedOptions{StoreDir: file, User: "u", Password: "p"}); err == nil {
-		t.Error("started in a file")
-	}
-	// JetStream's own directory is in the way: the server says so and gives up.
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "jetstream"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err := eventstore.StartEmbedded(testContext(t), eventstore.EmbeddedOptions{StoreDir: dir, User: "u", Password: "p"})
-	if err == nil || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("started without a store: %v", err)
-	}
-	if _, err := eventstore.StartEmbedded(testContext(t), eventstore.EmbeddedOptions{StoreDir: t.TempDir()}); err == nil {
-		t.Error("started without credentials")
 	}
 }
 

@@ -11,15 +11,14 @@ import (
 	"time"
 )
 
-// monitorPatience bounds one question to the monitoring endpoint of a server.
+// monitorPatience bounds one request to the monitoring endpoint of a server.
 const monitorPatience = 5 * time.Second
 
-// maxVarz is how much of a server's description is read, in bytes; it has some ten
-// thousand.
+// maxVarz bounds the description of a server, in bytes. It usually has ten thousand.
 const maxVarz = 4 << 20
 
-// Servers names the servers that keep a copy of the log now, the leader first. It
-// returns domain.ErrUnavailable.
+// Servers returns the names of the servers that keep a copy of the log now, the leader
+// first. It returns domain.ErrUnavailable.
 func (l *Log) Servers(ctx context.Context) ([]string, error) {
 	ctx, cancel := withPatience(ctx, readPatience)
 	defer cancel()
@@ -38,10 +37,9 @@ func (l *Log) Servers(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// CheckSync asks a server's monitoring endpoint whether it acknowledges only what is
-// on disk (sync_interval: always), and returns the server's name. An ordinary client
-// cannot see that. The error says what the server has instead, or why that could not
-// be found out.
+// CheckSync asks a server's monitoring endpoint whether the server acknowledges only what is
+// on disk (sync_interval: always), and returns the server's name. An ordinary client cannot
+// see that. The error says which setting the server has instead, or why that is unknown.
 func CheckSync(ctx context.Context, client *http.Client, monitor *url.URL) (server string, err error) {
 	at := monitor.JoinPath("varz")
 	ctx, cancel := context.WithTimeout(ctx, monitorPatience)
@@ -62,7 +60,7 @@ func CheckSync(ctx context.Context, client *http.Client, monitor *url.URL) (serv
 	if response.StatusCode != http.StatusOK {
 		return "", fmt.Errorf("asking %s: %s", at.Redacted(), response.Status)
 	}
-	// server.Varz, as far as it is of interest.
+	// The part of server.Varz that is needed here.
 	var varz struct {
 		Name      string `json:"server_name"`
 		JetStream struct {
@@ -88,14 +86,14 @@ func CheckSync(ctx context.Context, client *http.Client, monitor *url.URL) (serv
 	return varz.Name, nil
 }
 
-// ParseMonitor reads the address of a monitoring endpoint: a URL, or HOST:PORT.
+// ParseMonitor parses the address of a monitoring endpoint: a URL, or HOST:PORT.
 func ParseMonitor(address string) (*url.URL, error) {
 	if !strings.Contains(address, "://") {
 		address = "http://" + address
 	}
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, errors.New("want http://HOST:PORT, the monitoring endpoint of a NATS server") // the text may hold a password
+		return nil, errors.New("want http://HOST:PORT, the monitoring endpoint of a NATS server") // the text may contain a password
 	}
 	return u, nil
 }

@@ -1,8 +1,6 @@
-package eventstore
+package eventstore_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -10,6 +8,8 @@ import (
 	"time"
 
 	"chatsessions/domain"
+	"chatsessions/eventstore"
+	"chatsessions/eventstore/embedded"
 
 	"github.com/google/uuid"
 )
@@ -22,17 +22,17 @@ func BenchmarkTransact(b *testing.B) {
 		for _, writers := range []int{1, 64, 256} {
 			b.Run(fmt.Sprintf("events=%d/writers=%d", events, writers), func(b *testing.B) {
 				var syncs, grouped atomic.Int64
-				barrier := benchLog(b, EmbeddedOptions{Synced: func(group int, _ time.Duration) {
+				barrier := benchLog(b, embedded.Options{Synced: func(group int, _ time.Duration) {
 					syncs.Add(1)
 					grouped.Add(int64(group))
 				}})
-				always := benchLog(b, EmbeddedOptions{layout: otherLayout})
+				always := benchLog(b, embedded.Options{SyncAlways: true})
 				var took [2]time.Duration
 				b.ResetTimer()
 				const turns = 8
 				for turn := range turns {
 					n := b.N*(turn+1)/turns - b.N*turn/turns
-					for i, l := range []*Log{barrier, always} {
+					for i, l := range []*eventstore.Log{barrier, always} {
 						began := time.Now()
 						benchWrites(b, l, n, writers, events)
 						took[i] += time.Since(began)
@@ -47,12 +47,9 @@ func BenchmarkTransact(b *testing.B) {
 	}
 }
 
-// otherLayout makes an embedded server sync by itself.
-func otherLayout(context.Context, string) error { return errors.New("for a test") }
-
-func benchLog(b *testing.B, o EmbeddedOptions) *Log {
+func benchLog(b *testing.B, o embedded.Options) *eventstore.Log {
 	o.StoreDir, o.User, o.Password = b.TempDir(), "u", "p"
-	e, err := StartEmbedded(b.Context(), o)
+	e, err := embedded.Start(b.Context(), o)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -62,7 +59,7 @@ func benchLog(b *testing.B, o EmbeddedOptions) *Log {
 		b.Fatal(err)
 	}
 	b.Cleanup(nc.Close)
-	l, err := Open(b.Context(), nc, Options{Embedded: e})
+	l, err := eventstore.Open(b.Context(), nc, eventstore.Options{Durability: e, OnlyWriter: true})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -71,7 +68,7 @@ func benchLog(b *testing.B, o EmbeddedOptions) *Log {
 }
 
 // benchWrites makes n writes of so many events, each to a session of its own.
-func benchWrites(b *testing.B, l *Log, n, writers, events int) {
+func benchWrites(b *testing.B, l *eventstore.Log, n, writers, events int) {
 	var next atomic.Int64
 	var running sync.WaitGroup
 	for range writers {

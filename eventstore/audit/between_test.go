@@ -1,4 +1,4 @@
-package eventstore_test
+package audit_test
 
 import (
 	"math/rand/v2"
@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"chatsessions/domain"
-	"chatsessions/eventstore"
+	"chatsessions/eventstore/audit"
 
 	"github.com/nats-io/nats.go"
 )
@@ -14,15 +14,13 @@ import (
 // TestTimesAreFoundInTheLog with clocks that are apart by nearly as much as they may be,
 // and messages that have no time.
 func TestTimesAreFoundInTheLog(t *testing.T) {
-	e := startEmbedded(t, t.TempDir())
-	nc := connectEmbedded(t, e)
-	l := openLog(t, nc, e)
+	nc, l := startLog(t)
 	begin := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
 	const events = 300
-	const apart = eventstore.ClockMargin - time.Second
+	const apart = audit.ClockMargin - time.Second
 	random := rand.New(rand.NewPCG(1, 2))
 	times := map[uint64]time.Time{}
-	if first, last, err := l.Between(testContext(t), begin, begin, 0, 0); first != 0 || last != 0 || err != nil {
+	if first, last, err := audit.Between(testContext(t), l, begin, begin, 0, 0); first != 0 || last != 0 || err != nil {
 		t.Errorf("in an empty log: %d to %d, %v", first, last, err)
 	}
 	for i := range events {
@@ -35,11 +33,8 @@ func TestTimesAreFoundInTheLog(t *testing.T) {
 		}
 		at := begin.Add(time.Duration(i)*time.Minute + time.Duration(random.Int64N(int64(apart))) - apart/2).Truncate(time.Millisecond)
 		id := newID()
-		r := mustTransact(t, l, request(id, "pat"), func(s domain.Session) ([]domain.Event, error) {
-			return domain.Decide(s, domain.Create{ID: id, By: by("pat"), Now: at.UnixMilli()})
-		})
-		if r.Record.Position != position {
-			t.Fatalf("position %d, want %d", r.Record.Position, position)
+		if r := create(t, l, domain.Request{SessionID: id, Actor: "pat"}, at); r.Position != position {
+			t.Fatalf("position %d, want %d", r.Position, position)
 		}
 		times[position] = at
 	}
@@ -51,7 +46,7 @@ func TestTimesAreFoundInTheLog(t *testing.T) {
 		if random.IntN(3) == 0 {
 			after, upTo = 50, 200
 		}
-		first, last, err := l.Between(testContext(t), since, until, after, upTo)
+		first, last, err := audit.Between(testContext(t), l, since, until, after, upTo)
 		if err != nil || first < after || last > upTo {
 			t.Fatalf("%s to %s: %d to %d, %v", since, until, first, last, err)
 		}
@@ -71,11 +66,11 @@ func TestTimesAreFoundInTheLog(t *testing.T) {
 	for name, bounds := range map[string][2]time.Time{
 		"without bounds": {}, "all of it": {begin.Add(-time.Hour), begin.Add(events*time.Minute + time.Hour)},
 	} {
-		if first, last, err := l.Between(testContext(t), bounds[0], bounds[1], 0, events); first != 0 || last != events || err != nil {
+		if first, last, err := audit.Between(testContext(t), l, bounds[0], bounds[1], 0, events); first != 0 || last != events || err != nil {
 			t.Errorf("%s: %d to %d, %v", name, first, last, err)
 		}
 	}
-	if first, last, err := l.Between(testContext(t), begin.Add(100*time.Hour), time.Time{}, 0, events); last-first > 4 || err != nil {
+	if first, last, err := audit.Between(testContext(t), l, begin.Add(100*time.Hour), time.Time{}, 0, events); last-first > 4 || err != nil {
 		t.Errorf("after the end: %d to %d, %v", first, last, err)
 	}
 }

@@ -1,4 +1,4 @@
-package eventstore
+package audit
 
 import (
 	"encoding/json"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"chatsessions/domain"
+	"chatsessions/eventstore"
+	"chatsessions/eventstore/envelope"
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
@@ -36,7 +38,7 @@ const (
 // at is the index of the n-th event of a session, from 1 on.
 func (f *forgery) at(id string, n int) int {
 	for i, m := range f.msgs {
-		if m.Subject == subjectOf(id) {
+		if m.Subject == envelope.Subject(id) {
 			if n--; n == 0 {
 				return i
 			}
@@ -100,7 +102,7 @@ func (f *forgery) remove(at int) {
 
 // previous is the index to which ce-previous leads, -1 for none.
 func (f *forgery) previous(i int) int {
-	p, err := strconv.Atoi(f.msgs[i].Header.Get(headerPrevious))
+	p, err := strconv.Atoi(f.msgs[i].Header.Get(envelope.HeaderPrevious))
 	if err != nil {
 		return -1
 	}
@@ -108,7 +110,7 @@ func (f *forgery) previous(i int) int {
 }
 
 // point has ce-previous lead to an index.
-func (f *forgery) point(i, to int) { f.msgs[i].Header.Set(headerPrevious, strconv.Itoa(to+1)) }
+func (f *forgery) point(i, to int) { f.msgs[i].Header.Set(envelope.HeaderPrevious, strconv.Itoa(to+1)) }
 
 // like is a copy of the n-th event of a session, as another event.
 func (f *forgery) like(id string, n int) *nats.Msg {
@@ -117,13 +119,13 @@ func (f *forgery) like(id string, n int) *nats.Msg {
 	for name, values := range m.Header {
 		c.Header[name] = slices.Clone(values)
 	}
-	c.Header.Set(headerID, uuid.Must(uuid.NewV7()).String())
+	c.Header.Set(envelope.HeaderID, uuid.Must(uuid.NewV7()).String())
 	return c
 }
 
 // expect notes what a verification has to say of the message at an index.
 func (f *forgery) expect(kind domain.DefectKind, i int, says string) {
-	id := strings.TrimPrefix(f.msgs[i].Subject, subjectPrefix)
+	id := strings.TrimPrefix(f.msgs[i].Subject, envelope.SubjectPrefix)
 	f.want = append(f.want, domain.Defect{Kind: kind, SessionID: id, Position: uint64(i + 1), Detail: says})
 }
 
@@ -138,7 +140,7 @@ func (f *forgery) spoil(id string, n int) int {
 
 // version gives the n-th event of a session another version.
 func (f *forgery) version(id string, n, version int) {
-	f.msgs[f.at(id, n)].Header.Set(headerSessionVersion, strconv.Itoa(version))
+	f.msgs[f.at(id, n)].Header.Set(envelope.HeaderSessionVersion, strconv.Itoa(version))
 	f.edit(id, n, func(changes, session map[string]any) { changes["version"], session["version"] = version, version })
 }
 
@@ -153,46 +155,46 @@ var forgeries = map[string]func(f *forgery){
 	},
 	"another version in the envelope": func(f *forgery) {
 		i := f.at(accepted, 3)
-		f.msgs[i].Header.Set(headerSessionVersion, "7")
+		f.msgs[i].Header.Set(envelope.HeaderSessionVersion, "7")
 		f.expect(domain.DefectUnreadable, i, "the session has version 3")
 	},
 	"another session in the envelope": func(f *forgery) {
 		i := f.at(accepted, 6)
-		f.msgs[i].Header.Set(headerSubject, rejected)
+		f.msgs[i].Header.Set(envelope.HeaderSubject, rejected)
 		f.expect(domain.DefectUnreadable, i, rejected)
 	},
 	"an event on another session's subject": func(f *forgery) {
 		i := f.at(accepted, 6)
-		f.msgs[i].Subject = subjectOf(rejected)
+		f.msgs[i].Subject = envelope.Subject(rejected)
 		f.expect(domain.DefectUnreadable, i, "on subject")
 	},
 	"a stranger's message between two events": func(f *forgery) {
 		i := f.at(accepted, 4)
-		f.insert(i, &nats.Msg{Subject: subjectOf(accepted), Header: nats.Header{}, Data: []byte("hello")})
+		f.insert(i, &nats.Msg{Subject: envelope.Subject(accepted), Header: nats.Header{}, Data: []byte("hello")})
 		f.expect(domain.DefectUnreadable, i, "")
 	},
 	"a stranger's message on no session's subject": func(f *forgery) {
-		f.insert(2, &nats.Msg{Subject: subjectOf("nobody"), Header: nats.Header{}, Data: []byte("hello")})
+		f.insert(2, &nats.Msg{Subject: envelope.Subject("nobody"), Header: nats.Header{}, Data: []byte("hello")})
 		f.expect(domain.DefectUnreadable, 2, "")
 	},
 	"another time in the envelope": func(f *forgery) {
 		i := f.at(accepted, 3)
-		f.msgs[i].Header.Set(headerTime, "2020-01-01T00:00:00.000Z")
+		f.msgs[i].Header.Set(envelope.HeaderTime, "2020-01-01T00:00:00.000Z")
 		f.expect(domain.DefectEnvelope, i, "ce-time")
 	},
 	"another source": func(f *forgery) {
 		i := f.at(accepted, 3)
-		f.msgs[i].Header.Set(headerSource, "/elsewhere")
+		f.msgs[i].Header.Set(envelope.HeaderSource, "/elsewhere")
 		f.expect(domain.DefectEnvelope, i, `ce-source is "/elsewhere"`)
 	},
 	"an id that is none": func(f *forgery) {
 		i := f.at(accepted, 3)
-		f.msgs[i].Header.Set(headerID, "1")
+		f.msgs[i].Header.Set(envelope.HeaderID, "1")
 		f.expect(domain.DefectEnvelope, i, "UUIDv7")
 	},
 	"nobody who did it": func(f *forgery) {
 		i := f.at(accepted, 3)
-		f.msgs[i].Header.Del(headerActor)
+		f.msgs[i].Header.Del(envelope.HeaderActor)
 		f.expect(domain.DefectEnvelope, i, "ce-actor")
 	},
 	"an event that was taken out": func(f *forgery) {
@@ -222,14 +224,14 @@ var forgeries = map[string]func(f *forgery){
 	},
 	"a session created twice, behind a stranger's message": func(f *forgery) {
 		end := len(f.msgs)
-		f.insert(end, &nats.Msg{Subject: subjectOf(accepted), Header: nats.Header{}, Data: []byte("hello")})
+		f.insert(end, &nats.Msg{Subject: envelope.Subject(accepted), Header: nats.Header{}, Data: []byte("hello")})
 		f.insert(end+1, f.like(accepted, 1))
 		f.expect(domain.DefectUnreadable, end, "")
 		f.expect(domain.DefectVersionRepeated, end+1, "version 1 follows version 6")
 	},
 	"a session created twice, behind more than are passed over": func(f *forgery) {
 		for range maxUnreadable {
-			f.insert(len(f.msgs), &nats.Msg{Subject: subjectOf(accepted), Header: nats.Header{}, Data: []byte("hello")})
+			f.insert(len(f.msgs), &nats.Msg{Subject: envelope.Subject(accepted), Header: nats.Header{}, Data: []byte("hello")})
 			f.expect(domain.DefectUnreadable, len(f.msgs)-1, "")
 		}
 		f.insert(len(f.msgs), f.like(accepted, 1))
@@ -258,7 +260,7 @@ var forgeries = map[string]func(f *forgery){
 	"a time that runs backwards behind what is no event": func(f *forgery) {
 		i := f.spoil(accepted, 5)
 		f.edit(accepted, 6, func(changes, session map[string]any) { changes["updatedAt"], session["updatedAt"] = 5, 5 })
-		f.msgs[i].Header.Set(headerTime, time.UnixMilli(5).UTC().Format(domain.TimeFormat))
+		f.msgs[i].Header.Set(envelope.HeaderTime, time.UnixMilli(5).UTC().Format(domain.TimeFormat))
 		f.expect(domain.DefectTime, i, "updatedAt (5)")
 	},
 	"two events that follow what is no event": func(f *forgery) {
@@ -284,7 +286,7 @@ var forgeries = map[string]func(f *forgery){
 	},
 	"ce-previous leads to the message before, as in an atomic write": func(f *forgery) {
 		i := f.at(imported, 2)
-		f.msgs[i].Header.Set(headerPrevious, "0")
+		f.msgs[i].Header.Set(envelope.HeaderPrevious, "0")
 		f.expect(domain.DefectPrevious, i, "ce-previous is 0, and the message before is not part of the same atomic write")
 	},
 	"two events that follow the same": func(f *forgery) {
@@ -314,7 +316,7 @@ var forgeries = map[string]func(f *forgery){
 		// knows nothing of it.
 		f.remove(f.at(accepted, 2))
 		for n := 2; n <= 5; n++ {
-			f.msgs[f.at(accepted, n)].Header.Set(headerSessionVersion, strconv.Itoa(n))
+			f.msgs[f.at(accepted, n)].Header.Set(envelope.HeaderSessionVersion, strconv.Itoa(n))
 			f.edit(accepted, n, func(changes, session map[string]any) {
 				for _, m := range []map[string]any{changes, session} {
 					delete(m, "startedAt")
@@ -331,7 +333,7 @@ var forgeries = map[string]func(f *forgery){
 	"a time of recording that runs backwards": func(f *forgery) {
 		i := f.at(accepted, 6)
 		f.edit(accepted, 6, func(changes, session map[string]any) { changes["updatedAt"], session["updatedAt"] = 5, 5 })
-		f.msgs[i].Header.Set(headerTime, time.UnixMilli(5).UTC().Format(domain.TimeFormat))
+		f.msgs[i].Header.Set(envelope.HeaderTime, time.UnixMilli(5).UTC().Format(domain.TimeFormat))
 		f.expect(domain.DefectTime, i, "updatedAt (5)")
 		f.expect(domain.DefectTime, i, "more than 5 minutes after its recording") // follows: the finish was stamped later
 	},
@@ -364,7 +366,7 @@ func copied(msgs []*nats.Msg) []*nats.Msg {
 // honestLog writes a log and returns its messages, to be published again one by one.
 func honestLog(t *testing.T, nc *nats.Conn) []*nats.Msg {
 	t.Helper()
-	l, err := Open(t.Context(), nc, Options{})
+	l, err := eventstore.Open(t.Context(), nc, eventstore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -421,18 +423,18 @@ func honestLog(t *testing.T, nc *nats.Conn) []*nats.Msg {
 		}
 	}
 	var all []*nats.Msg
-	err = l.scan(t.Context(), 16, 100, func(msgs []*storedMsg) error {
+	err = l.ReadMessages(t.Context(), 16, 100, func(msgs []*envelope.Message) error {
 		for _, m := range msgs {
 			for _, name := range []string{
 				jetstreamext.BatchIDHeader, jetstreamext.BatchSeqHeader, jetstreamext.BatchCommitHeader,
 				jetstream.ExpectedLastSubjSeqHeader,
 			} {
-				m.header.Del(name)
+				m.Header.Del(name)
 			}
-			if m.header.Get(headerPrevious) == "0" { // the message just before
-				m.header.Set(headerPrevious, strconv.FormatUint(m.sequence-1, 10))
+			if m.Header.Get(envelope.HeaderPrevious) == "0" { // the message just before
+				m.Header.Set(envelope.HeaderPrevious, strconv.FormatUint(m.Sequence-1, 10))
 			}
-			all = append(all, &nats.Msg{Subject: m.subject, Header: m.header, Data: m.data})
+			all = append(all, &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data})
 		}
 		return nil
 	})

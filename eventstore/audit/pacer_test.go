@@ -1,4 +1,4 @@
-package eventstore
+package audit
 
 import (
 	"context"
@@ -9,13 +9,15 @@ import (
 	"time"
 
 	"chatsessions/domain"
+	"chatsessions/eventstore"
+	"chatsessions/eventstore/embedded"
 
 	"github.com/google/uuid"
 )
 
 // TestAReaderIsHeldUpWhileSomebodyWrites, and only then.
 func TestAReaderIsHeldUpWhileSomebodyWrites(t *testing.T) {
-	e, err := StartEmbedded(t.Context(), EmbeddedOptions{
+	e, err := embedded.Start(t.Context(), embedded.Options{
 		StoreDir: t.TempDir(), User: "u", Password: "p", Sync: func(string, func() error) error { return nil },
 	})
 	if err != nil {
@@ -27,20 +29,20 @@ func TestAReaderIsHeldUpWhileSomebodyWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	l, err := Open(t.Context(), nc, Options{Embedded: e})
+	l, err := eventstore.Open(t.Context(), nc, eventstore.Options{OnlyWriter: true, Durability: e})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
-	p := l.NewPacer()
+	p := NewPacer(l)
 	// reads is how many events a second can be read for a time.
 	reads := func(d time.Duration) float64 {
 		began, n := time.Now(), 0
 		for time.Since(began) < d {
-			if err := p.Wait(t.Context(), verifyBatch); err != nil {
+			if err := p.Wait(t.Context(), batchSize); err != nil {
 				t.Fatal(err)
 			}
-			n += verifyBatch
+			n += batchSize
 		}
 		return float64(n) / time.Since(began).Seconds()
 	}

@@ -1,6 +1,8 @@
-package eventstore_test
+package audit_test
 
 import (
+	"chatsessions/domain"
+	"chatsessions/eventstore/audit"
 	"errors"
 	"fmt"
 	"maps"
@@ -8,19 +10,16 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-
-	"chatsessions/eventstore"
-	"chatsessions/eventstore/natstest"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
 func TestTheLogIsNeverPublishedToItself(t *testing.T) {
-	nc := connect(t, natstest.Start(t, natstest.Config{}).URL())
-	l := openLog(t, nc)
+	nc, l := startLog(t)
 	id := newID()
-	mustTransact(t, l, request(id, "pat"), create(id, "pat"))
+	create(t, l, domain.Request{SessionID: id, Actor: "pat"}, time.Now())
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
@@ -37,8 +36,8 @@ func TestTheLogIsNeverPublishedToItself(t *testing.T) {
 		"$JS.API.STREAM.DELETE.CHAT_SESSIONS": "the server", "$SYS.REQ.SERVER.PING": "the server", "_INBOX.x": "the server", "$KV.a": "the server",
 		"loop." + id: "stream LOOP",
 	} {
-		_, err := l.Republish(testContext(t), subject)
-		var unfit *eventstore.SubjectError
+		_, err := audit.Republish(testContext(t), l, subject)
+		var unfit *audit.SubjectError
 		if !errors.As(err, &unfit) || !strings.Contains(unfit.Reason, reason) {
 			t.Errorf("%q: %v, want %q", subject, err, reason)
 		}
@@ -51,13 +50,13 @@ func TestTheLogIsNeverPublishedToItself(t *testing.T) {
 func TestEventsArePublishedAsTheyAre(t *testing.T) {
 	for _, kept := range []bool{false, true} {
 		t.Run(fmt.Sprintf("kept by another stream: %v", kept), func(t *testing.T) {
-			nc := connect(t, natstest.Start(t, natstest.Config{}).URL())
-			l := openLog(t, nc)
+			nc, l := startLog(t)
 			id := newID()
-			req := keyed(id, "Zoë of the desk", "key", "body")
-			req.TraceParent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-			mustTransact(t, l, req, imported(id, "pat"))
-			mustTransact(t, l, request(id, "pat"), setRoom("a room"))
+			create(t, l, domain.Request{
+				SessionID: id, Actor: "Zoë of the desk", CorrelationID: "c", Key: strings.Repeat("k", 64), Digest: strings.Repeat("d", 64),
+				TraceParent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+			}, time.Now())
+			finish(t, l, id)
 			js, err := jetstream.New(nc)
 			if err != nil {
 				t.Fatal(err)
@@ -71,7 +70,7 @@ func TestEventsArePublishedAsTheyAre(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := l.Republish(testContext(t), "audit.copy")
+			r, err := audit.Republish(testContext(t), l, "audit.copy")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -92,7 +91,10 @@ func TestEventsArePublishedAsTheyAre(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				original := stored(t, nc, position)
+				original, err := l.Message(testContext(t), position)
+				if err != nil {
+					t.Fatal(err)
+				}
 				want := nats.Header{"Chat-Sessions-Position": {strconv.FormatUint(position, 10)}, "Chat-Sessions-Subject": {"chat-sessions." + id}}
 				for name, values := range original.Header {
 					if !strings.HasPrefix(name, "Nats-") {
@@ -122,10 +124,10 @@ func TestEventsArePublishedAsTheyAre(t *testing.T) {
 
 // TestWhatTheServerRefusesIsNotConfirmed: a stream that is full.
 func TestWhatTheServerRefusesIsNotConfirmed(t *testing.T) {
-	nc := connect(t, natstest.Start(t, natstest.Config{}).URL())
-	l := openLog(t, nc)
+	nc, l := startLog(t)
 	id := newID()
-	mustTransact(t, l, request(id, "pat"), imported(id, "pat"))
+	create(t, l, domain.Request{SessionID: id, Actor: "pat"}, time.Now())
+	finish(t, l, id)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +135,7 @@ func TestWhatTheServerRefusesIsNotConfirmed(t *testing.T) {
 	if _, err := js.CreateStream(testContext(t), jetstream.StreamConfig{Name: "SMALL", Subjects: []string{"small"}, MaxMsgs: 3, Discard: jetstream.DiscardNew}); err != nil {
 		t.Fatal(err)
 	}
-	r, err := l.Republish(testContext(t), "small")
+	r, err := audit.Republish(testContext(t), l, "small")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,15 +151,14 @@ func TestWhatTheServerRefusesIsNotConfirmed(t *testing.T) {
 
 // TestNoStreamTakesWhatIsForNone, be it made when the publishing has begun.
 func TestNoStreamTakesWhatIsForNone(t *testing.T) {
-	nc := connect(t, natstest.Start(t, natstest.Config{}).URL())
-	l := openLog(t, nc)
+	nc, l := startLog(t)
 	id := newID()
-	mustTransact(t, l, request(id, "pat"), create(id, "pat"))
+	create(t, l, domain.Request{SessionID: id, Actor: "pat"}, time.Now())
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := l.Republish(testContext(t), "audit.copy")
+	r, err := audit.Republish(testContext(t), l, "audit.copy")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
-package eventstore
+package audit
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,6 +9,9 @@ import (
 	"time"
 
 	"chatsessions/domain"
+	"chatsessions/eventstore"
+	"chatsessions/eventstore/embedded"
+	"chatsessions/eventstore/envelope"
 	"chatsessions/eventstore/natstest"
 
 	"github.com/google/uuid"
@@ -28,12 +30,12 @@ var memories = map[string]int{"with the usual memory": 0, "with no memory": 1}
 func words(memory int) int { return memory }
 
 // defectsOf verifies a log, and returns what it says.
-func defectsOf(t testing.TB, l *Log, memory int) ([]domain.Defect, Verified) {
+func defectsOf(t testing.TB, l *eventstore.Log, memory int) ([]domain.Defect, Verified) {
 	t.Helper()
 	var defects []domain.Defect
 	progress := uint64(0)
-	done, err := l.Verify(t.Context(), VerifyOptions{
-		Memory: memory, words: words(memory),
+	done, err := Verify(t.Context(), l, VerifyOptions{
+		Memory: memory, claimWords: words(memory),
 		Defect: func(d domain.Defect) error { defects = append(defects, d); return nil },
 		Progress: func(position, end uint64) {
 			if position < progress || position > end {
@@ -89,7 +91,7 @@ func randomCommand(t *rapid.T, id string, s domain.Session, now int64) domain.Co
 // TestAnHonestLogHasNoDefect: random histories of sessions that are written in turns,
 // each command with all its events in one atomic write.
 func TestAnHonestLogHasNoDefect(t *testing.T) {
-	e, err := StartEmbedded(t.Context(), EmbeddedOptions{
+	e, err := embedded.Start(t.Context(), embedded.Options{
 		StoreDir: t.TempDir(), User: "u", Password: "p", Sync: func(string, func() error) error { return nil },
 	})
 	if err != nil {
@@ -101,7 +103,7 @@ func TestAnHonestLogHasNoDefect(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	l, err := Open(t.Context(), nc, Options{Embedded: e})
+	l, err := eventstore.Open(t.Context(), nc, eventstore.Options{OnlyWriter: true, Durability: e})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +156,7 @@ func TestAnHonestLogHasNoDefect(t *testing.T) {
 // TestEveryKindOfDefectIsToldAndNothingElse writes each defect into a copy of a log.
 func TestEveryKindOfDefectIsToldAndNothingElse(t *testing.T) {
 	s := natstest.Start(t, natstest.Config{})
-	nc, err := Connect(t.Context(), ConnectOptions{URL: s.URL()})
+	nc, err := eventstore.Connect(t.Context(), eventstore.ConnectOptions{URL: s.URL()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,10 +169,10 @@ func TestEveryKindOfDefectIsToldAndNothingElse(t *testing.T) {
 	kinds := map[domain.DefectKind]bool{domain.DefectMissing: true} // see below
 	for name, forge := range forgeries {
 		t.Run(name, func(t *testing.T) {
-			if err := js.DeleteStream(t.Context(), StreamName); err != nil {
+			if err := js.DeleteStream(t.Context(), eventstore.StreamName); err != nil {
 				t.Fatal(err)
 			}
-			l, err := Open(t.Context(), nc, Options{})
+			l, err := eventstore.Open(t.Context(), nc, eventstore.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -212,11 +214,12 @@ func told(got, want []domain.Defect) bool {
 // TestWhatIsMissingIsTold: messages were removed from the log.
 func TestWhatIsMissingIsTold(t *testing.T) {
 	s := natstest.Start(t, natstest.Config{})
-	nc, err := Connect(t.Context(), ConnectOptions{URL: s.URL()})
+	nc, err := eventstore.Connect(t.Context(), eventstore.ConnectOptions{URL: s.URL()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
+	whole := sixMessages(t, nc)
 	missing := func(position uint64, says string) domain.Defect {
 		return domain.Defect{Kind: domain.DefectMissing, Position: position, Detail: says}
 	}
@@ -232,29 +235,7 @@ func TestWhatIsMissingIsTold(t *testing.T) {
 		"the end of one":  {[]uint64{5, 6}, []domain.Defect{missing(4, "the rest of that write"), missing(5, "at positions 5 to 6")}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, stream := openLoose(t, nc)
-			defer l.Close()
-			write := func(id string, decide func(domain.Session) ([]domain.Event, error)) {
-				if _, err := l.Transact(t.Context(), domain.Request{SessionID: id, Actor: "pat"}, decide); err != nil {
-					t.Fatal(err)
-				}
-			}
-			pat := domain.Caller{Account: "pat", Role: domain.RoleService}
-			created := domain.Create{ID: accepted, By: pat, Now: 1000}
-			write(accepted, func(s domain.Session) ([]domain.Event, error) { return domain.Decide(s, created) })
-			created.ID = imported
-			for _, tr := range []domain.Transition{domain.Start, domain.Accept, domain.Finish} {
-				created.Values.Stamps[tr].At = new(int64(1000))
-			}
-			write(imported, func(s domain.Session) ([]domain.Event, error) { return domain.Decide(s, created) })
-			started := domain.Change{By: pat, Now: 2000}
-			started.Directives[domain.Start].Asked = true
-			write(accepted, func(s domain.Session) ([]domain.Event, error) { return domain.Decide(s, started) })
-			for _, sequence := range test.remove {
-				if err := stream.DeleteMsg(t.Context(), sequence); err != nil {
-					t.Fatal(err)
-				}
-			}
+			l := openWithout(t, nc, whole, test.remove)
 			for name, memory := range memories {
 				defects, done := defectsOf(t, l, memory)
 				if !told(defects, test.want) || done.End != 6 || done.Events != uint64(6-len(test.remove)) {
@@ -268,7 +249,7 @@ func TestWhatIsMissingIsTold(t *testing.T) {
 // TestWhatIsKeptOfSessionsIsCountedAsTheyGrow, so that it stays within its memory.
 func TestWhatIsKeptOfSessionsIsCountedAsTheyGrow(t *testing.T) {
 	const sessions = 100
-	r := newRecent(2 * sessions * 1500)
+	r := newRecentStates(2 * sessions * 1500)
 	state := func(room string, folded bool) *lastState {
 		s := &lastState{session: &domain.Session{Room: room}}
 		if folded {
@@ -292,51 +273,108 @@ func TestWhatIsKeptOfSessionsIsCountedAsTheyGrow(t *testing.T) {
 		t.Errorf("%d bytes of %d, and each has grown by %d", r.used, small, len(room))
 	}
 	if putAll(room, true); len(r.older) == 0 {
-		t.Errorf("%d bytes of %d, with what the changes fold to", r.used, r.room)
+		t.Errorf("%d bytes of %d, with what the changes fold to", r.used, r.capacity)
 	}
-	if dropped := putAll("", false); len(r.newer) == 0 || r.used > r.room {
-		t.Errorf("%d bytes of %d, %d dropped", r.used, r.room, dropped)
+	if dropped := putAll("", false); len(r.newer) == 0 || r.used > r.capacity {
+		t.Errorf("%d bytes of %d, %d dropped", r.used, r.capacity, dropped)
 	}
-	if dropped := putAll(strings.Repeat("r", 50_000), false); dropped == 0 || r.used > r.room {
-		t.Errorf("%d bytes of %d, %d dropped", r.used, r.room, dropped)
+	if dropped := putAll(strings.Repeat("r", 50_000), false); dropped == 0 || r.used > r.capacity {
+		t.Errorf("%d bytes of %d, %d dropped", r.used, r.capacity, dropped)
 	}
 }
 
-// openLoose opens a log whose stream allows messages to be deleted.
-func openLoose(t *testing.T, nc *nats.Conn) (*Log, jetstream.Stream) {
+// sixMessages writes a log of six messages, four of them by one atomic write, and returns
+// them as the stream stores them.
+func sixMessages(t *testing.T, nc *nats.Conn) (all []*nats.Msg) {
 	t.Helper()
-	l, err := Open(t.Context(), nc, Options{})
+	l, err := eventstore.Open(t.Context(), nc, eventstore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.js.DeleteStream(t.Context(), StreamName); err != nil {
+	defer l.Close()
+	pat := domain.Caller{Account: "pat", Role: domain.RoleService}
+	write := func(id string, c domain.Command) {
+		_, err := l.Transact(t.Context(), domain.Request{SessionID: id, Actor: "pat"}, func(s domain.Session) ([]domain.Event, error) { return domain.Decide(s, c) })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	created := domain.Create{ID: accepted, By: pat, Now: 1000}
+	write(accepted, created)
+	created.ID = imported
+	for _, tr := range []domain.Transition{domain.Start, domain.Accept, domain.Finish} {
+		created.Values.Stamps[tr].At = new(int64(1000))
+	}
+	write(imported, created)
+	started := domain.Change{By: pat, Now: 2000}
+	started.Directives[domain.Start].Asked = true
+	write(accepted, started)
+	err = l.ReadMessages(t.Context(), 6, 6, func(msgs []*envelope.Message) error {
+		for _, m := range msgs {
+			all = append(all, &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data})
+		}
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	config := streamConfig(1)
+	return all
+}
+
+// openWithout opens a log of these messages, of which some were removed.
+func openWithout(t *testing.T, nc *nats.Conn, msgs []*nats.Msg, removed []uint64) *eventstore.Log {
+	t.Helper()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), eventstore.StreamName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := stream.CachedInfo().Config
+	if err := js.DeleteStream(t.Context(), eventstore.StreamName); err != nil {
+		t.Fatal(err)
+	}
 	config.DenyDelete = false
-	stream, err := l.js.CreateStream(t.Context(), config)
+	if stream, err = js.CreateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range msgs {
+		if _, err := nc.RequestMsgWithContext(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, sequence := range removed {
+		if err := stream.DeleteMsg(t.Context(), sequence); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config.DenyDelete = true
+	if _, err := js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	l, err := eventstore.Open(t.Context(), nc, eventstore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.js.DeleteStream(context.WithoutCancel(t.Context()), StreamName) })
-	l.created = stream.CachedInfo().Created
-	return l, stream
+	return l
 }
 
 // TestVerifyReadsOnAfterALostConnection, and ends with what the one who is told says.
 func TestVerifyReadsOnAfterALostConnection(t *testing.T) {
 	s := natstest.Start(t, natstest.Config{})
-	nc, err := Connect(t.Context(), ConnectOptions{URL: s.URL()})
+	nc, err := eventstore.Connect(t.Context(), eventstore.ConnectOptions{URL: s.URL()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	l, err := Open(t.Context(), nc, Options{})
+	l, err := eventstore.Open(t.Context(), nc, eventstore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
-	ids := make([]string, 10*verifyBatch/4)
+	ids := make([]string, 10*batchSize/4)
 	pat := domain.Caller{Account: "pat", Role: domain.RoleService}
 	var writing errgroup.Group
 	writing.SetLimit(64)
@@ -357,7 +395,7 @@ func TestVerifyReadsOnAfterALostConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	cut := false
-	done, err := l.Verify(t.Context(), VerifyOptions{
+	done, err := Verify(t.Context(), l, VerifyOptions{
 		Defect: func(d domain.Defect) error { return fmt.Errorf("is no defect: %+v", d) },
 		Progress: func(position, end uint64) {
 			if position > 0 && !cut {
@@ -371,11 +409,11 @@ func TestVerifyReadsOnAfterALostConnection(t *testing.T) {
 		t.Errorf("%+v, %v, want %d events", done, err, want)
 	}
 
-	if _, err := nc.Request(subjectOf("nobody"), []byte("hello"), time.Second); err != nil {
+	if _, err := nc.Request(envelope.Subject("nobody"), []byte("hello"), time.Second); err != nil {
 		t.Fatal(err)
 	}
 	enough := errors.New("enough")
-	if _, err := l.Verify(t.Context(), VerifyOptions{Defect: func(domain.Defect) error { return enough }}); !errors.Is(err, enough) {
+	if _, err := Verify(t.Context(), l, VerifyOptions{Defect: func(domain.Defect) error { return enough }}); !errors.Is(err, enough) {
 		t.Errorf("%v", err)
 	}
 }

@@ -1,27 +1,26 @@
-package eventstore
+package embedded
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// A SyncFunc makes a file durable by calling sync, which is fdatasync for the
-// files of the log and fsync for all others and for directories.
+// A SyncFunc makes a file durable by calling sync, which is fdatasync for the log's block
+// files, and fsync for other files and for directories.
 type SyncFunc func(path string, sync func() error) error
 
-// errStopped is returned to those that wait at the barrier when the server is
-// shut down, and to those that come later.
-var errStopped = errors.New("the embedded log is shut down")
+// errShutDown is returned to those that wait at the barrier when the server is shut down,
+// and to those that come later.
+var errShutDown = errors.New("the embedded log is shut down")
 
-// A barrier stands between the embedded server's acknowledgement and ours. The
-// server writes a message to the newest block file before it acknowledges it and
-// does not sync; the barrier does, once for everybody who waits when a sync
-// begins. One goroutine, run, syncs one group after the other.
+// A barrier stands between the embedded server's acknowledgement and ours. The server writes
+// a message to the newest block file before it acknowledges the message, and does not sync.
+// The barrier syncs, once for all callers that are waiting when the sync begins. One
+// goroutine, run, syncs one group after the other.
 type barrier struct {
 	blocks  blockFiles
 	observe func(group int, took time.Duration) // may be nil
@@ -33,19 +32,19 @@ type barrier struct {
 
 	covered atomic.Uint64 // the events up to this position are on disk
 	mu      sync.Mutex
-	syncing *group // the one whose sync is under way
-	waiting *group // the one whose sync comes next
+	syncing *group // its sync is running; nil for none
+	waiting *group // its sync comes next; nil for none
 }
 
-// A group is everybody who is released by one sync.
+// A group is the callers that one sync releases.
 type group struct {
 	position uint64 // the highest that was in the files when the sync began
 	size     int
 	synced   chan struct{} // closed when it is on disk
 }
 
-// newBarrier starts a barrier over the stream's block files. The events up to a
-// position are on disk already.
+// newBarrier starts a barrier over the stream's block files. The events up to a position are
+// on disk already.
 func newBarrier(blocks blockFiles, covered uint64, failure *failure, observe func(int, time.Duration)) *barrier {
 	b := &barrier{
 		blocks: blocks, failure: failure, observe: observe,
@@ -56,17 +55,17 @@ func newBarrier(blocks blockFiles, covered uint64, failure *failure, observe fun
 	return b
 }
 
-// close ends the barrier: who waits gets errStopped. It returns when a sync that
-// is under way has ended.
+// close ends the barrier: waiting callers get errShutDown. It returns when a running sync has
+// ended.
 func (b *barrier) close() {
 	close(b.stop)
 	<-b.done
 }
 
-// wait returns when the events up to a position are on disk; the server must
-// have shown the caller that position. It is released by the first sync that
-// began after the event was written: one that was begun for that position or a
-// later one, or the next. Where they are on disk already, it does not wait.
+// wait returns when the events up to a position are on disk; the server must have shown the
+// caller that position. The first sync that began after the event was written releases it:
+// the running sync, if it began for that position or a later one, or the next. If the events
+// are on disk already, wait returns at once.
 func (b *barrier) wait(ctx context.Context, position uint64) error {
 	if err := b.failure.get(); err != nil {
 		return err
@@ -102,7 +101,7 @@ func (b *barrier) wait(ctx context.Context, position uint64) error {
 	case <-b.failure.happened:
 		return b.failure.get()
 	case <-b.stop:
-		return errStopped
+		return errShutDown
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -127,9 +126,9 @@ func (b *barrier) run() {
 	}
 }
 
-// release syncs for those that wait now. It returns false when nobody did, and
-// when a sync has failed: no other is tried, because the system may call the
-// next one a success for pages that it has dropped.
+// release syncs for the callers that wait now. It returns false if none did, and after a
+// failed sync, which is never repeated: the system may report success for pages that it has
+// dropped.
 func (b *barrier) release() bool {
 	if b.failure.get() != nil {
 		return false
@@ -160,9 +159,9 @@ func (b *barrier) release() bool {
 	return true
 }
 
-// A failure is the first one after which nothing can be promised any more.
+// A failure is the first error after which durability cannot be promised any more.
 type failure struct {
-	happened chan struct{} // closed when it has happened
+	happened chan struct{} // closed when the error is set
 	once     sync.Once
 	err      error
 }
@@ -176,7 +175,7 @@ func (f *failure) set(err error) {
 	})
 }
 
-// get returns the failure, nil while there was none.
+// get returns the error, nil if there is none.
 func (f *failure) get() error {
 	select {
 	case <-f.happened:
@@ -185,67 +184,3 @@ func (f *failure) get() error {
 		return nil
 	}
 }
-
-// blockFiles are the files <n>.blk to which the server appends a stream's
-// messages; it goes on in <n+1>.blk when <n>.blk is full. It never changes a
-// full one, because the log deletes nothing and is not compressed.
-type blockFiles struct {
-	dir    string
-	syncIt SyncFunc
-	newest *os.File
-	index  int
-}
-
-// openBlockFiles opens the newest of a stream's block files.
-func openBlockFiles(dir string, syncIt SyncFunc) (blockFiles, error) {
-	b := blockFiles{dir: dir, syncIt: syncIt}
-	indices, err := blockIndices(dir)
-	if err != nil {
-		return b, err
-	}
-	if len(indices) == 0 {
-		return b, fmt.Errorf("%s has no block file", dir)
-	}
-	b.index = indices[len(indices)-1]
-	b.newest, err = os.Open(blockPath(dir, b.index))
-	return b, err
-}
-
-// sync makes everything durable that was in the files when it was called.
-func (b *blockFiles) sync() error {
-	for {
-		// Whatever was written before this look is in the newest file, unless the
-		// look finds the next one.
-		next, err := os.Open(blockPath(b.dir, b.index+1))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		full := err == nil
-		err = b.syncNewest()
-		if !full {
-			return err
-		}
-		if err == nil {
-			err = syncPath(b.dir, b.syncIt) // the next one's name
-		}
-		if err != nil {
-			_ = next.Close()
-			return err
-		}
-		_ = b.newest.Close() // only ever read
-		b.newest, b.index = next, b.index+1
-	}
-}
-
-func (b *blockFiles) syncNewest() error {
-	err := b.syncIt(b.newest.Name(), func() error { return datasync(b.newest) })
-	if err != nil {
-		return err
-	}
-	if links, err := linkCount(b.newest); err != nil || links == 0 {
-		return errors.Join(fmt.Errorf("%s was removed or replaced", b.newest.Name()), err)
-	}
-	return nil
-}
-
-func (b *blockFiles) close() { _ = b.newest.Close() }

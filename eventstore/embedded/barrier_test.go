@@ -1,4 +1,4 @@
-package eventstore
+package embedded
 
 import (
 	"context"
@@ -167,13 +167,13 @@ func TestBarrierCloses(t *testing.T) {
 	next := waiting(t.Context(), b, 12)
 	closed := make(chan struct{})
 	go func() { b.close(); close(closed) }()
-	mustBeReleased(t, "while it closes", next, errStopped)
+	mustBeReleased(t, "while it closes", next, errShutDown)
 	d.end <- nil
 	<-closed
-	if err := <-first; err != nil && !errors.Is(err, errStopped) {
+	if err := <-first; err != nil && !errors.Is(err, errShutDown) {
 		t.Errorf("whose sync ended: %v", err)
 	}
-	if err := b.wait(t.Context(), 13); !errors.Is(err, errStopped) {
+	if err := b.wait(t.Context(), 13); !errors.Is(err, errShutDown) {
 		t.Errorf("later: %v", err)
 	}
 }

@@ -1,12 +1,11 @@
-package eventstore
+package embedded
 
 import (
 	"os"
 	"syscall"
 )
 
-// datasync makes a file's content durable, and of what is known about the file
-// only what is needed to read it.
+// datasync makes a file's content durable, with only the metadata that reading it needs.
 func datasync(f *os.File) error {
 	for {
 		if err := syscall.Fdatasync(int(f.Fd())); err != syscall.EINTR {

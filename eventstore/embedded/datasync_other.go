@@ -1,6 +1,6 @@
 //go:build !linux
 
-package eventstore
+package embedded
 
 import "os"
 

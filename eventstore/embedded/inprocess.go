@@ -1,4 +1,4 @@
-package eventstore
+package embedded
 
 import (
 	"errors"
@@ -8,13 +8,12 @@ import (
 	"time"
 )
 
-// maxQueued is how many bytes may wait to be read by the server until a writer waits
-// for it.
+// maxQueued is how many bytes may wait for the server. Beyond it, a writer waits.
 const maxQueued = 4 << 20
 
-// A bufferedServer connects clients to a server in this process by connections that
-// take writes in at once. The server's own are pipes: a write returns when the other
-// end has read it, and the NATS client holds a lock meanwhile that every publish and
+// A bufferedServer connects clients to a server in this process, over connections that
+// accept writes at once. The server's own connections are pipes: a write returns when the
+// other end has read it, and until then the NATS client holds a lock that every publish and
 // every answer needs.
 type bufferedServer struct {
 	server interface{ InProcessConn() (net.Conn, error) }
@@ -35,11 +34,11 @@ func (s bufferedServer) InProcessConn() (net.Conn, error) {
 // A bufferedConn is a connection whose writes do not wait for the reader.
 type bufferedConn struct {
 	net.Conn
-	mu      sync.Mutex
-	changed sync.Cond
-	queued  []byte    // what is to be written
-	until   time.Time // how long a write may wait for room
-	err     error     // why nothing is written any more
+	mu       sync.Mutex
+	changed  sync.Cond
+	queued   []byte    // for the server
+	deadline time.Time // deadline of a write that waits for room
+	err      error     // why nothing can be written any more
 }
 
 // Write implements net.Conn.
@@ -55,11 +54,11 @@ func (c *bufferedConn) Write(p []byte) (int, error) {
 }
 
 func (c *bufferedConn) awaitRoom() error {
-	if len(c.queued) > maxQueued && !c.until.IsZero() {
-		defer time.AfterFunc(time.Until(c.until), c.changed.Broadcast).Stop()
+	if len(c.queued) > maxQueued && !c.deadline.IsZero() {
+		defer time.AfterFunc(time.Until(c.deadline), c.changed.Broadcast).Stop()
 	}
 	for len(c.queued) > maxQueued && c.err == nil {
-		if !c.until.IsZero() && !time.Now().Before(c.until) {
+		if !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
 			return os.ErrDeadlineExceeded
 		}
 		c.changed.Wait()
@@ -71,7 +70,7 @@ func (c *bufferedConn) awaitRoom() error {
 func (c *bufferedConn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.until = t
+	c.deadline = t
 	return nil
 }
 
@@ -80,7 +79,7 @@ func (c *bufferedConn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetWriteDeadline(t), c.SetReadDeadline(t))
 }
 
-// forward writes what is queued until the connection ends.
+// forward writes the queued bytes until the connection ends.
 func (c *bufferedConn) forward() {
 	var writing []byte
 	for {
@@ -111,7 +110,7 @@ func (c *bufferedConn) fail(err error) {
 	c.changed.Broadcast()
 }
 
-// Close implements net.Conn. What is still queued is dropped.
+// Close implements net.Conn. It drops queued bytes.
 func (c *bufferedConn) Close() error {
 	c.fail(net.ErrClosed)
 	return c.Conn.Close()

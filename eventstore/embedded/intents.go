@@ -1,4 +1,4 @@
-package eventstore
+package embedded
 
 import (
 	"context"
@@ -7,22 +7,23 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
+	"slices"
+	"sync"
+
+	"chatsessions/eventstore"
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
-// intentDir in the store directory holds one file for each atomic write under way.
+// intentDir in the store directory holds one file for each atomic write in flight.
 const intentDir = "intents"
 
-// An intent is what an atomic write of several events is about to append, on disk
-// before the server hears of it. The server commits an atomic write message by
-// message, and a power cut can keep some of them: it has deleted its own copy by
-// the time that we sync. With the intent the rest is appended at the next start.
-type intent struct {
+// An intentRecord is the content of an intent's file: an atomic write of several events, on
+// disk before the server gets it. The server commits an atomic write message by message, and
+// a power cut can keep only some of them: the server has deleted its own copy by the time
+// that we sync. With the record, the rest is appended at the next start.
+type intentRecord struct {
 	Subject  string          `json:"subject"`
 	After    uint64          `json:"after"` // the subject's newest sequence before the write
 	Messages []intentMessage `json:"messages"`
@@ -33,123 +34,135 @@ type intentMessage struct {
 	Data   []byte      `json:"data"`
 }
 
-// writeIntent makes an intent durable and returns its path. The caller removes it
-// when the write is on disk as a whole, or never will be.
-func writeIntent(storeDir string, syncIt SyncFunc, after uint64, msgs []*nats.Msg) (string, error) {
-	in := intent{Subject: msgs[0].Subject, After: after}
-	for _, m := range msgs {
-		in.Messages = append(in.Messages, intentMessage{m.Header, m.Data})
-	}
-	content, err := json.Marshal(in)
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(storeDir, intentDir)
-	path := filepath.Join(dir, uuid.NewString())
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		_ = os.Remove(path)
-		return "", err
-	}
-	if err := syncPath(path, syncIt); err != nil {
-		return "", &syncError{err}
-	}
-	if err := syncPath(dir, syncIt); err != nil {
-		return "", &syncError{err}
-	}
-	return path, nil
+// intents are the intents of a store directory.
+type intents struct {
+	dir      string
+	syncFile SyncFunc
+
+	mu   sync.Mutex
+	kept []*intent // their writes are in the log, and may not be on disk yet
 }
 
-// A syncError is a sync that has failed, as opposed to a write.
+func newIntents(storeDir string, syncFile SyncFunc) *intents {
+	return &intents{dir: filepath.Join(storeDir, intentDir), syncFile: syncFile}
+}
+
+// An intent is one file. It implements eventstore.Intent.
+type intent struct {
+	of       *intents
+	path     string
+	position uint64 // of the write's last event, for an intent that is kept
+}
+
+// Remove implements eventstore.Intent. A file that stays has no effect but a check at the
+// next start.
+func (i *intent) Remove() { _ = os.Remove(i.path) }
+
+// Keep implements eventstore.Intent.
+func (i *intent) Keep(position uint64) {
+	i.of.mu.Lock()
+	defer i.of.mu.Unlock()
+	i.position = position
+	i.of.kept = append(i.of.kept, i)
+}
+
+// removeCovered removes the kept intents of writes that are on disk up to a position.
+func (s *intents) removeCovered(position uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = slices.DeleteFunc(s.kept, func(i *intent) bool {
+		onDisk := i.position <= position
+		if onDisk {
+			i.Remove()
+		}
+		return onDisk
+	})
+}
+
+// A syncError is a failed sync, as opposed to a failed write.
 type syncError struct{ error }
 
 func (e *syncError) Unwrap() error { return e.error }
 
-// completeIntents appends what is missing of writes that a power cut has torn,
-// and returns the paths of all intents; they are to be removed when the log is on
-// disk. It is called before anybody else can write.
-func (l *Log) completeIntents(ctx context.Context, storeDir string) ([]string, error) {
-	dir := filepath.Join(storeDir, intentDir)
-	entries, err := os.ReadDir(dir)
+// add makes an intent durable. It returns a syncError if a sync failed.
+func (s *intents) add(after uint64, msgs []*nats.Msg) (*intent, error) {
+	record := intentRecord{Subject: msgs[0].Subject, After: after}
+	for _, m := range msgs {
+		record.Messages = append(record.Messages, intentMessage{m.Header, m.Data})
+	}
+	content, err := json.Marshal(record)
 	if err != nil {
 		return nil, err
 	}
-	var paths []string
+	i := &intent{of: s, path: filepath.Join(s.dir, uuid.NewString())}
+	if err := os.WriteFile(i.path, content, 0o600); err != nil {
+		i.Remove()
+		return nil, err
+	}
+	for _, path := range []string{i.path, s.dir} {
+		if err := syncPath(path, s.syncFile); err != nil {
+			return nil, &syncError{err}
+		}
+	}
+	return i, nil
+}
+
+// complete appends the missing events of writes that a power cut has torn. It returns all
+// intents; they can be removed when the log is on disk.
+func (s *intents) complete(ctx context.Context, log eventstore.Recovery) ([]*intent, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []*intent
 	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		content, err := os.ReadFile(path)
+		i := &intent{of: s, path: filepath.Join(s.dir, e.Name())}
+		content, err := os.ReadFile(i.path)
 		if err != nil {
 			return nil, err
 		}
-		var in intent
-		// One that does not parse was torn itself: its write had not begun.
-		if json.Unmarshal(content, &in) == nil {
-			if err := l.complete(ctx, &in); err != nil {
-				return nil, fmt.Errorf("completing a write to %s: %w", in.Subject, err)
-			}
+		all = append(all, i)
+		var record intentRecord
+		if json.Unmarshal(content, &record) != nil || len(record.Messages) == 0 {
+			continue // it was torn itself, so its write had not begun
 		}
-		paths = append(paths, path)
+		var msgs []*nats.Msg
+		for _, m := range record.Messages {
+			msgs = append(msgs, &nats.Msg{Subject: record.Subject, Header: m.Header, Data: m.Data})
+		}
+		if err := log.Complete(ctx, record.After, msgs); err != nil {
+			return nil, fmt.Errorf("completing a write to %s: %w", record.Subject, err)
+		}
 	}
-	return paths, nil
+	return all, nil
 }
 
-// complete appends the missing messages of an intent of which the log has some.
-// They follow the ones that are there: whatever else was written to the subject
-// was written after the whole of it, and lost before any of it.
-func (l *Log) complete(ctx context.Context, in *intent) error {
-	newest, err := l.newest(ctx, strings.TrimPrefix(in.Subject, subjectPrefix), leader)
+// noIntent is the intent of a write to a server that syncs every message itself: it keeps
+// its own copy until everything is on disk.
+type noIntent struct{}
+
+func (noIntent) Remove()     {}
+func (noIntent) Keep(uint64) {}
+
+// Intend implements eventstore.Durability.
+func (s *Server) Intend(after uint64, msgs []*nats.Msg) (eventstore.Intent, error) {
+	if s.syncs {
+		return noIntent{}, nil
+	}
+	s.removeCoveredIntents()
+	i, err := s.intents.add(after, msgs)
 	if err != nil {
-		return err
-	}
-	there := map[string]bool{}
-	for r := newest; r.Position > in.After; {
-		there[r.ID] = true
-		if r.Previous == 0 {
-			break
+		var failed *syncError
+		if errors.As(err, &failed) {
+			s.failure.set(fmt.Errorf("the log cannot be made durable: %w", err))
 		}
-		if r, err = l.at(ctx, r.Previous); err != nil {
-			return err
-		}
+		return nil, err
 	}
-	n := 0 // how many are there
-	for n < len(in.Messages) && there[in.Messages[n].id()] {
-		n++
-	}
-	switch {
-	case n == len(in.Messages):
-		return nil
-	case n == 0:
-		return nil // it was never answered
-	case newest.ID != in.Messages[n-1].id():
-		return fmt.Errorf("%d of its %d events are in the log, and event %d follows them", n, len(in.Messages), newest.Position)
-	}
-	var missing []*nats.Msg
-	for _, m := range in.Messages[n:] {
-		for name := range m.Header {
-			if strings.HasPrefix(name, "Nats-") { // of the attempt that was cut
-				delete(m.Header, name)
-			}
-		}
-		missing = append(missing, &nats.Msg{Subject: in.Subject, Header: m.Header, Data: m.Data})
-	}
-	first := missing[0].Header
-	// The message before it need not be the log's last: say which one it is.
-	first.Set(headerPrevious, strconv.FormatUint(newest.Position, 10))
-	first.Set(jetstream.ExpectedStreamHeader, StreamName)
-	first.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(newest.Position, 10))
-	var pause backoff
-	for {
-		last, outcome, err := l.publish(ctx, missing)
-		switch {
-		case outcome == acknowledged:
-			l.logger.Warn("completed a write that a crash had cut", "subject", in.Subject, "events", len(in.Messages), "appended", len(missing), "position", last)
-			return nil
-		case outcome != busy:
-			return err
-		}
-		if pause.wait(ctx) != nil {
-			return errors.Join(err, ctx.Err())
-		}
-	}
+	return i, nil
 }
 
-func (m *intentMessage) id() string { return m.Header.Get(headerID) }
+func (s *Server) removeCoveredIntents() {
+	if b := s.barrier.Load(); b != nil {
+		s.intents.removeCovered(b.covered.Load())
+	}
+}

@@ -1,4 +1,4 @@
-package eventstore
+package embedded
 
 import (
 	"errors"
@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"chatsessions/domain"
+	"chatsessions/eventstore"
+	"chatsessions/eventstore/envelope"
 
 	"github.com/google/uuid"
 )
@@ -25,7 +27,7 @@ func TestTornWriteIsCompleted(t *testing.T) {
 		}
 		return sync()
 	}
-	e, l := startLog(t, EmbeddedOptions{StoreDir: dir, Sync: keep})
+	e, l := startLog(t, Options{StoreDir: dir, Sync: keep})
 	single := writeNew(t, l, 1)
 	id := uuid.Must(uuid.NewV7()).String()
 	req := domain.Request{SessionID: id, Actor: "pat", Key: strings.Repeat("k", 64), Digest: strings.Repeat("d", 64), CorrelationID: "c"}
@@ -41,7 +43,7 @@ func TestTornWriteIsCompleted(t *testing.T) {
 	}
 	l.Close()
 	e.Shutdown()
-	block := blockPath(streamDir(dir, StreamName), 1)
+	block := blockPath(streamDir(dir, eventstore.StreamName), 1)
 	content, err := os.ReadFile(block)
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +75,7 @@ func TestTornWriteIsCompleted(t *testing.T) {
 			if err := os.CopyFS(cut, os.DirFS(dir)); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Truncate(blockPath(streamDir(cut, StreamName), 1), int64(test.size)); err != nil {
+			if err := os.Truncate(blockPath(streamDir(cut, eventstore.StreamName), 1), int64(test.size)); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.Remove(filepath.Join(cut, cleanFile)); err != nil {
@@ -85,7 +87,7 @@ func TestTornWriteIsCompleted(t *testing.T) {
 				}
 			}
 			for start := range uint64(2) { // a second one changes nothing
-				e, l := startLog(t, EmbeddedOptions{StoreDir: cut})
+				e, l := startLog(t, Options{StoreDir: cut})
 				end, err := l.End(t.Context())
 				if err != nil || end != single.Record.Position+uint64(test.events)+start {
 					t.Errorf("start %d: the log ends at %d, %v", start, end, err)
@@ -114,7 +116,7 @@ func TestTornWriteIsCompleted(t *testing.T) {
 
 // stored describes a session's events: their positions, headers and data, without
 // the headers of the publish.
-func stored(t *testing.T, l *Log, id string) (events []string) {
+func stored(t *testing.T, l *eventstore.Log, id string) (events []string) {
 	t.Helper()
 	for r, err := range l.History(t.Context(), id) {
 		if errors.Is(err, domain.ErrNotFound) {
@@ -123,13 +125,13 @@ func stored(t *testing.T, l *Log, id string) (events []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, err := l.get(t.Context(), leader, fmt.Sprintf(`{"seq":%d}`, r.Position))
+		m, err := l.Message(t.Context(), r.Position)
 		if err != nil {
 			t.Fatal(err)
 		}
-		maps.DeleteFunc(m.header, func(name string, _ []string) bool { return strings.HasPrefix(name, "Nats-") })
-		delete(m.header, headerPrevious)
-		events = append([]string{fmt.Sprint(r.Position, r.Previous, m.header, string(m.data))}, events...)
+		maps.DeleteFunc(m.Header, func(name string, _ []string) bool { return strings.HasPrefix(name, "Nats-") })
+		delete(m.Header, envelope.HeaderPrevious)
+		events = append([]string{fmt.Sprint(r.Position, r.Previous, m.Header, string(m.Data))}, events...)
 	}
 	return events
 }
@@ -139,7 +141,7 @@ func stored(t *testing.T, l *Log, id string) (events []string) {
 func TestTornWriteWithAFollowerIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	var kept []byte
-	e, l := startLog(t, EmbeddedOptions{StoreDir: dir, Sync: func(path string, sync func() error) error {
+	e, l := startLog(t, Options{StoreDir: dir, Sync: func(path string, sync func() error) error {
 		if filepath.Base(filepath.Dir(path)) == intentDir {
 			kept, _ = os.ReadFile(path)
 		}
@@ -154,7 +156,7 @@ func TestTornWriteWithAFollowerIsRefused(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, intentDir, "b"), []byte(first), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e, err := StartEmbedded(t.Context(), EmbeddedOptions{StoreDir: dir, User: "u", Password: "p"})
+	e, err := Start(t.Context(), Options{StoreDir: dir, User: "u", Password: "p"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +166,7 @@ func TestTornWriteWithAFollowerIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	if _, err := Open(t.Context(), nc, Options{Embedded: e}); err == nil || !strings.Contains(err.Error(), "1 of its 4 events") {
+	if _, err := eventstore.Open(t.Context(), nc, eventstore.Options{OnlyWriter: true, Durability: e}); err == nil || !strings.Contains(err.Error(), "1 of its 4 events") {
 		t.Errorf("opened: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package eventstore
+package embedded
 
 import (
 	"context"
@@ -20,30 +20,36 @@ import (
 	"time"
 
 	"chatsessions/domain"
+	"chatsessions/eventstore"
 
 	"github.com/google/uuid"
 )
 
 // startLog starts an embedded server and opens its log.
-func startLog(t *testing.T, o EmbeddedOptions) (*Embedded, *Log) {
+func startLog(t *testing.T, o Options) (*Server, *eventstore.Log) {
 	t.Helper()
 	o.User, o.Password = "u", "p"
-	e, err := StartEmbedded(t.Context(), o)
+	e, err := Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(e.Shutdown)
+	return e, openLog(t, e, o)
+}
+
+func openLog(t *testing.T, e *Server, o Options) *eventstore.Log {
+	t.Helper()
 	nc, err := e.Connect()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	l, err := Open(t.Context(), nc, Options{Embedded: e, Logger: o.Logger})
+	l, err := eventstore.Open(t.Context(), nc, eventstore.Options{OnlyWriter: true, Durability: e, Logger: o.Logger})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
-	return e, l
+	return l
 }
 
 // newSession decides to open a session, with one event or with four.
@@ -62,14 +68,14 @@ func newSession(id string, events int) func(domain.Session) ([]domain.Event, err
 }
 
 // writeNew opens a new session.
-func writeNew(t *testing.T, l *Log, events int) domain.Entry {
+func writeNew(t *testing.T, l *eventstore.Log, events int) domain.Entry {
 	t.Helper()
 	id := uuid.Must(uuid.NewV7()).String()
 	return mustWrite(t, l, id, newSession(id, events))
 }
 
 // writeLarge opens a new session with an event of about 25 KB.
-func writeLarge(t *testing.T, l *Log) {
+func writeLarge(t *testing.T, l *eventstore.Log) {
 	t.Helper()
 	id := uuid.Must(uuid.NewV7()).String()
 	mustWrite(t, l, id, newLargeSession(id))
@@ -85,7 +91,7 @@ func newLargeSession(id string) func(domain.Session) ([]domain.Event, error) {
 	}
 }
 
-func mustWrite(t *testing.T, l *Log, id string, decide func(domain.Session) ([]domain.Event, error)) domain.Entry {
+func mustWrite(t *testing.T, l *eventstore.Log, id string, decide func(domain.Session) ([]domain.Event, error)) domain.Entry {
 	t.Helper()
 	r, err := l.Transact(t.Context(), domain.Request{SessionID: id, Actor: "pat"}, decide)
 	if err != nil {
@@ -220,19 +226,19 @@ func TestPowerCut(t *testing.T) {
 	for range lives {
 		p := newPlatter(dir)
 		p.slow = time.Duration(random.IntN(10)) * time.Millisecond
-		e, l := startLog(t, EmbeddedOptions{StoreDir: dir, Sync: p.sync})
+		e, l := startLog(t, Options{StoreDir: dir, Sync: p.sync})
 		maps.Copy(answered, writeUntil(t, l, time.Duration(random.IntN(300))*time.Millisecond, p.cut))
 		for range disks {
 			dir = filepath.Join(t.TempDir(), "log")
 			if p.restore(t, dir, random) {
 				torn++
 			}
-			e, l := startLog(t, EmbeddedOptions{StoreDir: dir, Logger: slog.New(&completed)})
+			e, l := startLog(t, Options{StoreDir: dir, Logger: slog.New(&completed)})
 			checkWhole(t, l, answered)
 			l.Close()
 			e.Shutdown()
 		}
-		indices, err := blockIndices(streamDir(dir, StreamName))
+		indices, err := blockIndices(streamDir(dir, eventstore.StreamName))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -262,7 +268,7 @@ func (c *countedLog) Handle(_ context.Context, r slog.Record) error {
 
 // writeUntil has many writers at work, cuts the power after some time, and returns
 // what was answered before.
-func writeUntil(t *testing.T, l *Log, after time.Duration, cut func()) map[string]domain.Entry {
+func writeUntil(t *testing.T, l *eventstore.Log, after time.Duration, cut func()) map[string]domain.Entry {
 	var mu sync.Mutex
 	off := false
 	answered := map[string]domain.Entry{}
@@ -309,7 +315,7 @@ func writeUntil(t *testing.T, l *Log, after time.Duration, cut func()) map[strin
 
 // checkWhole checks that the log has what was answered, and only whole writes,
 // and no gap.
-func checkWhole(t *testing.T, l *Log, answered map[string]domain.Entry) {
+func checkWhole(t *testing.T, l *eventstore.Log, answered map[string]domain.Entry) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // there are thousands of events
 	defer cancel()

@@ -1,4 +1,4 @@
-package eventstore
+package embedded
 
 import (
 	"context"
@@ -8,120 +8,121 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"chatsessions/eventstore"
+
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ErrInUse is returned by StartEmbedded when another process, or another server
-// in this one, uses the store directory.
+// ErrInUse is returned by Start when another process, or another server in this one, uses
+// the store directory.
 var ErrInUse = errors.New("the store directory is in use by another process")
 
-// EmbeddedOptions say how to run the server inside the process.
-type EmbeddedOptions struct {
-	// StoreDir holds the log. It is created where it is missing.
+// Options of the server.
+type Options struct {
+	// StoreDir holds the log. A missing directory is created.
 	StoreDir string
-	// User and Password are what every client has to give, ours included.
+	// User and Password are required of every client, including ours.
 	User, Password string
 	Logger         *slog.Logger
-	// Sync, where it is set, is called for everything that is made durable.
+	// Sync, if it is set, is called for every sync.
 	Sync SyncFunc
-	// Synced, where it is set, is told of each sync of the log: how many waited for
-	// it and how long it took. It is called between two syncs and must be quick.
+	// Synced, if it is set, observes each sync of the log: how many callers waited for it, and
+	// how long it took. It is called between two syncs and must be quick.
 	Synced func(group int, took time.Duration)
-
-	// layout is checkLayout, or a test's.
-	layout func(ctx context.Context, dir string) error
+	// SyncAlways has the server sync every message itself, which is slow, instead of the
+	// barrier.
+	SyncAlways bool
 }
 
-// Embedded is a NATS server inside the process, with JetStream and one store
-// directory. It listens on loopback, on a port that the system chooses, so that
-// other processes of this machine can reach the log while it runs.
+// Server is a NATS server inside the process, with JetStream and one store directory. It
+// listens on loopback, on a port that the system chooses, so that other processes of this
+// machine can reach the log while it runs.
 //
-// The server acknowledges a message when it is written, and does not sync it. A
-// Log with Options.Embedded answers for it when it has passed a barrier that
-// syncs once for everybody who waits. Subscribers that are no Logs may see an
-// event some milliseconds before it is on disk.
-type Embedded struct {
+// The server acknowledges a written message before it is synced. A Server is the Durability
+// of its log: the log answers for a message only when it has passed the barrier, which syncs
+// once for all waiting callers. A subscriber that is not a Log may see an event some
+// milliseconds before it is on disk.
+type Server struct {
 	server  *server.Server
-	options EmbeddedOptions
+	options Options
 	logger  *slog.Logger
 	lock    *os.File
 	failure *failure
+	intents *intents
 	syncs   bool // the server syncs every message itself
 
-	barrier atomic.Pointer[barrier] // set when the log is open, never if the server syncs
-	mu      sync.Mutex              // held while the log is opened
-	settled bool                    // it was opened
+	barrier  atomic.Pointer[barrier] // set by Settle, never if the server syncs
+	settling sync.Mutex
+	settled  bool
 
-	left     []leftIntent // behind by writes that were given up
 	shutdown sync.Once
 }
 
-// A leftIntent is the intent of a write that was in the log when the one who waited
-// for it gave up. It has to stay until that is on disk.
-type leftIntent struct {
-	position uint64
-	path     string
-}
+var _ eventstore.Durability = (*Server)(nil)
 
-// StartEmbedded starts a server on the store directory and returns when it
-// serves, which is after it has read what is there. It returns ErrInUse when the
-// directory is taken.
+// Start starts a server on the store directory. It returns when the server has read the
+// directory and serves. It returns ErrInUse when the directory is in use.
 //
-// The barrier relies on how the server writes its files. If that is not as
-// expected, the server is made to sync every message by itself, which is slow, and
-// a warning says so.
-func StartEmbedded(ctx context.Context, o EmbeddedOptions) (*Embedded, error) {
+// The barrier relies on how the server writes its files. If Start finds that the server
+// writes them differently, it warns and acts as with SyncAlways.
+func Start(ctx context.Context, o Options) (*Server, error) { return start(ctx, o, checkLayout) }
+
+func start(ctx context.Context, o Options, layout func(ctx context.Context, dir string) error) (*Server, error) {
 	if o.User == "" || o.Password == "" {
 		return nil, errors.New("the embedded NATS server needs a user and a password")
 	}
 	if o.Sync == nil {
 		o.Sync = func(_ string, sync func() error) error { return sync() }
 	}
-	if o.layout == nil {
-		o.layout = checkLayout
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	lock, err := lockDir(o.StoreDir)
 	if err != nil {
 		return nil, err
 	}
-	e := &Embedded{options: o, logger: orDiscard(o.Logger), lock: lock, failure: newFailure()}
-	if err := e.start(ctx); err != nil {
+	s := &Server{
+		options: o, logger: o.Logger, lock: lock, failure: newFailure(),
+		intents: newIntents(o.StoreDir, o.Sync), syncs: o.SyncAlways,
+	}
+	if err := s.run(ctx, layout); err != nil {
 		_ = lock.Close()
 		return nil, err
 	}
-	return e, nil
+	return s, nil
 }
 
-func (e *Embedded) start(ctx context.Context) error {
-	o := &e.options
+func (s *Server) run(ctx context.Context, layout func(ctx context.Context, dir string) error) error {
+	o := &s.options
 	if err := beginRun(o.StoreDir, o.Sync); err != nil {
 		return fmt.Errorf("store directory: %w", err)
 	}
-	if differs := o.layout(ctx, filepath.Join(o.StoreDir, layoutDir)); differs != nil {
-		if ctx.Err() != nil {
-			return fmt.Errorf("embedded NATS server: %w", differs)
+	if !s.syncs {
+		if difference := layout(ctx, filepath.Join(o.StoreDir, layoutDir)); difference != nil {
+			if ctx.Err() != nil {
+				return fmt.Errorf("embedded NATS server: %w", difference)
+			}
+			s.logger.Warn("the embedded NATS server does not write its files as expected: every event is synced on its own, which is slow", "difference", difference)
+			s.syncs = true
 		}
-		e.logger.Warn("the embedded NATS server does not write its files as expected: every event is synced on its own, which is slow", "difference", differs)
-		e.syncs = true
 	}
 	var err error
-	e.server, err = runServer(ctx, &server.Options{
+	s.server, err = runServer(ctx, &server.Options{
 		ServerName:                 "chatsessions-embedded",
 		Host:                       "127.0.0.1",
 		Port:                       server.RANDOM_PORT,
 		CustomClientAuthentication: credentials{o.User, o.Password},
 		StoreDir:                   o.StoreDir,
-		SyncAlways:                 e.syncs,
-	}, &serverLog{logger: e.logger, failure: e.failure})
+		SyncAlways:                 s.syncs,
+	}, &serverLog{logger: s.logger, failure: s.failure})
 	return err
 }
 
@@ -152,135 +153,74 @@ func stopServer(srv *server.Server) {
 	srv.WaitForShutdown()
 }
 
-// settle makes the log durable as it was found, or created, and completes what a
-// crash has torn; from then on the barrier keeps it durable. A Log calls it before
-// it serves anything, the first one does it.
-func (e *Embedded) settle(ctx context.Context, l *Log, stream *jetstream.StreamInfo) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.settled {
-		return e.failure.get()
+// Settle implements eventstore.Durability. The first Log that is opened settles the log;
+// then the barrier keeps it durable.
+func (s *Server) Settle(ctx context.Context, found eventstore.Recovery) error {
+	s.settling.Lock()
+	defer s.settling.Unlock()
+	if s.settled {
+		return s.failure.get()
 	}
-	if c := stream.Config.Compression; c != jetstream.NoCompression && !e.syncs {
+	if c := found.Stream.Compression; c != jetstream.NoCompression && !s.syncs {
 		// The server would replace block files under the barrier.
-		return &ConfigError{[]Difference{{"compression", c.String(), jetstream.NoCompression.String()}}}
+		return &eventstore.ConfigError{Differences: []eventstore.Difference{
+			{Field: "compression", Found: c.String(), Needed: jetstream.NoCompression.String()},
+		}}
 	}
-	intents, err := l.completeIntents(ctx, e.options.StoreDir)
+	intents, err := s.intents.complete(ctx, found)
 	if err != nil {
 		return err
 	}
-	end, err := l.lastSequence(ctx)
+	end, err := found.End(ctx)
 	if err != nil {
 		return err
 	}
-	if err := syncTree(e.options.StoreDir, e.options.Sync); err != nil {
+	if err := syncTree(s.options.StoreDir, s.options.Sync); err != nil {
 		err = fmt.Errorf("the log cannot be made durable: %w", err)
-		e.failure.set(err)
+		s.failure.set(err)
 		return err
 	}
-	for _, path := range intents {
-		if err := os.Remove(path); err != nil {
+	for _, i := range intents {
+		if err := os.Remove(i.path); err != nil {
 			return err
 		}
 	}
-	if !e.syncs {
-		blocks, err := openBlockFiles(streamDir(e.options.StoreDir, StreamName), e.options.Sync)
+	if !s.syncs {
+		blocks, err := openBlockFiles(streamDir(s.options.StoreDir, eventstore.StreamName), s.options.Sync)
 		if err != nil {
 			return err
 		}
-		e.barrier.Store(newBarrier(blocks, end, e.failure, e.options.Synced))
+		s.barrier.Store(newBarrier(blocks, end, s.failure, s.options.Synced))
 	}
-	e.settled = true
+	s.settled = true
 	return nil
 }
 
-// Durable returns when the events up to a position, which the server has shown,
-// are on disk. After a failed sync it returns an error, for good.
-func (e *Embedded) Durable(ctx context.Context, position uint64) error {
-	if b := e.barrier.Load(); b != nil {
+// Durable implements eventstore.Durability.
+func (s *Server) Durable(ctx context.Context, position uint64) error {
+	if b := s.barrier.Load(); b != nil {
 		return b.wait(ctx, position)
 	}
-	return e.failure.get()
+	return s.failure.get()
 }
 
-// Failed is closed when the log cannot be written any more, or not be made
-// durable; Err says why. Nothing is written from then on. The process has to end;
-// the next one finds out what is on disk.
-func (e *Embedded) Failed() <-chan struct{} { return e.failure.happened }
+// Failed returns a channel that is closed when the log can no longer be written or made
+// durable; Err says why. Nothing is written after that. The process has to end; the next
+// start finds out which events are on disk.
+func (s *Server) Failed() <-chan struct{} { return s.failure.happened }
 
-// Err is why Failed is closed, nil while it is not.
-func (e *Embedded) Err() error { return e.failure.get() }
+// Err implements eventstore.Durability.
+func (s *Server) Err() error { return s.failure.get() }
 
-// An intended is an intent that was made durable.
-type intended struct {
-	e    *Embedded
-	path string // "" for none: the server keeps its own copy until all is on disk
-}
+// ClientURL returns the address for other processes of this machine, without credentials.
+func (s *Server) ClientURL() string { return s.server.ClientURL() }
 
-// settled is to be called when the write is on disk, or never will be. Left behind,
-// an intent costs the next start a look.
-func (i intended) settled() {
-	if i.path != "" {
-		_ = os.Remove(i.path)
-	}
-}
-
-// written is to be called instead when the write is in the log up to a position, and
-// nobody waits for the sync.
-func (i intended) written(position uint64) {
-	if i.path == "" {
-		return
-	}
-	i.e.mu.Lock()
-	defer i.e.mu.Unlock()
-	i.e.left = append(i.e.left, leftIntent{position, i.path})
-}
-
-// sweep removes what written was called for and is on disk by now.
-func (e *Embedded) sweep() {
-	b := e.barrier.Load()
-	if b == nil {
-		return
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.left = slices.DeleteFunc(e.left, func(l leftIntent) bool {
-		onDisk := l.position <= b.covered.Load()
-		if onDisk {
-			_ = os.Remove(l.path)
-		}
-		return onDisk
-	})
-}
-
-// intend makes it durable that these messages are about to be written, all or
-// none, after a certain sequence of their subject.
-func (e *Embedded) intend(after uint64, msgs []*nats.Msg) (intended, error) {
-	if e.syncs {
-		return intended{}, nil
-	}
-	e.sweep()
-	path, err := writeIntent(e.options.StoreDir, e.options.Sync, after, msgs)
-	if err != nil {
-		var failed *syncError
-		if errors.As(err, &failed) {
-			e.failure.set(fmt.Errorf("the log cannot be made durable: %w", err))
-		}
-		return intended{}, err
-	}
-	return intended{e, path}, nil
-}
-
-// ClientURL is where other processes of this machine reach the server; it does
-// not hold the credentials.
-func (e *Embedded) ClientURL() string { return e.server.ClientURL() }
-
-// Connect connects within the process, without a socket. The connection does not
-// keep messages while it is broken; see Connect.
-func (e *Embedded) Connect() (*nats.Conn, error) {
-	options := append(connectionOptions("chatsessions", e.options.Logger),
-		nats.InProcessServer(bufferedServer{e.server}),
-		nats.UserInfo(e.options.User, e.options.Password),
+// Connect connects within the process, without a socket. While the connection is broken, it
+// refuses messages instead of keeping them; see eventstore.Connect.
+func (s *Server) Connect() (*nats.Conn, error) {
+	options := append(eventstore.ConnectionOptions("chatsessions", s.logger),
+		nats.InProcessServer(bufferedServer{s.server}),
+		nats.UserInfo(s.options.User, s.options.Password),
 	)
 	nc, err := nats.Connect("", options...)
 	if err != nil {
@@ -289,26 +229,26 @@ func (e *Embedded) Connect() (*nats.Conn, error) {
 	return nc, nil
 }
 
-// Shutdown stops the server and returns when its files are closed and on disk.
-// Connections should be closed before.
-func (e *Embedded) Shutdown() { e.shutdown.Do(e.end) }
-
-func (e *Embedded) end() {
-	e.sweep()
-	if b := e.barrier.Load(); b != nil {
-		b.close()
-	}
-	stopServer(e.server)
-	if e.failure.get() == nil {
-		if err := endRun(e.options.StoreDir, e.options.Sync); err != nil {
-			e.logger.Error("the log was not made durable at the end; the next start reads all of it", "error", err)
+// Shutdown stops the server and returns when its files are closed and on disk. Close
+// connections before.
+func (s *Server) Shutdown() {
+	s.shutdown.Do(func() {
+		s.removeCoveredIntents()
+		if b := s.barrier.Load(); b != nil {
+			b.close()
 		}
-	}
-	_ = e.lock.Close() // gives up the lock
+		stopServer(s.server)
+		if s.failure.get() == nil {
+			if err := endRun(s.options.StoreDir, s.options.Sync); err != nil {
+				s.logger.Error("the log was not made durable at the end; the next start reads all of it", "error", err)
+			}
+		}
+		_ = s.lock.Close() // releases the lock
+	})
 }
 
-// credentials are those of the only user. The server would do the same with
-// them, and warn at every start that they are not a hash.
+// credentials are those of the only user. The server would check them in the same way, and
+// warn at every start that they are not a hash.
 type credentials struct{ user, password string }
 
 // Check implements server.Authentication.
@@ -319,9 +259,8 @@ func (c credentials) Check(client server.ClientAuthentication) bool {
 	return user&password == 1
 }
 
-// lockDir creates the directory and makes it ours for as long as the returned
-// file is open. The lock dies with the process, so nothing has to be tidied up
-// after a crash.
+// lockDir creates the directory and locks it for as long as the returned file is open. The
+// lock ends with the process, so a crash leaves nothing to clean up.
 func lockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Join(dir, intentDir), 0o700); err != nil {
 		return nil, fmt.Errorf("store directory: %w", err)
@@ -340,9 +279,9 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// A serverLog hands the server's messages to slog, and remembers the one with
-// which it gave up, and the one that says that it cannot write: the server reports
-// them nowhere else, and leaves publishers without an answer.
+// A serverLog passes the server's messages to slog. It remembers the message with which the
+// server gave up, and notices the one that says that it cannot write: the server reports
+// that nowhere else, and leaves publishers without an answer.
 type serverLog struct {
 	logger  *slog.Logger
 	failure *failure

@@ -1,18 +1,21 @@
-package eventstore
+package embedded
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"chatsessions/domain"
+	"chatsessions/eventstore"
 
 	"github.com/google/uuid"
 )
@@ -62,9 +65,9 @@ func TestStartSyncsEverythingBeforeItIsServed(t *testing.T) {
 	dir := filepath.Join(above, "data", "log")
 	for run := range 2 {
 		var r recorded
-		e, l := startLog(t, EmbeddedOptions{StoreDir: dir, Sync: r.sync})
+		e, l := startLog(t, Options{StoreDir: dir, Sync: r.sync})
 		synced := r.take()
-		msgs := streamDir(dir, StreamName)
+		msgs := streamDir(dir, eventstore.StreamName)
 		stream := filepath.Dir(msgs)
 		for _, path := range []string{
 			blockPath(msgs, 1), msgs, filepath.Join(stream, "meta.inf"), filepath.Join(stream, "meta.sum"), stream,
@@ -96,7 +99,13 @@ func TestStartSyncsEverythingBeforeItIsServed(t *testing.T) {
 func TestOtherLayoutIsSyncedByTheServer(t *testing.T) {
 	var r recorded
 	var syncs atomic.Int64
-	_, l := startLog(t, EmbeddedOptions{StoreDir: t.TempDir(), layout: otherLayout, Sync: r.sync, Synced: func(int, time.Duration) { syncs.Add(1) }})
+	o := Options{StoreDir: t.TempDir(), User: "u", Password: "p", Sync: r.sync, Synced: func(int, time.Duration) { syncs.Add(1) }}
+	e, err := start(t.Context(), o, func(context.Context, string) error { return errors.New("for a test") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Shutdown)
+	l := openLog(t, e, o)
 	r.take()
 	writeNew(t, l, 1)
 	writeNew(t, l, 4)
@@ -109,9 +118,9 @@ func TestOtherLayoutIsSyncedByTheServer(t *testing.T) {
 func TestBlocksRollOver(t *testing.T) {
 	dir := t.TempDir()
 	var r recorded
-	_, l := startLog(t, EmbeddedOptions{StoreDir: dir, Sync: r.sync})
+	_, l := startLog(t, Options{StoreDir: dir, Sync: r.sync})
 	r.take()
-	msgs := streamDir(dir, StreamName)
+	msgs := streamDir(dir, eventstore.StreamName)
 	var running sync.WaitGroup
 	for range 16 {
 		running.Go(func() {
@@ -144,7 +153,7 @@ func TestFailedSyncEndsTheWrites(t *testing.T) {
 	dir := t.TempDir()
 	var broken atomic.Bool
 	lost := errors.New("fsync failed")
-	e, l := startLog(t, EmbeddedOptions{StoreDir: dir, Sync: func(path string, sync func() error) error {
+	e, l := startLog(t, Options{StoreDir: dir, Sync: func(path string, sync func() error) error {
 		if broken.Load() {
 			return lost
 		}
@@ -183,7 +192,7 @@ func TestFailedSyncEndsTheWrites(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, cleanFile)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the run is said to have ended in order: %v", err)
 	}
-	_, l = startLog(t, EmbeddedOptions{StoreDir: dir})
+	_, l = startLog(t, Options{StoreDir: dir})
 	if end, err := l.End(t.Context()); err != nil || end != before.Record.Position+1 {
 		t.Errorf("the log ends at %d, %v", end, err)
 	}
@@ -193,8 +202,8 @@ func TestFailedSyncEndsTheWrites(t *testing.T) {
 // events does not begin.
 func TestFailedIntentWritesNothing(t *testing.T) {
 	lost := errors.New("fsync failed")
-	var l *Log
-	e, l := startLog(t, EmbeddedOptions{StoreDir: t.TempDir(), Sync: func(path string, sync func() error) error {
+	var l *eventstore.Log
+	e, l := startLog(t, Options{StoreDir: t.TempDir(), Sync: func(path string, sync func() error) error {
 		if filepath.Base(filepath.Dir(path)) == intentDir {
 			return lost
 		}
@@ -206,4 +215,45 @@ func TestFailedIntentWritesNothing(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	<-e.Failed()
+}
+
+func TestADirectoryIsUsedOnce(t *testing.T) {
+	dir := t.TempDir()
+	options := Options{StoreDir: dir, User: "u", Password: "p"}
+	first, err := Start(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(first.Shutdown)
+	if _, err := Start(t.Context(), options); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("a second server on the directory: %v", err)
+	}
+	first.Shutdown()
+	again, err := Start(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Shutdown()
+}
+
+func TestStartFails(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(t.Context(), Options{StoreDir: file, User: "u", Password: "p"}); err == nil {
+		t.Error("started in a file")
+	}
+	// JetStream's own directory is in the way: the server says so and gives up.
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "jetstream"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Start(t.Context(), Options{StoreDir: dir, User: "u", Password: "p"})
+	if err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("started without a store: %v", err)
+	}
+	if _, err := Start(t.Context(), Options{StoreDir: t.TempDir()}); err == nil {
+		t.Error("started without credentials")
+	}
 }

@@ -1,4 +1,4 @@
-package eventstore
+package embedded
 
 import (
 	"errors"
@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"chatsessions/domain"
+	"chatsessions/eventstore"
 
 	"github.com/google/uuid"
 )
@@ -14,7 +15,7 @@ import (
 // TestAReaderFromOutsideSyncsBeforeItShows what the server of another process shows.
 func TestAReaderFromOutsideSyncsBeforeItShows(t *testing.T) {
 	dir := t.TempDir()
-	e, err := StartEmbedded(t.Context(), EmbeddedOptions{StoreDir: dir, User: "u", Password: "p", Sync: func(string, func() error) error { return nil }})
+	e, err := Start(t.Context(), Options{StoreDir: dir, User: "u", Password: "p", Sync: func(string, func() error) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +28,7 @@ func TestAReaderFromOutsideSyncsBeforeItShows(t *testing.T) {
 	if _, err := NewSyncer(dir); err == nil {
 		t.Error("there is a syncer of a log that is not there yet")
 	}
-	service, err := Open(t.Context(), nc, Options{Embedded: e})
+	service, err := eventstore.Open(t.Context(), nc, eventstore.Options{OnlyWriter: true, Durability: e})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +43,7 @@ func TestAReaderFromOutsideSyncsBeforeItShows(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(syncer.Close)
-	outside, err := Open(t.Context(), nc, Options{Existing: true, Durable: syncer.Durable})
+	outside, err := eventstore.Open(t.Context(), nc, eventstore.Options{Existing: true, Durability: syncer})
 	if err != nil {
 		t.Fatal(err)
 	}

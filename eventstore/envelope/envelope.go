@@ -1,4 +1,4 @@
-package eventstore
+package envelope
 
 import (
 	"errors"
@@ -6,49 +6,56 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"chatsessions/domain"
 	"chatsessions/domain/cloudevent"
 
+	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 )
 
-// The headers of an event: CloudEvents 1.0 in binary mode, as the NATS protocol
-// binding says, with our extensions. They are a storage format.
+// SubjectPrefix and the session's id form the subject of the session's events.
+const SubjectPrefix = "chat-sessions."
+
+// Subject returns the subject of a session's events.
+func Subject(sessionID string) string { return SubjectPrefix + sessionID }
+
+// SessionID returns the id of the session whose subject this is.
+func SessionID(subject string) string { return strings.TrimPrefix(subject, SubjectPrefix) }
+
+// The headers of an event: CloudEvents 1.0 in binary mode, by the NATS protocol binding,
+// with our extensions. They are a storage format.
 const (
-	headerSpecVersion     = "ce-specversion"
-	headerID              = "ce-id"
-	headerSource          = "ce-source"
-	headerType            = "ce-type"
-	headerSubject         = "ce-subject"
-	headerTime            = "ce-time"
-	headerDataContentType = "ce-datacontenttype"
-	headerDataSchema      = "ce-dataschema"
-	headerSessionVersion  = "ce-sessionversion"
-	headerPrevious        = "ce-previous"
-	headerActor           = "ce-actor"
-	headerCorrelationID   = "ce-correlationid"
-	headerRequestKey      = "ce-requestkey"
-	headerRequestDigest   = "ce-requestdigest"
-	headerTraceParent     = "traceparent"
+	HeaderSpecVersion     = "ce-specversion"
+	HeaderID              = "ce-id"
+	HeaderSource          = "ce-source"
+	HeaderType            = "ce-type"
+	HeaderSubject         = "ce-subject"
+	HeaderTime            = "ce-time"
+	HeaderDataContentType = "ce-datacontenttype"
+	HeaderDataSchema      = "ce-dataschema"
+	HeaderSessionVersion  = "ce-sessionversion"
+	HeaderPrevious        = "ce-previous"
+	HeaderActor           = "ce-actor"
+	HeaderCorrelationID   = "ce-correlationid"
+	HeaderRequestKey      = "ce-requestkey"
+	HeaderRequestDigest   = "ce-requestdigest"
+	HeaderTraceParent     = "traceparent"
 )
 
-// maxHeaders is how many headers a message is sent with: those above, and what is
-// expected of the stream.
+// maxHeaders is the largest number of headers of a message that is sent: those above, and
+// those of the expected stream and sequence.
 const maxHeaders = 18
 
-const (
-	// previousInBatch as ce-previous stands for the message just before this one,
-	// in the same atomic write: its sequence is not known when it is sent.
-	previousInBatch = 0
-)
+// PreviousInWrite is the value of ce-previous that stands for the message just before this
+// one in the same atomic write. Its sequence is unknown when both are sent.
+const PreviousInWrite = 0
 
-// An UnreadableError is returned for a message of the log that is not an event
-// as this package writes them. It is a domain.ErrUnreadable.
+// An UnreadableError is returned for a message of the log that is not an event as this
+// package writes them. It is a domain.ErrUnreadable.
 type UnreadableError struct {
 	Position  uint64
-	SessionID string // as the message's subject has it
+	SessionID string // from the message's subject
 	Err       error
 }
 
@@ -56,92 +63,102 @@ func (e *UnreadableError) Error() string {
 	return fmt.Sprintf("event %d of session %s cannot be read: %v", e.Position, e.SessionID, e.Err)
 }
 
-// EventPosition is where in the log the event is.
+// EventPosition returns the event's position in the log.
 func (e *UnreadableError) EventPosition() uint64 { return e.Position }
 
 func (e *UnreadableError) Unwrap() []error { return []error{domain.ErrUnreadable, e.Err} }
 
-// encode makes the message of an event, and returns the part of it that is the
-// session. The position of the session's event before is left out for its first.
-func encode(req *domain.Request, e *domain.Event, id string, previous uint64) (m *nats.Msg, session []byte) {
+// Encode returns the message of an event, and the part of its data that is the session.
+// The first event of a session has no previous one, so previous is then ignored.
+func Encode(req *domain.Request, e *domain.Event, id string, previous uint64) (m *nats.Msg, session []byte) {
 	h := make(nats.Header, maxHeaders)
-	values := make([]string, 0, maxHeaders) // of all headers, so that they are allocated once
+	values := make([]string, 0, maxHeaders) // one allocation for the values of all headers
 	set := func(name, value string) {
-		if value != "" { // CloudEvents knows no empty attributes
-			// What does not decode to UTF-8 could not be read again.
+		if value != "" { // CloudEvents has no empty attributes
+			// A reader rejects a value that does not decode to UTF-8.
 			values = append(values, percentEncode(strings.ToValidUTF8(value, "\uFFFD")))
 			h[name] = values[len(values)-1 : len(values) : len(values)]
 		}
 	}
-	set(headerSpecVersion, cloudevent.SpecVersion)
-	set(headerID, id)
-	set(headerSource, cloudevent.Source)
-	set(headerType, string(e.Type))
-	set(headerSubject, req.SessionID)
-	set(headerTime, time.UnixMilli(e.Session.UpdatedAt).UTC().Format(domain.TimeFormat))
-	set(headerDataContentType, cloudevent.DataType)
-	set(headerDataSchema, cloudevent.Schema(e.Type))
-	set(headerSessionVersion, strconv.FormatUint(e.Session.Version, 10))
+	set(HeaderSpecVersion, cloudevent.SpecVersion)
+	set(HeaderID, id)
+	set(HeaderSource, cloudevent.Source)
+	set(HeaderType, string(e.Type))
+	set(HeaderSubject, req.SessionID)
+	set(HeaderTime, time.UnixMilli(e.Session.UpdatedAt).UTC().Format(domain.TimeFormat))
+	set(HeaderDataContentType, cloudevent.DataType)
+	set(HeaderDataSchema, cloudevent.Schema(e.Type))
+	set(HeaderSessionVersion, strconv.FormatUint(e.Session.Version, 10))
 	if e.Session.Version > 1 {
-		set(headerPrevious, strconv.FormatUint(previous, 10))
+		set(HeaderPrevious, strconv.FormatUint(previous, 10))
 	}
-	set(headerActor, req.Actor)
-	set(headerCorrelationID, req.CorrelationID)
+	set(HeaderActor, req.Actor)
+	set(HeaderCorrelationID, req.CorrelationID)
 	if req.Key != "" {
-		set(headerRequestKey, req.Key)
-		set(headerRequestDigest, req.Digest)
+		set(HeaderRequestKey, req.Key)
+		set(HeaderRequestDigest, req.Digest)
 	}
-	set(headerTraceParent, req.TraceParent)
+	set(HeaderTraceParent, req.TraceParent)
 	data, session := e.MarshalData()
-	return &nats.Msg{Subject: subjectOf(req.SessionID), Header: h, Data: data}, session
+	return &nats.Msg{Subject: Subject(req.SessionID), Header: h, Data: data}, session
 }
 
-// A storedMsg is a message as the stream has it.
-type storedMsg struct {
-	subject  string
-	sequence uint64
-	header   nats.Header
-	data     []byte
+// A Message is a message as the stream stores it.
+type Message struct {
+	Subject  string
+	Sequence uint64
+	Header   nats.Header
+	Data     []byte
 }
 
-// decode reads the event out of a message. Its errors are UnreadableErrors.
-func decode(m *storedMsg) (*domain.Record, error) { return lifts.decode(m) }
+// Decode returns the event in a message. Its error is an UnreadableError.
+func Decode(m *Message) (*domain.Record, error) { return current.decode(m) }
 
-func (u upcaster) decode(m *storedMsg) (*domain.Record, error) {
+// Entry returns the event in a message, or the reason why it contains none.
+func Entry(m *Message) domain.Entry {
+	r, err := Decode(m)
+	if err != nil {
+		session := domain.Session{ID: SessionID(m.Subject)}
+		return domain.Entry{Record: &domain.Record{Event: domain.Event{Session: session}, Position: m.Sequence}, Err: err}
+	}
+	return domain.Entry{Record: r}
+}
+
+func (u upcasters) decode(m *Message) (*domain.Record, error) {
 	r, err := m.record(u)
 	if err != nil {
-		return nil, &UnreadableError{Position: m.sequence, SessionID: strings.TrimPrefix(m.subject, subjectPrefix), Err: err}
+		return nil, &UnreadableError{Position: m.Sequence, SessionID: SessionID(m.Subject), Err: err}
 	}
 	return r, nil
 }
 
-func (m *storedMsg) record(u upcaster) (*domain.Record, error) {
-	var wrong error
+func (m *Message) record(u upcasters) (*domain.Record, error) {
+	var invalid error // the first header that does not decode
 	get := func(name string) string {
-		value, err := headerValue(m.header, name)
-		if err != nil && wrong == nil {
-			wrong = err
+		value, err := headerValue(m.Header, name)
+		if err != nil && invalid == nil {
+			invalid = err
 		}
 		return value
 	}
 	r := &domain.Record{
-		Position: m.sequence,
-		ID:       get(headerID),
+		Position: m.Sequence,
+		ID:       get(HeaderID),
 		Request: domain.Request{
-			SessionID:     get(headerSubject),
-			Actor:         get(headerActor),
-			CorrelationID: get(headerCorrelationID),
-			TraceParent:   get(headerTraceParent),
-			Key:           get(headerRequestKey),
-			Digest:        get(headerRequestDigest),
+			SessionID:     get(HeaderSubject),
+			Actor:         get(HeaderActor),
+			CorrelationID: get(HeaderCorrelationID),
+			TraceParent:   get(HeaderTraceParent),
+			Key:           get(HeaderRequestKey),
+			Digest:        get(HeaderRequestDigest),
 		},
 	}
-	spec, typ, at, version, previous := get(headerSpecVersion), get(headerType), get(headerTime), get(headerSessionVersion), get(headerPrevious)
-	schema := get(headerDataSchema)
-	if wrong != nil {
-		return nil, wrong
+	spec, typ, at, version, previous := get(HeaderSpecVersion), get(HeaderType), get(HeaderTime), get(HeaderSessionVersion), get(HeaderPrevious)
+	schema := get(HeaderDataSchema)
+	if invalid != nil {
+		return nil, invalid
 	}
-	data, err := u.upcast(domain.EventType(typ), schema, m.data)
+	data, err := u.upcast(domain.EventType(typ), schema, m.Data)
 	if err != nil {
 		return nil, err
 	}
@@ -152,26 +169,26 @@ func (m *storedMsg) record(u upcaster) (*domain.Record, error) {
 	session := &r.Event.Session
 	switch {
 	case spec != cloudevent.SpecVersion:
-		return nil, fmt.Errorf("%s is %q, not %q", headerSpecVersion, spec, cloudevent.SpecVersion)
+		return nil, fmt.Errorf("%s is %q, not %q", HeaderSpecVersion, spec, cloudevent.SpecVersion)
 	case r.ID == "":
-		return nil, errors.New(headerID + " is missing")
+		return nil, errors.New(HeaderID + " is missing")
 	case typ == "":
-		return nil, errors.New(headerType + " is missing")
-	case m.subject != subjectOf(session.ID) || r.Request.SessionID != session.ID:
-		return nil, fmt.Errorf("the event is of session %q on subject %q with %s %q", session.ID, m.subject, headerSubject, r.Request.SessionID)
+		return nil, errors.New(HeaderType + " is missing")
+	case m.Subject != Subject(session.ID) || r.Request.SessionID != session.ID:
+		return nil, fmt.Errorf("the event is of session %q on subject %q with %s %q", session.ID, m.Subject, HeaderSubject, r.Request.SessionID)
 	case version != strconv.FormatUint(session.Version, 10) || session.Version == 0:
-		return nil, fmt.Errorf("%s is %q and the session has version %d", headerSessionVersion, version, session.Version)
+		return nil, fmt.Errorf("%s is %q and the session has version %d", HeaderSessionVersion, version, session.Version)
 	}
 	if r.Time, err = time.Parse(time.RFC3339, at); err != nil {
-		return nil, fmt.Errorf("%s: %w", headerTime, err)
+		return nil, fmt.Errorf("%s: %w", HeaderTime, err)
 	}
-	if r.Previous, err = previousPosition(previous, session.Version, m.sequence); err != nil {
-		return nil, fmt.Errorf("%s: %w", headerPrevious, err)
+	if r.Previous, err = previousPosition(previous, session.Version, m.Sequence); err != nil {
+		return nil, fmt.Errorf("%s: %w", HeaderPrevious, err)
 	}
 	return r, nil
 }
 
-// previousPosition says where the session's event before is, 0 for none.
+// previousPosition returns the position of the session's previous event, 0 for the first.
 func previousPosition(previous string, version, sequence uint64) (uint64, error) {
 	if version == 1 {
 		if previous != "" {
@@ -183,7 +200,7 @@ func previousPosition(previous string, version, sequence uint64) (uint64, error)
 	if err != nil {
 		return 0, err
 	}
-	if position == previousInBatch {
+	if position == PreviousInWrite {
 		position = sequence - 1
 	}
 	if position == 0 || position >= sequence {
@@ -192,88 +209,27 @@ func previousPosition(previous string, version, sequence uint64) (uint64, error)
 	return position, nil
 }
 
-// percentEncode encodes a header's value as the NATS protocol binding of
-// CloudEvents says (section 3.1.3.2): space, double quote, percent and whatever
-// is not printable ASCII.
-func percentEncode(s string) string {
-	const hex = "0123456789ABCDEF"
-	plain := func(c byte) bool { return c > ' ' && c <= '~' && c != '"' && c != '%' }
-	i := 0
-	for i < len(s) && plain(s[i]) {
-		i++
-	}
-	if i == len(s) {
-		return s
-	}
-	b := append(make([]byte, 0, len(s)+16), s[:i]...)
-	for ; i < len(s); i++ {
-		if c := s[i]; plain(c) {
-			b = append(b, c)
-		} else {
-			b = append(b, '%', hex[c>>4], hex[c&15])
-		}
-	}
-	return string(b)
+// HasPreviousInWrite reports whether ce-previous refers to the message just before this
+// one, as part of the same atomic write.
+func (m *Message) HasPreviousInWrite() bool {
+	previous, err := headerValue(m.Header, HeaderPrevious)
+	return err == nil && previous == strconv.Itoa(PreviousInWrite)
 }
 
-// headerValue returns a header's value decoded, "" where it is missing. A value
-// in double quotes is unquoted first, as the binding asks of readers.
-func headerValue(h nats.Header, name string) (string, error) {
-	values := h[name]
-	switch {
-	case len(values) == 0:
-		return "", nil
-	case len(values) > 1:
-		return "", fmt.Errorf("%s is there %d times", name, len(values))
-	}
-	value := values[0]
-	if len(value) >= 2 && value[0] == '"' && value[len(value)-1] == '"' {
-		value = unquote(value[1 : len(value)-1])
-	}
-	value, err := percentDecode(value)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", name, err)
-	}
-	return value, nil
-}
-
-// unquote resolves the backslashes of a quoted string (RFC 7230, section 3.2.6).
-func unquote(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+1 < len(s) {
-			i++
+// CheckHeaders lists what is wrong with the headers that a readable event has and that its
+// Record does not contain, and with the form of its id.
+func (m *Message) CheckHeaders() (wrong []string) {
+	for _, header := range []struct{ name, want string }{
+		{HeaderSource, cloudevent.Source},
+		{HeaderDataContentType, cloudevent.DataType},
+	} {
+		if got, err := headerValue(m.Header, header.name); err != nil || got != header.want {
+			wrong = append(wrong, fmt.Sprintf("%s is %q, not %q", header.name, got, header.want))
 		}
-		b = append(b, s[i])
 	}
-	return string(b)
-}
-
-func percentDecode(s string) (string, error) {
-	if !strings.Contains(s, "%") {
-		return s, nil
+	id, _ := headerValue(m.Header, HeaderID)
+	if parsed, err := uuid.Parse(id); err != nil || parsed.Version() != 7 {
+		wrong = append(wrong, fmt.Sprintf("%s is %q, not a UUIDv7", HeaderID, id))
 	}
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] != '%' {
-			b = append(b, s[i])
-			continue
-		}
-		if i+2 >= len(s) {
-			return "", fmt.Errorf("%q ends within a percent-encoded byte", s)
-		}
-		c, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
-		if err != nil {
-			return "", fmt.Errorf("%q has a percent sign without two hexadecimal digits", s)
-		}
-		b = append(b, byte(c))
-		i += 2
-	}
-	if !utf8.Valid(b) {
-		return "", fmt.Errorf("%q does not decode to UTF-8", s)
-	}
-	return string(b), nil
+	return wrong
 }

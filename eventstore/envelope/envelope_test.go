@@ -1,4 +1,4 @@
-package eventstore
+package envelope
 
 import (
 	"errors"
@@ -58,46 +58,46 @@ func TestForeignHeaderValues(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	e := goldenEvents(t)[1]
 	req := domain.Request{SessionID: e.Session.ID, Actor: "pat"}
-	for name, spoil := range map[string]func(*storedMsg){
-		"no headers":          func(m *storedMsg) { m.header = nil },
-		"another specversion": func(m *storedMsg) { m.header.Set(headerSpecVersion, "0.3") },
-		"no id":               func(m *storedMsg) { m.header.Del(headerID) },
-		"no type":             func(m *storedMsg) { m.header.Del(headerType) },
-		"another subject":     func(m *storedMsg) { m.subject = "chat-sessions.other" },
-		"another ce-subject":  func(m *storedMsg) { m.header.Set(headerSubject, "other") },
-		"another version":     func(m *storedMsg) { m.header.Set(headerSessionVersion, "3") },
-		"no shape":            func(m *storedMsg) { m.header.Del(headerDataSchema) },
-		"a later shape": func(m *storedMsg) {
-			m.header.Set(headerDataSchema, "/chat-sessions/events/schemas/chat-session.updated/2.json")
+	for name, spoil := range map[string]func(*Message){
+		"no headers":          func(m *Message) { m.Header = nil },
+		"another specversion": func(m *Message) { m.Header.Set(HeaderSpecVersion, "0.3") },
+		"no id":               func(m *Message) { m.Header.Del(HeaderID) },
+		"no type":             func(m *Message) { m.Header.Del(HeaderType) },
+		"another subject":     func(m *Message) { m.Subject = "chat-sessions.other" },
+		"another ce-subject":  func(m *Message) { m.Header.Set(HeaderSubject, "other") },
+		"another version":     func(m *Message) { m.Header.Set(HeaderSessionVersion, "3") },
+		"no shape":            func(m *Message) { m.Header.Del(HeaderDataSchema) },
+		"a later shape": func(m *Message) {
+			m.Header.Set(HeaderDataSchema, "/chat-sessions/events/schemas/chat-session.updated/2.json")
 		},
-		"another type's shape":  func(m *storedMsg) { m.header.Set(headerDataSchema, cloudevent.Schema(domain.EventStarted)) },
-		"no previous":           func(m *storedMsg) { m.header.Del(headerPrevious) },
-		"previous is itself":    func(m *storedMsg) { m.header.Set(headerPrevious, "42") },
-		"previous is no number": func(m *storedMsg) { m.header.Set(headerPrevious, "-1") },
-		"time is no time":       func(m *storedMsg) { m.header.Set(headerTime, "yesterday") },
-		"a value is there twice": func(m *storedMsg) {
-			m.header.Add(headerActor, "eve")
+		"another type's shape":  func(m *Message) { m.Header.Set(HeaderDataSchema, cloudevent.Schema(domain.EventStarted)) },
+		"no previous":           func(m *Message) { m.Header.Del(HeaderPrevious) },
+		"previous is itself":    func(m *Message) { m.Header.Set(HeaderPrevious, "42") },
+		"previous is no number": func(m *Message) { m.Header.Set(HeaderPrevious, "-1") },
+		"time is no time":       func(m *Message) { m.Header.Set(HeaderTime, "yesterday") },
+		"a value is there twice": func(m *Message) {
+			m.Header.Add(HeaderActor, "eve")
 		},
-		"a value does not decode": func(m *storedMsg) { m.header.Set(headerActor, "%") },
-		"data is no JSON":         func(m *storedMsg) { m.data = []byte("x") },
-		"data is empty":           func(m *storedMsg) { m.data = nil },
-		"data has no session":     func(m *storedMsg) { m.data = []byte("{}") },
+		"a value does not decode": func(m *Message) { m.Header.Set(HeaderActor, "%") },
+		"data is no JSON":         func(m *Message) { m.Data = []byte("x") },
+		"data is empty":           func(m *Message) { m.Data = nil },
+		"data has no session":     func(m *Message) { m.Data = []byte("{}") },
 	} {
-		sent, _ := encode(&req, &e, "id", 41)
-		m := &storedMsg{subject: sent.Subject, sequence: 42, header: sent.Header, data: sent.Data}
-		if _, err := decode(m); err != nil {
+		sent, _ := Encode(&req, &e, "id", 41)
+		m := &Message{Subject: sent.Subject, Sequence: 42, Header: sent.Header, Data: sent.Data}
+		if _, err := Decode(m); err != nil {
 			t.Fatal(err)
 		}
 		spoil(m)
-		r, err := decode(m)
+		r, err := Decode(m)
 		if !errors.Is(err, domain.ErrUnreadable) || !strings.Contains(err.Error(), "42") {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
 	}
 	created := goldenEvents(t)[0]
-	sent, _ := encode(&req, &created, "id", 0)
-	sent.Header.Set(headerPrevious, "1")
-	if _, err := decode(&storedMsg{subject: sent.Subject, sequence: 42, header: sent.Header, data: sent.Data}); err == nil {
+	sent, _ := Encode(&req, &created, "id", 0)
+	sent.Header.Set(HeaderPrevious, "1")
+	if _, err := Decode(&Message{Subject: sent.Subject, Sequence: 42, Header: sent.Header, Data: sent.Data}); err == nil {
 		t.Error("a first event has one before it")
 	}
 }
@@ -106,8 +106,8 @@ func TestUnreadable(t *testing.T) {
 // that nobody can read.
 func TestInvalidUTF8(t *testing.T) {
 	e := goldenEvents(t)[0]
-	m, _ := encode(&domain.Request{SessionID: e.Session.ID, Actor: "pat", CorrelationID: "a\xffb"}, &e, "id", 0)
-	r, err := decode(&storedMsg{subject: m.Subject, sequence: 1, header: m.Header, data: m.Data})
+	m, _ := Encode(&domain.Request{SessionID: e.Session.ID, Actor: "pat", CorrelationID: "a\xffb"}, &e, "id", 0)
+	r, err := Decode(&Message{Subject: m.Subject, Sequence: 1, Header: m.Header, Data: m.Data})
 	if err != nil || r.Request.CorrelationID != "a\uFFFDb" {
 		t.Errorf("%+v, %v", r, err)
 	}

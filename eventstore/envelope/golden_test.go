@@ -1,4 +1,4 @@
-package eventstore
+package envelope
 
 import (
 	"errors"
@@ -82,7 +82,7 @@ func TestGolden(t *testing.T) {
 	}
 	for _, e := range events {
 		req := goldenRequest(&e)
-		m, session := encode(&req, &e, "0192f5c6-3c00-7000-8000-0000000000ff", 41)
+		m, session := Encode(&req, &e, "0192f5c6-3c00-7000-8000-0000000000ff", 41)
 		newest := goldenVersions(t, e.Type)
 		got, want := text(m), ""
 		if len(newest) > 0 {
@@ -95,7 +95,7 @@ func TestGolden(t *testing.T) {
 		if got != want {
 			t.Errorf("%s is written as\n%s\nand the newest golden file has\n%s", e.Type, got, want)
 		}
-		r, err := decode(&storedMsg{subject: m.Subject, sequence: 42, header: m.Header, data: m.Data})
+		r, err := Decode(&Message{Subject: m.Subject, Sequence: 42, Header: m.Header, Data: m.Data})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,13 +114,13 @@ func TestTodaysReaderReadsEveryGoldenFile(t *testing.T) {
 		for _, g := range goldenVersions(t, e.Type) {
 			files++
 			m := g.message(t)
-			r, err := decode(m)
+			r, err := Decode(m)
 			if err != nil {
 				t.Errorf("%s: %v", g.path, err)
 				continue
 			}
-			if today[m.header[headerDataSchema][0]] == e.Type { // by its name or, at first, its path
-				if err := publishedHeaders(t, e.Type).checkHeaders(m.header); err != nil {
+			if today[m.Header[HeaderDataSchema][0]] == e.Type { // by its name or, at first, its path
+				if err := PublishedHeaders(t, e.Type).CheckHeaders(m.Header); err != nil {
 					t.Errorf("%s has headers that the description refuses: %v", g.path, err)
 				}
 			}
@@ -129,10 +129,10 @@ func TestTodaysReaderReadsEveryGoldenFile(t *testing.T) {
 				t.Errorf("%s is read as %+v", g.path, r)
 			}
 			data, _ := r.Event.MarshalData()
-			if today[m.header[headerDataSchema][0]] == e.Type && string(data) != string(m.data) {
+			if today[m.Header[HeaderDataSchema][0]] == e.Type && string(data) != string(m.Data) {
 				t.Errorf("%s is read as\n%s", g.path, data)
 			}
-			if wrong := published(t, strings.TrimPrefix(cloudevent.SchemaPath(e.Type), publishedRoot)).check(data); wrong != nil {
+			if wrong := Published(t, strings.TrimPrefix(cloudevent.SchemaPath(e.Type), PublishedRoot)).Check(data); wrong != nil {
 				t.Errorf("%s is read as data that today's schema refuses: %v", g.path, wrong)
 			}
 		}
@@ -171,7 +171,7 @@ func goldenVersions(t *testing.T, typ domain.EventType) []golden {
 		g := golden{path: path, text: string(content)}
 		g.shape, _ = strconv.Atoi(number[1])
 		g.grown, _ = strconv.Atoi(number[2])
-		if shape := shapeNumber(t, g.message(t).header); shape != g.shape {
+		if shape := shapeNumber(t, g.message(t).Header); shape != g.shape {
 			t.Errorf("%s has data of shape %d", path, shape)
 		}
 		versions = append(versions, g)
@@ -211,10 +211,10 @@ var shapeName = regexp.MustCompile(`^(?:urn:chat-sessions:|/chat-sessions/)event
 // shapeNumber is the number in ce-dataschema; the first shape has none.
 func shapeNumber(t *testing.T, h nats.Header) int {
 	t.Helper()
-	found := shapeName.FindStringSubmatch(strings.Join(h[headerDataSchema], ""))
+	found := shapeName.FindStringSubmatch(strings.Join(h[HeaderDataSchema], ""))
 	switch {
 	case found == nil:
-		t.Fatalf("%s is %q", headerDataSchema, h[headerDataSchema])
+		t.Fatalf("%s is %q", HeaderDataSchema, h[HeaderDataSchema])
 	case found[1] == "":
 		return 1
 	}
@@ -237,16 +237,16 @@ func text(m *nats.Msg) string {
 
 // message is what the stream would have of the file; the message before it is the
 // session's event before.
-func (g *golden) message(t *testing.T) *storedMsg {
+func (g *golden) message(t *testing.T) *Message {
 	t.Helper()
 	parts := strings.SplitN(g.text, "\n\n", 3)
 	if len(parts) != 3 {
 		t.Fatalf("%s is not subject, headers and data", g.path)
 	}
-	m := &storedMsg{subject: parts[0], sequence: 42, header: nats.Header{}, data: []byte(strings.TrimSuffix(parts[2], "\n"))}
+	m := &Message{Subject: parts[0], Sequence: 42, Header: nats.Header{}, Data: []byte(strings.TrimSuffix(parts[2], "\n"))}
 	for line := range strings.SplitSeq(parts[1], "\n") {
 		name, value, _ := strings.Cut(line, ": ")
-		m.header[name] = append(m.header[name], value)
+		m.Header[name] = append(m.Header[name], value)
 	}
 	return m
 }

@@ -1,4 +1,4 @@
-package eventstore
+package envelope_test
 
 import (
 	"encoding/json"
@@ -9,6 +9,9 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/domain/cloudevent"
+	"chatsessions/eventstore"
+	"chatsessions/eventstore/embedded"
+	"chatsessions/eventstore/envelope"
 )
 
 // What an event of each type has to change, and what it may beside that and updatedAt.
@@ -63,17 +66,17 @@ type specimen struct {
 	headers, data, changes, session, cloudEvent map[string]any
 }
 
-func newSpecimen(t *testing.T, m *storedMsg) *specimen {
+func newSpecimen(t *testing.T, m *envelope.Message) *specimen {
 	t.Helper()
-	r, err := decode(m)
+	r, err := envelope.Decode(m)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &specimen{headers: map[string]any{}}
-	for name, values := range m.header {
+	for name, values := range m.Header {
 		s.headers[name] = values[0]
 	}
-	for into, from := range map[*map[string]any][]byte{&s.data: m.data, &s.cloudEvent: cloudevent.Append(nil, r)} {
+	for into, from := range map[*map[string]any][]byte{&s.data: m.Data, &s.cloudEvent: cloudevent.Append(nil, r)} {
 		if err := json.Unmarshal(from, into); err != nil {
 			t.Fatal(err)
 		}
@@ -87,26 +90,26 @@ func newSpecimen(t *testing.T, m *storedMsg) *specimen {
 type judge struct {
 	t                         *testing.T
 	typ                       domain.EventType
-	headers, data, cloudEvent schema
+	headers, data, cloudEvent envelope.Schema
 	verdicts                  int
 }
 
 func newJudge(t *testing.T, typ domain.EventType) *judge {
-	return &judge{t: t, typ: typ, headers: publishedHeaders(t, typ), data: publishedData(t, typ), cloudEvent: publishedCloudEvent(t, typ)}
+	return &judge{t: t, typ: typ, headers: envelope.PublishedHeaders(t, typ), data: envelope.PublishedData(t, typ), cloudEvent: envelope.PublishedCloudEvent(t, typ)}
 }
 
 // changed has a copy of a message changed, and says whether the schemas have to take it.
-func (j *judge) changed(what string, accepted bool, m *storedMsg, change func(s *specimen)) {
+func (j *judge) changed(what string, accepted bool, m *envelope.Message, change func(s *specimen)) {
 	j.t.Helper()
 	j.verdicts++
 	s := newSpecimen(j.t, m)
 	change(s)
-	check := func(with schema, value any) error {
+	check := func(with envelope.Schema, value any) error {
 		b, err := json.Marshal(value)
 		if err != nil {
 			j.t.Fatal(err)
 		}
-		return with.check(b)
+		return with.Check(b)
 	}
 	headers, data, cloudEvent := check(j.headers, s.headers), check(j.data, s.data), check(j.cloudEvent, s.cloudEvent)
 	if (headers == nil && data == nil && cloudEvent == nil) != accepted {
@@ -117,12 +120,12 @@ func (j *judge) changed(what string, accepted bool, m *storedMsg, change func(s 
 	}
 }
 
-func (j *judge) refuses(what string, m *storedMsg, change func(s *specimen)) {
+func (j *judge) refuses(what string, m *envelope.Message, change func(s *specimen)) {
 	j.t.Helper()
 	j.changed(what, false, m, change)
 }
 
-func (j *judge) accepts(what string, m *storedMsg, change func(s *specimen)) {
+func (j *judge) accepts(what string, m *envelope.Message, change func(s *specimen)) {
 	j.t.Helper()
 	j.changed(what, true, m, change)
 }
@@ -130,7 +133,7 @@ func (j *judge) accepts(what string, m *storedMsg, change func(s *specimen)) {
 // TestSchemasRefuseWhatTheServiceNeverWrites changes real messages in every way that
 // matters: a schema that takes everything describes nothing.
 func TestSchemasRefuseWhatTheServiceNeverWrites(t *testing.T) {
-	e, err := StartEmbedded(t.Context(), EmbeddedOptions{StoreDir: t.TempDir(), User: "u", Password: "p"})
+	e, err := embedded.Start(t.Context(), embedded.Options{StoreDir: t.TempDir(), User: "u", Password: "p"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,15 +143,15 @@ func TestSchemasRefuseWhatTheServiceNeverWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	l, err := Open(t.Context(), nc, Options{Embedded: e})
+	l, err := eventstore.Open(t.Context(), nc, eventstore.Options{Durability: e})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
-	smallest := map[domain.EventType]*storedMsg{} // the large ones say the same, more slowly
+	smallest := map[domain.EventType]*envelope.Message{} // the large ones say the same, more slowly
 	for _, m := range subscribe(t, nc, writeEveryType(t, l)) {
-		typ := domain.EventType(m.header[headerType][0])
-		if known := smallest[typ]; known == nil || len(m.data) < len(known.data) {
+		typ := domain.EventType(m.Header[envelope.HeaderType][0])
+		if known := smallest[typ]; known == nil || len(m.Data) < len(known.Data) {
 			smallest[typ] = m
 		}
 	}
@@ -157,7 +160,7 @@ func TestSchemasRefuseWhatTheServiceNeverWrites(t *testing.T) {
 		j.accepts("as it is", m, func(*specimen) {})
 		j.changes(m)
 		j.session(m)
-		j.envelope(m)
+		j.attributes(m)
 		t.Logf("%s: %d verdicts", typ, j.verdicts)
 	}
 	if len(smallest) != len(changedBy) {
@@ -166,7 +169,7 @@ func TestSchemasRefuseWhatTheServiceNeverWrites(t *testing.T) {
 }
 
 // changes judges what an event of the type may change.
-func (j *judge) changes(m *storedMsg) {
+func (j *judge) changes(m *envelope.Message) {
 	rule := changedBy[j.typ]
 	may := append(slices.Concat(rule.must, rule.may), "updatedAt")
 	for _, field := range domain.FieldNames() {
@@ -197,7 +200,7 @@ func (j *judge) changes(m *storedMsg) {
 }
 
 // session judges the session after the event.
-func (j *judge) session(m *storedMsg) {
+func (j *judge) session(m *envelope.Message) {
 	has := newSpecimen(j.t, m).session
 	always := []string{"id", "createdAt", "createdBy", "state", "version", "updatedAt"}
 	for _, field := range domain.FieldNames() {
@@ -273,16 +276,16 @@ func limit(field string) int {
 	return 0
 }
 
-// envelope judges headers, and the attributes of the same event in JSON.
-func (j *judge) envelope(m *storedMsg) {
-	first := m.header[headerSessionVersion][0] == "1"
-	keyed := m.header[headerRequestKey] != nil
+// attributes judges headers, and the attributes of the same event in JSON.
+func (j *judge) attributes(m *envelope.Message) {
+	first := m.Header[envelope.HeaderSessionVersion][0] == "1"
+	keyed := m.Header[envelope.HeaderRequestKey] != nil
 	mandatory := []string{
-		headerSpecVersion, headerID, headerSource, headerType, headerSubject, headerTime,
-		headerDataContentType, headerDataSchema, headerSessionVersion,
+		envelope.HeaderSpecVersion, envelope.HeaderID, envelope.HeaderSource, envelope.HeaderType, envelope.HeaderSubject, envelope.HeaderTime,
+		envelope.HeaderDataContentType, envelope.HeaderDataSchema, envelope.HeaderSessionVersion,
 	}
 	if !first {
-		mandatory = append(mandatory, headerPrevious)
+		mandatory = append(mandatory, envelope.HeaderPrevious)
 	}
 	for _, name := range mandatory {
 		attribute := strings.TrimPrefix(name, "ce-")
@@ -312,27 +315,27 @@ func (j *judge) envelope(m *storedMsg) {
 		j.refuses(header+" "+value, m, func(s *specimen) { s.headers[header] = value })
 		j.refuses("a CloudEvent with "+attribute+" "+value, m, func(s *specimen) { s.cloudEvent[attribute] = value })
 	}
-	set(headerType, "type", string(other))
-	set(headerDataSchema, "dataschema", cloudevent.Schema(other))
-	set(headerDataSchema, "dataschema", strings.Replace(cloudevent.Schema(j.typ), ".json", "/2.json", 1))
-	set(headerSpecVersion, "specversion", "0.3")
-	set(headerSource, "source", "/sessions")
-	set(headerTime, "time", "2024-11-19T07:06:44Z")
-	set(headerTime, "time", "2024-11-19T08:06:44.000+01:00")
-	set(headerDataContentType, "datacontenttype", "application/xml")
-	set(headerPrevious, "previous", "-1")
-	j.refuses("a position that is a number", m, func(s *specimen) { s.cloudEvent["position"] = m.sequence })
+	set(envelope.HeaderType, "type", string(other))
+	set(envelope.HeaderDataSchema, "dataschema", cloudevent.Schema(other))
+	set(envelope.HeaderDataSchema, "dataschema", strings.Replace(cloudevent.Schema(j.typ), ".json", "/2.json", 1))
+	set(envelope.HeaderSpecVersion, "specversion", "0.3")
+	set(envelope.HeaderSource, "source", "/sessions")
+	set(envelope.HeaderTime, "time", "2024-11-19T07:06:44Z")
+	set(envelope.HeaderTime, "time", "2024-11-19T08:06:44.000+01:00")
+	set(envelope.HeaderDataContentType, "datacontenttype", "application/xml")
+	set(envelope.HeaderPrevious, "previous", "-1")
+	j.refuses("a position that is a number", m, func(s *specimen) { s.cloudEvent["position"] = m.Sequence })
 	j.refuses("no position", m, func(s *specimen) { delete(s.cloudEvent, "position") })
 	j.refuses("position 0", m, func(s *specimen) { s.cloudEvent["position"] = "0" })
 	j.refuses("a CloudEvent whose data is text", m, func(s *specimen) { s.cloudEvent["data"] = "{}" })
 	if first {
-		set(headerPrevious, "previous", "1")
+		set(envelope.HeaderPrevious, "previous", "1")
 	} else {
-		j.accepts("an event in the middle of an atomic write", m, func(s *specimen) { s.headers[headerPrevious] = "0" })
+		j.accepts("an event in the middle of an atomic write", m, func(s *specimen) { s.headers[envelope.HeaderPrevious] = "0" })
 	}
 	if keyed {
-		j.refuses("a key without a digest", m, func(s *specimen) { delete(s.headers, headerRequestDigest) })
-		j.refuses("a digest without a key", m, func(s *specimen) { delete(s.headers, headerRequestKey) })
+		j.refuses("a key without a digest", m, func(s *specimen) { delete(s.headers, envelope.HeaderRequestDigest) })
+		j.refuses("a digest without a key", m, func(s *specimen) { delete(s.headers, envelope.HeaderRequestKey) })
 	}
 	j.accepts("an extension of a later version", m, func(s *specimen) {
 		s.headers["ce-tenant"], s.cloudEvent["tenant"] = "7", "7"

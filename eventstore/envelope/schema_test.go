@@ -1,37 +1,30 @@
-package eventstore
+package envelope
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"chatsessions/docs/events"
 	"chatsessions/domain"
 	"chatsessions/domain/cloudevent"
-	"chatsessions/eventstore/natstest"
 
-	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// publishedRoot is the folder in which the service serves the description of its events.
-const publishedRoot = "/chat-sessions/events/"
+// PublishedRoot is the folder in which the service serves the description of its events.
+const PublishedRoot = "/chat-sessions/events/"
 
 // A schema is one that the service publishes.
-type schema struct{ *jsonschema.Schema }
+type Schema struct{ *jsonschema.Schema }
 
 // published returns a schema of docs/events, or the part of a document that a pointer
 // leads to. References in it lead to other documents that are served, and nowhere else.
-func published(t testing.TB, location string) schema {
+func Published(t testing.TB, location string) Schema {
 	t.Helper()
 	const service = "https://service.example"
 	c := jsonschema.NewCompiler()
@@ -45,15 +38,15 @@ func published(t testing.TB, location string) schema {
 			t.Fatal(err)
 		}
 	}
-	compiled, err := c.Compile(service + publishedRoot + location)
+	compiled, err := c.Compile(service + PublishedRoot + location)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return schema{compiled}
+	return Schema{compiled}
 }
 
 // check says what is wrong with a value that is JSON.
-func (s schema) check(data []byte) error {
+func (s Schema) Check(data []byte) error {
 	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
 	if err != nil {
 		return err
@@ -62,7 +55,7 @@ func (s schema) check(data []byte) error {
 }
 
 // checkHeaders says what is wrong with the headers of a message.
-func (s schema) checkHeaders(h nats.Header) error {
+func (s Schema) CheckHeaders(h nats.Header) error {
 	values := map[string]any{}
 	for name, all := range h {
 		if len(all) != 1 {
@@ -74,175 +67,16 @@ func (s schema) checkHeaders(h nats.Header) error {
 }
 
 // What is published of a message of a type.
-func publishedData(t testing.TB, typ domain.EventType) schema {
-	return published(t, strings.TrimPrefix(cloudevent.SchemaPath(typ), publishedRoot))
+func PublishedData(t testing.TB, typ domain.EventType) Schema {
+	return Published(t, strings.TrimPrefix(cloudevent.SchemaPath(typ), PublishedRoot))
 }
 
-func publishedHeaders(t testing.TB, typ domain.EventType) schema {
-	return published(t, "asyncapi.json#/components/messages/"+string(typ)+"/headers")
+func PublishedHeaders(t testing.TB, typ domain.EventType) Schema {
+	return Published(t, "asyncapi.json#/components/messages/"+string(typ)+"/headers")
 }
 
-func publishedCloudEvent(t testing.TB, typ domain.EventType) schema {
-	return published(t, "asyncapi.json#/components/messages/feed."+string(typ)+"/payload")
-}
-
-// subscribe reads the stream up to a position as the description says: through a durable
-// consumer that acknowledges.
-func subscribe(t *testing.T, nc *nats.Conn, upTo uint64) []*storedMsg {
-	t.Helper()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	consumer, err := js.CreateOrUpdateConsumer(t.Context(), StreamName, jetstream.ConsumerConfig{
-		Durable: "subscriber", AckPolicy: jetstream.AckExplicitPolicy,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var messages []*storedMsg
-	for uint64(len(messages)) < upTo {
-		m, err := consumer.Next(jetstream.FetchMaxWait(time.Minute))
-		if err != nil {
-			t.Fatal(err)
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			t.Fatal(err)
-		}
-		messages = append(messages, &storedMsg{subject: m.Subject(), sequence: meta.Sequence.Stream, header: m.Headers(), data: m.Data()})
-		if err := m.Ack(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return messages
-}
-
-// writeEveryType writes lives of sessions in which every type of event occurs, each with
-// as much as it may have and with as little, and returns the end of the log.
-func writeEveryType(t *testing.T, l *Log) uint64 {
-	t.Helper()
-	now := func() int64 { return time.Now().UnixMilli() }
-	pat := domain.Caller{Account: "Zoë 50% \"x\"", Role: domain.RoleAccount}
-	doc := domain.Caller{Account: "doc", Role: domain.RoleService}
-	write := func(id, key string, by domain.Caller, command func() domain.Command) {
-		t.Helper()
-		req := domain.Request{SessionID: id, Actor: by.Account, CorrelationID: uuid.NewString(), TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}
-		if key != "" {
-			req.Key, req.Digest = strings.Repeat(key, 64), strings.Repeat("d", 64)
-		}
-		_, err := l.Transact(t.Context(), req, func(s domain.Session) ([]domain.Event, error) { return domain.Decide(s, command()) })
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	change := func(by domain.Caller, set func(c *domain.Change)) func() domain.Command {
-		return func() domain.Command {
-			c := domain.Change{By: by, Now: now()}
-			set(&c)
-			return c
-		}
-	}
-	text := func(n int) *string { s := strings.Repeat("ż", n-1) + "\n"; return &s }
-	telemed, none, nobody := domain.TypeTelemed, "", []string{}
-	everybody := make([]string, domain.MaxParticipants)
-	for i := range everybody {
-		everybody[i] = fmt.Sprintf("%0*d", domain.MaxAccount, i)
-	}
-
-	full := uuid.Must(uuid.NewV7()).String()
-	write(full, "a", pat, func() domain.Command {
-		return domain.Create{ID: full, By: pat, Now: now(), Values: domain.Values{Type: &telemed, Room: text(domain.MaxRoom), Participants: &everybody}}
-	})
-	write(full, "b", doc, change(doc, func(c *domain.Change) { c.Directives[domain.Start].Asked = true }))
-	write(full, "", doc, change(doc, func(c *domain.Change) {
-		c.Directives[domain.Reject] = domain.Directive{Asked: true, Reason: *text(domain.MaxReason)}
-	}))
-	write(full, "", doc, change(doc, func(c *domain.Change) { // corrected and updated: what was there goes
-		c.Values = domain.Values{Type: &none, Room: &none, Participants: &nobody}
-		c.Values.Stamps[domain.Reject].Reason = &none
-	}))
-	write(full, "", doc, change(doc, func(c *domain.Change) {
-		c.Directives[domain.Finish] = domain.Directive{Asked: true, Reason: "done"}
-	}))
-
-	least := uuid.Must(uuid.NewV7()).String()
-	write(least, "c", pat, func() domain.Command { return domain.Create{ID: least, By: pat, Now: now()} })
-	write(least, "", doc, change(doc, func(c *domain.Change) {
-		early := int64(0)
-		c.Values.CreatedAt = &early
-	}))
-	write(least, "", doc, change(doc, func(c *domain.Change) { // all in one atomic write
-		c.Directives[domain.Start].Asked, c.Directives[domain.Accept].Asked, c.Directives[domain.Finish].Asked = true, true, true
-	}))
-	write(least, "", doc, change(doc, func(c *domain.Change) {
-		for _, stamp := range []domain.Transition{domain.Start, domain.Accept, domain.Finish} {
-			at := int64(stamp) + 1
-			c.Values.Stamps[stamp].At, c.Values.Stamps[stamp].By = &at, text(domain.MaxAccount)
-		}
-	}))
-	end, err := l.End(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return end
-}
-
-// TestMessagesAreAsPublished reads what the service writes as a subscriber does, and
-// compares it with the description in docs/events.
-func TestMessagesAreAsPublished(t *testing.T) {
-	t.Run("embedded", func(t *testing.T) {
-		e, err := StartEmbedded(t.Context(), EmbeddedOptions{StoreDir: t.TempDir(), User: "u", Password: "p"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(e.Shutdown)
-		nc, err := e.Connect()
-		testMessagesAreAsPublished(t, nc, err, e)
-	})
-	t.Run("server", func(t *testing.T) {
-		s := natstest.Start(t, natstest.Config{})
-		nc, err := Connect(t.Context(), ConnectOptions{URL: s.URL()})
-		testMessagesAreAsPublished(t, nc, err, nil)
-	})
-}
-
-func testMessagesAreAsPublished(t *testing.T, nc *nats.Conn, err error, e *Embedded) {
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	l, err := Open(t.Context(), nc, Options{Embedded: e})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(l.Close)
-	standard := standardCloudEvent(t)
-	seen := map[domain.EventType]bool{}
-	for _, m := range subscribe(t, nc, writeEveryType(t, l)) {
-		typ := domain.EventType(m.header["ce-type"][0])
-		seen[typ] = true
-		if err := publishedHeaders(t, typ).checkHeaders(m.header); err != nil {
-			t.Errorf("%s %d: headers: %v", typ, m.sequence, err)
-		}
-		if err := publishedData(t, typ).check(m.data); err != nil {
-			t.Errorf("%s %d: data: %v", typ, m.sequence, err)
-		}
-		r, err := decode(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		event := cloudevent.Append(nil, r)
-		if err := publishedCloudEvent(t, typ).check(event); err != nil {
-			t.Errorf("%s %d as a CloudEvent: %v", typ, m.sequence, err)
-		}
-		if err := standard(event); err != nil {
-			t.Errorf("%s %d by the rules of CloudEvents: %v", typ, m.sequence, err)
-		}
-	}
-	if len(seen) != len(changedBy) {
-		t.Errorf("only %v were written", slices.Collect(maps.Keys(seen)))
-	}
+func PublishedCloudEvent(t testing.TB, typ domain.EventType) Schema {
+	return Published(t, "asyncapi.json#/components/messages/feed."+string(typ)+"/payload")
 }
 
 // TestHeadersAreThePublishedOnes: what an event can be sent with, and no other header.
@@ -250,65 +84,16 @@ func TestHeadersAreThePublishedOnes(t *testing.T) {
 	sent := map[string]bool{}
 	for _, e := range goldenEvents(t) {
 		req := goldenRequest(&e)
-		m, _ := encode(&req, &e, "id", 41)
+		m, _ := Encode(&req, &e, "id", 41)
 		for name := range m.Header {
 			sent[name] = true
 		}
 	}
 	described := map[string]bool{}
-	for name := range published(t, "asyncapi.json#/components/schemas/headers").Properties {
+	for name := range Published(t, "asyncapi.json#/components/schemas/headers").Properties {
 		described[name] = true
 	}
 	if !maps.Equal(sent, described) {
 		t.Errorf("sent are %v, described %v", slices.Sorted(maps.Keys(sent)), slices.Sorted(maps.Keys(described)))
-	}
-}
-
-// standardCloudEvent returns a check by the schema that CloudEvents publishes for its
-// JSON format, and by the rules that the schema leaves to the text of the specification:
-// names of attributes (section 3.1), types of extensions (JSON format, section 2.2).
-func standardCloudEvent(t *testing.T) func(event []byte) error {
-	// github.com/cloudevents/spec (Apache 2.0), v1.0.2, cloudevents/formats/cloudevents.json
-	content, err := os.ReadFile("../docs/events/testdata/cloudevents-v1.0.2.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := jsonschema.UnmarshalJSON(bytes.NewReader(content))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := jsonschema.NewCompiler()
-	c.AssertFormat()
-	if err := c.AddResource("https://cloudevents.example/schema.json", parsed); err != nil {
-		t.Fatal(err)
-	}
-	compiled, err := c.Compile("https://cloudevents.example/schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	attributeName := regexp.MustCompile(`^[a-z0-9]{1,20}$`)
-	return func(event []byte) error {
-		if err := (schema{compiled}).check(event); err != nil {
-			return err
-		}
-		var members map[string]json.RawMessage
-		if err := json.Unmarshal(event, &members); err != nil {
-			return err
-		}
-		for name, value := range members {
-			var text string
-			var integer int32
-			switch {
-			case name == "data":
-				continue
-			case !attributeName.MatchString(name):
-				return fmt.Errorf("%q cannot be the name of an attribute", name)
-			case json.Unmarshal(value, &text) != nil && json.Unmarshal(value, &integer) != nil:
-				return fmt.Errorf("%s is %s, neither a string nor an integer of 32 bits", name, value)
-			case strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || 0x7f <= r && r <= 0x9f }):
-				return fmt.Errorf("%s is %s; control characters are not allowed in an attribute", name, value)
-			}
-		}
-		return nil
 	}
 }

@@ -1,4 +1,4 @@
-package eventstore
+package envelope
 
 import (
 	"fmt"
@@ -7,27 +7,26 @@ import (
 	"chatsessions/domain/cloudevent"
 )
 
-// The shape of an event's data has a name, its ce-dataschema. Members are added to a
-// shape without another name. What cannot be had by adding is a new shape with a new
-// name (…/chat-session.created/2.json), and what was written in the old one stays in
-// the log as it is. This is the one place that knows old shapes: whatever else reads
-// events sees those of today (docs/decisions/0011).
+// The shape of an event's data has a name, its ce-dataschema. A new member is added to a
+// shape without a new name. Any other change makes a new shape with a new name
+// (…/chat-session.created/2.json); events of the old shape stay in the log unchanged. Only
+// this file knows old shapes: all other code sees those of today (docs/decisions/0011).
 
-// A lift makes data of an old shape into data of the one that came after it.
-type lift struct {
-	to   string // the ce-dataschema of what it makes
+// An upcaster converts data of an old shape to the next shape.
+type upcaster struct {
+	to   string // the ce-dataschema of the result
 	data func(old []byte) ([]byte, error)
 }
 
-// An upcaster holds the lift from each old shape, by its ce-dataschema.
-type upcaster map[string]lift
+// upcasters holds the upcaster of each old shape, by its ce-dataschema.
+type upcasters map[string]upcaster
 
-// lifts are those of the log. No shape has come after another yet.
-var lifts = upcaster{}
+// current are the upcasters of the log. No shape has been replaced yet.
+var current = upcasters{}
 
-// today holds the shapes that are written today, by their ce-dataschema: by the path too,
-// which was the name of the first shapes at first. It is looked into for every event that
-// is read, and saves making the name for the comparison.
+// today holds the shapes that are written today, by ce-dataschema. The path is there too:
+// it was the first name of the first shapes. Every event that is read is looked up here,
+// which saves building the name to compare with.
 var today = tabulate()
 
 func tabulate() map[string]domain.EventType {
@@ -38,23 +37,23 @@ func tabulate() map[string]domain.EventType {
 	return table
 }
 
-// upcast returns an event's data in the shape of today, lifted step by step where it was
-// written in an older one. A shape that is not known, such as one of a later version of
-// the service, is an error: to read it as another would falsify it.
-func (u upcaster) upcast(typ domain.EventType, schema string, data []byte) ([]byte, error) {
+// upcast returns an event's data in the shape of today, converted step by step from an
+// older one. An unknown shape, such as one of a later version of the service, is an error:
+// to read it as another shape would falsify the event.
+func (u upcasters) upcast(typ domain.EventType, schema string, data []byte) ([]byte, error) {
 	if today[schema] == typ {
 		return data, nil
 	}
 	for schema != cloudevent.Schema(typ) {
-		l, known := u[schema]
+		step, known := u[schema]
 		if !known {
-			return nil, fmt.Errorf("%s is %q, a shape of %s that this version of the service does not know; it knows %q", headerDataSchema, schema, typ, cloudevent.Schema(typ))
+			return nil, fmt.Errorf("%s is %q, a shape of %s that this version of the service does not know; it knows %q", HeaderDataSchema, schema, typ, cloudevent.Schema(typ))
 		}
-		lifted, err := l.data(data)
+		converted, err := step.data(data)
 		if err != nil {
-			return nil, fmt.Errorf("data of the shape %q cannot be lifted to %q: %w", schema, l.to, err)
+			return nil, fmt.Errorf("data of the shape %q cannot be converted to %q: %w", schema, step.to, err)
 		}
-		schema, data = l.to, lifted
+		schema, data = step.to, converted
 	}
 	return data, nil
 }

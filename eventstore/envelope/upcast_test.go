@@ -1,4 +1,4 @@
-package eventstore
+package envelope
 
 import (
 	"encoding/json"
@@ -25,7 +25,7 @@ const (
 )
 
 // plainParticipants is the lift from the example's shape.
-var plainParticipants = lift{to: cloudevent.Schema(domain.EventUpdated), data: func(old []byte) ([]byte, error) {
+var plainParticipants = upcaster{to: cloudevent.Schema(domain.EventUpdated), data: func(old []byte) ([]byte, error) {
 	var halves map[string]map[string]json.RawMessage
 	if err := json.Unmarshal(old, &halves); err != nil {
 		return nil, err
@@ -53,12 +53,12 @@ var plainParticipants = lift{to: cloudevent.Schema(domain.EventUpdated), data: f
 }}
 
 // exampleMessage is an event of the example's shape, as the stream would have it.
-func exampleMessage(t testing.TB) *storedMsg {
+func exampleMessage(t testing.TB) *Message {
 	for _, e := range goldenEvents(t) {
 		if e.Type == domain.EventUpdated {
-			m, _ := encode(&domain.Request{SessionID: e.Session.ID, Actor: "pat"}, &e, "0192f5c6-3c00-7000-8000-0000000000ff", 41)
-			m.Header[headerDataSchema] = []string{exampleShape}
-			return &storedMsg{subject: m.Subject, sequence: 42, header: m.Header, data: []byte(exampleData)}
+			m, _ := Encode(&domain.Request{SessionID: e.Session.ID, Actor: "pat"}, &e, "0192f5c6-3c00-7000-8000-0000000000ff", 41)
+			m.Header[HeaderDataSchema] = []string{exampleShape}
+			return &Message{Subject: m.Subject, Sequence: 42, Header: m.Header, Data: []byte(exampleData)}
 		}
 	}
 	t.Fatal("no such event")
@@ -76,10 +76,10 @@ func checkSameJSON(t *testing.T, got []byte, want string) {
 // TestAnOldShapeIsLifted shows the way of an old shape through the reader of the log.
 func TestAnOldShapeIsLifted(t *testing.T) {
 	m := exampleMessage(t)
-	if r, err := decode(m); !errors.Is(err, domain.ErrUnreadable) {
+	if r, err := Decode(m); !errors.Is(err, domain.ErrUnreadable) {
 		t.Errorf("without the lift it is read as %+v, %v", r, err)
 	}
-	r, err := upcaster{exampleShape: plainParticipants}.decode(m)
+	r, err := upcasters{exampleShape: plainParticipants}.decode(m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,29 +89,29 @@ func TestAnOldShapeIsLifted(t *testing.T) {
 		t.Errorf("read %+v", r)
 	}
 	// Whoever reads on does not see that it was lifted.
-	if wrong := published(t, "schemas/chat-session.updated.json").check(data); wrong != nil {
+	if wrong := Published(t, "schemas/chat-session.updated.json").Check(data); wrong != nil {
 		t.Error(wrong)
 	}
 	if !strings.Contains(string(cloudevent.Append(nil, r)), `"dataschema":"`+cloudevent.Schema(domain.EventUpdated)+`"`) {
 		t.Error("the event is shown with the name of the old shape")
 	}
-	if string(m.data) != exampleData {
-		t.Errorf("the message itself was changed to %s", m.data)
+	if string(m.Data) != exampleData {
+		t.Errorf("the message itself was changed to %s", m.Data)
 	}
 }
 
 // TestLiftsFollowEachOther: a shape older than the last one takes every step.
 func TestLiftsFollowEachOther(t *testing.T) {
 	const older = "/chat-sessions/events/schemas/chat-session.updated/older.json"
-	steps := upcaster{
+	steps := upcasters{
 		older: {to: exampleShape, data: func(old []byte) ([]byte, error) {
 			return []byte(strings.ReplaceAll(string(old), `"people"`, `"participants"`)), nil
 		}},
 		exampleShape: plainParticipants,
 	}
 	m := exampleMessage(t)
-	m.header[headerDataSchema] = []string{older}
-	m.data = []byte(strings.ReplaceAll(exampleData, `"participants"`, `"people"`))
+	m.Header[HeaderDataSchema] = []string{older}
+	m.Data = []byte(strings.ReplaceAll(exampleData, `"participants"`, `"people"`))
 	r, err := steps.decode(m)
 	if err != nil {
 		t.Fatal(err)
@@ -122,16 +122,16 @@ func TestLiftsFollowEachOther(t *testing.T) {
 
 // TestWhatCannotBeLiftedIsUnreadable: never is a part of it taken for the event.
 func TestWhatCannotBeLiftedIsUnreadable(t *testing.T) {
-	steps := upcaster{exampleShape: plainParticipants}
-	for name, spoil := range map[string]func(*storedMsg){
-		"data that is not of the shape": func(m *storedMsg) {
-			m.data = []byte(strings.ReplaceAll(exampleData, `{"uid":"doc"}`, `"doc"`))
+	steps := upcasters{exampleShape: plainParticipants}
+	for name, spoil := range map[string]func(*Message){
+		"data that is not of the shape": func(m *Message) {
+			m.Data = []byte(strings.ReplaceAll(exampleData, `{"uid":"doc"}`, `"doc"`))
 		},
-		"data that lacks what the lift needs": func(m *storedMsg) { m.data = []byte(strings.ReplaceAll(exampleData, `"doc"`, `""`)) },
-		"a later shape": func(m *storedMsg) {
-			m.header[headerDataSchema] = []string{cloudevent.Schema(domain.EventUpdated) + "/2"}
+		"data that lacks what the lift needs": func(m *Message) { m.Data = []byte(strings.ReplaceAll(exampleData, `"doc"`, `""`)) },
+		"a later shape": func(m *Message) {
+			m.Header[HeaderDataSchema] = []string{cloudevent.Schema(domain.EventUpdated) + "/2"}
 		},
-		"the shape of another type": func(m *storedMsg) { m.header[headerType] = []string{string(domain.EventCreated)} },
+		"the shape of another type": func(m *Message) { m.Header[HeaderType] = []string{string(domain.EventCreated)} },
 	} {
 		m := exampleMessage(t)
 		spoil(m)
@@ -143,10 +143,10 @@ func TestWhatCannotBeLiftedIsUnreadable(t *testing.T) {
 
 // TestEveryLiftLeadsToToday holds for the lifts that the service has.
 func TestEveryLiftLeadsToToday(t *testing.T) {
-	for from := range lifts {
+	for from := range current {
 		schema := from
-		for range len(lifts) {
-			if l, old := lifts[schema]; old {
+		for range len(current) {
+			if l, old := current[schema]; old {
 				schema = l.to
 			}
 		}
@@ -163,11 +163,11 @@ func BenchmarkDecode(b *testing.B) {
 		SessionID: e.Session.ID, Actor: "pat", CorrelationID: "0192f5c6-3c00-7000-8000-0000000000fe",
 		TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
 	}
-	sent, _ := encode(&req, &e, "0192f5c6-3c00-7000-8000-0000000000ff", 41)
-	m := &storedMsg{subject: sent.Subject, sequence: 42, header: sent.Header, data: sent.Data}
+	sent, _ := Encode(&req, &e, "0192f5c6-3c00-7000-8000-0000000000ff", 41)
+	m := &Message{Subject: sent.Subject, Sequence: 42, Header: sent.Header, Data: sent.Data}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := decode(m); err != nil {
+		if _, err := Decode(m); err != nil {
 			b.Fatal(err)
 		}
 	}
