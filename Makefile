@@ -105,6 +105,36 @@ fuzz: ## Run every fuzz target for FUZZTIME (60s), one after the other
 	if [ $$found -eq 0 ]; then echo "fuzz: no fuzz target found" >&2; exit 1; fi; \
 	echo "fuzz: $$found targets, no finding"
 
+# gremlins copies everything below the module's root for each worker, so it gets a copy
+# without .git and .cache. It runs only the tests of the package that it mutates.
+GREMLINS_VERSION := v0.6.0
+GREMLINS_DIR      = .cache/bin/gremlins-$(GREMLINS_VERSION)-$(shell go env GOVERSION)
+GREMLINS          = $(GREMLINS_DIR)/gremlins
+
+MUTATE       ?= domain http
+MUTATE_TIME  ?= 60m
+MUTATE_FLAGS ?=
+
+.PHONY: mutate
+mutate: $(GREMLINS) ## Mutate MUTATE (domain http), each for at most MUTATE_TIME (60m), and print what no test notices
+	@copy=$$(mktemp -d); trap 'rm -rf "$$copy"' EXIT; \
+	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$$copy"; \
+	for package in $(MUTATE); do \
+	  echo "gremlins unleash ./$$package"; \
+	  (cd "$$copy" && timeout --signal INT --kill-after 1m $(MUTATE_TIME) \
+	    $(CURDIR)/$(GREMLINS) unleash --timeout-coefficient 10 $(MUTATE_FLAGS) "./$$package" 2>&1 || true) | \
+	  awk -v package=$$package ' \
+	    function progress() { printf "\r%d mutants, %d killed, %d survived ", all, killed, all - killed > "/dev/stderr" } \
+	    / KILLED / { all++; killed++; progress(); next } \
+	    / (LIVED|NOT COVERED|TIMED OUT) / { all++; printf "\r%s\n", $$0; progress(); next } \
+	    / (NOT VIABLE|SKIPPED) / { next } \
+	    { print } \
+	    END { printf "\n%s: %d of %d mutants killed (%.0f %%)\n", package, killed, all, all ? 100 * killed / all : 0 }'; \
+	done
+
+$(GREMLINS):
+	GOBIN=$(CURDIR)/$(GREMLINS_DIR) go install github.com/go-gremlins/gremlins/cmd/gremlins@$(GREMLINS_VERSION)
+
 POWERCUTS ?= 50
 
 # The test mounts loop devices in namespaces of its own: whatever ends it, even a

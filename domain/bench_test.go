@@ -1,19 +1,62 @@
 package domain_test
 
 import (
+	"encoding/json"
 	"testing"
 
 	"chatsessions/domain"
 )
 
-// BenchmarkAppendJSON writes a finished session, which has most of the members.
+// benchmarkData is the data of a typical event.
+const benchmarkData = `{"changes":{"startedAt":1763800000000,"startedBy":"patient-0001","state":"started","version":2,"updatedAt":1763800000000},"session":{"id":"019aa9c1-0000-7000-8000-000000000000","createdAt":1763800000000,"createdBy":"patient-0001","room":"consultation","startedAt":1763800000000,"startedBy":"patient-0001","participants":["patient-0001","doctor-0001"],"state":"started","version":2,"updatedAt":1763800000000}}`
+
 func BenchmarkAppendJSON(b *testing.B) {
+	var e domain.Event
+	if _, err := e.UnmarshalData([]byte(benchmarkData)); err != nil {
+		b.Fatal(err)
+	}
 	states, _ := life(&testing.T{})
-	s := &states[len(states)-1]
 	buffer := make([]byte, 0, 1024)
+	for name, s := range map[string]*domain.Session{"started": &e.Session, "finished": &states[len(states)-1]} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				buffer = s.AppendJSON(buffer[:0])
+			}
+		})
+	}
+}
+
+func BenchmarkUnmarshalData(b *testing.B) {
+	data := []byte(benchmarkData)
+	b.Run("decoder", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var e domain.Event
+			if session, err := e.UnmarshalData(data); session == nil || err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("encoding-json", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var e domain.Event
+			if err := json.Unmarshal(data, &e); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkCheck(b *testing.B) {
+	states, events := life(&testing.T{})
 	b.ReportAllocs()
-	for b.Loop() {
-		buffer = s.AppendJSON(buffer[:0])
+	for i := range b.N {
+		n := i % len(events)
+		if defects, _ := domain.Check(&states[n], recorded(events[n])); len(defects) > 0 {
+			b.Fatal(defects)
+		}
 	}
 }
 

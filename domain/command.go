@@ -1,20 +1,24 @@
 package domain
 
-// A Command is a request to change one session: Create or Change.
+import "slices"
+
+// A Command is a request to change one session: a Create or a Change, perhaps in a
+// Parsed.
 type Command interface {
+	// flaws lists what is wrong with the shape of the command, given what is known to be
+	// wrong already. An error comes before any flaw.
+	flaws(s Session, known []FieldError) ([]FieldError, error)
+	// decide returns the events of a command without flaws.
 	decide(Session) ([]Event, error)
 }
 
-// Create opens a session. Stamps and reasons in it are the history that the
-// session is imported with.
+// Create opens a session. Stamps and reasons in it are the history that the session is
+// imported with.
 type Create struct {
-	ID     string // of the session to be
+	ID     string // of the new session
 	By     Caller
 	Now    int64  // the time of recording, epoch milliseconds
-	Values Values // CreatedBy is for callers that may act for others; nil is the caller
-	// Problems are what the parser of the request found wrong already. The command
-	// is refused with all that is wrong with it, theirs and its own.
-	Problems []FieldError
+	Values Values // CreatedBy is for callers who may act for others; nil is the caller
 }
 
 // Change changes a session: its details, its recorded stamps, its state.
@@ -23,22 +27,37 @@ type Change struct {
 	Now        int64 // the time of recording, epoch milliseconds
 	Directives [transitionCount]Directive
 	Values     Values
-	// Condition says whether the command was made for this version of the
-	// session; nil is for any version.
+	// Condition reports whether the command was made for this version of the session;
+	// nil accepts any version.
 	Condition func(version uint64) bool
-	// Problems are what the parser of the request found wrong already.
-	Problems []FieldError
 }
 
-// A Directive says whether a transition was asked for. The zero value is a
-// directive that was not mentioned.
+// Parsed is a command with the findings of the parser that made it from a request. The
+// command is refused with everything that is wrong: the findings, then its own flaws.
+type Parsed struct {
+	Command Command
+	// Findings lists what is wrong with the request. It gets the session because a
+	// client may send back the session's own values in members that it cannot set.
+	Findings func(*Session) []FieldError
+}
+
+func (p Parsed) flaws(s Session, known []FieldError) ([]FieldError, error) {
+	findings := p.Findings(&s)
+	own, err := p.Command.flaws(s, slices.Concat(known, findings))
+	return slices.Concat(findings, own), err
+}
+
+func (p Parsed) decide(s Session) ([]Event, error) { return p.Command.decide(s) }
+
+// A Directive asks for a transition. The zero value is a directive that the request does
+// not mention.
 type Directive struct {
 	Asked   bool
-	Refused bool   // `false` was said in so many words: not asked for
-	Reason  string // the reason that the directive brought, "" for none
+	Refused bool   // the request says `false`
+	Reason  string // the reason that came with the directive, "" for none
 }
 
-// Values are the members of a session that a request names; nil where it does not.
+// Values are the members of a session that a request names; nil for the others.
 type Values struct {
 	Type, Room   *string   // "" clears
 	Participants *[]string // empty clears
@@ -52,4 +71,38 @@ type StampValues struct {
 	At     *int64
 	By     *string
 	Reason *string // "" clears
+}
+
+// A Role determines what a caller may do; see Caller.
+type Role string
+
+// The roles that a token can have.
+const (
+	RoleAccount Role = "account" // creates, sees, and changes its own sessions
+	RoleService Role = "service" // every session, in anybody's name
+	RoleAuditor Role = "auditor" // reads everything, changes nothing
+	RoleAdmin   Role = "admin"   // service, auditor, and operations
+)
+
+// Roles lists all roles.
+func Roles() []Role { return []Role{RoleAccount, RoleService, RoleAuditor, RoleAdmin} }
+
+// A Caller gives commands and asks questions.
+type Caller struct {
+	Account string // account uid
+	Role    Role
+}
+
+// SeesAll reports whether the caller may see every session.
+func (c Caller) SeesAll() bool { return c.Role != RoleAccount }
+
+// MayWrite reports whether the caller may change anything at all.
+func (c Caller) MayWrite() bool { return c.Role != RoleAuditor }
+
+// MayActForOthers reports whether the caller may give stamps in another account's name.
+func (c Caller) MayActForOthers() bool { return c.Role == RoleService || c.Role == RoleAdmin }
+
+// MaySee reports whether the caller may see the session.
+func (c Caller) MaySee(s *Session) bool {
+	return c.SeesAll() || s.CreatedBy == c.Account || slices.Contains(s.Participants, c.Account)
 }

@@ -153,25 +153,3 @@ func FuzzEventData(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) { checkDecoding(t, data) })
 }
-
-func BenchmarkUnmarshalData(b *testing.B) {
-	data := []byte(`{"changes":{"startedAt":1763800000000,"startedBy":"patient-0001","state":"started","version":2,"updatedAt":1763800000000},"session":{"id":"019aa9c1-0000-7000-8000-000000000000","createdAt":1763800000000,"createdBy":"patient-0001","room":"consultation","startedAt":1763800000000,"startedBy":"patient-0001","participants":["patient-0001","doctor-0001"],"state":"started","version":2,"updatedAt":1763800000000}}`)
-	b.Run("scanner", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			var e domain.Event
-			if session, err := e.UnmarshalData(data); session == nil || err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("encoding-json", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			var e domain.Event
-			if err := json.Unmarshal(data, &e); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-}

@@ -1,7 +1,7 @@
 package domain
 
 import (
-	"bytes"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 )
@@ -9,84 +9,168 @@ import (
 // A field is one member of the session's JSON form.
 type field struct {
 	name string
-	// value appends the member's JSON value; nothing where the session has none.
-	value func(b []byte, s *Session) []byte
+	key  string // the name as JSON, with the colon
+	// filter is the field's place among the filter fields, counted from 1; 0 for a field
+	// by which no list can be filtered.
+	filter int
+	// detail marks what an EventUpdated may change.
+	detail bool
+	// append appends the member's JSON value; nothing if the session has none.
+	append func(b []byte, s *Session) []byte
+	// set reads the value as append wrote it, and returns the decoder behind it.
+	set   func(s *Session, d decoder) (rest decoder, ok bool)
+	equal func(a, b *Session) bool
+	// text returns the place of a text; nil if the session has no such place. Fields
+	// that are not texts have no such function.
+	text func(*Session) *string
 }
 
-// fields is the JSON form of a session, in the order in which it is written.
-// Encoding, merge patches and $select all go by this one table.
+// fields is the JSON form of a session, in the order in which it is written. Encoder,
+// decoder, merge patches, filters, $select, and verification all use this one table.
 var fields = []field{
-	{"id", func(b []byte, s *Session) []byte { return appendText(b, s.ID) }},
-	{"createdAt", func(b []byte, s *Session) []byte {
-		if !s.Exists() {
-			return b
-		}
-		return strconv.AppendInt(b, s.CreatedAt, 10)
-	}},
-	{"createdBy", func(b []byte, s *Session) []byte { return appendText(b, s.CreatedBy) }},
-	{"type", func(b []byte, s *Session) []byte { return appendText(b, s.Type) }},
-	{"room", func(b []byte, s *Session) []byte { return appendText(b, s.Room) }},
-	{"startedAt", stampAt(Start)},
-	{"startedBy", stampBy(Start)},
-	{"acceptedAt", stampAt(Accept)},
-	{"acceptedBy", stampBy(Accept)},
-	{"rejectedAt", stampAt(Reject)},
-	{"rejectedBy", stampBy(Reject)},
-	{"rejectReason", stampReason(Reject)},
-	{"finishedAt", stampAt(Finish)},
-	{"finishedBy", stampBy(Finish)},
-	{"finishReason", stampReason(Finish)},
-	{"participants", func(b []byte, s *Session) []byte {
-		if len(s.Participants) == 0 {
-			return b
-		}
-		for i, uid := range s.Participants {
-			b = append(b, "[,"[min(i, 1)])
-			b = AppendQuoted(b, uid)
-		}
-		return append(b, ']')
-	}},
-	{"state", func(b []byte, s *Session) []byte { return appendText(b, string(s.State)) }},
-	{"version", func(b []byte, s *Session) []byte {
-		if !s.Exists() {
-			return b
-		}
-		return strconv.AppendUint(b, s.Version, 10)
-	}},
-	{"updatedAt", func(b []byte, s *Session) []byte {
-		if !s.Exists() {
-			return b
-		}
-		return strconv.AppendInt(b, s.UpdatedAt, 10)
-	}},
+	textField("id", func(s *Session) *string { return &s.ID }),
+	timeField("createdAt", func(s *Session) *int64 { return &s.CreatedAt }).asDetail(),
+	textField("createdBy", func(s *Session) *string { return &s.CreatedBy }).asFilter(5),
+	textField("type", func(s *Session) *string { return &s.Type }).asFilter(2).asDetail(),
+	textField("room", func(s *Session) *string { return &s.Room }).asFilter(3).asDetail(),
+	stampedAt(Start),
+	stampedBy(Start).asFilter(6),
+	stampedAt(Accept),
+	stampedBy(Accept).asFilter(7),
+	stampedAt(Reject),
+	stampedBy(Reject).asFilter(8),
+	stampedReason(Reject),
+	stampedAt(Finish),
+	stampedBy(Finish).asFilter(9),
+	stampedReason(Finish),
+	{
+		name: "participants", key: key("participants"), filter: 4, detail: true,
+		append: func(b []byte, s *Session) []byte {
+			if len(s.Participants) == 0 {
+				return b
+			}
+			for i, uid := range s.Participants {
+				b = append(b, "[,"[min(i, 1)])
+				b = AppendQuoted(b, uid)
+			}
+			return append(b, ']')
+		},
+		set: func(s *Session, d decoder) (rest decoder, ok bool) {
+			s.Participants, ok = d.texts()
+			return d, ok
+		},
+		equal: func(a, b *Session) bool { return slices.Equal(a.Participants, b.Participants) },
+	},
+	textField("state", func(s *Session) *string { return (*string)(&s.State) }).asFilter(1),
+	{
+		name: "version", key: key("version"),
+		append: func(b []byte, s *Session) []byte {
+			if !s.Exists() {
+				return b
+			}
+			return strconv.AppendUint(b, s.Version, 10)
+		},
+		set: func(s *Session, d decoder) (rest decoder, ok bool) {
+			version, ok := d.number()
+			s.Version = uint64(version) //nolint:gosec // not negative
+			return d, ok && version > 0
+		},
+		equal: func(a, b *Session) bool { return a.Version == b.Version },
+	},
+	timeField("updatedAt", func(s *Session) *int64 { return &s.UpdatedAt }),
 }
 
-func stampAt(t Transition) func([]byte, *Session) []byte {
-	return func(b []byte, s *Session) []byte {
-		if s.Stamps[t] == nil {
+func key(name string) string { return `"` + name + `":` }
+
+func (f field) asFilter(place int) field { f.filter = place; return f }
+
+func (f field) asDetail() field { f.detail = true; return f }
+
+// textField is a member that is absent when its text is empty or has no place.
+func textField(name string, of func(*Session) *string) field {
+	return field{
+		name: name, key: key(name), text: of,
+		append: func(b []byte, s *Session) []byte {
+			if text := of(s); text != nil && *text != "" {
+				return AppendQuoted(b, *text)
+			}
 			return b
-		}
-		return strconv.AppendInt(b, s.Stamps[t].At, 10)
+		},
+		set: func(s *Session, d decoder) (rest decoder, ok bool) {
+			text := of(s)
+			if text != nil {
+				*text, ok = d.text()
+			}
+			return d, ok
+		},
+		equal: func(a, b *Session) bool { return valueOr(of(a), "") == valueOr(of(b), "") },
 	}
 }
 
-func stampBy(t Transition) func([]byte, *Session) []byte {
-	return func(b []byte, s *Session) []byte {
-		if s.Stamps[t] == nil {
-			return b
-		}
-		return appendText(b, s.Stamps[t].By)
+// timeField is a time that every existing session has.
+func timeField(name string, of func(*Session) *int64) field {
+	return field{
+		name: name, key: key(name),
+		append: func(b []byte, s *Session) []byte {
+			if !s.Exists() {
+				return b
+			}
+			return strconv.AppendInt(b, *of(s), 10)
+		},
+		set: func(s *Session, d decoder) (rest decoder, ok bool) {
+			*of(s), ok = d.number()
+			return d, ok
+		},
+		equal: func(a, b *Session) bool {
+			return a.Exists() == b.Exists() && (!a.Exists() || *of(a) == *of(b))
+		},
 	}
 }
 
-func stampReason(t Transition) func([]byte, *Session) []byte {
-	return func(b []byte, s *Session) []byte {
-		if s.Stamps[t] == nil {
-			return b
-		}
-		return appendText(b, s.Stamps[t].Reason)
+// stampedAt is written first of a stamp, so reading it creates the stamp.
+func stampedAt(t Transition) field {
+	return field{
+		name: t.AtField(), key: key(t.AtField()),
+		append: func(b []byte, s *Session) []byte {
+			if s.Stamps[t] == nil {
+				return b
+			}
+			return strconv.AppendInt(b, s.Stamps[t].At, 10)
+		},
+		set: func(s *Session, d decoder) (rest decoder, ok bool) {
+			at, ok := d.number()
+			s.Stamps[t] = &Stamp{At: at}
+			return d, ok
+		},
+		equal: func(a, b *Session) bool {
+			x, y := a.Stamps[t], b.Stamps[t]
+			return x == y || x != nil && y != nil && x.At == y.At
+		},
 	}
 }
+
+func stampedBy(t Transition) field {
+	return stampText(t, t.ByField(), func(s *Stamp) *string { return &s.By })
+}
+
+func stampedReason(t Transition) field {
+	return stampText(t, t.ReasonField(), func(s *Stamp) *string { return &s.Reason })
+}
+
+func stampText(t Transition, name string, of func(*Stamp) *string) field {
+	f := textField(name, func(s *Session) *string {
+		if s.Stamps[t] == nil {
+			return nil
+		}
+		return of(s.Stamps[t])
+	})
+	equal := f.equal
+	f.equal = func(a, b *Session) bool { return a.Stamps[t] == b.Stamps[t] || equal(a, b) } // mostly both nil
+	return f
+}
+
+// detailFields are the fields that an EventUpdated may change.
+var detailFields = slices.DeleteFunc(slices.Clone(fields), func(f field) bool { return !f.detail })
 
 // FieldNames lists the members of a session's JSON form, in their order.
 func FieldNames() []string {
@@ -97,16 +181,17 @@ func FieldNames() []string {
 	return names
 }
 
-// AppendJSON appends the session as clients see it: members in a fixed order,
-// those without a value absent.
+// AppendJSON appends the session as clients see it: members in a fixed order, without
+// those that have no value.
 func (s *Session) AppendJSON(b []byte) []byte {
 	b = append(b, '{')
 	first := true
-	for _, f := range fields {
+	for i := range fields {
+		f := &fields[i]
 		start := len(b)
-		b = appendMember(b, f.name, first)
+		b = appendKey(b, f.key, first)
 		value := len(b)
-		if b = f.value(b, s); len(b) == value {
+		if b = f.append(b, s); len(b) == value {
 			b = b[:start]
 			continue
 		}
@@ -115,53 +200,43 @@ func (s *Session) AppendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
-// appendDiff appends the JSON merge patch (RFC 7396) that leads from one
-// session to the other: only the members that differ, null for those that went.
+// appendDiff appends the JSON merge patch (RFC 7396) that leads from one session to the
+// other: only the members that differ, null for those that are gone.
 func appendDiff(b []byte, from, to *Session) []byte {
 	b = append(b, '{')
 	first := true
-	old := make([]byte, 0, 128)
-	for _, f := range fields {
-		start := len(b)
-		b = appendMember(b, f.name, first)
-		value := len(b)
-		old = f.value(old[:0], from)
-		b = f.value(b, to)
-		if bytes.Equal(old, b[value:]) {
-			b = b[:start]
+	for i := range fields {
+		f := &fields[i]
+		if f.equal(from, to) {
 			continue
 		}
-		if len(b) == value {
+		b = appendKey(b, f.key, first)
+		first = false
+		value := len(b)
+		if b = f.append(b, to); len(b) == value {
 			b = append(b, "null"...)
 		}
-		first = false
 	}
 	return append(b, '}')
 }
 
-func appendMember(b []byte, name string, first bool) []byte {
+func appendKey(b []byte, key string, first bool) []byte {
 	if !first {
 		b = append(b, ',')
 	}
-	b = append(b, '"')
-	b = append(b, name...)
-	return append(b, '"', ':')
-}
-
-// appendText appends s as a JSON string, nothing when it is empty.
-func appendText(b []byte, s string) []byte {
-	if s == "" {
-		return b
-	}
-	return AppendQuoted(b, s)
+	return append(b, key...)
 }
 
 // AppendQuoted appends s as a JSON string (RFC 8259, section 7). Invalid UTF-8 becomes
 // U+FFFD; the HTTP interface refuses it long before.
 func AppendQuoted(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
-	b = append(b, '"')
-	for _, r := range s {
+	plain := 0 // most texts consist only of characters that stand for themselves
+	for plain < len(s) && s[plain] >= ' ' && s[plain] < utf8.RuneSelf && s[plain] != '"' && s[plain] != '\\' {
+		plain++
+	}
+	b = append(append(b, '"'), s[:plain]...)
+	for _, r := range s[plain:] {
 		switch {
 		case r == '"' || r == '\\':
 			b = append(b, '\\', byte(r))

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"chatsessions/domain"
+	"chatsessions/http/feathers"
 	"chatsessions/http/problem"
 )
 
@@ -243,7 +244,7 @@ func (r *bodyReader) time(m member) *int64 {
 		r.wrong(m, "is null; a time cannot be cleared, give epoch milliseconds or leave it out")
 	case '0':
 		var ok bool
-		if at, ok = parseWhole(string(m.value), 0, domain.MaxTime); !ok {
+		if at, ok = feathers.Whole(string(m.value), 0, domain.MaxTime); !ok {
 			r.wrong(m, "must be a whole number of milliseconds from 0 to %d", domain.MaxTime)
 		}
 	default:
@@ -322,17 +323,20 @@ func sameValue(a, b jsontext.Value) bool {
 	if a.Kind() == '"' {
 		return unquote(a) == unquote(b)
 	}
-	x, okX := parseWhole(string(a), 0, domain.MaxTime)
-	y, okY := parseWhole(string(b), 0, domain.MaxTime)
+	x, okX := feathers.Whole(string(a), 0, domain.MaxTime)
+	y, okY := feathers.Whole(string(b), 0, domain.MaxTime)
 	return okX && okY && x == y
 }
 
-// refusals are the problems that strict handling makes of ignored members
-// (RFC 7240, section 4.4).
-func refusals(ignored []string) []domain.FieldError {
-	var problems []domain.FieldError
-	for _, name := range ignored {
-		problems = append(problems, domain.FieldError{Pointer: pointer(name), Detail: fmt.Sprintf("%q is not a field that can be set here", name)})
+// findings lists what is wrong with the body. With strict handling (RFC 7240, section
+// 4.4), that includes the ignored members.
+func (r *bodyReader) findings(s *domain.Session, strict bool) []domain.FieldError {
+	if !strict {
+		return r.problems
 	}
-	return problems
+	var findings []domain.FieldError
+	for _, name := range r.ignored(s) {
+		findings = append(findings, domain.FieldError{Pointer: pointer(name), Detail: fmt.Sprintf("%q is not a field that can be set here", name)})
+	}
+	return append(findings, r.problems...)
 }

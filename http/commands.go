@@ -6,6 +6,7 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 
+	"chatsessions/http/auth"
 	"chatsessions/http/problem"
 )
 
@@ -26,7 +27,7 @@ const warnEvery = 10 * time.Second
 // wrong with the caller, who would otherwise be told to come again in vain, and
 // before everything that costs.
 func (s *Server) admit(c *fiber.Ctx) error {
-	if _, err := writer(c); err != nil {
+	if err := auth.CheckWriter(c); err != nil {
 		return err
 	}
 	if !s.commands.enter() {
@@ -71,5 +72,5 @@ type Stats struct {
 
 // Stats returns what is so now.
 func (s *Server) Stats() Stats {
-	return Stats{Commands: s.commands.inFlight.Load(), Refused: s.commands.refused.Load(), Gone: s.connections.gone.Load(), Feed: s.hub.stats()}
+	return Stats{Commands: s.commands.inFlight.Load(), Refused: s.commands.refused.Load(), Gone: s.conns.Gone(), Feed: s.hub.stats()}
 }

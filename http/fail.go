@@ -6,6 +6,7 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 
+	"chatsessions/http/conn"
 	"chatsessions/http/problem"
 )
 
@@ -16,7 +17,7 @@ func (s *Server) fail(c *fiber.Ctx, err error) error {
 		err = fromFiber(byFiber)
 	}
 	p := *problem.Of(err)
-	gone := p.Status >= fiber.StatusServiceUnavailable && clientGone(c.Context())
+	gone := p.Status >= fiber.StatusServiceUnavailable && conn.Gone(c.Context())
 	if gone {
 		p = *problem.Abandoned(p.Unwrap(), p.MayHaveBeenWritten)
 	}

@@ -1,7 +1,6 @@
 package http
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -13,6 +12,8 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
+	"chatsessions/http/auth"
+	"chatsessions/http/conn"
 	"chatsessions/http/problem"
 )
 
@@ -67,16 +68,10 @@ func (s *Server) events(c *fiber.Ctx) error {
 	if c.Method() == fiber.MethodHead {
 		return nil
 	}
-	// The stream ends with the connection, so it has no length and no chunks.
-	header := &c.Response().Header
-	header.SetContentLength(-2)
-	token, _ := bearer(c.Get(fiber.HeaderAuthorization))
-	r := &feedReader{feedQuery: query, caller: callerOf(c), token: token, after: after}
-	head := append(bytes.Clone(header.Header()), preamble(after)...)
-	c.Context().HijackSetNoResponse(true)
-	c.Context().Hijack(func(conn net.Conn) {
-		r.takes(conn)
-		s.hub.open(r, head)
+	r := &feedReader{feedQuery: query, caller: auth.Caller(c), token: auth.Token(c), after: after}
+	conn.TakeOver(c, func(connection net.Conn, head []byte) {
+		r.takes(connection)
+		s.hub.open(r, append(head, preamble(after)...))
 	})
 	return nil
 }
@@ -104,7 +99,7 @@ func (s *Server) feedStart(c *fiber.Ctx, after *uint64) (uint64, error) {
 	if after != nil && s.hub.hasRead(*after) {
 		return *after, nil
 	}
-	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
+	ctx, cancel := context.WithTimeout(conn.Context(c), readDeadline)
 	defer cancel()
 	end, err := s.Feed.End(ctx)
 	switch {

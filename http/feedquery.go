@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"chatsessions/domain"
+	"chatsessions/http/feathers"
 	"chatsessions/http/problem"
 )
 
@@ -24,22 +25,23 @@ type feedQuery struct {
 // parseFeedQuery reads the query of the feed, in the syntax of lists: name=value, or
 // name[$in][]=value for several.
 func parseFeedQuery(text string) (q feedQuery, err error) {
-	params, err := parseParams(text)
+	params, err := feathers.Parse(text)
 	if err != nil {
 		return q, err
 	}
 	given := map[string]bool{} // by name, whether as one of several
-	for _, p := range params {
-		name := p.path[0]
-		several := len(p.path) == 2 && p.path[1] == "$in" && name != "after"
+	for i := range params {
+		p := &params[i]
+		name := p.Path[0]
+		several := len(p.Path) == 2 && p.Path[1] == "$in" && name != "after"
 		before, again := given[name]
 		switch {
 		case !slices.Contains([]string{"session", "type", "account", "after"}, name):
-			return q, problem.BadRequest("%s is not a parameter of the feed; there are session, type, account and after", p.key)
-		case len(p.path) > 1 && !several:
-			return q, problem.BadRequest("%s is not an operator for %s; there is equality%s", p.key, name, orSeveral(name))
-		case again && (!several || !before), !several && strings.HasSuffix(p.key, "]"):
-			return q, problem.BadRequest("%s is given twice, or as an array%s", p.key, orSeveral(name))
+			return q, problem.BadRequest("%s is not a parameter of the feed; there are session, type, account and after", p.Key)
+		case len(p.Path) > 1 && !several:
+			return q, problem.BadRequest("%s is not an operator for %s; there is equality%s", p.Key, name, orSeveral(name))
+		case again && (!several || !before), !several && strings.HasSuffix(p.Key, "]"):
+			return q, problem.BadRequest("%s is given twice, or as an array%s", p.Key, orSeveral(name))
 		}
 		given[name] = several
 		if err := q.add(p); err != nil {
@@ -59,27 +61,27 @@ func orSeveral(name string) string {
 
 // add takes one parameter in. A value that nothing can have is refused: a stream that
 // stays empty for ever tells nobody why.
-func (q *feedQuery) add(p param) error {
-	switch p.path[0] {
+func (q *feedQuery) add(p *feathers.Param) error {
+	switch p.Path[0] {
 	case "session":
-		if id, err := uuid.Parse(p.value); err != nil || id.String() != p.value {
-			return problem.BadRequest("%s: %q is not the id of a session, a UUID in lower case", p.key, p.value)
+		if id, err := uuid.Parse(p.Value); err != nil || id.String() != p.Value {
+			return problem.BadRequest("%s: %q is not the id of a session, a UUID in lower case", p.Key, p.Value)
 		}
-		q.sessions = append(q.sessions, p.value)
+		q.sessions = append(q.sessions, p.Value)
 	case "type":
-		if !slices.Contains(domain.EventTypes(), domain.EventType(p.value)) {
-			return problem.BadRequest("%s: %q is not a type of event; there are %s", p.key, p.value, eventTypeNames())
+		if !slices.Contains(domain.EventTypes(), domain.EventType(p.Value)) {
+			return problem.BadRequest("%s: %q is not a type of event; there are %s", p.Key, p.Value, eventTypeNames())
 		}
-		q.types = append(q.types, domain.EventType(p.value))
+		q.types = append(q.types, domain.EventType(p.Value))
 	case "account":
-		if wrong := domain.CheckAccount(p.value); wrong != "" {
-			return problem.BadRequest("%s %s", p.key, wrong)
+		if wrong := domain.CheckAccount(p.Value); wrong != "" {
+			return problem.BadRequest("%s %s", p.Key, wrong)
 		}
-		q.accounts = append(q.accounts, p.value)
+		q.accounts = append(q.accounts, p.Value)
 	case "after":
-		position, err := parsePlace(p.value)
+		position, err := parsePlace(p.Value)
 		if err != nil {
-			return problem.BadRequest("after must be a position, a whole number from 0, not %q", p.value)
+			return problem.BadRequest("after must be a position, a whole number from 0, not %q", p.Value)
 		}
 		q.after = &position
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"chatsessions/domain"
+	"chatsessions/http/conn"
 	"chatsessions/http/problem"
 )
 
@@ -44,18 +45,12 @@ const (
 	silentFor = time.Minute
 )
 
-// takes gives the reader its connection, without what the server had wrapped it in.
-func (r *feedReader) takes(conn net.Conn) {
-	if hijacked, ok := conn.(interface{ UnsafeConn() net.Conn }); ok {
-		conn = hijacked.UnsafeConn()
-	}
-	if own, ok := conn.(*connection); ok {
-		conn = own.Conn
-	}
-	r.conn = conn
-	if c, ok := conn.(*net.TCPConn); ok {
+// takes gives the reader its connection.
+func (r *feedReader) takes(connection net.Conn) {
+	r.conn = connection
+	if c, ok := connection.(*net.TCPConn); ok {
 		_ = c.SetWriteBuffer(socketBuffer)
-		giveUpAfter(c, silentFor)
+		conn.SetUserTimeout(c, silentFor)
 	}
 }
 

@@ -10,6 +10,9 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/domain/cloudevent"
+	"chatsessions/http/auth"
+	"chatsessions/http/conn"
+	"chatsessions/http/feathers"
 	"chatsessions/http/problem"
 )
 
@@ -60,10 +63,10 @@ func (s *Server) history(c *fiber.Ctx) error {
 	if !known {
 		return problem.NotFound()
 	}
-	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
+	ctx, cancel := context.WithTimeout(conn.Context(c), readDeadline)
 	defer cancel()
 	page, tag := historyPage{limit: query.limit}, ""
-	for r, err := range s.past(ctx, callerOf(c), id) {
+	for r, err := range s.past(ctx, auth.Caller(c), id) {
 		if err != nil {
 			return err
 		}
@@ -116,21 +119,22 @@ type historyQuery struct {
 
 func parseHistoryQuery(text string) (historyQuery, error) {
 	q := historyQuery{limit: maxHistory}
-	params, err := parseParams(text)
+	params, err := feathers.Parse(text)
 	if err != nil {
 		return q, err
 	}
 	once := map[string]bool{}
-	for _, p := range params {
-		name := p.path[0]
-		if len(p.path) != 1 || name != "after" && name != "$limit" {
-			return q, problem.BadRequest("%s means nothing for a history; there are after, a position, and $limit", p.key)
+	for i := range params {
+		p := &params[i]
+		name := p.Path[0]
+		if len(p.Path) != 1 || name != "after" && name != "$limit" {
+			return q, problem.BadRequest("%s means nothing for a history; there are after, a position, and $limit", p.Key)
 		}
 		if once[name] {
-			return q, problem.BadRequest("%s is given twice", p.key)
+			return q, problem.BadRequest("%s is given twice", p.Key)
 		}
 		once[name] = true
-		n, err := p.number()
+		n, err := p.Number()
 		if err != nil {
 			return q, err
 		}

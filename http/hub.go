@@ -12,6 +12,8 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
+	"chatsessions/http/auth"
+	"chatsessions/http/conn"
 	"chatsessions/http/problem"
 )
 
@@ -24,7 +26,7 @@ import (
 // room.
 type hub struct {
 	log    FeedLog
-	tokens TokenVerifier
+	tokens auth.Verifier
 	logger *slog.Logger
 	hubLimits
 	// catchUps holds one element for each reader that reads the log for itself.
@@ -63,7 +65,7 @@ type feedCounts struct {
 	sent, slow, revoked, ended, gone atomic.Uint64
 }
 
-func newHub(log FeedLog, tokens TokenVerifier, logger *slog.Logger, most int, heartbeat time.Duration) *hub {
+func newHub(log FeedLog, tokens auth.Verifier, logger *slog.Logger, most int, heartbeat time.Duration) *hub {
 	if heartbeat <= 0 {
 		heartbeat = DefaultFeedHeartbeat
 	}
@@ -120,12 +122,12 @@ func (h *hub) open(r *feedReader, head []byte) {
 	g, err := h.join(r)
 	if err != nil {
 		h.logger.Warn("a stream of the feed cannot begin", "error", err)
-		_, _ = tryWrite(r.conn, head)
+		_, _ = conn.TryWrite(r.conn, head)
 		h.sendAway(r, nil, err)
 		return
 	}
 	defer h.running.Done()
-	taken, err := tryWrite(r.conn, head)
+	taken, err := conn.TryWrite(r.conn, head)
 	if err != nil {
 		g.leave(r)
 		return

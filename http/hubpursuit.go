@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"chatsessions/domain"
+	"chatsessions/http/conn"
 )
 
 // A pursuit brings a reader that is behind up to date, with a goroutine of its own.
@@ -181,7 +182,7 @@ func (p *pursuit) beat() error {
 // check says why a stream must not go on: the client is gone, or its token stands for
 // nobody, or somebody else, by now.
 func (h *hub) check(r *feedReader) error {
-	if hungUp(r.conn) {
+	if conn.HungUp(r.conn) {
 		return errClientGone
 	}
 	if caller, ok := h.tokens.Verify(r.token); !ok || caller != r.caller {

@@ -3,6 +3,8 @@ package http
 import (
 	"slices"
 	"sync"
+
+	"chatsessions/http/conn"
 )
 
 // A feedRoom is where readers wait that have everything up to the newest event. It knows
@@ -115,7 +117,7 @@ func (m *feedRoom) deliver(g *reading, b *feedBatch) {
 	for i := range sends {
 		r := sends[i].reader
 		r.after = max(r.after, before)
-		rest, sent, all, err := r.send(b, sends[i].wanted, m.scratch, func(bytes []byte) (int, error) { return tryWrite(r.conn, bytes) })
+		rest, sent, all, err := r.send(b, sends[i].wanted, m.scratch, func(bytes []byte) (int, error) { return conn.TryWrite(r.conn, bytes) })
 		g.hub.counts.sent.Add(uint64(sent))
 		m.judge(g, r, rest, all, err)
 	}
@@ -199,7 +201,7 @@ func (m *feedRoom) beat(g *reading, phase uint8) {
 			continue
 		}
 		beat := appendHeartbeat(make([]byte, 0, 48), r.after)
-		taken, err := tryWrite(r.conn, beat)
+		taken, err := conn.TryWrite(r.conn, beat)
 		m.judge(g, r, beat[taken:], taken == len(beat), err)
 	}
 }

@@ -1,34 +1,27 @@
 package http
 
 import (
-	"bytes"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
+
+	"chatsessions/http/conn"
 )
 
-// An Observer is told of each request when its answer is ready to be sent: what
-// it asked for, the status, and how long it took from its head on, its body's way
-// included. It must be quick.
+// An Observer is called with each request when its response is ready to be sent: the
+// endpoint, the status, and how long that took from the request's head on, the transfer of
+// its body included. It must be quick.
 type Observer func(e Endpoint, status int, took time.Duration)
 
-// statusClientGone stands for the answer to a client that was gone by then. Nobody
-// gets to see it; nginx calls it so in its log.
+// statusClientGone (499): the client disconnected before the response. It is never sent.
+// nginx uses the same number in its log.
 const statusClientGone = 499
 
-func observedStatus(ctx *fasthttp.RequestCtx) int {
-	status := ctx.Response.StatusCode()
-	if status >= fiber.StatusServiceUnavailable && clientGone(ctx) {
-		return statusClientGone
-	}
-	return status
-}
-
-// An Endpoint is what requests are told apart by when they are counted.
+// An Endpoint is what requests are counted by.
 type Endpoint int
 
-// The endpoints, and everything else: what does not exist, or not with that method.
+// The endpoints, and EndpointOther for a resource or a method that does not exist.
 const (
 	EndpointCreate Endpoint = iota
 	EndpointList
@@ -44,8 +37,8 @@ func Endpoints() []Endpoint {
 	return []Endpoint{EndpointCreate, EndpointList, EndpointGet, EndpointChange, EndpointHistory, EndpointFeed, EndpointOther}
 }
 
-// Route returns method and path as the documentation writes them; "other" for both
-// where there is none. A HEAD counts as a GET.
+// Route returns method and path as the documentation writes them, "other" for both where
+// there are none. A HEAD counts as a GET.
 func (e Endpoint) Route() (method, path string) {
 	switch e {
 	case EndpointCreate:
@@ -64,37 +57,37 @@ func (e Endpoint) Route() (method, path string) {
 	return "other", "other"
 }
 
-// endpointOf tells what a request asks for, by the rules of the router: a slash at
-// the end does not count.
-func endpointOf(ctx *fasthttp.RequestCtx) Endpoint {
-	path := bytes.TrimSuffix(ctx.URI().PathOriginal(), []byte{'/'})
-	header := &ctx.Request.Header
-	reads := header.IsGet() || header.IsHead()
-	if string(path) == pathSessions {
-		switch {
-		case reads:
-			return EndpointList
-		case header.IsPost():
-			return EndpointCreate
+// localEndpoint is the user value of a request that holds its Endpoint.
+const localEndpoint = "endpoint"
+
+// markEndpoints registers a first handler for each endpoint, which notes it for the
+// Observer. It comes before everything that may refuse the request, so that refusals count
+// for the endpoint too.
+func (s *Server) markEndpoints() {
+	for _, e := range Endpoints() {
+		mark := func(c *fiber.Ctx) error {
+			c.Context().SetUserValue(localEndpoint, e)
+			return c.Next()
 		}
-		return EndpointOther
+		switch method, path := e.Route(); method {
+		case fiber.MethodGet:
+			s.app.Get(path, mark) // and HEAD
+		case "other":
+		default:
+			s.app.Add(method, path, mark)
+		}
 	}
-	if string(path) == pathEvents && reads {
-		return EndpointFeed
+}
+
+// observe calls the Observer with a request whose response is ready.
+func (s *Server) observe(ctx *fasthttp.RequestCtx, took time.Duration) {
+	e, marked := ctx.UserValue(localEndpoint).(Endpoint)
+	if !marked {
+		e = EndpointOther
 	}
-	id, ok := bytes.CutPrefix(path, []byte(pathSessions+"/"))
-	id, history := bytes.CutSuffix(id, []byte("/events"))
-	if !ok || bytes.IndexByte(id, '/') >= 0 {
-		return EndpointOther
+	status := ctx.Response.StatusCode()
+	if status >= fiber.StatusServiceUnavailable && conn.Gone(ctx) {
+		status = statusClientGone
 	}
-	switch {
-	case history && reads:
-		return EndpointHistory
-	case history:
-	case reads:
-		return EndpointGet
-	case header.IsPatch():
-		return EndpointChange
-	}
-	return EndpointOther
+	s.Observe(e, status, took)
 }

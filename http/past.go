@@ -10,6 +10,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
+	"chatsessions/http/conn"
 	"chatsessions/http/problem"
 )
 
@@ -95,7 +96,7 @@ func (s *Server) awaitInLog(c *fiber.Ctx) error {
 	if err != nil || position == 0 {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(clientContext(c), positionDeadline)
+	ctx, cancel := context.WithTimeout(conn.Context(c), positionDeadline)
 	defer cancel()
 	end, err := s.Log.End(ctx)
 	if err != nil {

@@ -1,25 +1,21 @@
 package http
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"io"
 	"mime"
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
-	"github.com/valyala/fasthttp"
 
+	"chatsessions/http/conn"
 	"chatsessions/http/problem"
 )
 
 // Where the middlewares leave what they found, for the handlers.
 const (
 	localCorrelation = "correlation"
-	localBody        = "body"
-	localCaller      = "caller"
 
 	headerRequestID   = "X-Request-Id"
 	headerTraceParent = "Traceparent"
@@ -83,7 +79,7 @@ func isHex(s string, bytes int) bool {
 // checkHead draws the lines for the size of the URI and the headers.
 func checkHead(c *fiber.Ctx) error {
 	header := &c.Request().Header
-	if ambiguousLength(header) {
+	if conn.AmbiguousLength(header) {
 		c.Context().SetConnectionClose()
 		return problem.BadRequest("Transfer-Encoding needs HTTP/1.1, and no Content-Length beside it")
 	}
@@ -102,94 +98,19 @@ func checkHead(c *fiber.Ctx) error {
 	return c.Next()
 }
 
-// A received is what came of a request's body.
-type received struct {
-	body     []byte
-	tooLarge bool
-	cut      bool // there is more on the connection
-	err      error
-}
-
-// maxDiscard is how much of a body is read only to be thrown away, in bytes: a
-// client that is still sending mostly misses an answer that closes the connection.
-const maxDiscard = 16 << 20
-
-// takeBody takes the body in before anything else is done: what is left of it on
-// the connection would be read as the next request. What is wrong with it is said
-// later, in its turn.
-func takeBody(c *fiber.Ctx) error {
-	header := &c.Request().Header
-	stream := c.Context().RequestBodyStream()
-	if stream == nil {
-		return c.Next()
-	}
-	var r received
-	length := header.ContentLength()
-	if length > maxDiscard || ambiguousLength(header) {
-		r.tooLarge = true
-		c.Context().SetConnectionClose()
-	} else if r = readBody(stream, length); r.err != nil || r.cut {
-		c.Context().SetConnectionClose()
-	}
-	c.Locals(localBody, r)
-	return c.Next()
-}
-
-// usualBody is how much is set aside for a body before any of it has come, in bytes.
-const usualBody = 4 << 10
-
-// readBody reads a body of a length that was declared, negative where it was not.
-func readBody(stream io.Reader, length int) received {
-	var body []byte
-	var err error
-	if 0 <= length && length <= usualBody {
-		body = make([]byte, length)
-		var n int
-		n, err = io.ReadFull(stream, body)
-		if body = body[:n]; errors.Is(err, io.EOF) {
-			err = nil // see below
-		}
-	} else {
-		body, err = io.ReadAll(io.LimitReader(stream, maxBody+1))
-	}
-	switch {
-	case err != nil:
-		return received{err: err}
-	case len(body) > maxBody:
-		// All of it has to be read, or the connection ends.
-		_, err := io.CopyN(io.Discard, stream, maxDiscard)
-		return received{tooLarge: true, cut: !errors.Is(err, io.EOF)}
-	case length >= 0 && len(body) != length: // fasthttp takes the end of the connection for that of the body
-		return received{err: io.ErrUnexpectedEOF}
-	}
-	return received{body: body}
-}
-
-// ambiguousLength says whether the head tells the body's length in two ways, of
-// which a proxy may have believed the other (RFC 9112, section 6.1).
-func ambiguousLength(header *fasthttp.RequestHeader) bool {
-	var length, coding bool
-	for line := range bytes.SplitSeq(header.RawHeaders(), []byte{'\n'}) {
-		name, _, _ := bytes.Cut(line, []byte{':'})
-		length = length || bytes.EqualFold(name, []byte(fiber.HeaderContentLength))
-		coding = coding || bytes.EqualFold(name, []byte(fiber.HeaderTransferEncoding))
-	}
-	return coding && (length || !header.IsHTTP11())
-}
-
 // jsonBody returns the body of a write, or what keeps it from being read as JSON.
 func jsonBody(c *fiber.Ctx) ([]byte, error) {
-	r, _ := c.Locals(localBody).(received)
-	if r.tooLarge {
+	r := conn.BodyOf(c)
+	if r.TooLarge {
 		return nil, problem.New(fiber.StatusRequestEntityTooLarge, "the body may have %d bytes", maxBody)
 	}
-	if err := checkContentType(c, len(r.body) == 0); err != nil {
+	if err := checkContentType(c, len(r.Bytes) == 0); err != nil {
 		return nil, err
 	}
-	if r.err != nil {
-		return nil, problem.BadRequest("the body could not be read: %v", r.err)
+	if r.Err != nil {
+		return nil, problem.BadRequest("the body could not be read: %v", r.Err)
 	}
-	return r.body, nil
+	return r.Bytes, nil
 }
 
 // checkContentType accepts JSON in UTF-8 that is not compressed. A body that is

@@ -14,6 +14,9 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/domain/query"
+	"chatsessions/http/auth"
+	"chatsessions/http/conn"
+	"chatsessions/http/feathers"
 	"chatsessions/http/problem"
 )
 
@@ -26,15 +29,15 @@ func (s *Server) create(c *fiber.Ctx) error {
 	values, reader := readCreate(w.members, w.caller)
 	id := w.key.sessionID()
 	w.creates = true
-	result, err := s.transact(c, w, id, func(current domain.Session) domain.Command {
-		return domain.Create{ID: id, By: w.caller, Now: s.Now().UnixMilli(), Values: values, Problems: w.problems(reader, &current)}
+	result, err := s.transact(c, w, id, reader, func(now int64) domain.Command {
+		return domain.Create{ID: id, By: w.caller, Now: now, Values: values}
 	})
 	if err != nil {
 		return err
 	}
 	c.Location("/chat-sessions/" + id)
 	w.answerPreferences(c, reader.unknown)
-	return sendSession(c, w.names.project(result.Record.JSON()), result.Record.Event.Session.Version)
+	return sendSession(c, w.names.Project(result.Record.JSON()), result.Record.Event.Session.Version)
 }
 
 // change is PATCH /chat-sessions/:id.
@@ -53,9 +56,8 @@ func (s *Server) change(c *fiber.Ctx) error {
 	}
 	command, reader := readChange(w.members)
 	command.By, command.Condition = w.caller, condition.allow
-	result, err := s.transact(c, w, id, func(current domain.Session) domain.Command {
-		command.Now = s.Now().UnixMilli()
-		command.Problems = w.problems(reader, &current)
+	result, err := s.transact(c, w, id, reader, func(now int64) domain.Command {
+		command.Now = now
 		return command
 	})
 	if err != nil {
@@ -66,7 +68,7 @@ func (s *Server) change(c *fiber.Ctx) error {
 		decidedOn = &result.Record.Event.Session
 	}
 	w.answerPreferences(c, reader.ignored(decidedOn))
-	return sendSession(c, w.names.project(result.Record.JSON()), result.Record.Event.Session.Version)
+	return sendSession(c, w.names.Project(result.Record.JSON()), result.Record.Event.Session.Version)
 }
 
 // get is GET /chat-sessions/:id.
@@ -75,12 +77,12 @@ func (s *Server) get(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	query, err := parseSessionQuery(queryString(c))
+	query, err := feathers.ParseSession(queryString(c))
 	if err != nil {
 		return err
 	}
-	if query.at != nil {
-		return s.getAt(c, *query.at, condition, query.names)
+	if query.At != nil {
+		return s.getAt(c, *query.At, condition, query.Select)
 	}
 	if err := s.awaitPosition(c); err != nil {
 		return err
@@ -100,25 +102,25 @@ func (s *Server) get(c *fiber.Ctx) error {
 		return err
 	}
 	describeSession(c, document.Version)
-	return c.SendString(query.names.projectText(document.JSON))
+	return c.SendString(query.Select.Text(document.JSON))
 }
 
 // load gets a session from the read model, or from the log where the read model
 // cannot be trusted now, or does not have it: that there is none, only the log
 // can say.
 func (s *Server) load(c *fiber.Ctx, id string) (query.Document, error) {
-	caller := callerOf(c)
+	caller := auth.Caller(c)
 	account := caller.Account
 	if caller.SeesAll() {
 		account = ""
 	}
-	reading, stop := context.WithTimeout(clientContext(c), hangingReads)
+	reading, stop := context.WithTimeout(conn.Context(c), hangingReads)
 	document, err := s.Reads.Get(reading, id, account)
 	stop()
 	if !errors.Is(err, domain.ErrUnavailable) && !errors.Is(err, domain.ErrNotFound) {
 		return document, err
 	}
-	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
+	ctx, cancel := context.WithTimeout(conn.Context(c), readDeadline)
 	defer cancel()
 	newest, err := s.Log.Load(ctx, id)
 	if err != nil {
@@ -137,65 +139,6 @@ func (s *Server) load(c *fiber.Ctx, id string) (query.Document, error) {
 	}, nil
 }
 
-// list is GET /chat-sessions.
-func (s *Server) list(c *fiber.Ctx) error {
-	prefer := parsePrefer(c)
-	caller := callerOf(c)
-	query, err := s.parseList(clientContext(c), caller.Account, queryString(c))
-	if err != nil {
-		return err
-	}
-	if err := s.awaitPosition(c); err != nil {
-		return err
-	}
-	if !caller.SeesAll() {
-		query.VisibleTo = caller.Account
-	}
-	ctx, cancel := context.WithTimeout(clientContext(c), readDeadline)
-	defer cancel()
-	query.Count = prefer.count
-	page, err := s.Reads.List(ctx, query.Query)
-	switch {
-	case errors.Is(err, domain.ErrTooExpensive):
-		return query.tooExpensive(err)
-	case errors.Is(err, domain.ErrBusy):
-		return problem.Unavailable(err, "there are too many lists to be found beside what is written now; try again").Quietly()
-	case err != nil:
-		return err
-	}
-	if page.Next != nil {
-		cursor, err := s.cursor(ctx, caller.Account, query.text, *page.Next)
-		if err != nil {
-			return err
-		}
-		c.Set(fiber.HeaderLink, `</chat-sessions?$cursor=`+cursor+`>; rel="next"`)
-	}
-	if page.Total != nil {
-		c.Set(headerTotal, strconv.FormatInt(*page.Total, 10))
-		c.Set(headerPrefApplied, "count=exact")
-	}
-	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
-	c.Set(fiber.HeaderCacheControl, cachePrivately)
-	c.Response().SetBodyRaw(array(page.Documents, query.names))
-	return nil
-}
-
-// array writes sessions as a JSON array.
-func array(documents []string, names selection) []byte {
-	size := len("[]")
-	for _, document := range documents {
-		size += len(document) + len(",")
-	}
-	b := append(make([]byte, 0, size), '[')
-	for i, document := range documents {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, names.projectText(document)...)
-	}
-	return append(b, ']')
-}
-
 // A write is what a POST and a PATCH have in common.
 type write struct {
 	caller  domain.Caller
@@ -203,35 +146,26 @@ type write struct {
 	members []member
 	key     requestKey
 	prefer  preferences
-	names   selection
+	names   feathers.Selection
 	creates bool // the session does not exist yet
 }
 
 // readWrite reads everything of a write that can be judged without the session.
 // The path is the resource's own, however the client spelt it.
 func readWrite(c *fiber.Ctx, path string) (w write, err error) {
-	w.caller = callerOf(c) // who may write, admit has seen to that
+	w.caller = auth.Caller(c) // who may write, admit has seen to that
 	if w.body, err = jsonBody(c); err != nil {
 		return w, err
 	}
 	if w.key, err = parseKey(c, w.caller.Account, path); err != nil {
 		return w, err
 	}
-	if w.names, err = parseSelectOnly(queryString(c)); err != nil {
+	if w.names, err = feathers.ParseSelect(queryString(c)); err != nil {
 		return w, err
 	}
 	w.prefer = parsePrefer(c)
 	w.members, err = parseObject(w.body)
 	return w, err
-}
-
-// problems are what is wrong with the body, ignored members included where the
-// client wants strict handling.
-func (w *write) problems(r *bodyReader, current *domain.Session) []domain.FieldError {
-	if !w.prefer.strict {
-		return r.problems
-	}
-	return append(refusals(r.ignored(current)), r.problems...)
 }
 
 // answerPreferences names the members that did nothing.
@@ -273,8 +207,8 @@ func headerList(names []string) string {
 }
 
 // transact carries a command out and waits until the read model shows it.
-func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.Session) domain.Command) (domain.Result, error) {
-	ctx, cancel := context.WithTimeout(clientContext(c), writeDeadline)
+func (s *Server) transact(c *fiber.Ctx, w write, id string, body *bodyReader, command func(now int64) domain.Command) (domain.Result, error) {
+	ctx, cancel := context.WithTimeout(conn.Context(c), writeDeadline)
 	defer cancel()
 	request := domain.Request{
 		SessionID:     id,
@@ -285,8 +219,9 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, command func(domain.
 		Key:           w.key.String(),
 		Digest:        w.key.digest(w.body),
 	}
+	findings := func(current *domain.Session) []domain.FieldError { return body.findings(current, w.prefer.strict) }
 	result, err := s.Log.Transact(ctx, request, func(current domain.Session) ([]domain.Event, error) {
-		return domain.Decide(current, command(current))
+		return domain.Decide(current, domain.Parsed{Command: command(s.Now().UnixMilli()), Findings: findings})
 	})
 	switch {
 	case errors.Is(err, domain.ErrOutcomeUnknown):
@@ -321,7 +256,7 @@ func (s *Server) showPosition(c *fiber.Ctx, position uint64, succeeded bool) err
 	if position == 0 {
 		return nil
 	}
-	if err := s.Reads.WaitFor(clientContext(c), position, s.WriteWait); err != nil && clientGone(c.Context()) {
+	if err := s.Reads.WaitFor(conn.Context(c), position, s.WriteWait); err != nil && conn.Gone(c.Context()) {
 		return problem.Abandoned(err, &succeeded)
 	}
 	// Not before: nobody has been shown the position while this waits, and a read
@@ -339,7 +274,7 @@ func (s *Server) awaitPosition(c *fiber.Ctx) error {
 	if err != nil || position == 0 {
 		return err
 	}
-	if err := s.Reads.WaitFor(clientContext(c), position, positionDeadline); err != nil {
+	if err := s.Reads.WaitFor(conn.Context(c), position, positionDeadline); err != nil {
 		return problem.New(fiber.StatusGatewayTimeout,
 			"the read model has not reached position %d within %d s", position, positionDeadline/time.Second).Because(err)
 	}

@@ -15,7 +15,7 @@ import (
 
 	"chatsessions/deploy/loopback"
 	"chatsessions/domain"
-	chathttp "chatsessions/http"
+	"chatsessions/http/auth"
 )
 
 // A service is a `chatsessions serve` process that is measured.
@@ -59,12 +59,12 @@ func launchService(binary, dir string, with ...func(*exec.Cmd)) (*service, error
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s := &service{dir: dir, token: chathttp.NewToken(), doctor: chathttp.NewToken(), crm: chathttp.NewToken()}
+	s := &service{dir: dir, token: auth.NewToken(), doctor: auth.NewToken(), crm: auth.NewToken()}
 	tokens := filepath.Join(dir, "tokens")
 	lines := []string{
-		chathttp.TokenLine(s.token, domain.Caller{Account: account, Role: domain.RoleAccount}),
-		chathttp.TokenLine(s.doctor, domain.Caller{Account: doctor(0), Role: domain.RoleAccount}),
-		chathttp.TokenLine(s.crm, domain.Caller{Account: "crm", Role: domain.RoleService}),
+		auth.TokenLine(s.token, domain.Caller{Account: account, Role: domain.RoleAccount}),
+		auth.TokenLine(s.doctor, domain.Caller{Account: doctor(0), Role: domain.RoleAccount}),
+		auth.TokenLine(s.crm, domain.Caller{Account: "crm", Role: domain.RoleService}),
 	}
 	if err := os.WriteFile(tokens, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		return nil, err

@@ -14,12 +14,12 @@ import (
 	"chatsessions/domain"
 	"chatsessions/eventstore"
 	chathttp "chatsessions/http"
-	"chatsessions/projections"
+	"chatsessions/projections/readmodel"
 )
 
 // metrics are what the service counts and measures about itself. The packages know
 // nothing of Prometheus: they call a function, or are asked for their counts when the
-// metrics are. A nil *metrics measures nothing. docs/operations.md tells what each
+// metrics are. A nil *metrics measures nothing. docs/metrics.md tells what each
 // of them means.
 type metrics struct {
 	registry *prometheus.Registry
@@ -159,12 +159,12 @@ func (l *measuredLog) outcome(ctx context.Context, err error) prometheus.Counter
 
 // measuredReads measure how long answers wait for the read model.
 type measuredReads struct {
-	*projections.ReadModel
+	*readmodel.ReadModel
 	reached, gaveUp prometheus.Observer
 }
 
 // progress measures how far the log and the read model are.
-func (m *metrics) progress(r *projections.ReadModel) {
+func (m *metrics) progress(r *readmodel.ReadModel) {
 	if m == nil {
 		return
 	}
@@ -184,7 +184,7 @@ func (m *metrics) progress(r *projections.ReadModel) {
 }
 
 // reads returns the read model as the API uses it, measured.
-func (m *metrics) reads(r *projections.ReadModel) chathttp.ReadModel {
+func (m *metrics) reads(r *readmodel.ReadModel) chathttp.ReadModel {
 	if m == nil {
 		return r
 	}

@@ -158,7 +158,7 @@ func TestMetricsAreWellFormed(t *testing.T) {
 func TestEveryMetricIsInTheOperatorsManual(t *testing.T) {
 	s := startService(t, "--dev", "--ops-listen", "127.0.0.1:0")
 	_, body := s.ask("/metrics")
-	manual, err := os.ReadFile("../../docs/operations.md")
+	manual, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestEveryMetricIsInTheOperatorsManual(t *testing.T) {
 		}
 		name, _, _ = strings.Cut(name, " ")
 		if !bytes.Contains(manual, []byte("`chatsessions_"+name+"`")) {
-			t.Errorf("docs/operations.md says nothing about chatsessions_%s", name)
+			t.Errorf("docs/metrics.md says nothing about chatsessions_%s", name)
 		}
 	}
 }

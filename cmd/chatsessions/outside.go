@@ -19,6 +19,7 @@ import (
 
 	"chatsessions/eventstore"
 	"chatsessions/projections"
+	"chatsessions/projections/redisconn"
 )
 
 // errNoReadModel: the read model is inside a service that is not running.
@@ -67,7 +68,7 @@ func (f storeFlags) openFromOutside(ctx context.Context, logger *slog.Logger) (_
 	if err := s.openExisting(ctx, f.logFlags, reach, logger); err != nil {
 		return nil, err
 	}
-	if s.redis, err = projections.Connect(ctx, projections.RedisOptions{URL: f.RedisURL, PoolSize: f.redisConnections()}); err != nil {
+	if s.redis, err = redisconn.Connect(ctx, redisconn.Options{URL: f.RedisURL, PoolSize: f.redisConnections()}); err != nil {
 		return nil, err
 	}
 	s.onClose(func() { _ = s.redis.Close() })

@@ -11,7 +11,8 @@ import (
 	"text/tabwriter"
 
 	"chatsessions/domain"
-	"chatsessions/projections"
+	"chatsessions/projections/layout"
+	"chatsessions/projections/projector"
 )
 
 type parkedCommand struct {
@@ -30,7 +31,7 @@ A later event of the session that can be projected brings it back by itself. --r
 
 // A parkedLine is what is printed of a parked session.
 type parkedLine struct {
-	projections.Parked
+	layout.Parked
 	Retried string `json:"retried,omitempty"` // what came of it
 }
 
@@ -50,15 +51,15 @@ func (c parkedCommand) Run(ctx context.Context, s streams) error {
 	table := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	encoder := json.NewEncoder(s.out)
 	found, failed := 0, 0
-	show := func(p projections.Parked) error {
+	show := func(p layout.Parked) error {
 		line := parkedLine{Parked: p}
 		if c.Retry {
 			line.Retried = "brought back"
-			if err := projections.Retry(ctx, stores.redis, p, stores.log.Load); err != nil {
+			if err := projector.Retry(ctx, stores.redis, c.RedisPartitions, p, stores.log.Load); err != nil {
 				if errors.Is(err, domain.ErrUnavailable) || ctx.Err() != nil {
 					return err
 				}
-				if errors.Is(err, projections.ErrNotParked) { // it came back by itself
+				if errors.Is(err, projector.ErrNotParked) { // it came back by itself
 					return nil
 				}
 				line.Retried = err.Error()
@@ -76,12 +77,12 @@ func (c parkedCommand) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	if c.ID != "" {
-		var one projections.Parked
-		if one, err = projections.FindParked(ctx, stores.redis, c.RedisPartitions, c.ID); err == nil {
+		var one layout.Parked
+		if one, err = projector.FindParked(ctx, stores.redis, c.RedisPartitions, c.ID); err == nil {
 			err = show(one)
 		}
 	} else {
-		err = projections.EachParked(ctx, stores.redis, c.RedisPartitions, show)
+		err = projector.EachParked(ctx, stores.redis, c.RedisPartitions, show)
 	}
 	if flushed := table.Flush(); err == nil {
 		err = flushed

@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 
-	"chatsessions/projections"
+	"chatsessions/projections/audit"
+	"chatsessions/projections/projector"
 )
 
 type rebuildCommand struct {
@@ -35,7 +36,7 @@ func (c rebuildCommand) Run(ctx context.Context, s streams) error {
 	stores, err := c.openFromOutside(ctx, logger)
 	if errors.Is(err, errNoReadModel) {
 		if c.Output == "json" {
-			return json.NewEncoder(s.out).Encode(projections.Rebuilt{})
+			return json.NewEncoder(s.out).Encode(projector.Rebuilt{})
 		}
 		fmt.Fprintln(s.out, "There is nothing to rebuild: the service is not running, and it builds its read model when it starts.")
 		return nil
@@ -47,13 +48,13 @@ func (c rebuildCommand) Run(ctx context.Context, s streams) error {
 	bar := newProgress(s.err)
 	defer bar.finish()
 	text := c.Output == "text"
-	done, err := projections.Rebuild(ctx, stores.redis, stores.log, projections.RebuildOptions{
+	done, err := projector.Rebuild(ctx, stores.redis, stores.log, projector.RebuildOptions{
 		Logger: logger, Partitions: c.RedisPartitions, Private: stores.private, CompareOnly: c.CompareOnly,
-		Progress: func(stage projections.Stage, done, total uint64) {
+		Progress: func(stage projector.Stage, done, total uint64) {
 			shown := rebuildStages[stage]
 			bar.show(shown.title, shown.unit, done, total)
 		},
-		Difference: func(d projections.Difference) {
+		Difference: func(d audit.Difference) {
 			if text {
 				where := "document"
 				if d.Index != "" {
@@ -79,14 +80,14 @@ func (c rebuildCommand) Run(ctx context.Context, s streams) error {
 }
 
 // rebuildStages are the stages as they are shown.
-var rebuildStages = map[projections.Stage]struct{ title, unit string }{
-	projections.Filling:    {"reading the log", "events"},
-	projections.Comparing:  {"comparing", "keys"},
-	projections.TakingOver: {"taking over", "partitions"},
-	projections.Removing:   {"removing the old one", "keys"},
+var rebuildStages = map[projector.Stage]struct{ title, unit string }{
+	projector.Filling:    {"reading the log", "events"},
+	projector.Comparing:  {"comparing", "keys"},
+	projector.TakingOver: {"taking over", "partitions"},
+	projector.Removing:   {"removing the old one", "keys"},
 }
 
-func (c rebuildCommand) report(s streams, done projections.Rebuilt) error {
+func (c rebuildCommand) report(s streams, done projector.Rebuilt) error {
 	if c.Output == "json" {
 		return json.NewEncoder(s.out).Encode(done)
 	}

@@ -18,7 +18,10 @@ import (
 
 	"chatsessions/docs/events"
 	chathttp "chatsessions/http"
+	"chatsessions/http/auth"
 	"chatsessions/projections"
+	"chatsessions/projections/projector"
+	"chatsessions/projections/readmodel"
 )
 
 type serveCommand struct {
@@ -97,7 +100,7 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 	parts, running := errgroup.WithContext(running)
 	private := c.RedisURL == ""
 	var api atomic.Pointer[chathttp.Server] // nil until it serves
-	reads := projections.NewReadModel(stores.redis, stores.log, projections.ReadModelOptions{
+	reads := readmodel.New(stores.redis, stores.log, readmodel.Options{
 		Logger: logger, Partitions: c.RedisPartitions, Private: private, AskEnd: c.NATS.URL != "" && private,
 		Writes: func() int {
 			if server := api.Load(); server != nil {
@@ -113,7 +116,7 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 	defer stopTracking()
 	parts.Go(func() error { return reads.Run(tracking) })
 	if c.Only != "api" {
-		projector := projections.NewProjector(stores.redis, stores.log, projections.ProjectorOptions{
+		projector := projector.New(stores.redis, stores.log, projector.Options{
 			Logger: logger, Partitions: c.RedisPartitions, Notify: reads.Projected, Applied: measured.applied(), Private: private,
 		})
 		parts.Go(func() error { return projector.Run(tracking) })
@@ -177,7 +180,7 @@ func (c serveCommand) serveHTTP(ctx context.Context, l net.Listener, server *cha
 }
 
 // awaitCaughtUp returns when the read model has all that was in the log.
-func awaitCaughtUp(ctx context.Context, reads *projections.ReadModel, logger *slog.Logger) error {
+func awaitCaughtUp(ctx context.Context, reads *readmodel.ReadModel, logger *slog.Logger) error {
 	const patience = 5 * time.Second
 	for {
 		attempt, cancel := context.WithTimeout(ctx, patience)
@@ -192,7 +195,7 @@ func awaitCaughtUp(ctx context.Context, reads *projections.ReadModel, logger *sl
 
 // readyWhile says that the service is ready when the log can be reached and the read
 // model has all that is in it, until ctx ends: then it is drained.
-func readyWhile(ctx context.Context, reads *projections.ReadModel) readiness {
+func readyWhile(ctx context.Context, reads *readmodel.ReadModel) readiness {
 	return func(asked context.Context) error {
 		if ctx.Err() != nil {
 			return errors.New("the service is ending")
@@ -270,18 +273,18 @@ func isLoopback(host string) bool {
 }
 
 // tokens returns who checks tokens, and how to read them again.
-func (c serveCommand) tokens() (chathttp.TokenVerifier, func() error, error) {
-	var verifiers chathttp.AnyOf
+func (c serveCommand) tokens() (auth.Verifier, func() error, error) {
+	var verifiers auth.AnyOf
 	reload := func() error { return nil }
 	if c.AuthTokens != "" && c.Only != "projector" {
-		file, err := chathttp.OpenTokenFile(c.AuthTokens)
+		file, err := auth.OpenTokenFile(c.AuthTokens)
 		if err != nil {
 			return nil, nil, err
 		}
 		verifiers, reload = append(verifiers, file), file.Reload
 	}
 	if c.Dev {
-		verifiers = append(verifiers, chathttp.DevTokens{})
+		verifiers = append(verifiers, auth.DevTokens{})
 	}
 	return verifiers, reload, nil
 }

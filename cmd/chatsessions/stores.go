@@ -17,7 +17,9 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"chatsessions/eventstore"
-	"chatsessions/projections"
+	"chatsessions/projections/embeddedredis"
+	"chatsessions/projections/layout"
+	"chatsessions/projections/redisconn"
 )
 
 // logFlags say where the log is.
@@ -64,11 +66,11 @@ func (f logFlags) check() error {
 
 // check finds flags that make no sense.
 func (f storeFlags) check() error {
-	if f.RedisPartitions < 1 || f.RedisPartitions > projections.MaxPartitions {
-		return fmt.Errorf("--redis-partitions %d: want a number from 1 to %d", f.RedisPartitions, projections.MaxPartitions)
+	if f.RedisPartitions < 1 || f.RedisPartitions > layout.MaxPartitions {
+		return fmt.Errorf("--redis-partitions %d: want a number from 1 to %d", f.RedisPartitions, layout.MaxPartitions)
 	}
 	if f.RedisURL != "" {
-		if err := projections.CheckURL(f.RedisURL); err != nil {
+		if err := redisconn.CheckURL(f.RedisURL); err != nil {
 			return fmt.Errorf("--redis-url: %w", err)
 		}
 	}
@@ -128,8 +130,8 @@ func openStores(ctx context.Context, c storeFlags, m *metrics, logger *slog.Logg
 
 	redis.SetLogger(redisLog{logger})
 	if c.RedisURL != "" {
-		s.redis, err = projections.Connect(ctx, projections.RedisOptions{
-			URL: c.RedisURL, PoolSize: c.redisConnections(), OnConnect: func() { s.redisConnections.Add(1) },
+		s.redis, err = redisconn.Connect(ctx, redisconn.Options{
+			URL: c.RedisURL, PoolSize: c.redisConnections(), OnConnect: func() { s.redisConnections.Add(1) }, KeyPrefix: layout.Version(),
 		})
 	} else {
 		s.redis, err = s.embedRedis(password, &reach)
@@ -203,7 +205,7 @@ func (s *stores) embedNATS(ctx context.Context, dataDir, password string, reach 
 }
 
 func (s *stores) embedRedis(password string, reach *connection) (redis.UniversalClient, error) {
-	embedded, err := projections.StartEmbedded(password)
+	embedded, err := embeddedredis.Start(password)
 	if err != nil {
 		return nil, fmt.Errorf("starting the embedded read model: %w", err)
 	}

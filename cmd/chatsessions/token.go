@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"chatsessions/domain"
-	chathttp "chatsessions/http"
+	"chatsessions/http/auth"
 )
 
 type tokenCommand struct {
@@ -16,11 +16,11 @@ type tokenCommand struct {
 
 func (t tokenCommand) Run(s streams) error {
 	caller := domain.Caller{Account: t.Account, Role: domain.Role(t.Role)}
-	if err := chathttp.CheckCaller(caller); err != nil {
+	if err := auth.CheckCaller(caller); err != nil {
 		return usageError{err}
 	}
-	token := chathttp.NewToken()
-	line := chathttp.TokenLine(token, caller)
+	token := auth.NewToken()
+	line := auth.TokenLine(token, caller)
 	if t.Output == "json" {
 		return json.NewEncoder(s.out).Encode(map[string]string{"token": token, "line": line})
 	}

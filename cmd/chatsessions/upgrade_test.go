@@ -197,7 +197,7 @@ func partitionsOf(s *service) string {
 func buildWithLayout(t *testing.T, layout string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "chatsessions")
-	build := exec.Command("go", "build", "-race", "-ldflags", "-X chatsessions/projections.layoutVersion="+layout, "-o", path, ".")
+	build := exec.Command("go", "build", "-race", "-ldflags", "-X chatsessions/projections/layout.version="+layout, "-o", path, ".")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", build, err, out)
 	}

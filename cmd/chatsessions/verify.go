@@ -14,7 +14,8 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/eventstore"
-	"chatsessions/projections"
+	"chatsessions/projections/audit"
+	"chatsessions/projections/layout"
 )
 
 type verifyCommand struct {
@@ -163,22 +164,22 @@ func (v *verifier) log(ctx context.Context, log *eventstore.Log, settled func(co
 }
 
 // verifyStages are the stages as they are shown.
-var verifyStages = map[projections.VerifyStage]struct{ title, unit string }{
-	projections.CountingKeys: {"counting the read model's keys", "keys"},
-	projections.CheckingKeys: {"looking at those in doubt", "keys"},
+var verifyStages = map[audit.VerifyStage]struct{ title, unit string }{
+	audit.CountingKeys: {"counting the read model's keys", "keys"},
+	audit.CheckingKeys: {"looking at those in doubt", "keys"},
 }
 
 // logAndModel verifies the log, and the read model with each of its sessions.
 func (v *verifier) logAndModel(ctx context.Context, stores *stores, partitions int) error {
-	model, err := projections.NewVerification(ctx, stores.redis, stores.log, projections.VerifyOptions{
+	model, err := audit.NewVerification(ctx, stores.redis, stores.log, audit.VerifyOptions{
 		Partitions: partitions, Load: stores.log.Load, Event: stores.log.Event, Pace: v.pace.Wait,
-		Difference: func(d projections.Difference) error {
+		Difference: func(d audit.Difference) error {
 			return v.tell(defectLine{Kind: defectReadModel, Position: d.Position, SessionID: d.SessionID, Index: d.Index, Detail: d.Detail})
 		},
-		Parked: func(p projections.Parked) error {
+		Parked: func(p layout.Parked) error {
 			return v.tell(defectLine{Kind: defectParked, Position: p.Position, SessionID: p.SessionID, Detail: p.Reason})
 		},
-		Progress: func(stage projections.VerifyStage, done, total uint64) {
+		Progress: func(stage audit.VerifyStage, done, total uint64) {
 			shown := verifyStages[stage]
 			v.bar.show(shown.title, shown.unit, done, total)
 		},

@@ -1,6 +1,11 @@
-// Package loopback gives out ports of the loopback interface, for tests and
-// benchmarks that run real servers: one that is restarted has to come back where its
-// clients look for it, so its port is chosen before it runs.
+// Package loopback reserves ports of the loopback interface, for tests and benchmarks that
+// run real servers. A server that is restarted must come back where its clients expect it,
+// so its port is chosen before it runs.
+//
+// # Invariants
+//
+// No two callers of [Port] get the same port, even in different processes. One mutex
+// guards the reserved sockets; the package starts no goroutine.
 package loopback
 
 import (
@@ -11,21 +16,21 @@ import (
 	"sync"
 )
 
-// Ports are taken from below what operating systems give out themselves, to sockets
-// that ask for port 0 and to outgoing connections (on Linux from 32768,
-// net.ipv4.ip_local_port_range; 49152 by RFC 6335): one of those would take the port
-// of a server that does not listen yet, or is being restarted.
+// Ports are below the range from which operating systems assign ports to outgoing
+// connections and to sockets that ask for port 0 (on Linux from 32768,
+// net.ipv4.ip_local_port_range; 49152 by RFC 6335). Such a socket could take the port of a
+// server that does not listen yet, or is being restarted.
 const first, last = 10_000, 32_767
 
-// reserved are sockets on the UDP ports of the same numbers. Every process that asks
-// Port looks at them, and they go with the process that holds them.
+// reserved holds UDP sockets with the same port numbers, as locks that every process sees
+// and that end with the process.
 var reserved struct {
 	sync.Mutex
 	sockets []net.PacketConn
 }
 
-// Port returns a TCP port of 127.0.0.1 on which nobody listens. Until this process
-// ends it is returned to no other caller, in whichever process.
+// Port returns a TCP port of 127.0.0.1 on which nobody listens. Until this process ends, no
+// other caller gets the same port, in any process.
 func Port() (int, error) {
 	var tried error
 	for range 1000 {

@@ -13,8 +13,8 @@ import (
 	"chatsessions/deploy/loopback"
 )
 
-// asMany, in the environment, makes the test a process that reserves ports, prints
-// them and holds them until its input ends.
+// asMany, in the environment, turns the test into a process that reserves this many ports,
+// prints them, and holds them until its input ends.
 const asMany = "LOOPBACK_TEST_PORTS"
 
 func TestNoPortIsGivenOutTwice(t *testing.T) {
@@ -25,7 +25,7 @@ func TestNoPortIsGivenOutTwice(t *testing.T) {
 		_, _ = bufio.NewReader(os.Stdin).ReadByte()
 		return
 	}
-	// So many that some that are drawn are taken: of 22,768 ports about 90.
+	// Enough to draw reserved ports: about 90 of 22,768.
 	const processes, each = 4, 500
 	seen := map[string]int{}
 	for process := range processes {

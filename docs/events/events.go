@@ -1,5 +1,11 @@
-// Package events holds the published description of the events: an AsyncAPI document,
-// and a JSON Schema for the data of each type.
+// Package events holds the published description of the events: an AsyncAPI document and
+// a JSON Schema for the data of each type. The service serves them without a token. The
+// package has no state and starts no goroutine.
+//
+// # Invariants
+//
+// References between the files hold on disk and where the service serves them. Tests
+// compare the files with messages of a real server.
 package events
 
 import (
@@ -8,8 +14,7 @@ import (
 	"path"
 )
 
-// Where the service serves the description. On disk the files lie in the same order,
-// so that references between them hold in both places.
+// root is where the service serves the description.
 const root = "/chat-sessions/events"
 
 //go:embed asyncapi.json schemas
@@ -22,7 +27,7 @@ type Document struct {
 	Content   []byte
 }
 
-// Documents returns all of them.
+// Documents returns all files of the description.
 func Documents() []Document {
 	var documents []Document
 	err := fs.WalkDir(files, ".", func(name string, entry fs.DirEntry, err error) error {

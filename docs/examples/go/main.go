@@ -20,11 +20,11 @@ import (
 )
 
 func main() {
-	// What an event does and how far we are is written in one step: line n is event n.
+	// An event's effect and its position are written in one step: line n is event n.
 	file := must(os.OpenFile(os.Args[2], os.O_RDWR|os.O_CREATE|os.O_APPEND|os.O_SYNC, 0o600))
 	lines := must(os.ReadFile(file.Name()))
 	done := uint64(bytes.Count(lines, []byte("\n")))
-	must(file, file.Truncate(int64(bytes.LastIndex(lines, []byte("\n"))+1))) // half a line is none
+	must(file, file.Truncate(int64(bytes.LastIndex(lines, []byte("\n"))+1))) // drop a torn line
 	nc := must(nats.Connect(os.Getenv("NATS_URL"), nats.MaxReconnects(-1)))
 	js := must(jetstream.NewWithDomain(nc, "CHAT_SESSIONS"))
 	consumer := must(js.Consumer(context.Background(), "CHAT_SESSIONS", os.Args[1]))
@@ -45,7 +45,7 @@ func main() {
 
 func cloudEvent(msg jetstream.Msg) event.Event {
 	e := event.Event{Context: &event.EventContextV1{}, DataEncoded: msg.Data()}
-	for name, values := range msg.Headers() { // names without the prefix are passed over
+	for name, values := range msg.Headers() { // skips names without the prefix
 		must(e, spec.WithPrefix("ce-").Version("1.0").SetAttribute(e.Context, name, must(url.PathUnescape(values[0]))))
 	}
 	return e // without e.Validate(): the first events name their schema by a path
@@ -53,7 +53,7 @@ func cloudEvent(msg jetstream.Msg) event.Event {
 
 func must[T any](v T, err error) T {
 	if err != nil {
-		log.Fatal(err) // whoever runs this starts it again
+		log.Fatal(err) // a supervisor restarts the program
 	}
 	return v
 }

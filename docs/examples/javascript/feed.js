@@ -4,7 +4,7 @@ import { EventSource } from "eventsource";
 const [url, after = "0"] = process.argv.slice(2);
 const authorization = `Bearer ${process.env.TOKEN}`;
 
-// When a connection ends, EventSource makes another, and says with which event it is.
+// When a connection ends, EventSource reconnects and sends the id of the last event.
 const feed = new EventSource(`${url}/chat-sessions/events?after=${after}`, {
   fetch: (input, init) => fetch(input, { ...init, headers: { ...init.headers, authorization } }),
 });
@@ -14,7 +14,7 @@ for (const type of ["created", "started", "accepted", "rejected", "finished", "u
 feed.addEventListener("cut-off", ({ data }) => console.error(JSON.parse(data).detail));
 feed.addEventListener("error", ({ message }) => {
   console.error(message ?? "the connection was closed");
-  // After an answer such as a 401 or a 503 it does not try again: whoever runs this does.
+  // After a response such as 401 or 503 it does not retry; a supervisor does.
   if (feed.readyState === EventSource.CLOSED) process.exitCode = 1;
 });
 for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => feed.close());

@@ -6,11 +6,11 @@ import { CloudEvent } from "cloudevents";
 
 const [name, path] = process.argv.slice(2);
 
-// What an event does and how far we are is written in one step: line n is event n.
+// An event's effect and its position are written in one step: line n is event n.
 const file = openSync(path, "as+", 0o600);
 const lines = readFileSync(path);
 let done = lines.toString().split("\n").length - 1;
-truncateSync(path, lines.lastIndexOf("\n") + 1); // half a line is none
+truncateSync(path, lines.lastIndexOf("\n") + 1); // drop a torn line
 
 const server = new URL(process.env.NATS_URL);
 const nc = await connect({
@@ -23,7 +23,7 @@ const consumer = await jetstream(nc, { domain: "CHAT_SESSIONS" }).consumers.get(
 let stopped = false;
 for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => (stopped = true));
 
-// An error ends the process: whoever runs it starts it again.
+// An error ends the process, and a supervisor restarts it.
 while (!stopped) {
   const message = await consumer.next({ expires: 1_000 });
   if (message === null) continue;

@@ -1,0 +1,75 @@
+package domain
+
+import (
+	"iter"
+	"slices"
+)
+
+// filterFields are the fields by which a list can be filtered, by their places.
+var filterFields = sortedFilterFields()
+
+func sortedFilterFields() []field {
+	var sorted []field
+	for place := 1; ; place++ {
+		i := slices.IndexFunc(fields, func(f field) bool { return f.filter == place })
+		if i < 0 {
+			return sorted
+		}
+		sorted = append(sorted, fields[i])
+	}
+}
+
+// FilterFields lists the fields by which a list can be filtered; see Filterable.
+func FilterFields() []string {
+	names := make([]string, len(filterFields))
+	for i, f := range filterFields {
+		names[i] = f.name
+	}
+	return names
+}
+
+// Filterable returns the session's filter fields with their values: participants once
+// for each account, absent fields not at all. The order is part of the read model's
+// storage format.
+func (s *Session) Filterable() iter.Seq2[string, string] {
+	return func(yield func(field, value string) bool) {
+		for i := range filterFields {
+			f := &filterFields[i]
+			if f.text != nil {
+				if text := f.text(s); text != nil && *text != "" && !yield(f.name, *text) {
+					return
+				}
+				continue
+			}
+			for _, uid := range s.Participants { // the only list
+				if !yield(f.name, uid) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// FilterValues returns the session's values of a filter field; none if the field is
+// absent.
+func (s *Session) FilterValues(field string) []string {
+	var values []string
+	for f, value := range s.Filterable() {
+		if f == field {
+			values = append(values, value)
+		}
+	}
+	return values
+}
+
+// Readers lists the accounts that may see the session, each once: its creator, then its
+// participants.
+func (s *Session) Readers() []string {
+	readers := []string{s.CreatedBy}
+	for _, uid := range s.Participants {
+		if uid != s.CreatedBy {
+			readers = append(readers, uid)
+		}
+	}
+	return readers
+}

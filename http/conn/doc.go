@@ -1,0 +1,32 @@
+// Package conn is what the service does about connections that its web framework, Fiber,
+// and the server below it, fasthttp, do not do. docs/decisions/draft-http-conn.md says why
+// for each of them.
+//
+// Files in reading order:
+//
+//   - server.go: [Server] serves a Fiber app on a listener and shuts it down
+//   - drain.go: which connections have a request in flight, so that a shutdown closes the
+//     others at once and loses no request
+//   - gone.go: the context of a request, which ends when its client disconnects
+//   - body.go: [TakeBody] reads the body before the request is judged
+//   - takeover.go: [TakeOver] gives a connection to a stream
+//   - socket_linux.go, socket_other.go: system calls on a socket
+//
+// # Invariants
+//
+//   - A request that is carried out gets its response: a connection is closed for a
+//     shutdown only while it is at rest, and no request begins on one that is closed.
+//   - The bytes of a request's body are never read as the next request: the body is read
+//     whole, or the connection ends with the response.
+//   - A connection that was taken over is in no other hands, and in no set of this
+//     package.
+//
+// # Goroutines
+//
+// [Server.Serve] starts two, and both end with [Server.Shutdown] or when serving fails:
+// one looks for clients that disconnected, one closes the listener.
+//
+// # Locks
+//
+// There is one, of the set of open connections. Nothing that waits is done under it.
+package conn

@@ -1,0 +1,131 @@
+package conn
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/valyala/fasthttp"
+)
+
+// A tracker knows which connections have a request in flight, so that a shutdown closes
+// the others. fasthttp does not know enough: it waits for connections on which nothing
+// has been sent yet, and it may close one just as a request arrives, which is then
+// carried out and not answered.
+type tracker struct {
+	draining atomic.Bool
+	gone     atomic.Uint64 // clients that disconnected while their request waited
+	mu       sync.Mutex
+	open     map[*connection]struct{}
+}
+
+// A connection is at rest until a request arrives, and again after each response.
+type connection struct {
+	net.Conn
+	state atomic.Int32
+
+	ctx    context.Context // ends when the client is gone; see watch
+	cancel context.CancelFunc
+	turns  atomic.Uint64 // counts the handler's beginnings and ends: odd while it runs
+	seen   uint64        // turns when watch looked last
+}
+
+const (
+	resting int32 = iota
+	busy
+	closed
+)
+
+// A listener adds the connections that it accepts to the tracker.
+type listener struct {
+	net.Listener
+	tracker *tracker
+}
+
+// Accept implements net.Listener.
+func (l listener) Accept() (net.Conn, error) {
+	for {
+		accepted, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c := &connection{Conn: accepted}
+		c.ctx, c.cancel = context.WithCancel(context.Background())
+		if l.tracker.add(c) {
+			return c, nil
+		}
+		_ = accepted.Close()
+	}
+}
+
+// add takes a new connection, and returns false while the server drains.
+func (t *tracker) add(c *connection) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open == nil {
+		t.open = map[*connection]struct{}{}
+	}
+	if t.draining.Load() {
+		return false
+	}
+	t.open[c] = struct{}{}
+	return true
+}
+
+// begin reports whether a request that arrived may be carried out. Otherwise its
+// connection was closed already, and the response would be lost.
+func begin(c net.Conn) bool {
+	own, ok := c.(*connection)
+	if !ok {
+		return true
+	}
+	if !own.state.CompareAndSwap(resting, busy) && own.state.Load() != busy {
+		return false
+	}
+	own.turns.Add(1)
+	return true
+}
+
+// end marks that the handler has made its response, which is only left to be sent.
+func end(c net.Conn) {
+	if own, ok := c.(*connection); ok {
+		own.turns.Add(1)
+	}
+}
+
+// changed is fasthttp's report that a response was sent, or a connection ended.
+func (t *tracker) changed(c net.Conn, to fasthttp.ConnState) {
+	own, ok := c.(*connection)
+	if !ok {
+		return
+	}
+	switch to {
+	case fasthttp.StateIdle:
+		own.state.CompareAndSwap(busy, resting)
+		if t.draining.Load() {
+			own.closeResting()
+		}
+	case fasthttp.StateClosed, fasthttp.StateHijacked: // closed, or taken over
+		own.cancel()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.open, own)
+	}
+}
+
+// drain closes the connections at rest now, and the others when they come to rest.
+func (t *tracker) drain() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.draining.Store(true)
+	for c := range t.open {
+		c.closeResting()
+	}
+}
+
+func (c *connection) closeResting() {
+	if c.state.CompareAndSwap(resting, closed) {
+		_ = c.Close()
+	}
+}

@@ -1,0 +1,69 @@
+package conn
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/valyala/fasthttp"
+)
+
+// Context ends when the client disconnects. Whatever waits for something on behalf of
+// the client does so under this context.
+func Context(c *fiber.Ctx) context.Context { return contextOf(c.Context().Conn()) }
+
+// Gone reports whether the client disconnected while its request waited.
+func Gone(c *fasthttp.RequestCtx) bool { return contextOf(c.Conn()).Err() != nil }
+
+func contextOf(c net.Conn) context.Context {
+	if own, ok := c.(*connection); ok {
+		return own.ctx
+	}
+	return context.Background()
+}
+
+// lookEvery is how often connections with a running handler are checked. A client that
+// disconnected is noticed after one to two times this.
+const lookEvery = 150 * time.Millisecond
+
+// watch ends the contexts of clients that disconnected, until done is closed.
+//
+// fasthttp reads from a connection between two requests only, so a handler that waits
+// does not learn that its client left. Nearly all handlers end before they are checked
+// once. The others cost one system call for each check; connections at rest cost none.
+func (t *tracker) watch(done <-chan struct{}) {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	var waiting []*connection
+	for {
+		select {
+		case <-done:
+			return
+		case <-ticker.C:
+		}
+		waiting = t.waiting(waiting[:0])
+		for _, c := range waiting {
+			if c.ctx.Err() == nil && HungUp(c.Conn) {
+				t.gone.Add(1)
+				c.cancel()
+			}
+		}
+		clear(waiting)
+	}
+}
+
+// waiting appends the connections whose handler has been running on the same request
+// since the last call.
+func (t *tracker) waiting(to []*connection) []*connection {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.open {
+		turns := c.turns.Load()
+		if turns == c.seen && turns%2 == 1 {
+			to = append(to, c)
+		}
+		c.seen = turns
+	}
+	return to
+}

@@ -1,0 +1,86 @@
+package feathers
+
+import (
+	"strings"
+	"time"
+
+	"chatsessions/domain"
+	"chatsessions/http/problem"
+)
+
+// A Session is the query of a GET of a single session.
+type Session struct {
+	Select Selection
+	At     *int64 // epoch milliseconds; nil for the session as it is
+}
+
+// ParseSession reads the query of a GET of a single session.
+func ParseSession(text string) (Session, error) {
+	var q Session
+	params, err := Parse(text)
+	if err != nil {
+		return q, err
+	}
+	for i := range params {
+		p := &params[i]
+		switch {
+		case p.Is("$select"):
+			err = q.Select.add(p)
+		case p.Is("at") && q.At != nil:
+			err = problem.BadRequest("at is given twice")
+		case p.Is("at"):
+			var at int64
+			at, err = p.instant()
+			q.At = &at
+		default:
+			err = problem.BadRequest("%s means nothing for a single session; there are $select, and at for the session as it was", p.Key)
+		}
+		if err != nil {
+			return q, err
+		}
+	}
+	return q, nil
+}
+
+// ParseSelect reads the query of a write.
+func ParseSelect(text string) (Selection, error) {
+	params, err := Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	var s Selection
+	for i := range params {
+		p := &params[i]
+		if !p.Is("$select") {
+			return nil, problem.BadRequest("%s means nothing for a single session; there is $select", p.Key)
+		}
+		if err := s.add(p); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// instant reads a time: epoch milliseconds, plain or tagged, or RFC 3339. What is finer
+// than a millisecond is cut off.
+func (p *Param) instant() (int64, error) {
+	if ms, ok := readWhole(p.Untagged()); ok {
+		if ms < 0 || ms > domain.MaxTime {
+			return 0, problem.BadRequest("%s in epoch milliseconds is from 0 to %d, not %s", p.Key, domain.MaxTime, p.Value)
+		}
+		return ms, nil
+	}
+	if t, ok := parseRFC3339(p.Value); ok {
+		return t.UnixMilli(), nil
+	}
+	if _, ok := parseRFC3339(strings.ReplaceAll(p.Value, " ", "+")); ok {
+		return 0, problem.BadRequest("%s is %q: in a query, + stands for a space; write %%2B, or give the time in UTC, with Z", p.Key, p.Value)
+	}
+	return 0, problem.BadRequest("%s must be epoch milliseconds, such as 1795348800000, or RFC 3339 with Z or an offset, such as 2026-11-22T12:00:00Z, not %q", p.Key, p.Value)
+}
+
+// parseRFC3339 reads a time, whose T and Z may be in lower case (RFC 3339, section 5.6).
+func parseRFC3339(text string) (time.Time, bool) {
+	t, err := time.Parse(time.RFC3339, strings.ToUpper(text))
+	return t, err == nil
+}

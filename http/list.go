@@ -1,0 +1,119 @@
+package http
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/gofiber/fiber/v2"
+
+	"chatsessions/domain"
+	"chatsessions/domain/query"
+	"chatsessions/http/auth"
+	"chatsessions/http/conn"
+	"chatsessions/http/feathers"
+	"chatsessions/http/problem"
+)
+
+// list is GET /chat-sessions.
+func (s *Server) list(c *fiber.Ctx) error {
+	prefer := parsePrefer(c)
+	caller := auth.Caller(c)
+	list, err := s.parseList(conn.Context(c), caller.Account, queryString(c))
+	if err != nil {
+		return err
+	}
+	if err := s.awaitPosition(c); err != nil {
+		return err
+	}
+	if !caller.SeesAll() {
+		list.Query.VisibleTo = caller.Account
+	}
+	ctx, cancel := context.WithTimeout(conn.Context(c), readDeadline)
+	defer cancel()
+	list.Query.Count = prefer.count
+	page, err := s.Reads.List(ctx, list.Query)
+	switch {
+	case errors.Is(err, domain.ErrTooExpensive):
+		return tooExpensive(&list.Query, err)
+	case errors.Is(err, domain.ErrBusy):
+		return problem.Unavailable(err, "there are too many lists to be found beside what is written now; try again").Quietly()
+	case err != nil:
+		return err
+	}
+	if page.Next != nil {
+		cursor, err := s.cursor(ctx, caller.Account, list.Text, *page.Next)
+		if err != nil {
+			return err
+		}
+		c.Set(fiber.HeaderLink, `</chat-sessions?$cursor=`+cursor+`>; rel="next"`)
+	}
+	if page.Total != nil {
+		c.Set(headerTotal, strconv.FormatInt(*page.Total, 10))
+		c.Set(headerPrefApplied, "count=exact")
+	}
+	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
+	c.Set(fiber.HeaderCacheControl, cachePrivately)
+	c.Response().SetBodyRaw(array(page.Documents, list.Select))
+	return nil
+}
+
+// array writes sessions as a JSON array.
+func array(documents []string, names feathers.Selection) []byte {
+	size := len("[]")
+	for _, document := range documents {
+		size += len(document) + len(",")
+	}
+	b := append(make([]byte, 0, size), '[')
+	for i, document := range documents {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, names.Text(document)...)
+	}
+	return append(b, ']')
+}
+
+// parseList reads the query of a list. With a cursor in it, the query is the one that
+// the cursor stands for.
+func (s *Server) parseList(ctx context.Context, account, text string) (feathers.List, error) {
+	params, err := feathers.Parse(text)
+	if err != nil {
+		return feathers.List{}, err
+	}
+	cursor, given, err := feathers.Cursor(params)
+	switch {
+	case err != nil:
+		return feathers.List{}, err
+	case !given:
+		return feathers.ParseList(text, params)
+	}
+	text, after, err := s.openCursor(ctx, account, cursor)
+	if err != nil {
+		return feathers.List{}, err
+	}
+	if params, err = feathers.Parse(text); err != nil {
+		return feathers.List{}, err
+	}
+	list, err := feathers.ParseList(text, params)
+	list.Query.After, list.Query.Skip = &after, 0
+	return list, err
+}
+
+// tooExpensive refuses a query that would have to look at too many sessions.
+func tooExpensive(q *query.Query, err error) error {
+	var names []string
+	for _, f := range q.Filters {
+		names = append(names, f.Field)
+	}
+	if q.Skip > 0 {
+		names = append(names, "$skip="+strconv.Itoa(q.Skip))
+	}
+	found := ""
+	if len(names) > 0 {
+		found = " by " + strings.Join(names, ", ")
+	}
+	return problem.Unavailable(err, "the query would have to look at too many sessions to find those%s; narrow it, by createdAt for example", found).
+		Quietly() // the query is at fault, and the metrics count the response
+}

@@ -1,0 +1,2 @@
+// Package audit compares the read model with the log.
+package audit

@@ -1,0 +1,110 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"chatsessions/projections/layout"
+)
+
+// Bound is how long a write waits for the read model, from the log's
+// acknowledgement on, before it is answered all the same (see ReadModel.WaitFor);
+// and how old a look at the log's end may be that a read relies on. One rests on
+// the other: every write that any node has answered was either in the read model
+// before, or in the log for at least Bound; so it is at or before an end that was
+// asked for less than Bound ago.
+const Bound = 2 * time.Second
+
+// ErrOtherLog is returned when the read model that answers is not of the log from which
+// it was to be rebuilt. Where that is right, because the log was replaced, the
+// service's projector makes a new one by itself.
+var ErrOtherLog = errors.New("the read model in this Redis is of another log")
+
+// readText returns what a key holds, "" for nothing.
+func ReadText(ctx context.Context, from redis.Cmdable, key string) (string, error) {
+	text, err := from.Get(ctx, key).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return "", fmt.Errorf("read %s: %w", key, err)
+	}
+	return text, nil
+}
+
+// answering returns the checkpoint of the generation that answers.
+func Answering(ctx context.Context, rdb redis.UniversalClient, part layout.Partition) (layout.Checkpoint, error) {
+	text, err := ReadText(ctx, rdb, part.Checkpoint())
+	if err != nil {
+		return layout.Checkpoint{}, err
+	}
+	c, ok := layout.ParseCheckpoint(text)
+	if text == "" {
+		if err := FindPartitions(ctx, rdb, part.Count); err != nil {
+			return c, err
+		}
+	}
+	if !ok {
+		return c, fmt.Errorf("there is no read model that can be used: %s is %q", part.Checkpoint(), text)
+	}
+	return c, nil
+}
+
+// holds says whether the log still has the event to which a checkpoint belongs.
+func LogHolds(ctx context.Context, log Log, c layout.Checkpoint) (bool, error) {
+	if c.Event == "" {
+		return true, nil
+	}
+	id, err := log.EventID(ctx, c.Position)
+	if err != nil {
+		return false, fmt.Errorf("look for the event at the checkpoint: %w", err)
+	}
+	return id == c.Event, nil
+}
+
+// A PartitionsError is returned by what needs a read model that is there, when there are
+// only some with another number of partitions.
+type PartitionsError struct {
+	Asked int
+	Found []int
+}
+
+func (e *PartitionsError) Error() string {
+	return fmt.Sprintf("there is no read model of %d partitions in this Redis, but of %d", e.Asked, e.Found)
+}
+
+// findPartitions returns a PartitionsError when this Redis has read models with other
+// numbers of partitions than the one asked for, nil when it has none at all.
+func FindPartitions(ctx context.Context, rdb redis.UniversalClient, asked int) error {
+	other := &PartitionsError{Asked: asked}
+	pipe := rdb.Pipeline()
+	found := make([]*redis.IntCmd, layout.MaxPartitions+1)
+	for n := 1; n <= layout.MaxPartitions; n++ {
+		found[n] = pipe.Exists(ctx, layout.Partitions(n)[0].Checkpoint())
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("look for the read model: %w", err)
+	}
+	for n := 1; n <= layout.MaxPartitions; n++ {
+		if found[n].Val() > 0 && n != asked {
+			other.Found = append(other.Found, n)
+		}
+	}
+	if len(other.Found) > 0 {
+		return other
+	}
+	return nil
+}
+
+// pause waits, and says whether there is reason to go on.
+func Pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,3 @@
+// Package embeddedredis runs a Redis inside the process, for a service without an external
+// one.
+package embeddedredis

@@ -1,0 +1,224 @@
+package layout
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+
+	"chatsessions/domain"
+)
+
+// A stored is a session as it lies in Redis. Its value is three lines:
+//
+//	the JSON that a client gets
+//	its index member (24 raw bytes), and between spaces its entries in the indexes
+//	its version and its position in the log
+//
+// JSON comes first and has no line break of its own, so that a GET hands it out
+// as it is. The entries stand beside it so that whoever replaces the document knows
+// the old ones, and so that visibility and filters are checked without parsing
+// the JSON.
+type Stored struct {
+	JSON string
+	Entries
+	Version  uint64
+	Position uint64
+}
+
+// entries say where the indexes have a session. The zero value is in none.
+//
+// Each value stands once, behind a letter for each of the fields that have it:
+// " s:finished r:room-1 pcS:alice pAF:bob ". A session with two participants would
+// be half as long again with the names of its indexes.
+type Entries struct {
+	Member string
+	values string
+}
+
+// fieldLetters stand for domain.FilterFields, in their order.
+const fieldLetters = "strpcSARF"
+
+var filterFields = domain.FilterFields()
+
+// letterOf returns what stands for a filter field.
+func letterOf(field string) byte { return fieldLetters[slices.Index(filterFields, field)] }
+
+// has says whether a field has the value; bounded says what that looks like here.
+func (e *Entries) has(letter byte, boundedValue string) bool {
+	for from := 0; boundedValue != ""; from++ {
+		at := strings.Index(e.values[from:], boundedValue)
+		if at < 0 {
+			return false
+		}
+		from += at
+		// Not the end of a longer value, nor the beginning of one.
+		letters, ok := strings.CutSuffix(e.values[:from], ":")
+		if !ok || !strings.HasPrefix(e.values[from+len(boundedValue):], " ") {
+			continue
+		}
+		letters = letters[strings.LastIndexByte(letters, ' ')+1:]
+		if strings.IndexByte(letters, letter) >= 0 && strings.IndexByte(letters, ':') < 0 {
+			return true
+		}
+	}
+	return false // no value is empty
+}
+
+// isIn says whether the session belongs in an index.
+func (e *Entries) IsIn(index string) bool {
+	if index == IndexAll {
+		return e.Member != ""
+	}
+	field, value, _ := strings.Cut(index, ":")
+	return e.has(letterOf(field), value)
+}
+
+// indexes yields the names of the indexes that have the session.
+func (e *Entries) Indexes() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if e.Member == "" || !yield(IndexAll) {
+			return
+		}
+		for entry := range strings.FieldsSeq(e.values) {
+			letters, value, _ := strings.Cut(entry, ":")
+			for i := range len(letters) {
+				if !yield(filterFields[strings.IndexByte(fieldLetters, letters[i])] + ":" + value) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// A document is a session as it is to be stored, as an event left it.
+type Document struct {
+	ID       string
+	Position uint64
+	Event    string // id of the event
+	Value    []byte // nil for a session that is parked
+	Entries
+	Before *Entries // of the session that it replaces; nil while that is not known
+	Reason string   // why the session cannot be shown; "" for one that can
+}
+
+// newDocument encodes a session.
+func NewDocument(r *domain.Entry) (*Document, error) {
+	d := &Document{ID: r.Record.Event.Session.ID, Position: r.Record.Position, Event: r.Record.ID}
+	session := r.Record.JSON()
+	if bytes.IndexByte(session, '\n') >= 0 {
+		return nil, fmt.Errorf("the JSON of session %s has a line break", r.Record.Event.Session.ID)
+	}
+	b := make([]byte, 0, len(session)+256)
+	b = append(b, session...)
+	b = append(b, '\n')
+	start := len(b)
+	b, err := appendEntries(b, &r.Record.Event.Session)
+	if err != nil {
+		return nil, err
+	}
+	d.Entries = parseEntries(string(b[start:]))
+	b = append(b, '\n')
+	b = strconv.AppendUint(b, r.Record.Event.Session.Version, 10)
+	b = append(b, ' ')
+	d.Value = strconv.AppendUint(b, r.Record.Position, 10)
+	if r.Before != nil {
+		if before, err := entriesOf(r.Before); err == nil { // otherwise it is parked, and Redis is asked
+			d.Before = before
+		}
+	}
+	return d, nil
+}
+
+// entriesOf returns the entries of a session, none for one that does not exist.
+func entriesOf(s *domain.Session) (*Entries, error) {
+	if !s.Exists() {
+		return &Entries{}, nil
+	}
+	b, err := appendEntries(make([]byte, 0, 256), s)
+	if err != nil {
+		return nil, err
+	}
+	e := parseEntries(string(b))
+	return &e, nil
+}
+
+// appendEntries writes the index member of a session and its entries.
+func appendEntries(b []byte, s *domain.Session) ([]byte, error) {
+	b, err := AppendMember(b, s.CreatedAt, s.ID)
+	if err != nil {
+		return nil, err
+	}
+	type entry struct {
+		value   string
+		letters []byte
+	}
+	var room [8]entry
+	all := room[:0]
+	for field, value := range s.Filterable() {
+		value, letter := bounded(value), letterOf(field)
+		i := slices.IndexFunc(all, func(e entry) bool { return e.value == value })
+		if i < 0 {
+			all, i = append(all, entry{value: value}), len(all)
+		}
+		if bytes.IndexByte(all[i].letters, letter) < 0 {
+			all[i].letters = append(all[i].letters, letter)
+		}
+	}
+	b = append(b, ' ')
+	for _, e := range all {
+		b = append(append(b, e.letters...), ':')
+		b = append(append(b, e.value...), ' ')
+	}
+	return b, nil
+}
+
+// parseEntries takes apart what appendEntries wrote.
+func parseEntries(text string) Entries { return Entries{text[:MemberLength], text[MemberLength:]} }
+
+// decodeDocument reads what newDocument wrote.
+func DecodeDocument(value string) (*Stored, error) {
+	text, rest, ok := strings.Cut(value, "\n")
+	if !ok || len(rest) < MemberLength {
+		return nil, fmt.Errorf("a document of %d bytes is not in the layout %s", len(value), Version())
+	}
+	d := &Stored{JSON: text, Entries: Entries{Member: rest[:MemberLength]}}
+	values, last, ok := strings.Cut(rest[MemberLength:], "\n")
+	version, position, ok2 := strings.Cut(last, " ")
+	d.values = values
+	var err, err2 error
+	d.Version, err = strconv.ParseUint(version, 10, 64)
+	d.Position, err2 = strconv.ParseUint(position, 10, 64)
+	if !ok || !ok2 || err != nil || err2 != nil {
+		return nil, fmt.Errorf("a document of %d bytes is not in the layout %s", len(value), Version())
+	}
+	return d, nil
+}
+
+// seenBy says whether an account may see the session. Only where the account stands
+// in the entries as a hash does this parse the JSON.
+func (d *Stored) VisibleTo(account string) (bool, error) {
+	value := bounded(account)
+	if !d.has('c', value) && !d.has('p', value) {
+		return false, nil
+	}
+	if !isHashed(value) {
+		return true, nil
+	}
+	s, err := d.Session()
+	if err != nil {
+		return false, err
+	}
+	return slices.Contains(s.Readers(), account), nil
+}
+
+func (d *Stored) Session() (*domain.Session, error) {
+	var s domain.Session
+	if err := json.Unmarshal([]byte(d.JSON), &s); err != nil {
+		return nil, fmt.Errorf("stored session: %w", err)
+	}
+	return &s, nil
+}

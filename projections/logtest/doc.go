@@ -1,0 +1,2 @@
+// Package logtest has a log in memory and sessions to put into it, for tests.
+package logtest

@@ -1,0 +1,343 @@
+package logtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"chatsessions/domain"
+
+	"pgregory.net/rapid"
+)
+
+// A fakeLog is a log in memory. It stands at the boundary of this package.
+type Log struct {
+	mu       sync.Mutex
+	identity string
+	Events   []domain.Entry // event i is at position i+1
+	written  int            // how many there have ever been
+	ends     int            // how often the end was asked for
+	trouble  error          // what End and Follow answer instead
+	grown    chan struct{}  // closed and replaced when anything changes
+	holds    uint64         // events from here on are not durable; 0 for none
+	cut      int            // batches hold at most so many events; 0 for the projector's limit
+}
+
+func New(identity string) *Log {
+	return &Log{identity: identity, grown: make(chan struct{})}
+}
+
+func (l *Log) change(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f()
+	close(l.grown)
+	l.grown = make(chan struct{})
+}
+
+// append records sessions, each as one event, and returns the last position.
+func (l *Log) Append(sessions ...domain.Session) uint64 {
+	events := make([]domain.Entry, len(sessions))
+	for i, s := range sessions {
+		events[i].Record = &domain.Record{Event: domain.Event{Session: s}}
+	}
+	return l.Record(events...)
+}
+
+// record records events, gives them their positions, and returns the last one.
+func (l *Log) Record(events ...domain.Entry) uint64 {
+	var last uint64
+	l.change(func() {
+		for _, e := range events {
+			e.Record = new(*e.Record)
+			e.Record.Position = uint64(len(l.Events) + 1)
+			last = e.Record.Position
+			if l.written++; e.Err == nil {
+				e.Record.ID = fmt.Sprint("event-", l.written)
+			}
+			l.Events = append(l.Events, e)
+		}
+	})
+	return last
+}
+
+// recordUnreadable records a message of the n-th session that is no event.
+func (l *Log) RecordUnreadable(n int) uint64 {
+	return l.Record(domain.Entry{Record: &domain.Record{Event: domain.Event{Session: domain.Session{ID: ID(n)}}}, Err: ErrNoEvent})
+}
+
+// all returns all events.
+func (l *Log) All() []domain.Entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.Events)
+}
+
+// length returns the position of the last event.
+func (l *Log) Length() uint64 { return uint64(len(l.All())) }
+
+// cutAt has batches hold at most so many events.
+func (l *Log) CutAt(n int) { l.change(func() { l.cut = n }) }
+
+// asked returns how often the end was asked for.
+func (l *Log) Asked() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ends
+}
+
+func (l *Log) Truncate(n int) { l.change(func() { l.Events = l.Events[:n:n] }) }
+
+func (l *Log) Fail(err error) { l.change(func() { l.trouble = err }) }
+
+// newest returns the newest state of every session.
+func (l *Log) Sessions() map[string]domain.Session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := map[string]domain.Session{}
+	for _, e := range l.Events {
+		all[e.Record.Event.Session.ID] = e.Record.Event.Session
+	}
+	return all
+}
+
+// load returns the newest event of a session.
+func (l *Log) Load(_ context.Context, id string) (*domain.Record, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range slices.Backward(l.Events) {
+		if e.Record.Event.Session.ID == id {
+			return e.Record, e.Err
+		}
+	}
+	return nil, domain.ErrNotFound
+}
+
+func (l *Log) Identity() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.identity
+}
+
+func (l *Log) End(context.Context) (uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ends++
+	return uint64(len(l.Events)), l.trouble
+}
+
+// Durable returns when everything up to a position has been called durable.
+func (l *Log) Durable(ctx context.Context, position uint64) error {
+	for {
+		l.mu.Lock()
+		waits, grown := l.holds > 0 && position >= l.holds, l.grown
+		l.mu.Unlock()
+		if !waits {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-grown:
+		}
+	}
+}
+
+// hold keeps what comes from a position on from being durable; 0 for nothing.
+func (l *Log) Hold(position uint64) { l.change(func() { l.holds = position }) }
+
+func (l *Log) EventID(_ context.Context, position uint64) (string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if position == 0 || position > uint64(len(l.Events)) {
+		return "", l.trouble
+	}
+	return l.Events[position-1].Record.ID, l.trouble
+}
+
+func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Entry) error) error {
+	for {
+		l.mu.Lock()
+		trouble, grown := l.trouble, l.grown
+		if l.cut > 0 {
+			limit = l.cut
+		}
+		var batch []domain.Entry
+		if after < uint64(len(l.Events)) {
+			batch = l.Events[after:min(int(after)+limit, len(l.Events))]
+		}
+		l.mu.Unlock()
+		if trouble != nil {
+			return trouble
+		}
+		if len(batch) > 0 {
+			if err := handle(batch); err != nil {
+				return err
+			}
+			after = batch[len(batch)-1].Record.Position
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-grown:
+		}
+	}
+}
+
+// Newest hands over what was the newest of its session when half of the log was there,
+// and then the other half: as if that had been written meanwhile.
+func (l *Log) Newest(_ context.Context, limit int, handle func([]domain.Entry) error) (uint64, error) {
+	l.mu.Lock()
+	end, trouble := uint64(len(l.Events)), l.trouble
+	begun := len(l.Events) - len(l.Events)/2
+	last := map[string]uint64{}
+	for _, e := range l.Events[:begun] {
+		last[e.Record.Event.Session.ID] = e.Record.Position
+	}
+	var newest []domain.Entry
+	for i, e := range l.Events {
+		if i >= begun || last[e.Record.Event.Session.ID] == e.Record.Position {
+			newest = append(newest, e)
+		}
+	}
+	l.mu.Unlock()
+	for batch := range slices.Chunk(newest, limit) {
+		if err := handle(batch); err != nil {
+			return 0, err
+		}
+	}
+	return end, trouble
+}
+
+var (
+	ErrDown    = errors.New("the log is down")
+	ErrNoEvent = errors.New("this is no event")
+)
+
+// id returns the n-th of a row of valid session ids.
+func ID(n int) string { return fmt.Sprintf("01890000-0000-7000-8000-%012x", n) }
+
+// session returns a session as its n-th event might leave it.
+func Session(n int, createdAt int64, change ...func(*domain.Session)) domain.Session {
+	s := domain.Session{
+		ID: ID(n), CreatedAt: createdAt, CreatedBy: "alice", State: domain.StateCreated,
+		Version: 1, UpdatedAt: createdAt,
+	}
+	for _, c := range change {
+		c(&s)
+	}
+	return s
+}
+
+func By(account string) func(*domain.Session) {
+	return func(s *domain.Session) { s.CreatedBy = account }
+}
+
+func With(participants ...string) func(*domain.Session) {
+	return func(s *domain.Session) { s.Participants = participants }
+}
+
+func In(state domain.State) func(*domain.Session) {
+	return func(s *domain.Session) { s.State = state }
+}
+
+func Room(name string) func(*domain.Session) {
+	return func(s *domain.Session) { s.Room = name }
+}
+
+func Version(n uint64) func(*domain.Session) {
+	return func(s *domain.Session) { s.Version = n }
+}
+
+func JSON(s domain.Session) string { return string(s.AppendJSON(nil)) }
+
+func MustRun(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unreadable turns the reason why a message is no event into the log's error.
+func Unreadable(err error) error {
+	if errors.Is(err, ErrNoEvent) {
+		return fmt.Errorf("%w: %w", domain.ErrUnreadable, err)
+	}
+	return err
+}
+
+// event returns the event at a position.
+func (l *Log) Event(_ context.Context, position uint64) (*domain.Record, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if position == 0 || position > uint64(len(l.Events)) {
+		return nil, domain.ErrUnavailable
+	}
+	return l.Events[position-1].Record, Unreadable(l.Events[position-1].Err)
+}
+
+// mend makes every message of a session an event, as a newer version of the service that
+// can read it would: the session has been started then.
+func (l *Log) Mend(n int, changes ...func(*domain.Session)) {
+	l.change(func() {
+		l.Events = slices.Clone(l.Events) // others may be reading
+		for i := range l.Events {
+			if e := &l.Events[i]; e.Err != nil && e.Record.Event.Session.ID == ID(n) {
+				e.Record = new(*e.Record)
+				e.Record.Event.Session, e.Err = Session(n, int64(n), append(changes, In(domain.StateStarted), Version(uint64(i+1)))...), nil
+			}
+		}
+	})
+}
+
+// histories draws events of a few sessions, in some order.
+func Histories(rt *rapid.T) []domain.Session {
+	account := rapid.SampledFrom([]string{"alice", "bob", "carol", "dave of the\nsecond line", strings.Repeat("long", 32), "~tilde", "ünïcode"})
+	var events []domain.Session
+	versions := map[int]uint64{}
+	for range rapid.IntRange(1, 40).Draw(rt, "events") {
+		n := rapid.IntRange(1, 5).Draw(rt, "session")
+		versions[n]++
+		s := Session(n, rapid.Int64Range(0, 3).Draw(rt, "createdAt"), Version(versions[n]),
+			By(account.Draw(rt, "createdBy")),
+			With(rapid.SliceOfNDistinct(account, 0, 3, rapid.ID).Draw(rt, "participants")...),
+			Room(rapid.SampledFrom([]string{"", "r1", "r 2"}).Draw(rt, "room")),
+			In(rapid.SampledFrom([]domain.State{domain.StateCreated, domain.StateStarted, domain.StateFinished}).Draw(rt, "state")))
+		for _, transition := range domain.Transitions() {
+			if rapid.Bool().Draw(rt, transition.String()) {
+				s.Stamps[transition] = &domain.Stamp{At: 5, By: account.Draw(rt, "by")}
+			}
+		}
+		events = append(events, s)
+	}
+	return events
+}
+
+// A heldLog is a log of which one who uses it gets nothing durable from a position on,
+// until it is let go. Others are not held up.
+type HeldLog struct {
+	*Log
+	From  atomic.Uint64 // 0 for nothing
+	LetGo chan struct{} // closed then
+}
+
+func Hold(log *Log) *HeldLog { return &HeldLog{Log: log, LetGo: make(chan struct{})} }
+
+// Durable returns when the position is not held.
+func (l *HeldLog) Durable(ctx context.Context, position uint64) error {
+	if from := l.From.Load(); from == 0 || position < from {
+		return nil
+	}
+	select {
+	case <-l.LetGo:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

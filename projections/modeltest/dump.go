@@ -1,0 +1,98 @@
+package modeltest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"chatsessions/projections"
+	"chatsessions/projections/layout"
+	"chatsessions/projections/logtest"
+)
+
+// dump returns everything that Redis holds of the read model that answers, and whatever
+// else there is. Of generations it shows no names, since these are made up.
+func Dump(t testing.TB, rdb redis.UniversalClient) map[string]string {
+	t.Helper()
+	return DumpOf(t, rdb, 1)
+}
+
+// dumpOf is dump for a read model of so many partitions.
+func DumpOf(t testing.TB, rdb redis.UniversalClient, partitions int) map[string]string {
+	t.Helper()
+	ctx := context.Background()
+	keys, err := rdb.Keys(ctx, "*").Result()
+	logtest.MustRun(t, err)
+	all := map[string]string{}
+	for _, key := range keys {
+		kind, err := rdb.Type(ctx, key).Result()
+		logtest.MustRun(t, err)
+		name, text := key, ""
+		var part layout.Partition // that the key is of
+		for _, p := range layout.Partitions(partitions) {
+			if strings.HasPrefix(key, p.Base) {
+				part = p
+			}
+		}
+		if rest, ok := strings.CutPrefix(key, part.Base); ok && part.Base != "" && strings.Contains(rest, ":") {
+			generation, rest, _ := strings.Cut(rest, ":")
+			state := "of another generation "
+			if c, _ := layout.ParseCheckpoint(rdb.Get(ctx, part.Checkpoint()).Val()); c.Generation == generation {
+				state = ""
+			}
+			name = fmt.Sprint(part.Number, ": ", state, rest)
+		}
+		switch {
+		case key == layout.LayoutsKey || key == part.Generations():
+			continue
+		case kind == "string":
+			text, err = rdb.Get(ctx, key).Result()
+			if c, ok := layout.ParseCheckpoint(text); ok && key == part.Checkpoint() {
+				text = fmt.Sprint(c.Identity, " ", c.Position, " ", string(c.State))
+			}
+		case kind == "zset":
+			var members []string
+			members, err = rdb.ZRangeByLex(ctx, key, &redis.ZRangeBy{Min: "-", Max: "+"}).Result()
+			for i, m := range members {
+				_, id := layout.MemberPlace(m)
+				members[i] = id
+			}
+			text = strings.Join(members, " ")
+		case kind == "hash":
+			var fields map[string]string
+			fields, err = rdb.HGetAll(ctx, key).Result()
+			text = fmt.Sprint(fields)
+		default:
+			t.Fatalf("%s is a %s", key, kind)
+		}
+		logtest.MustRun(t, err)
+		all[name] = text
+	}
+	return all
+}
+
+// reached waits until a checkpoint is at a position. Any goroutine may call it.
+func Reached(t testing.TB, rdb redis.UniversalClient, key string, position uint64) {
+	t.Helper()
+	for until := time.Now().Add(30 * time.Second); time.Now().Before(until); {
+		if c, ok := layout.ParseCheckpoint(rdb.Get(t.Context(), key).Val()); ok && c.State != layout.Filling && c.Position >= position {
+			return
+		}
+		projections.Pause(t.Context(), time.Millisecond)
+	}
+	t.Errorf("%s does not reach %d", key, position)
+}
+
+// checkpoints returns what stands in the places of the partitions' checkpoints.
+func Checkpoints(t testing.TB, rdb redis.UniversalClient, partitions int) []string {
+	t.Helper()
+	var all []string
+	for _, part := range layout.Partitions(partitions) {
+		all = append(all, rdb.Get(t.Context(), part.Checkpoint()).Val())
+	}
+	return all
+}

@@ -1,0 +1,109 @@
+package modeltest
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"chatsessions/projections/embeddedredis"
+	"chatsessions/projections/layout"
+	"chatsessions/projections/logtest"
+	"chatsessions/projections/redisconn"
+	"chatsessions/projections/redistest"
+)
+
+// onEveryRedis runs a test on the embedded Redis and on a real one.
+func OnEveryRedis(t *testing.T, test func(t *testing.T, rdb redis.UniversalClient)) {
+	t.Run("embedded", func(t *testing.T) {
+		e, err := embeddedredis.Start("secret")
+		logtest.MustRun(t, err)
+		t.Cleanup(func() { logtest.MustRun(t, e.Close()) })
+		test(t, e.Client())
+	})
+	t.Run("redis-server", func(t *testing.T) {
+		test(t, Connect(t, redistest.Start(t, redistest.Config{Password: "secret"})))
+	})
+}
+
+func Connect(t testing.TB, server *redistest.Server) redis.UniversalClient {
+	t.Helper()
+	rdb, err := redisconn.Connect(t.Context(), redisconn.Options{URL: server.URL()})
+	logtest.MustRun(t, err)
+	t.Cleanup(func() { logtest.MustRun(t, rdb.Close()) })
+	return rdb
+}
+
+// another returns a client of its own for the same Redis, as another process has.
+func Another(t testing.TB, rdb redis.UniversalClient) *redis.Client {
+	t.Helper()
+	return Database(t, rdb, rdb.(*redis.Client).Options().DB)
+}
+
+// database returns a client for the n-th database of a Redis.
+func Database(t testing.TB, rdb redis.UniversalClient, n int) *redis.Client {
+	t.Helper()
+	options := *rdb.(*redis.Client).Options()
+	options.DB = n
+	client := redis.NewClient(&options)
+	t.Cleanup(func() { logtest.MustRun(t, client.Close()) })
+	return client
+}
+
+func Serving(t testing.TB, rdb redis.UniversalClient, part layout.Partition) layout.Keyspace {
+	t.Helper()
+	text := rdb.Get(t.Context(), part.Checkpoint()).Val()
+	c, ok := layout.ParseCheckpoint(text)
+	if !ok {
+		t.Fatalf("there is no read model: %q", text)
+	}
+	return part.Keys(c.Generation)
+}
+
+// mustHaveOneGeneration fails the test where a partition notes other generations than
+// the one that answers.
+func MustHaveOneGeneration(t testing.TB, rdb redis.UniversalClient, partitions []layout.Partition) {
+	t.Helper()
+	for _, part := range partitions {
+		noted, err := rdb.SMembers(t.Context(), part.Generations()).Result()
+		logtest.MustRun(t, err)
+		if answers := Serving(t, rdb, part).Generation; !slices.Equal(noted, []string{answers}) {
+			t.Errorf("partition %d notes the generations %q, and %q answers", part.Number, noted, answers)
+		}
+	}
+}
+
+// empty removes everything from a Redis at once. The embedded one refuses FLUSHALL.
+func Empty(t testing.TB, rdb redis.UniversalClient) {
+	t.Helper()
+	ctx := context.Background()
+	err := rdb.FlushAll(ctx).Err()
+	if err == nil {
+		return
+	}
+	if !strings.Contains(err.Error(), "cannot be emptied") {
+		t.Error(err)
+		return
+	}
+	const script = `for _, key in ipairs(redis.call('KEYS', '*')) do redis.call('DEL', key) end`
+	if err := rdb.Eval(ctx, script, nil).Err(); err != nil && !errors.Is(err, redis.Nil) {
+		t.Error(err)
+	}
+}
+
+func SameKeys(t interface{ Fatalf(string, ...any) }, got, want map[string]string) {
+	for _, key := range slices.Sorted(maps.Keys(got)) {
+		if got[key] != want[key] {
+			t.Fatalf("%s is %q, from scratch it would be %q", key, got[key], want[key])
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(want)) {
+		if _, ok := got[key]; !ok {
+			t.Fatalf("%s is missing", key)
+		}
+	}
+}

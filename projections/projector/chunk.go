@@ -1,0 +1,67 @@
+package projector
+
+import (
+	"chatsessions/projections/layout"
+)
+
+// A chunk is what one transaction writes: the newest state of some sessions.
+type chunk struct {
+	documents []*layout.Document
+	at        map[string]int // index in documents, by session id
+	bytes     int
+	newest    *layout.Document
+}
+
+func newChunk() *chunk { return &chunk{at: map[string]int{}} }
+
+// full says whether a document has to go into another chunk. An atomic write is of
+// one session, and is not cut.
+func (c *chunk) full(d *layout.Document) bool {
+	if c.newest == nil || d.ID == c.newest.ID {
+		return false
+	}
+	_, known := c.at[d.ID]
+	return c.bytes+len(d.Value) > maxBatchBytes || (!known && len(c.documents) >= maxBatchEvents)
+}
+
+// put adds a session as an event left it, in the place of what older events did.
+func (c *chunk) put(d *layout.Document) {
+	c.newest = d
+	c.bytes += len(d.Value)
+	i, known := c.at[d.ID]
+	if !known {
+		c.at[d.ID] = len(c.documents)
+		c.documents = append(c.documents, d)
+		return
+	}
+	older := c.documents[i]
+	c.bytes -= len(older.Value)
+	d.Before = older.Before // that is what lies in Redis
+	c.documents[i] = d
+}
+
+// indexChanges are what leaves and what enters each index, as arguments of ZREM
+// and ZADD: one command for each index, not one for each of its members.
+type indexChanges struct{ leaving, entering map[string][]any }
+
+// diff compares documents with what they replace.
+func diff(documents []*layout.Document) indexChanges {
+	changes := indexChanges{map[string][]any{}, map[string][]any{}}
+	var zero any = 0
+	for _, d := range documents {
+		moved := d.Before.Member != d.Member
+		var member any = d.Before.Member
+		for name := range d.Before.Indexes() {
+			if moved || !d.IsIn(name) {
+				changes.leaving[name] = append(changes.leaving[name], member)
+			}
+		}
+		member = d.Member
+		for name := range d.Indexes() {
+			if moved || !d.Before.IsIn(name) {
+				changes.entering[name] = append(changes.entering[name], zero, member)
+			}
+		}
+	}
+	return changes
+}

@@ -1,0 +1,2 @@
+// Package projector follows the log and writes the read model.
+package projector

@@ -1,0 +1,120 @@
+package projector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"chatsessions/domain"
+	"chatsessions/projections"
+	"chatsessions/projections/layout"
+)
+
+// ErrNotParked is returned for a session that is not parked, or no longer.
+var ErrNotParked = errors.New("the session is not parked")
+
+// reachEvery is how often the checkpoint is read until it has reached a position.
+const reachEvery = 10 * time.Millisecond
+
+// parkedAtOnce is how many parked sessions are asked for in one trip, about.
+const parkedAtOnce = 500
+
+// EachParked calls f for every session that is parked. A session that is parked or
+// brought back meanwhile may be missing. It returns f's error, or that of Redis.
+func EachParked(ctx context.Context, rdb redis.UniversalClient, partitions int, f func(layout.Parked) error) error {
+	for _, part := range layout.Partitions(partitions) {
+		c, err := projections.Answering(ctx, rdb, part)
+		if err != nil {
+			return err
+		}
+		for cursor := uint64(0); ; {
+			var found []string // ids, each with what is noted
+			if found, cursor, err = rdb.HScan(ctx, part.Keys(c.Generation).Parked(), cursor, "", parkedAtOnce).Result(); err != nil {
+				return fmt.Errorf("parked sessions: %w", err)
+			}
+			for pair := range slices.Chunk(found, 2) {
+				one, err := layout.ParseParked(pair[1])
+				if err != nil {
+					return err
+				}
+				if err := f(one); err != nil {
+					return err
+				}
+			}
+			if cursor == 0 {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// FindParked returns one parked session, or ErrNotParked.
+func FindParked(ctx context.Context, rdb redis.UniversalClient, partitions int, id string) (layout.Parked, error) {
+	part := layout.PartitionOf(id, partitions)
+	c, err := projections.Answering(ctx, rdb, part)
+	if err != nil {
+		return layout.Parked{}, err
+	}
+	text, err := rdb.HGet(ctx, part.Keys(c.Generation).Parked(), id).Result()
+	if errors.Is(err, redis.Nil) {
+		return layout.Parked{}, fmt.Errorf("%s: %w", id, ErrNotParked)
+	}
+	if err != nil {
+		return layout.Parked{}, fmt.Errorf("parked session %s: %w", id, err)
+	}
+	return layout.ParseParked(text)
+}
+
+// Retry brings a parked session back as the log has it now: load returns its newest
+// state. It returns load's error when that cannot be read still, ErrNotParked when the
+// session is not parked any more, and an error when it cannot be projected.
+func Retry(ctx context.Context, rdb redis.UniversalClient, partitions int, p layout.Parked, load func(ctx context.Context, id string) (*domain.Record, error)) error {
+	newest, err := load(ctx, p.SessionID)
+	if err != nil {
+		return err
+	}
+	d, err := layout.NewDocument(&domain.Entry{Record: newest})
+	if err != nil {
+		return err
+	}
+	// Otherwise the projector would show older events of the session after this one.
+	part := layout.PartitionOf(p.SessionID, partitions)
+	c, err := reaching(ctx, rdb, part, d.Position)
+	if err != nil {
+		return err
+	}
+	space := part.Keys(c.Generation)
+	keys := []string{space.Checkpoint(), space.Parked(), space.Document(d.ID)}
+	for name := range d.Indexes() {
+		keys = append(keys, space.Index(name))
+	}
+	done, err := retryScript.Run(ctx, rdb, keys, space.Generation, d.ID, p.String(), d.Value, d.Member).Int()
+	if err != nil {
+		return fmt.Errorf("bring session %s back: %w", p.SessionID, err)
+	}
+	if done == 0 {
+		return fmt.Errorf("%s: %w", p.SessionID, ErrNotParked)
+	}
+	return nil
+}
+
+// reaching returns the checkpoint of the generation that answers when that has reached
+// a position, and an error when it has not within Bound.
+func reaching(ctx context.Context, rdb redis.UniversalClient, part layout.Partition, position uint64) (layout.Checkpoint, error) {
+	for until := time.Now().Add(projections.Bound); ; {
+		c, err := projections.Answering(ctx, rdb, part)
+		switch {
+		case err != nil || c.Position >= position:
+			return c, err
+		case time.Now().After(until):
+			return c, fmt.Errorf("the read model is at position %d, and the session at %d: is a projector at work?", c.Position, position)
+		case !projections.Pause(ctx, reachEvery):
+			return c, ctx.Err()
+		}
+	}
+}

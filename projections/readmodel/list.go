@@ -1,0 +1,294 @@
+package readmodel
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"time"
+
+	"chatsessions/domain"
+	"chatsessions/domain/query"
+	"chatsessions/projections/layout"
+)
+
+// What one list may cost before it is refused: it must not slow writes down.
+const (
+	maxExamined = 200_000         // entries of indexes looked at, for the page and for the count each
+	maxListTime = 2 * time.Second // or until ctx' deadline, if that is earlier; of what is left, half is for the count
+	freeSkip    = 1000            // a list that skips more waits for its turn all along; there is the cursor
+)
+
+// List returns the sessions that match a query. It returns
+// domain.ErrTooExpensive when it would have to look at too many sessions,
+// domain.ErrBusy when there is too much else to do, and domain.ErrUnavailable when the
+// read model cannot be reached or trusted now.
+//
+// A session that does not change while a client goes from page to page is
+// returned exactly once; one that changes may have moved. The total is left out
+// when counting would cost too much. The page is shared with others who asked the
+// same, and must not be changed. Any other error is a defect of the caller: a filter
+// on a field without an index, or a place that is not a session's.
+func (m *ReadModel) List(ctx context.Context, q query.Query) (query.Page, error) {
+	p, err := newPlan(q)
+	if err != nil {
+		return query.Page{}, err
+	}
+	return m.shared.list(ctx, q, func(ctx context.Context) (page query.Page, err error) {
+		err = m.answer(ctx, m.all, func(views []*view) error {
+			page, err = m.list(ctx, p, views)
+			return err
+		})
+		if err != nil {
+			return query.Page{}, err
+		}
+		return page, nil
+	})
+}
+
+// list answers from some partitions, as a rule in one trip to Redis that finds the
+// sessions and one that reads their documents. A script could do both, but a document
+// takes it ten times as long as MGET: only a few come with the first trip.
+func (m *ReadModel) list(ctx context.Context, p *plan, views []*view) (query.Page, error) {
+	ctx, cancel := context.WithTimeout(ctx, maxListTime)
+	defer cancel()
+	l := &listing{ReadModel: m, plan: p, allowed: m.budget}
+	for _, view := range views {
+		l.walkers = append(l.walkers, &walker{listing: l, view: view, part: p.rest})
+	}
+	defer l.end()
+	return l.page(ctx)
+}
+
+// A listing is one attempt to answer one query.
+type listing struct {
+	*ReadModel
+	plan    *plan
+	walkers []*walker // one for each partition
+	wanted  int       // how many members will still be taken, about
+	taken   int       // how many were
+	allowed int       // how many entries of indexes may be looked at, from the beginning
+	paced   bool      // every trip waits for its turn, not only those behind the first ones
+	leave   func()    // gives the seat back; nil without one
+}
+
+func (l *listing) page(ctx context.Context) (query.Page, error) {
+	q := &l.plan.query
+	page := query.Page{Documents: []string{}}
+	if l.plan.empty {
+		if q.Count {
+			page.Total = new(int64)
+		}
+		return page, nil
+	}
+	limit, skip := min(max(q.Limit, 0), math.MaxInt32), min(max(q.Skip, 0), math.MaxInt32)
+	l.paced = skip > freeSkip
+	byRank := len(l.walkers) == 1 && l.plan.indexes() == 1
+	if byRank {
+		l.walkers[0].skip, skip = skip, 0
+	}
+	if limit > 0 {
+		l.wanted = skip + limit + 1
+	}
+	if err := l.begin(ctx); err != nil {
+		return page, err
+	}
+	if limit > 0 {
+		for range skip {
+			if p, err := l.next(ctx); err != nil {
+				return page, err
+			} else if p == nil {
+				break
+			}
+		}
+		if err := l.fill(ctx, &page, limit); err != nil {
+			return page, err
+		}
+	}
+	var err error
+	switch {
+	case !q.Count:
+	case limit > 0 && page.Next == nil && q.After == nil && !byRank: // all of it was taken
+		page.Total = new(int64(l.taken))
+	default:
+		page.Total, err = l.total(ctx)
+	}
+	return page, err
+}
+
+// begin reads the first slice of each partition, all at once. It is not held up: most
+// lists need no other.
+func (l *listing) begin(ctx context.Context) error {
+	find, looks := 0, maxLooks
+	if l.wanted > 0 {
+		find = l.portion()
+		switch {
+		case l.plan.indexes() == 1:
+			looks = find
+		case len(l.plan.tests) == 1:
+			looks = min(2*find, maxLooks)
+		default:
+			looks = min(max(looksPerFind*find, minLooks), maxLooks)
+		}
+	}
+	return l.trip(ctx, func() error {
+		return together(l.walkers, func(w *walker) error {
+			w.looks, w.few = looks, fewDocuments
+			if len(l.plan.tests) == 1 && !l.plan.query.Count {
+				w.source = 1 // nothing to choose
+			}
+			return w.read(ctx, find)
+		})
+	})
+}
+
+// take takes the next members, at most so many.
+func (l *listing) take(ctx context.Context, most int) ([]*pick, error) {
+	var picks []*pick
+	for range most {
+		p, err := l.next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if p == nil {
+			break
+		}
+		picks = append(picks, p)
+	}
+	return picks, nil
+}
+
+// fill puts documents into the page until it is full.
+func (l *listing) fill(ctx context.Context, page *query.Page, limit int) error {
+	last := ""
+	for len(page.Documents) < limit {
+		picks, err := l.take(ctx, limit-len(page.Documents))
+		if err != nil || len(picks) == 0 {
+			return err
+		}
+		if err := l.documents(ctx, page, picks); err != nil {
+			return err
+		}
+		last = picks[len(picks)-1].member
+	}
+	more, err := l.next(ctx)
+	if more == nil && !errors.Is(err, domain.ErrTooExpensive) {
+		return err
+	}
+	createdAt, id := layout.MemberPlace(last) // there is more, or may be: a next page
+	page.Next = &query.Place{CreatedAt: createdAt, ID: id}
+	return nil
+}
+
+// documents puts the documents of some picks into the page.
+func (l *listing) documents(ctx context.Context, page *query.Page, picks []*pick) error {
+	if len(picks) > maxDocuments {
+		if err := l.sit(ctx); err != nil {
+			return err
+		}
+	}
+	for some := range slices.Chunk(picks, maxDocuments) {
+		if slices.ContainsFunc(some, func(p *pick) bool { return !p.read }) {
+			if err := l.trip(ctx, func() error { return l.fetch(ctx, some) }); err != nil {
+				return err
+			}
+		}
+		for _, p := range some {
+			ok, err := l.verify(ctx, p)
+			if err != nil {
+				return err
+			}
+			if ok {
+				page.Documents = append(page.Documents, p.document.JSON)
+			}
+			p.document = nil
+		}
+	}
+	return nil
+}
+
+// total counts the whole result: by the sizes of indexes where that is exact, else
+// by walking through all of it, up to what a list may cost. A count believes in the
+// names of indexes even where they hold a hash: nothing of another's session is shown.
+func (l *listing) total(ctx context.Context) (*int64, error) {
+	size, looks := int64(0), int64(0)
+	for _, w := range l.walkers {
+		size += w.size
+		looks += w.size * int64(w.cost())
+	}
+	if l.plan.counts() {
+		return &size, nil
+	}
+	if looks > int64(l.budget) {
+		return nil, nil
+	}
+	deadline, _ := ctx.Deadline() // list has set one
+	ctx, cancel := context.WithTimeout(ctx, time.Until(deadline)/2)
+	defer cancel()
+	l.allowed = l.looked() + l.budget
+	n := 0
+	for _, w := range l.walkers {
+		for w.rewind(); !w.done; {
+			err := l.further(ctx, w, maxLooks)
+			if errors.Is(err, domain.ErrTooExpensive) {
+				return nil, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			n += len(w.found)
+			w.found = nil
+		}
+	}
+	return new(int64(n)), nil
+}
+
+// further reads another slice of a partition. It returns domain.ErrTooExpensive when
+// that would be too much.
+func (l *listing) further(ctx context.Context, w *walker, find int) error {
+	if l.looked() >= l.allowed {
+		return domain.ErrTooExpensive
+	}
+	return l.inTurn(ctx, func() error { return w.read(ctx, find) })
+}
+
+// trip makes trips that wait for their turn only if all of the list's do.
+func (l *listing) trip(ctx context.Context, f func() error) error {
+	if l.paced {
+		return l.inTurn(ctx, f)
+	}
+	return l.pace.share(ctx, f)
+}
+
+// inTurn makes trips that wait for their turn.
+func (l *listing) inTurn(ctx context.Context, f func() error) error {
+	err := l.pace.pass(ctx, f)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return domain.ErrTooExpensive
+	}
+	return err
+}
+
+func (l *listing) looked() int {
+	n := 0
+	for _, w := range l.walkers {
+		n += w.looked
+	}
+	return n
+}
+
+// sit waits for a seat, for a page of many documents; end gives it back.
+func (l *listing) sit(ctx context.Context) error {
+	if l.leave != nil {
+		return nil
+	}
+	leave, err := l.pace.seat(ctx)
+	l.leave, l.paced = leave, true
+	return err
+}
+
+func (l *listing) end() {
+	if l.leave != nil {
+		l.leave()
+	}
+}

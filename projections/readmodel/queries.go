@@ -1,0 +1,52 @@
+package readmodel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"chatsessions/domain"
+	"chatsessions/projections/layout"
+)
+
+const (
+	// queryLife is how long a saved query is kept after its last use.
+	queryLife = 24 * time.Hour
+	// maxQueries is how many saved queries an account can have; the one that was
+	// saved first makes room. So nobody can fill Redis with them.
+	maxQueries = 100
+)
+
+// SaveQuery keeps the text of an account's list query, for a cursor that would be
+// too long with it, and returns the digest to load it by. It is kept for 24 hours
+// after its last use, unless the account saves a hundred others meanwhile; saving
+// it again is a use. It returns domain.ErrUnavailable when Redis cannot be reached.
+func (m *ReadModel) SaveQuery(ctx context.Context, account, text string) (digest string, err error) {
+	digest = layout.Digest(text)
+	keys := []string{layout.QueryKey(account, digest), layout.QueriesKey(account)}
+	err = saveQueryScript.Run(ctx, m.rdb, keys, text, digest, time.Now().UnixMilli(), queryLife.Milliseconds(), maxQueries, layout.QueryKey(account, "")).Err()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return "", fmt.Errorf("%w: save a query: %w", domain.ErrUnavailable, err)
+	}
+	return digest, nil
+}
+
+// LoadQuery returns the text that SaveQuery kept for the account. It returns
+// domain.ErrNotFound when there is none, and domain.ErrUnavailable when Redis
+// cannot be reached.
+func (m *ReadModel) LoadQuery(ctx context.Context, account, digest string) (string, error) {
+	if !layout.IsDigest(digest) {
+		return "", domain.ErrNotFound
+	}
+	text, err := m.rdb.GetEx(ctx, layout.QueryKey(account, digest), queryLife).Result()
+	switch {
+	case errors.Is(err, redis.Nil):
+		return "", domain.ErrNotFound
+	case err != nil:
+		return "", fmt.Errorf("%w: load a query: %w", domain.ErrUnavailable, err)
+	}
+	return text, nil
+}

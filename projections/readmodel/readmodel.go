@@ -1,0 +1,339 @@
+package readmodel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"chatsessions/domain"
+	"chatsessions/domain/query"
+	"chatsessions/projections"
+	"chatsessions/projections/layout"
+)
+
+// patience is how long a read waits for the read model to become trustworthy
+// before it gives up.
+const patience = time.Second
+
+// ReadModelOptions are what a read model can be told; the zero value will do.
+type Options struct {
+	Logger *slog.Logger // slog.Default when nil
+	// Partitions is how many parts the read model has; 0 is one. Every process that
+	// uses it has to be told the same.
+	Partitions int
+	// Private says that this Redis lives and dies with this process, which alone reads it.
+	Private bool
+	// AskEnd says that other nodes write to the log, and have read models of their own
+	// that this one does not hear of: each answer first asks the log for its end.
+	AskEnd bool
+	// Writes says how many commands are being carried out now; nil is none. Lists make
+	// room for them.
+	Writes func() int
+	// Connections, where it is set, counts the connections to Redis and to the log that
+	// have been made: behind a new one there may be an older copy of either.
+	Connections func() uint64
+}
+
+// A ReadModel answers from Redis what the projector wrote there, or not at all:
+// an answer holds every write that any node has answered before the question,
+// as long as write handlers wait for their position with WaitFor, up to Bound.
+type ReadModel struct {
+	rdb         redis.UniversalClient
+	trips       []*trips // to each partition
+	log         projections.Log
+	partitions  []layout.Partition
+	all         []int   // every partition
+	one         [][]int // each partition alone
+	logger      *slog.Logger
+	fresh       *freshness
+	private     bool
+	askEnd      bool
+	connections func() uint64
+	layouts     layouts
+	compared    uint64 // connections when checkpoint and log were last compared
+	budget      int    // entries of indexes that a list may look at
+	pace        *pace
+	shared      *shared
+}
+
+// NewReadModel returns the read model of a log in the Redis of rdb. It answers
+// while Run runs.
+func New(rdb redis.UniversalClient, log projections.Log, opts Options) *ReadModel {
+	m := &ReadModel{
+		rdb: rdb, log: log, partitions: layout.Partitions(opts.Partitions), logger: opts.Logger,
+		private: opts.Private, askEnd: opts.AskEnd, connections: opts.Connections, compared: math.MaxUint64, budget: maxExamined,
+		pace: newPace(opts.Writes), shared: newShared(),
+	}
+	m.fresh = newFreshness(len(m.partitions))
+	for i := range m.partitions {
+		m.all = append(m.all, i)
+		m.one = append(m.one, []int{i})
+		m.trips = append(m.trips, &trips{rdb: rdb, checkpoint: m.partitions[i].Checkpoint()})
+	}
+	if m.logger == nil {
+		m.logger = slog.Default()
+	}
+	if m.connections == nil {
+		m.connections = func() uint64 { return 0 }
+	}
+	return m
+}
+
+// Get returns a session, and whether the account may see it; "" may see all. It
+// returns domain.ErrNotFound where the read model does not hold it, and
+// domain.ErrUnavailable when it cannot be reached or trusted now.
+func (m *ReadModel) Get(ctx context.Context, id, account string) (query.Document, error) {
+	if !layout.IsID(id) {
+		return query.Document{}, domain.ErrNotFound
+	}
+	var found query.Document
+	err := m.answer(ctx, m.one[layout.PartitionNumber(id, len(m.partitions))], func(views []*view) error {
+		v := views[0]
+		checkpoint, value, err := m.trips[v.keys.Number].get(v.keys.Document(id))
+		if err != nil {
+			return err
+		}
+		if _, err := m.trust(v, checkpoint); err != nil {
+			return err
+		}
+		if value == "" {
+			return domain.ErrNotFound // the log is asked, before that is believed
+		}
+		d, err := layout.DecodeDocument(value)
+		if err != nil {
+			return err
+		}
+		// This session alone, not what others have written since.
+		if err := m.log.Durable(ctx, d.Position); err != nil {
+			return err
+		}
+		found = query.Document{JSON: d.JSON, Version: d.Version, Visible: account == ""}
+		if account != "" {
+			found.Visible, err = d.VisibleTo(account)
+		}
+		return err
+	})
+	if err != nil {
+		return query.Document{}, err
+	}
+	return found, nil
+}
+
+// WaitFor returns when the read model has passed the position, with ctx's error when
+// that ends first, and with context.DeadlineExceeded when it takes longer than atMost.
+// Where nodes with another layout do not know of this one yet, it waits for that too.
+func (m *ReadModel) WaitFor(ctx context.Context, position uint64, atMost time.Duration) error {
+	w := m.fresh.wait(position)
+	if w == nil && m.isSettled(position) {
+		return nil
+	}
+	timer := timers.Get().(*time.Timer) // every write waits here
+	defer timers.Put(timer)
+	timer.Reset(atMost)
+	defer timer.Stop()
+	if w != nil {
+		select {
+		case <-w.passed:
+		case <-timer.C:
+			m.fresh.forget(w)
+			return context.DeadlineExceeded
+		case <-ctx.Done():
+			m.fresh.forget(w)
+			return ctx.Err()
+		}
+	}
+	for !m.isSettled(position) {
+		select {
+		case <-time.After(noticeEvery):
+		case <-timer.C:
+			return context.DeadlineExceeded
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// isSettled says whether no node answers without a position that this read model has
+// passed.
+func (m *ReadModel) isSettled(position uint64) bool {
+	now := time.Now()
+	return m.isKnown(now) || m.fresh.unsettled(position, now, true) == 0
+}
+
+// timers are stopped timers.
+var timers = sync.Pool{New: func() any {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	return timer
+}}
+
+// Observe tells of a position that this node is about to show to a client:
+// from now on it gives no answer from a read model that is older.
+func (m *ReadModel) Observe(position uint64) { m.fresh.observe(position) }
+
+// Settle returns when no node answers any more from a read model that is older than
+// the position, which the log has shown: when the read model has passed it, or every
+// node knows better, which takes Bound at most. It returns domain.ErrUnavailable
+// when ctx ends first.
+func (m *ReadModel) Settle(ctx context.Context, position uint64) error {
+	now := time.Now()
+	known := m.isKnown(now)
+	if known && m.askEnd { // as all nodes do
+		return nil
+	}
+	left := m.fresh.unsettled(position, now, !known)
+	if left > 0 && m.WaitFor(ctx, position, left) != nil && ctx.Err() != nil {
+		return fmt.Errorf("%w: wait for position %d to be shown: %w", domain.ErrUnavailable, position, ctx.Err())
+	}
+	return nil
+}
+
+// Projected tells of a position that a partition of the read model has passed. It is
+// for a projector in the same process; see ProjectorOptions.Notify.
+func (m *ReadModel) Projected(partition int, position uint64) {
+	m.fresh.projected(partition, "", position)
+}
+
+// CaughtUp returns when the read model has reached the end that the log had at the
+// time of the call and can be trusted, and every other node knows of this one; or
+// with ctx's error.
+func (m *ReadModel) CaughtUp(ctx context.Context) error {
+	end, known := uint64(0), false
+	for {
+		if !known {
+			if asked, err := m.log.End(ctx); err == nil {
+				end, known = asked, true
+			}
+		}
+		if known && m.isKnown(time.Now()) {
+			if texts, err := m.readCheckpoints(ctx); err == nil && m.trusted(texts, end) {
+				return nil
+			}
+		}
+		if !projections.Pause(ctx, noticeEvery) {
+			return ctx.Err()
+		}
+	}
+}
+
+func (m *ReadModel) isKnown(now time.Time) bool { return m.private || m.layouts.isKnown(now) }
+
+// A view is one partition of the read model, as one request reads it.
+type view struct {
+	keys   layout.Keyspace
+	ticket ticket
+}
+
+// views returns some partitions for a read that begins now.
+func (m *ReadModel) views(shards []int) ([]*view, error) {
+	views := make([]*view, len(shards))
+	epoch, now := m.connections(), time.Now()
+	if !m.private && !m.layouts.mayRead(now) {
+		return nil, fmt.Errorf("%w: nodes with another layout may not know of this one", errUntrusted)
+	}
+	for i, shard := range shards {
+		t, err := m.fresh.ticket(shard, m.log.Identity(), epoch, now)
+		if err != nil {
+			return nil, err
+		}
+		views[i] = &view{m.partitions[shard].Keys(t.generation), t}
+	}
+	return views, nil
+}
+
+// answer reads some partitions. Where they cannot be trusted it waits a little for
+// them to become so, and reads again.
+func (m *ReadModel) answer(ctx context.Context, shards []int, read func([]*view) error) error {
+	end, err := m.endToShow(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", domain.ErrUnavailable, err)
+	}
+	var first []*view // as the question was put: what is answered later need not be in the answer
+	patient := time.Now().Add(patience)
+	for {
+		views, err := m.views(shards)
+		if err == nil {
+			if first == nil || first[0].ticket.epoch != views[0].ticket.epoch {
+				first = views
+			}
+			for i, v := range views {
+				v.ticket.need = max(min(v.ticket.need, first[i].ticket.need), end)
+			}
+			err = read(views)
+		}
+		switch {
+		case errors.Is(err, errMoved) && time.Now().Before(patient):
+			continue
+		case errors.Is(err, errUntrusted) && m.awaitTrust(ctx, time.Until(patient)):
+			continue
+		case err == nil, errors.Is(err, domain.ErrNotFound), errors.Is(err, domain.ErrTooExpensive), errors.Is(err, domain.ErrBusy):
+			return err
+		}
+		return fmt.Errorf("%w: %w", domain.ErrUnavailable, err)
+	}
+}
+
+// endToShow asks for the end that the log has now, and waits a little for the read
+// model to reach it, where answers have to; 0 where the looks in the background do.
+func (m *ReadModel) endToShow(ctx context.Context) (uint64, error) {
+	if !m.asksEnd() {
+		return 0, nil
+	}
+	end, err := m.log.End(ctx)
+	if err == nil {
+		_ = m.WaitFor(ctx, end, patience) // if not, the read says so
+	}
+	return end, err
+}
+
+func (m *ReadModel) asksEnd() bool { return m.askEnd || m.layouts.sharesLog() }
+
+// awaitTrust waits until an answer would be trusted, at most so long.
+func (m *ReadModel) awaitTrust(ctx context.Context, atMost time.Duration) bool {
+	if atMost <= 0 {
+		return false
+	}
+	healed, done := m.fresh.awaitHealing()
+	defer done()
+	timer := time.NewTimer(atMost)
+	defer timer.Stop()
+	select {
+	case <-healed:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// trust judges the checkpoint that came with an answer, and returns its position.
+// What the same request reads later must not be older.
+func (m *ReadModel) trust(v *view, text string) (position uint64, err error) {
+	c, err := v.ticket.check(text)
+	m.note(v.keys.Number, c)
+	if err == nil && v.ticket.epoch != m.connections() {
+		err = fmt.Errorf("%w: there is a new connection, perhaps to another server", errUntrusted)
+	}
+	if err == nil {
+		v.ticket.need = c.Position
+	}
+	return c.Position, err
+}
+
+// check is trust, for an answer that rests on everything up to the checkpoint. That
+// may not be durable yet; nobody is to see it before it is.
+func (m *ReadModel) check(ctx context.Context, v *view, reply any) error {
+	text, _ := reply.(string)
+	position, err := m.trust(v, text)
+	if err != nil {
+		return err
+	}
+	return m.log.Durable(ctx, position)
+}

@@ -1,0 +1,237 @@
+package readmodel
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"chatsessions/projections"
+	"chatsessions/projections/layout"
+)
+
+// noticeEvery is how often the checkpoint is read while somebody waits and no
+// notice comes: what a lost notice costs.
+const noticeEvery = 10 * time.Millisecond
+
+// Run keeps track of the log and the read model until ctx ends, and returns nil
+// then. Without it no answer is ever trusted.
+func (m *ReadModel) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	running.Go(func() { m.keepProbing(ctx) })
+	running.Go(func() { m.keepListening(ctx) })
+	running.Go(func() { m.keepPolling(ctx) })
+	running.Wait()
+	return nil
+}
+
+// keepProbing asks for the log's end on this node's own clock: what another
+// node says about it could have been long on its way.
+func (m *ReadModel) keepProbing(ctx context.Context) {
+	ticker := time.NewTicker(probeEvery)
+	defer ticker.Stop()
+	var trouble error
+	for {
+		err := m.probe(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if (err == nil) != (trouble == nil) {
+			if err != nil {
+				m.logger.Warn("the end of the log is not known", "error", err)
+			} else {
+				m.logger.Info("the end of the log is known again")
+			}
+		}
+		trouble = err
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		case <-m.fresh.probeNow:
+		}
+	}
+}
+
+func (m *ReadModel) probe(ctx context.Context) error {
+	standing, parked, err := m.lookAround(ctx)
+	before := m.fresh.highest()
+	seen := probe{asked: time.Now(), epoch: m.connections()}
+	bounded, cancel := context.WithTimeout(ctx, projections.Bound/2)
+	defer cancel()
+	var failed error
+	if seen.end, failed = m.log.End(bounded); failed != nil {
+		return fmt.Errorf("ask for the end of the log: %w", failed)
+	}
+	if seen.epoch != m.compared {
+		if err != nil {
+			return err
+		}
+		// Behind a new connection, to Redis or to the log, there may be an older copy.
+		held, failed := m.logHolds(bounded)
+		if failed != nil {
+			return failed
+		}
+		if !held {
+			m.fresh.distrust("the log does not hold what it was made from")
+			return nil
+		}
+		m.compared = seen.epoch
+	}
+	m.fresh.probed(seen, before, err == nil)
+	m.fresh.looked(Status{End: seen.end, Projected: standing, Parked: parked})
+	return nil
+}
+
+// logHolds says whether the log has the events to which the checkpoints belong.
+func (m *ReadModel) logHolds(ctx context.Context) (bool, error) {
+	texts, err := m.readCheckpoints(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, text := range texts {
+		if c, ok := layout.ParseCheckpoint(text); ok && c.Identity == m.log.Identity() {
+			if held, err := projections.LogHolds(ctx, m.log, c); err != nil || !held {
+				return held, err
+			}
+		}
+	}
+	return true, nil
+}
+
+// lookAround reads how far the read model is, and who else uses this Redis.
+func (m *ReadModel) lookAround(ctx context.Context) (standing uint64, parked int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, projections.Bound/2)
+	defer cancel()
+	if !m.private {
+		m.register(ctx)
+	}
+	texts, err := m.readCheckpoints(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	for i, text := range texts {
+		c, ok := layout.ParseCheckpoint(text)
+		if !ok || c.Identity != m.log.Identity() {
+			return 0, parked, nil
+		}
+		if i == 0 || c.Position < standing {
+			standing = c.Position
+		}
+		n, err := m.rdb.HLen(ctx, m.partitions[i].Keys(c.Generation).Parked()).Result()
+		if err != nil {
+			return 0, parked, fmt.Errorf("count parked sessions: %w", err)
+		}
+		parked += n
+	}
+	return standing, parked, nil
+}
+
+// readCheckpoints reads what stands in the checkpoints' places, and takes note of it.
+func (m *ReadModel) readCheckpoints(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, projections.Bound/2)
+	defer cancel()
+	texts := make([]string, len(m.partitions))
+	for i, part := range m.partitions {
+		var err error
+		if texts[i], err = projections.ReadText(ctx, m.rdb, part.Checkpoint()); err != nil {
+			return nil, err
+		}
+		c, _ := layout.ParseCheckpoint(texts[i])
+		m.note(i, c)
+	}
+	return texts, nil
+}
+
+// note learns from a checkpoint how far a partition is; nothing from one that could not
+// be read, which is of no log.
+func (m *ReadModel) note(shard int, c layout.Checkpoint) {
+	if c.Identity == m.log.Identity() {
+		m.fresh.projected(shard, c.Generation, c.Position)
+	}
+}
+
+// keepListening takes the notices that projectors in other processes send.
+func (m *ReadModel) keepListening(ctx context.Context) {
+	shards := map[string]int{}
+	var names []string
+	for i, part := range m.partitions {
+		shards[part.Notices()] = i
+		names = append(names, part.Notices())
+	}
+	notices := m.rdb.Subscribe(ctx, names...)
+	defer notices.Close()        //nolint:errcheck // nothing is lost
+	channel := notices.Channel() // subscribes again by itself
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case notice, ok := <-channel:
+			if !ok {
+				return
+			}
+			c, _ := layout.ParseCheckpoint(notice.Payload)
+			m.note(shards[notice.Channel], c)
+		}
+	}
+}
+
+// keepPolling reads the checkpoint while somebody waits for it to move.
+func (m *ReadModel) keepPolling(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.fresh.awaited:
+		}
+		for last := uint64(0); ; {
+			if !projections.Pause(ctx, noticeEvery) {
+				return
+			}
+			positions, doubters, passed := m.fresh.demand()
+			if positions+doubters == 0 {
+				break
+			}
+			if doubters > 0 || passed == last { // otherwise notices arrive
+				if err := m.poll(ctx); err != nil && !projections.Pause(ctx, 10*noticeEvery) {
+					return
+				}
+			}
+			last = passed
+		}
+	}
+}
+
+// poll reads the checkpoints as a read would, and wakes those who wait for them to
+// be trusted when they would have been. It returns an error when Redis fails.
+func (m *ReadModel) poll(ctx context.Context) error {
+	_, doubt := m.views(m.all)
+	texts, err := m.readCheckpoints(ctx)
+	if err != nil {
+		return err
+	}
+	if doubt != nil {
+		signal(m.fresh.probeNow)
+		return nil
+	}
+	if m.trusted(texts, 0) {
+		m.fresh.heal()
+	}
+	return nil
+}
+
+// trusted says whether answers with these checkpoints would be given, and hold
+// everything up to a position.
+func (m *ReadModel) trusted(texts []string, position uint64) bool {
+	views, err := m.views(m.all)
+	if err != nil {
+		return false
+	}
+	for i, v := range views {
+		v.ticket.need = max(v.ticket.need, position)
+		if _, err := v.ticket.check(texts[i]); err != nil {
+			return false
+		}
+	}
+	return true
+}

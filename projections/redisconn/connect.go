@@ -1,0 +1,287 @@
+package redisconn
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// Timeouts of one exchange with Redis. Trouble is told quickly, because those
+// who ask know how to go on: the projector tries again, a reader says 503.
+const (
+	dialTimeout  = 2 * time.Second
+	replyTimeout = 3 * time.Second
+)
+
+// slotsEvery is how often a client in use asks a Redis Cluster which node has which
+// slots. A node that has died tells nobody who its successor is, so this bounds how
+// long a client goes on asking the dead one.
+const slotsEvery = time.Second
+
+// RedisOptions say how to reach Redis.
+type Options struct {
+	// URL says where Redis is, how it is run and who asks:
+	//
+	//	redis://user:password@host:port/db
+	//	redis+cluster://user:password@host1:port1,host2:port2
+	//	redis+sentinel://user:password@sentinel1:port1,sentinel2:port2/db?master=NAME
+	//
+	// With rediss in place of redis, all connections are TLS. One node of a cluster is
+	// enough, and so is one sentinel: they know the others. The parameters, behind a
+	// question mark and separated by &, are
+	//
+	//	master             the name under which the sentinels watch the master
+	//	sentinel_user      who asks the sentinels, where they want to know that
+	//	sentinel_password
+	//	tls_ca             file with the authorities to trust, in place of the system's
+	//	tls_cert, tls_key  files with the client's certificate and its key
+	//	tls_server_name    name that the servers' certificates are for, where it is not
+	//	                   the host that is dialled (nodes of a cluster are dialled by
+	//	                   the address that they announce)
+	//
+	// What is special in a URL is written %XX in user, password and parameters.
+	URL string
+	// PoolSize is the number of connections to each server; 0 is go-redis' default, 10
+	// per CPU, and 5 in a cluster.
+	PoolSize int
+	// OnConnect, if not nil, is called before the first command of ours on a new
+	// connection to a server with data, and in a cluster also before one that goes to
+	// another node than the last one for its slot did: connections to a node may be
+	// older than its being a master. Either way the server may have older data than the
+	// one before. It is called by the goroutines that send the commands, several at a
+	// time; it must not block, and not use the client. Where it is set, all connections
+	// are made at the start if a server answers then, and kept.
+	OnConnect func()
+	// KeyPrefix begins the keys for whose slots OnConnect is called in a cluster.
+	KeyPrefix string
+}
+
+// Connect returns a client for Redis. A server that refuses the credentials or the
+// database, has a certificate that is not trusted, or is run in another way than the
+// URL says, is an error. One that cannot be reached now is not: the projector and the
+// read model try until it can. No error holds a password.
+//
+// Everything is read from masters: a replica may be behind what a client has seen.
+func Connect(ctx context.Context, opts Options) (redis.UniversalClient, error) {
+	t, err := parseTarget(opts.URL)
+	if err != nil {
+		return nil, fmt.Errorf("redis URL: %w", err)
+	}
+	t.PoolSize = opts.PoolSize
+	t.DialTimeout, t.ReadTimeout, t.WriteTimeout = dialTimeout, replyTimeout, replyTimeout
+	t.ConnMaxIdleTime = -1 // see openAll
+	t.ContextTimeoutEnabled = true
+	t.DialerRetries = 1
+	t.MaxRetries = 1
+	t.MinRetryBackoff, t.MaxRetryBackoff = 5*time.Millisecond, 50*time.Millisecond
+	t.ClientName = "chatsessions"
+	// Older servers log an error for each of these at every connection.
+	t.DisableIdentity = true
+	t.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+
+	if err := t.ask(ctx); err != nil {
+		return nil, err
+	}
+	rdb := t.client(opts.OnConnect, opts.KeyPrefix)
+	err = rdb.Ping(ctx).Err()
+	if isRefusal(err) {
+		_ = rdb.Close()
+		return nil, fmt.Errorf("redis: %w%s", err, advice(err, credentialsInURL))
+	}
+	if err == nil && opts.OnConnect != nil { // else it would only take as long once more
+		openAll(ctx, rdb)
+	}
+	return rdb, nil
+}
+
+// CheckURL returns an error for what is no URL of RedisOptions, or names files that cannot
+// be used. It does not dial.
+func CheckURL(url string) error {
+	_, err := parseTarget(url)
+	return err
+}
+
+// openAll makes all connections that a client may have, to all masters that can be
+// reached. Behind each new one there may be another server, so whoever reads while it is
+// made has to begin anew: a pool that grows while many ask at once would hold all of them
+// up again and again.
+func openAll(ctx context.Context, rdb redis.UniversalClient) {
+	open := func(ctx context.Context, server *redis.Client) error {
+		conns := make([]*redis.Conn, server.Options().PoolSize)
+		var opening sync.WaitGroup
+		for i := range conns {
+			conns[i] = server.Conn()
+			opening.Go(func() { _ = conns[i].Ping(ctx).Err() }) // one that fails is made when it is needed
+		}
+		opening.Wait()
+		for _, c := range conns {
+			_ = c.Close() // which gives it back
+		}
+		return nil
+	}
+	switch rdb := rdb.(type) {
+	case *redis.Client:
+		_ = open(ctx, rdb)
+	case *redis.ClusterClient:
+		_ = rdb.ForEachMaster(ctx, open)
+	}
+}
+
+// A mode is a way to run Redis, in Redis' own words.
+type mode string
+
+const (
+	standalone mode = "standalone"
+	cluster    mode = "cluster"
+	sentinel   mode = "sentinel"
+)
+
+// A target is what a URL says.
+type target struct {
+	redis.UniversalOptions
+	mode mode
+}
+
+// client returns the client of the target. It does not dial.
+func (t *target) client(onConnect func(), keyPrefix string) redis.UniversalClient {
+	if onConnect != nil {
+		t.OnConnect = func(context.Context, *redis.Conn) error {
+			onConnect()
+			return nil
+		}
+	}
+	switch t.mode {
+	case cluster:
+		o := t.Cluster()
+		o.MaxRetries = -1  // of a node's client: the cluster's follows redirects, and
+		o.MaxRedirects = 2 // tries again within them
+		o.ClusterStateReloadInterval = slotsEvery
+		// Commands that touch several slots are not ours; looking up which do would be
+		// a COMMAND first.
+		o.DisableRoutingPolicies = true
+		client := redis.NewClusterClient(o)
+		if onConnect != nil {
+			tellOfMoves(client, keyPrefix, onConnect)
+		}
+		return client
+	case sentinel:
+		o := t.Failover()
+		client := redis.NewFailoverClient(o)
+		o.OnConnect = nil // the client has it; this one is for the connections to the sentinels
+		return client
+	default:
+		return redis.NewClient(t.Simple())
+	}
+}
+
+// ask asks the first server of the target that can be reached whether it is what the
+// URL says. That none can be reached is not an error.
+func (t *target) ask(ctx context.Context) error {
+	for _, address := range t.Addrs {
+		o := t.Simple()
+		o.Addr, o.DB, o.PoolSize, o.MaxRetries = address, 0, 1, -1
+		if t.mode == sentinel {
+			o.Username, o.Password = t.SentinelUsername, t.SentinelPassword
+		}
+		rdb := redis.NewClient(o)
+		hello := redis.NewMapStringInterfaceCmd(ctx, "hello", "3") // no right is needed for it
+		err := rdb.Process(ctx, hello)
+		if is, _ := hello.Val()["mode"].(string); err == nil && is != "" && mode(is) != t.mode {
+			err = t.otherMode(address, mode(is))
+		} else if err == nil && t.mode == sentinel {
+			err = rdb.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", t.MasterName).Err()
+			if errors.Is(err, redis.Nil) {
+				err = refusal(fmt.Sprintf("no master by the name of %q is watched here", t.MasterName))
+			}
+		}
+		_ = rdb.Close()
+		switch {
+		case err == nil:
+			return nil
+		case isRefusal(err) && t.mode == sentinel:
+			return fmt.Errorf("redis sentinel at %s: %w%s", address, err, advice(err, "a sentinel's own user and password are the parameters sentinel_user and sentinel_password"))
+		case isRefusal(err):
+			return fmt.Errorf("redis at %s: %w%s", address, err, advice(err, credentialsInURL))
+		}
+	}
+	return nil
+}
+
+// otherMode is the error of a server that is run in another way than the URL says.
+func (t *target) otherMode(address string, is mode) error {
+	instead := url.URL{Scheme: "redis", Host: address}
+	if t.TLSConfig != nil {
+		instead.Scheme = "rediss"
+	}
+	if is != standalone {
+		instead.Scheme += "+" + string(is)
+	}
+	what := map[mode]string{standalone: "a Redis of its own", cluster: "a node of a Redis Cluster", sentinel: "a sentinel"}[is]
+	if what == "" {
+		return nil // unheard of; whether it will do, it will show
+	}
+	if is == sentinel {
+		instead.RawQuery = "master=NAME"
+	}
+	if t.Username != "" || t.Password != "" {
+		instead.User = url.UserPassword(t.Username, t.Password)
+	}
+	return refusal(fmt.Sprintf("this is %s, so the URL is to be like %s", what, instead.Redacted()))
+}
+
+// A refusal is an error that trying again does not mend.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+// isRefusal says whether a server was reached and will never have us.
+func isRefusal(err error) bool {
+	var ours refusal
+	return errors.As(err, &ours) || isUntrusted(err) || isTLSAlert(err) ||
+		replyBegins(err, "NOAUTH", "WRONGPASS", "NOPERM", "ERR invalid password", "ERR AUTH", "ERR DB index", "ERR invalid DB")
+}
+
+const credentialsInURL = "user and password stand before the host, as in redis://user:password@host"
+
+// advice is what to do about a refusal, to be appended to it.
+func advice(err error, credentials string) string {
+	switch {
+	case isUntrusted(err):
+		return " (tls_ca=FILE has the authorities to trust, and tls_server_name=NAME is what the certificate is for)"
+	case isTLSAlert(err):
+		return " (tls_cert=FILE and tls_key=FILE are the client's certificate and its key)"
+	case replyBegins(err, "NOAUTH", "WRONGPASS"):
+		return " (" + credentials + ")"
+	case replyBegins(err, "NOPERM"):
+		return " (deploy/redis/users.acl has the rights that are needed)"
+	}
+	return ""
+}
+
+func isUntrusted(err error) bool {
+	var certificate *tls.CertificateVerificationError
+	return errors.As(err, &certificate)
+}
+
+// isTLSAlert says whether the server did not like what the client showed.
+func isTLSAlert(err error) bool {
+	var network *net.OpError
+	return errors.As(err, &network) && network.Op == "remote error" // crypto/tls has no type for it
+}
+
+func replyBegins(err error, beginnings ...string) bool {
+	var reply redis.Error
+	return errors.As(err, &reply) && slices.ContainsFunc(beginnings, func(beginning string) bool {
+		return strings.HasPrefix(reply.Error(), beginning)
+	})
+}

@@ -1,0 +1,153 @@
+package redisconn
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// parseTarget reads a URL as RedisOptions tells it. The standard library's errors are
+// left out of ours: they quote what they do not understand, which may be a password.
+func parseTarget(text string) (*target, error) {
+	scheme, rest, _ := strings.Cut(text, "://")
+	secure, run, ok := schemeOf(scheme)
+	if !ok {
+		return nil, errors.New("it begins with redis://, redis+cluster:// or redis+sentinel://, or for TLS with rediss in place of redis")
+	}
+	end := len(rest)
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		end = i
+	}
+	hosts, tail := rest[:end], rest[end:]
+	if strings.ContainsAny(tail, "@#") {
+		return nil, errors.New("within user, password and parameters, / is written %2F, ? is %3F, # is %23 and @ is %40")
+	}
+	credentials := ""
+	if i := strings.LastIndexByte(hosts, '@'); i >= 0 {
+		credentials, hosts = hosts[:i+1], hosts[i+1:]
+	}
+	u, err := url.Parse("redis://" + credentials + "host" + tail)
+	if err != nil {
+		return nil, errors.New("user, password or path are not written as in a URL; what is special there is written %XX")
+	}
+	parameters, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, errors.New("what follows the ? is not written as in a URL: name=value&name=value, and what is special %XX")
+	}
+	if err := checkParameters(parameters, secure, run); err != nil {
+		return nil, err
+	}
+
+	t := &target{mode: run}
+	t.Username = u.User.Username()
+	t.Password, _ = u.User.Password()
+	t.IsClusterMode = run == cluster
+	t.MasterName = parameters.Get("master")
+	t.SentinelUsername, t.SentinelPassword = parameters.Get("sentinel_user"), parameters.Get("sentinel_password")
+	for i, host := range strings.Split(hosts, ",") {
+		address, err := addressOf(host, run)
+		if err != nil {
+			return nil, fmt.Errorf("address %d: %w", i+1, err)
+		}
+		t.Addrs = append(t.Addrs, address)
+	}
+	if len(t.Addrs) > 1 && run == standalone {
+		return nil, errors.New("several addresses belong into a redis+cluster:// or redis+sentinel:// URL")
+	}
+	if db := strings.Trim(u.Path, "/"); db != "" {
+		if t.DB, err = strconv.Atoi(db); err != nil || t.DB < 0 {
+			return nil, errors.New("behind the slash comes the number of a database, as in redis://host:6379/0")
+		}
+		if t.DB > 0 && run == cluster {
+			return nil, errors.New("a Redis Cluster has no databases but 0")
+		}
+	}
+	if secure {
+		t.TLSConfig, err = tlsConfig(parameters)
+	}
+	return t, err
+}
+
+func schemeOf(scheme string) (secure bool, run mode, ok bool) {
+	base, suffix, found := strings.Cut(scheme, "+")
+	run = mode(suffix)
+	if !found {
+		run = standalone
+	}
+	return base == "rediss", run, (base == "redis" || base == "rediss") && (!found || run == cluster || run == sentinel)
+}
+
+// knownParameters are the names that may stand behind the question mark.
+var knownParameters = []string{"master", "sentinel_password", "sentinel_user", "tls_ca", "tls_cert", "tls_key", "tls_server_name"}
+
+func checkParameters(parameters url.Values, secure bool, run mode) error {
+	for _, name := range slices.Sorted(maps.Keys(parameters)) {
+		known := slices.Contains(knownParameters, name)
+		switch {
+		case !known && parameters.Has("sentinel_password"): // it may be a part of that
+			return errors.New("unknown parameter; within the sentinel_password, & is written %26")
+		case !known:
+			return fmt.Errorf("unknown parameter %q; there are %s", name, strings.Join(knownParameters, ", "))
+		case len(parameters[name]) > 1 || parameters[name][0] == "":
+			return fmt.Errorf("parameter %s is given once, with a value", name)
+		case strings.HasPrefix(name, "tls_") && !secure:
+			return fmt.Errorf("parameter %s goes with TLS, so with rediss in place of redis", name)
+		case !strings.HasPrefix(name, "tls_") && run != sentinel:
+			return fmt.Errorf("parameter %s goes with redis+sentinel://", name)
+		}
+	}
+	if run == sentinel && !parameters.Has("master") {
+		return errors.New("the name under which the sentinels watch the master is missing: ?master=NAME")
+	}
+	return nil
+}
+
+// addressOf returns host and port, which may be left out.
+func addressOf(text string, run mode) (string, error) {
+	u, err := url.Parse("redis://" + text)
+	if err != nil || u.Host != text || u.Hostname() == "" {
+		return "", errors.New("this is neither HOST:PORT nor HOST")
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[mode]string{standalone: "6379", cluster: "6379", sentinel: "26379"}[run]
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", errors.New("the port is not one from 1 to 65535")
+	}
+	return net.JoinHostPort(u.Hostname(), port), nil
+}
+
+func tlsConfig(parameters url.Values) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: parameters.Get("tls_server_name")}
+	if file := parameters.Get("tls_ca"); file != "" {
+		content, err := os.ReadFile(file) //nolint:gosec // the operator names it
+		if err != nil {
+			return nil, fmt.Errorf("tls_ca: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(content) {
+			return nil, fmt.Errorf("tls_ca: there is no certificate in %s", file)
+		}
+	}
+	cert, key := parameters.Get("tls_cert"), parameters.Get("tls_key")
+	if (cert == "") != (key == "") {
+		return nil, errors.New("tls_cert and tls_key are given both, or neither")
+	}
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("tls_cert and tls_key: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
