@@ -13,7 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"chatsessions/domain"
-	"chatsessions/eventstore"
+	"chatsessions/eventstore/envelope"
 )
 
 type historyCommand struct {
@@ -111,7 +111,7 @@ func (d *defects) tell(err error) {
 
 // take counts err if it is one of the log's content, and returns any other.
 func (d *defects) take(err error) error {
-	var unreadable *eventstore.UnreadableError
+	var unreadable *envelope.UnreadableError
 	if errors.As(err, &unreadable) {
 		d.tell(unreadable)
 		return nil

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"chatsessions/domain"
-	"chatsessions/eventstore"
+	"chatsessions/eventstore/audit"
 )
 
 type replayCommand struct {
@@ -164,8 +164,8 @@ func (c replayCommand) brokenOff(events *writerSink, err error) error {
 // republish publishes the events; alone says that the server is in this process, where
 // nobody else can reach it.
 func (c replayCommand) republish(ctx context.Context, s streams, r *replay, alone bool) error {
-	publisher, err := r.log.Republish(ctx, c.ToSubject)
-	var unfit *eventstore.SubjectError
+	publisher, err := audit.Republish(ctx, r.log, c.ToSubject)
+	var unfit *audit.SubjectError
 	if errors.As(err, &unfit) {
 		return usageError{fmt.Errorf("--to-subject: %w", err)}
 	}

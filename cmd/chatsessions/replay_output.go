@@ -16,7 +16,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/domain/cloudevent"
-	"chatsessions/eventstore"
+	"chatsessions/eventstore/envelope"
 )
 
 // An eventWriter writes events in one of the formats for people and programs.
@@ -119,7 +119,7 @@ func appendUnreadable(b []byte, r *domain.Entry) []byte {
 
 // reason says why a message cannot be read.
 func reason(r *domain.Entry) string {
-	var unreadable *eventstore.UnreadableError
+	var unreadable *envelope.UnreadableError
 	if errors.As(r.Err, &unreadable) {
 		return unreadable.Err.Error()
 	}

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"chatsessions/domain"
-	"chatsessions/eventstore"
+	"chatsessions/eventstore/audit"
 )
 
 const (
@@ -19,7 +19,7 @@ const (
 
 // A publishSink publishes events to another subject, at a rate.
 type publishSink struct {
-	publisher *eventstore.Republisher
+	publisher *audit.Republisher
 	limiter   *rate.Limiter
 	positions []uint64 // of the events that are next
 
@@ -28,7 +28,7 @@ type publishSink struct {
 }
 
 // newPublishSink returns a sink for so many events a second, 0 for any number.
-func newPublishSink(publisher *eventstore.Republisher, perSecond float64) *publishSink {
+func newPublishSink(publisher *audit.Republisher, perSecond float64) *publishSink {
 	limit := rate.Limit(perSecond)
 	if perSecond == 0 {
 		limit = rate.Inf

@@ -12,6 +12,8 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/eventstore"
+	"chatsessions/eventstore/audit"
+	"chatsessions/eventstore/envelope"
 )
 
 const (
@@ -108,7 +110,7 @@ func (r *replay) readLog(ctx context.Context, to sink) error {
 	if r.searchUntil {
 		until = f.until
 	}
-	first, last, err := r.log.Between(ctx, since, until, min(f.after, f.upTo), f.upTo)
+	first, last, err := audit.Between(ctx, r.log, since, until, min(f.after, f.upTo), f.upTo)
 	if err != nil {
 		return err
 	}
@@ -180,7 +182,7 @@ func (r *replay) readSessions(ctx context.Context, to sink) (whole bool, err err
 			}
 			return nil
 		})
-		var unreadable *eventstore.UnreadableError
+		var unreadable *envelope.UnreadableError
 		switch {
 		case errors.Is(err, errFull):
 			return false, nil

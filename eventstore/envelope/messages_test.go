@@ -137,21 +137,21 @@ func TestMessagesAreAsPublished(t *testing.T) {
 		}
 		t.Cleanup(e.Shutdown)
 		nc, err := e.Connect()
-		testMessagesAreAsPublished(t, nc, err, e)
+		testMessagesAreAsPublished(t, nc, err, eventstore.Options{Durability: e})
 	})
 	t.Run("server", func(t *testing.T) {
 		s := natstest.Start(t, natstest.Config{})
 		nc, err := eventstore.Connect(t.Context(), eventstore.ConnectOptions{URL: s.URL()})
-		testMessagesAreAsPublished(t, nc, err, nil)
+		testMessagesAreAsPublished(t, nc, err, eventstore.Options{})
 	})
 }
 
-func testMessagesAreAsPublished(t *testing.T, nc *nats.Conn, err error, e *embedded.Server) {
+func testMessagesAreAsPublished(t *testing.T, nc *nats.Conn, err error, o eventstore.Options) {
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	l, err := eventstore.Open(t.Context(), nc, eventstore.Options{Durability: e})
+	l, err := eventstore.Open(t.Context(), nc, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func testMessagesAreAsPublished(t *testing.T, nc *nats.Conn, err error, e *embed
 // names of attributes (section 3.1), types of extensions (JSON format, section 2.2).
 func standardCloudEvent(t *testing.T) func(event []byte) error {
 	// github.com/cloudevents/spec (Apache 2.0), v1.0.2, cloudevents/formats/cloudevents.json
-	content, err := os.ReadFile("../docs/events/testdata/cloudevents-v1.0.2.json")
+	content, err := os.ReadFile("../../docs/events/testdata/cloudevents-v1.0.2.json")
 	if err != nil {
 		t.Fatal(err)
 	}
