@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -222,4 +223,30 @@ func TestWhatCanBeToldOfAnEventAlone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// decode reads a session as the service wrote it.
+func decode(t *testing.T, text string, s *domain.Session) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), s); err != nil || string(s.AppendJSON(nil)) != text {
+		t.Fatalf("%s is read as %s (%v)", text, s.AppendJSON(nil), err)
+	}
+}
+
+// patch returns the merge patch from one session to the other, made from their JSON.
+func patch(before, after *domain.Session) json.RawMessage {
+	members := func(s *domain.Session) (m map[string]any) {
+		_ = json.Unmarshal(s.AppendJSON(nil), &m)
+		return m
+	}
+	was, is := members(before), members(after)
+	for name := range was {
+		if is[name] == nil {
+			is[name] = nil
+		} else if reflect.DeepEqual(is[name], was[name]) {
+			delete(is, name)
+		}
+	}
+	changes, _ := json.Marshal(is)
+	return changes
 }
