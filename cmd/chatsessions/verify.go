@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strings"
 	"sync"
-	"unicode"
+	"syscall"
 
+	"chatsessions/cmd/chatsessions/replay"
 	"chatsessions/domain"
 	"chatsessions/eventstore"
 	logaudit "chatsessions/eventstore/audit"
@@ -91,7 +93,7 @@ func (c verifyCommand) Run(ctx context.Context, s streams) error {
 	if err := c.check(); err != nil {
 		return usageError{err}
 	}
-	keepOnWithoutReader()
+	signal.Ignore(syscall.SIGPIPE) // see prepareToRead
 	giveWay()
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(verifyCollectAt)
@@ -216,19 +218,8 @@ func (v *verifier) tell(d defectLine) error {
 	if d.Index != "" {
 		where = append(where, "index "+d.Index)
 	}
-	_, err := fmt.Fprintln(v.out, printable(strings.Join(where, ", ")+": "+d.Detail))
+	_, err := fmt.Fprintln(v.out, replay.Printable(strings.Join(where, ", ")+": "+d.Detail))
 	return err
-}
-
-// printable replaces what a terminal might take for a command: the log may hold
-// anything.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '\uFFFD'
-	}, text)
 }
 
 // end prints the sum of it.

@@ -1,4 +1,4 @@
-package main
+package replay
 
 import (
 	"bytes"
@@ -13,24 +13,24 @@ import (
 
 func TestWhatAMessageSaysDoesNotDriveTheTerminal(t *testing.T) {
 	var out bytes.Buffer
-	d := defects{out: &out}
-	d.count([]domain.Entry{{Err: errors.New("event 7 of session \x1b]0;x\a\u009b2J\r\n\u202e: ce-type is \"a\"")}})
+	d := Defects{Out: &out}
+	d.Count([]domain.Entry{{Err: errors.New("event 7 of session \x1b]0;x\a\u009b2J\r\n\u202e: ce-type is \"a\"")}})
 	if said := strings.TrimSuffix(out.String(), "\n"); strings.ContainsFunc(said, func(c rune) bool { return !unicode.IsPrint(c) }) || !strings.Contains(said, `]0;x��2J���: ce-type is "a"`) {
 		t.Errorf("%q", said)
 	}
 }
 
 func TestOneDefectIsNotSeveral(t *testing.T) {
-	d := defects{out: &bytes.Buffer{}}
+	d := Defects{Out: &bytes.Buffer{}}
 	for _, want := range []string{"a defect was found", "2 defects were found"} {
-		d.tell(errors.New("x"))
-		if err := d.err(); !strings.Contains(err.Error(), want) {
+		d.Count([]domain.Entry{{Err: errors.New("x")}})
+		if err := d.Err(); !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
 }
 
-// TestDifferentChangesAreToldDifferently: where a text ends is seen.
+// TestDifferentChangesAreToldDifferently: the end of each text is visible.
 func TestDifferentChangesAreToldDifferently(t *testing.T) {
 	for changes, want := range map[string]string{
 		`{"participants":["dr.","bob"]}`:    `participants [dr., bob]`,
@@ -40,7 +40,7 @@ func TestDifferentChangesAreToldDifferently(t *testing.T) {
 		`{"participants":[" a"]}`:           `participants [" a"]`,
 	} {
 		if got := describe(json.RawMessage(changes)); got != want {
-			t.Errorf("%s is told as %s, want %s", changes, got, want)
+			t.Errorf("%s is described as %s, want %s", changes, got, want)
 		}
 	}
 }
