@@ -127,7 +127,7 @@ func (s *Server) load(c *fiber.Ctx, id string) (query.Document, error) {
 		return query.Document{}, err
 	}
 	// What this client sees, the next one that asks another node must see too.
-	if err := s.Reads.Settle(ctx, newest.Position); err != nil {
+	if err := s.Reads.AwaitEverywhere(ctx, newest.Position); err != nil {
 		return query.Document{}, err
 	}
 	s.Reads.Observe(newest.Position)

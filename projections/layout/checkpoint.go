@@ -68,7 +68,7 @@ func (c Checkpoint) After(position uint64, event string) Checkpoint {
 }
 
 // fuller returns the checkpoint of a filling after so many more documents.
-func (c Checkpoint) Filling(documents int) Checkpoint {
+func (c Checkpoint) AfterFilling(documents int) Checkpoint {
 	c.filled += uint64(documents) //nolint:gosec // not negative
 	return c
 }

@@ -159,7 +159,7 @@ func appendEntries(b []byte, s *domain.Session) ([]byte, error) {
 	var room [8]entry
 	all := room[:0]
 	for field, value := range s.Filterable() {
-		value, letter := bounded(value), letterOf(field)
+		value, letter := keyForm(value), letterOf(field)
 		i := slices.IndexFunc(all, func(e entry) bool { return e.value == value })
 		if i < 0 {
 			all, i = append(all, entry{value: value}), len(all)
@@ -201,7 +201,7 @@ func DecodeDocument(value string) (*Stored, error) {
 // seenBy says whether an account may see the session. Only where the account stands
 // in the entries as a hash does this parse the JSON.
 func (d *Stored) VisibleTo(account string) (bool, error) {
-	value := bounded(account)
+	value := keyForm(account)
 	if !d.has('c', value) && !d.has('p', value) {
 		return false, nil
 	}

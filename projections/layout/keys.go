@@ -111,7 +111,7 @@ func QueriesKey(account string) string { return "cs:queries:{" + hashed(account)
 // Names of indexes. An index is a sorted set of members, all with score 0.
 const IndexAll = "all"
 
-func FieldIndex(field, value string) string { return field + ":" + bounded(value) }
+func FieldIndex(field, value string) string { return field + ":" + keyForm(value) }
 func isHashed(boundedValue string) bool     { return boundedValue[0] == hashMark }
 func Digest(text string) string             { return hashed(text) }
 func IsDigest(digest string) bool           { return len(digest) == DigestLength && IsPlain(digest) }
@@ -130,7 +130,7 @@ const (
 // bounded is the form in which a value that a client chose goes into a key's
 // name: short, and without spaces or control characters. Different values may
 // in theory share a form, so a hit is verified against the document.
-func bounded(value string) string {
+func keyForm(value string) string {
 	if IsPlain(value) {
 		return value
 	}

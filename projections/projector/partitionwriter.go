@@ -12,20 +12,20 @@ import (
 )
 
 // A lane writes one generation of one partition.
-type lane struct {
+type partitionWriter struct {
 	log     projections.Log
 	keys    layout.Keyspace
-	place   string // key of its checkpoint
+	checkpointKey   string // key of its checkpoint
 	private bool
 	logger  *slog.Logger
-	writer  *writer
+	tx  *transaction
 	current layout.Checkpoint   // what this lane believes to stand in Redis
 	parked  map[string]struct{} // the sessions that are parked
 }
 
 // openLane returns a lane that goes on from a checkpoint.
-func (p *Projector) openLane(ctx context.Context, part layout.Partition, place string, c layout.Checkpoint) (*lane, error) {
-	l := &lane{log: p.log, keys: part.Keys(c.Generation), place: place, private: p.private, logger: p.logger, current: c, parked: map[string]struct{}{}}
+func (p *Projector) openPartition(ctx context.Context, part layout.Partition, place string, c layout.Checkpoint) (*partitionWriter, error) {
+	l := &partitionWriter{log: p.log, keys: part.Keys(c.Generation), checkpointKey: place, private: p.private, logger: p.logger, current: c, parked: map[string]struct{}{}}
 	ids, err := p.rdb.HKeys(ctx, l.keys.Parked()).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read which sessions are parked: %w", err)
@@ -39,7 +39,7 @@ func (p *Projector) openLane(ctx context.Context, part layout.Partition, place s
 // apply writes the documents, in the order of their events, in parts where one
 // transaction would take too long, and moves the checkpoint to the last event, which
 // may be of another partition.
-func (l *lane) apply(ctx context.Context, documents []*layout.Document, last *domain.Entry) error {
+func (l *partitionWriter) apply(ctx context.Context, documents []*layout.Document, last *domain.Entry) error {
 	next := newChunk()
 	for _, d := range documents {
 		if d.Position <= l.current.Position {
@@ -60,12 +60,12 @@ func (l *lane) apply(ctx context.Context, documents []*layout.Document, last *do
 }
 
 // put adds documents to a generation that is being filled.
-func (l *lane) put(ctx context.Context, documents []*layout.Document) error {
+func (l *partitionWriter) fill(ctx context.Context, documents []*layout.Document) error {
 	next := newChunk()
 	for _, d := range documents {
 		d.Before = nil // the event before is not what it replaces here
 		if next.full(d) {
-			if err := l.write(ctx, next, l.current.Filling(len(next.documents))); err != nil {
+			if err := l.write(ctx, next, l.current.AfterFilling(len(next.documents))); err != nil {
 				return err
 			}
 			next = newChunk()
@@ -75,11 +75,11 @@ func (l *lane) put(ctx context.Context, documents []*layout.Document) error {
 	if len(next.documents) == 0 {
 		return nil
 	}
-	return l.write(ctx, next, l.current.Filling(len(next.documents)))
+	return l.write(ctx, next, l.current.AfterFilling(len(next.documents)))
 }
 
 // write writes one chunk and moves the checkpoint.
-func (l *lane) write(ctx context.Context, c *chunk, after layout.Checkpoint) error {
+func (l *partitionWriter) write(ctx context.Context, c *chunk, after layout.Checkpoint) error {
 	for {
 		err := l.tryToWrite(ctx, c, after)
 		if !errors.Is(err, errTouched) {
@@ -88,8 +88,8 @@ func (l *lane) write(ctx context.Context, c *chunk, after layout.Checkpoint) err
 	}
 }
 
-func (l *lane) tryToWrite(ctx context.Context, c *chunk, after layout.Checkpoint) error {
-	if err := l.replaced(ctx, c.documents); err != nil {
+func (l *partitionWriter) tryToWrite(ctx context.Context, c *chunk, after layout.Checkpoint) error {
+	if err := l.findReplaced(ctx, c.documents); err != nil {
 		return err
 	}
 	if !l.private {
@@ -107,7 +107,7 @@ func (l *lane) tryToWrite(ctx context.Context, c *chunk, after layout.Checkpoint
 			change.healed = append(change.healed, d.ID)
 		}
 	}
-	if err := l.writer.write(ctx, l.current.String(), after, change); err != nil {
+	if err := l.tx.commit(ctx, l.current.String(), after, change); err != nil {
 		return fmt.Errorf("write positions %d to %d into the read model: %w", l.current.Position+1, after.Position, err)
 	}
 	for _, d := range c.documents {
@@ -125,7 +125,7 @@ func (l *lane) tryToWrite(ctx context.Context, c *chunk, after layout.Checkpoint
 // replaced finds the documents that these replace, whose index entries may have to
 // go. Where the log did not tell the session before, Redis has it: as of the same
 // checkpoint on which the writer insists.
-func (l *lane) replaced(ctx context.Context, documents []*layout.Document) error {
+func (l *partitionWriter) findReplaced(ctx context.Context, documents []*layout.Document) error {
 	var keys []string
 	parked := false
 	for _, d := range documents {
@@ -140,11 +140,11 @@ func (l *lane) replaced(ctx context.Context, documents []*layout.Document) error
 		return nil
 	}
 	if parked { // and may come back any time
-		if err := l.writer.watch(ctx); err != nil {
+		if err := l.tx.watch(ctx); err != nil {
 			return err
 		}
 	}
-	found, err := l.writer.documents(ctx, keys)
+	found, err := l.tx.documents(ctx, keys)
 	if err != nil {
 		return err
 	}

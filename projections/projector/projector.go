@@ -60,11 +60,11 @@ type Projector struct {
 	notify     func(int, uint64)
 	applied    func(events int, took time.Duration)
 	private    bool
-	filled     func(position uint64) // told how far a filling is
+	onFilled     func(position uint64) // told how far a filling is
 	began      map[string]bool       // the generations that this projector has begun
 
 	mu    sync.Mutex // held while Redis is changed
-	lanes []*lane    // one for each partition, while the log is followed
+	writers []*partitionWriter    // one for each partition, while the log is followed
 }
 
 // Why following the log was broken off.
@@ -74,9 +74,9 @@ var (
 	// errDamaged: a transaction was carried out in part.
 	errDamaged = errors.New("the read model is damaged")
 	// errAstray: what stands in Redis is not what this projector left there.
-	errAstray = errors.New("the read model was changed beneath the projector")
+	errUnexpected = errors.New("the read model was changed beneath the projector")
 	// errSuccessor: a generation that was built beside waits to be taken over.
-	errSuccessor = errors.New("a rebuilt read model is ready")
+	errSuccessorReady = errors.New("a rebuilt read model is ready")
 )
 
 // NewProjector returns a projector of a log into the Redis of rdb. Run starts it.
@@ -91,7 +91,7 @@ func New(rdb redis.UniversalClient, log projections.Log, opts Options) *Projecto
 	if p.notify == nil {
 		p.notify = func(int, uint64) {}
 	}
-	p.filled = func(uint64) {}
+	p.onFilled = func(uint64) {}
 	if p.applied == nil {
 		p.applied = func(int, time.Duration) {}
 	}
@@ -116,7 +116,7 @@ func (p *Projector) Run(ctx context.Context) error {
 			takeOver = p.standBy(ctx)
 			backoff = minBackoff
 			continue
-		case errors.Is(err, errSuccessor):
+		case errors.Is(err, errSuccessorReady):
 			continue
 		case p.position() > before:
 			backoff = minBackoff
@@ -134,7 +134,7 @@ func (p *Projector) Run(ctx context.Context) error {
 
 // project goes on from the checkpoints until something is wrong, which it returns.
 func (p *Projector) project(ctx context.Context, takeOver bool) error {
-	lanes := make([]*lane, len(p.partitions))
+	lanes := make([]*partitionWriter, len(p.partitions))
 	for i, part := range p.partitions {
 		var err error
 		if lanes[i], err = p.resume(ctx, part, takeOver); err != nil {
@@ -142,9 +142,9 @@ func (p *Projector) project(ctx context.Context, takeOver bool) error {
 		}
 	}
 	p.mu.Lock()
-	p.lanes = lanes
+	p.writers = lanes
 	p.mu.Unlock()
-	return p.withWriters(ctx, lanes, func() error {
+	return p.withTransactions(ctx, lanes, func() error {
 		if err := p.fill(ctx, lanes); err != nil {
 			return err
 		}
@@ -158,19 +158,19 @@ func (p *Projector) project(ctx context.Context, takeOver bool) error {
 }
 
 // withWriters runs f while each lane has a writer.
-func (p *Projector) withWriters(ctx context.Context, lanes []*lane, f func() error) error {
+func (p *Projector) withTransactions(ctx context.Context, lanes []*partitionWriter, f func() error) error {
 	if len(lanes) == 0 {
 		return f()
 	}
 	l := lanes[0]
-	return withWriter(ctx, p.rdb, l.place, p.private, func(w *writer) error {
-		l.writer = w
-		return p.withWriters(ctx, lanes[1:], f)
+	return withTransaction(ctx, p.rdb, l.checkpointKey, p.private, func(w *transaction) error {
+		l.tx = w
+		return p.withTransactions(ctx, lanes[1:], f)
 	})
 }
 
 // fill gives lanes that hold nothing yet the newest state of every session.
-func (p *Projector) fill(ctx context.Context, lanes []*lane) error {
+func (p *Projector) fill(ctx context.Context, lanes []*partitionWriter) error {
 	empty := 0
 	for _, l := range lanes {
 		if l.current.State == layout.Filling {
@@ -190,7 +190,7 @@ func (p *Projector) fill(ctx context.Context, lanes []*lane) error {
 			last = batch[len(batch)-1].Record.ID
 			select {
 			case batches <- p.split(batch, len(lanes)):
-				p.filled(batch[len(batch)-1].Record.Position)
+				p.onFilled(batch[len(batch)-1].Record.Position)
 				return nil
 			case <-both.Done():
 				return both.Err()
@@ -200,11 +200,11 @@ func (p *Projector) fill(ctx context.Context, lanes []*lane) error {
 	})
 	working.Go(func() error {
 		for batch := range batches {
-			err := p.eachLane(lanes, batch, func(l *lane, documents []*layout.Document) error {
+			err := p.eachPartition(lanes, batch, func(l *partitionWriter, documents []*layout.Document) error {
 				if l.current.State != layout.Filling {
 					return nil
 				}
-				return l.put(both, documents)
+				return l.fill(both, documents)
 			})
 			if err != nil {
 				return err
@@ -215,7 +215,7 @@ func (p *Projector) fill(ctx context.Context, lanes []*lane) error {
 	if err := working.Wait(); err != nil {
 		return err
 	}
-	return p.eachLane(lanes, make([][]*layout.Document, len(lanes)), func(l *lane, _ []*layout.Document) error {
+	return p.eachPartition(lanes, make([][]*layout.Document, len(lanes)), func(l *partitionWriter, _ []*layout.Document) error {
 		if l.current.State != layout.Filling {
 			return nil
 		}
@@ -225,7 +225,7 @@ func (p *Projector) fill(ctx context.Context, lanes []*lane) error {
 
 // follow writes the events after a position until something is wrong, which it
 // returns.
-func (p *Projector) follow(ctx context.Context, lanes []*lane, after uint64) error {
+func (p *Projector) follow(ctx context.Context, lanes []*partitionWriter, after uint64) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var watching sync.WaitGroup
@@ -250,9 +250,9 @@ func (p *Projector) follow(ctx context.Context, lanes []*lane, after uint64) err
 }
 
 // apply writes the newest state of each session in the batch.
-func (p *Projector) apply(ctx context.Context, lanes []*lane, batch []domain.Entry) error {
+func (p *Projector) apply(ctx context.Context, lanes []*partitionWriter, batch []domain.Entry) error {
 	last := &batch[len(batch)-1]
-	return p.eachLane(lanes, p.split(batch, len(lanes)), func(l *lane, documents []*layout.Document) error {
+	return p.eachPartition(lanes, p.split(batch, len(lanes)), func(l *partitionWriter, documents []*layout.Document) error {
 		if err := l.apply(ctx, documents, last); err != nil {
 			return err
 		}
@@ -275,7 +275,7 @@ func (p *Projector) split(batch []domain.Entry, n int) [][]*layout.Document {
 // eachLane calls f for every lane with what belongs there. The first lane goes first:
 // of two projectors only one gets beyond it, so no two of them have some of the
 // partitions each.
-func (p *Projector) eachLane(lanes []*lane, parts [][]*layout.Document, f func(*lane, []*layout.Document) error) error {
+func (p *Projector) eachPartition(lanes []*partitionWriter, parts [][]*layout.Document, f func(*partitionWriter, []*layout.Document) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := f(lanes[0], parts[0]); err != nil {
@@ -306,7 +306,7 @@ func (p *Projector) position() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var least uint64
-	for i, l := range p.lanes {
+	for i, l := range p.writers {
 		if i == 0 || l.current.Position < least {
 			least = l.current.Position
 		}
@@ -317,10 +317,10 @@ func (p *Projector) position() uint64 {
 // watch returns when a checkpoint in Redis is not the one that this projector left
 // there, when it lies past the end of the log, or when a generation that was built
 // beside is ready: an idle projector would not find out before the next event.
-func (p *Projector) watch(ctx context.Context, lanes []*lane) error {
+func (p *Projector) watch(ctx context.Context, lanes []*partitionWriter) error {
 	for projections.Pause(ctx, watchEvery) {
 		for _, l := range lanes {
-			if err := p.look(ctx, l); err != nil {
+			if err := p.checkPartition(ctx, l); err != nil {
 				return err
 			}
 		}
@@ -328,26 +328,26 @@ func (p *Projector) watch(ctx context.Context, lanes []*lane) error {
 	return nil
 }
 
-func (p *Projector) look(ctx context.Context, l *lane) error {
+func (p *Projector) checkPartition(ctx context.Context, l *partitionWriter) error {
 	if next, err := p.successor(ctx, l.keys.Partition); err != nil {
 		return err
 	} else if next != (layout.Checkpoint{}) {
-		return errSuccessor
+		return errSuccessorReady
 	}
 	if !p.mu.TryLock() {
 		return nil // it is writing, and will see for itself
 	}
 	expected := l.current
-	found, err := l.writer.read(ctx)
+	found, err := l.tx.read(ctx)
 	p.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	if found != expected.String() {
-		return moved(p.log.Identity(), found)
+		return checkpointMoved(p.log.Identity(), found)
 	}
 	if end, err := p.log.End(ctx); err == nil && end < expected.Position {
-		return fmt.Errorf("%w: the log ends at %d, before the checkpoint at %d", errAstray, end, expected.Position)
+		return fmt.Errorf("%w: the log ends at %d, before the checkpoint at %d", errUnexpected, end, expected.Position)
 	}
 	return nil
 }

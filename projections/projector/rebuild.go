@@ -77,7 +77,7 @@ const projectorPatience = 2 * time.Second
 // answered before answers still, and the next rebuild removes what was left.
 func Rebuild(ctx context.Context, rdb redis.UniversalClient, log projections.Log, opts RebuildOptions) (Rebuilt, error) {
 	b := &rebuild{
-		RebuildOptions: opts, rdb: rdb, needed: make(chan struct{}, 1),
+		RebuildOptions: opts, rdb: rdb, standInNeeded: make(chan struct{}, 1),
 		builder: New(rdb, log, Options{Logger: opts.Logger, Partitions: opts.Partitions}),
 	}
 	if b.Progress == nil {
@@ -93,9 +93,9 @@ func Rebuild(ctx context.Context, rdb redis.UniversalClient, log projections.Log
 	defer unlock()
 	defer b.offerStandIn(working)()
 	if err := b.run(working); err != nil {
-		return b.done, errors.Join(context.Cause(working), err)
+		return b.result, errors.Join(context.Cause(working), err)
 	}
-	return b.done, nil
+	return b.result, nil
 }
 
 // A rebuild is one call of Rebuild.
@@ -103,15 +103,15 @@ type rebuild struct {
 	RebuildOptions
 	rdb     redis.UniversalClient
 	builder *Projector    // of the generations that are built beside
-	needed  chan struct{} // told when no projector seems to be at work
-	done    Rebuilt
+	standInNeeded  chan struct{} // told when no projector seems to be at work
+	result    Rebuilt
 }
 
 func (b *rebuild) run(ctx context.Context) error {
-	if err := b.check(ctx); err != nil {
+	if err := b.checkLog(ctx); err != nil {
 		return err
 	}
-	var lanes []*lane
+	var lanes []*partitionWriter
 	for _, part := range b.builder.partitions {
 		l, err := b.begin(ctx, part)
 		if err != nil {
@@ -120,16 +120,16 @@ func (b *rebuild) run(ctx context.Context) error {
 		lanes = append(lanes, l)
 	}
 	b.builder.mu.Lock()
-	b.builder.lanes = lanes
+	b.builder.writers = lanes
 	b.builder.mu.Unlock()
-	err := b.builder.withWriters(ctx, lanes, func() error {
+	err := b.builder.withTransactions(ctx, lanes, func() error {
 		if err := b.fill(ctx, lanes); err != nil {
 			return err
 		}
 		if err := b.compareWhileFollowing(ctx, lanes); err != nil || b.CompareOnly {
 			return err
 		}
-		return b.release(ctx, lanes)
+		return b.declareComplete(ctx, lanes)
 	})
 	if err != nil {
 		return err
@@ -145,10 +145,10 @@ func (b *rebuild) run(ctx context.Context) error {
 	}
 	for _, part := range b.builder.partitions {
 		removed, err := sweep(ctx, b.rdb, part, func(n int64) error {
-			b.Progress(Removing, uint64(b.done.Removed+n), 0) //nolint:gosec // not negative
+			b.Progress(Removing, uint64(b.result.Removed+n), 0) //nolint:gosec // not negative
 			return nil
 		})
-		b.done.Removed += removed
+		b.result.Removed += removed
 		if err != nil {
 			return err
 		}
@@ -157,7 +157,7 @@ func (b *rebuild) run(ctx context.Context) error {
 }
 
 // check finds out whether this is the read model that was meant.
-func (b *rebuild) check(ctx context.Context) error {
+func (b *rebuild) checkLog(ctx context.Context) error {
 	for _, part := range b.builder.partitions {
 		text, err := projections.ReadText(ctx, b.rdb, part.Checkpoint())
 		if err != nil {
@@ -175,14 +175,14 @@ func (b *rebuild) check(ctx context.Context) error {
 
 // begin begins the new generation of a partition. What an earlier rebuild has finished a
 // projector may just be letting take over: then that is awaited.
-func (b *rebuild) begin(ctx context.Context, part layout.Partition) (*lane, error) {
+func (b *rebuild) begin(ctx context.Context, part layout.Partition) (*partitionWriter, error) {
 	for {
 		found, err := projections.ReadText(ctx, b.rdb, part.Next())
 		if err != nil {
 			return nil, err
 		}
 		l, err := b.builder.begin(ctx, part, part.Next(), found)
-		if !errors.Is(err, errDeposed) && !errors.Is(err, errAstray) {
+		if !errors.Is(err, errDeposed) && !errors.Is(err, errUnexpected) {
 			return l, err
 		}
 	}
@@ -245,7 +245,7 @@ func (b *rebuild) offerStandIn(ctx context.Context) (dismiss func()) {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-b.needed:
+		case <-b.standInNeeded:
 		}
 		p := New(b.rdb, b.builder.log, Options{Logger: b.Logger, Partitions: b.Partitions})
 		return p.Run(ctx)
@@ -257,13 +257,13 @@ func (b *rebuild) offerStandIn(ctx context.Context) (dismiss func()) {
 }
 
 // fill fills the lanes and tells how far it is.
-func (b *rebuild) fill(ctx context.Context, lanes []*lane) error {
+func (b *rebuild) fill(ctx context.Context, lanes []*partitionWriter) error {
 	end, err := b.builder.log.End(ctx)
 	if err != nil {
 		return fmt.Errorf("ask for the end of the log: %w", err)
 	}
 	b.Progress(Filling, 0, end)
-	b.builder.filled = func(position uint64) { b.Progress(Filling, min(position, end), end) }
+	b.builder.onFilled = func(position uint64) { b.Progress(Filling, min(position, end), end) }
 	if err := b.builder.fill(ctx, lanes); err != nil {
 		return err
 	}
@@ -272,7 +272,7 @@ func (b *rebuild) fill(ctx context.Context, lanes []*lane) error {
 }
 
 // compareWhileFollowing compares while the new generations are kept up to date.
-func (b *rebuild) compareWhileFollowing(ctx context.Context, lanes []*lane) error {
+func (b *rebuild) compareWhileFollowing(ctx context.Context, lanes []*partitionWriter) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	finished := errors.New("the comparison is finished")
@@ -298,15 +298,15 @@ func (b *rebuild) compareWhileFollowing(ctx context.Context, lanes []*lane) erro
 
 // compare reports every difference between the generations that answer and the ones that
 // were built, if there are any that can be compared.
-func (b *rebuild) compare(ctx context.Context, lanes []*lane) error {
-	b.done.Position = b.builder.position()
+func (b *rebuild) compare(ctx context.Context, lanes []*partitionWriter) error {
+	b.result.Position = b.builder.position()
 	var pairs []audit.Pair
 	for _, l := range lanes {
 		n, err := b.rdb.ZCard(ctx, l.keys.Index(layout.IndexAll)).Result()
 		if err != nil {
 			return fmt.Errorf("compare: %w", err)
 		}
-		b.done.Sessions += uint64(n) //nolint:gosec // not negative
+		b.result.Sessions += uint64(n) //nolint:gosec // not negative
 		found, err := projections.ReadText(ctx, b.rdb, l.keys.Checkpoint())
 		if err != nil {
 			return err
@@ -320,10 +320,10 @@ func (b *rebuild) compare(ctx context.Context, lanes []*lane) error {
 		}
 		pairs = append(pairs, audit.Pair{Built: l.keys, Answers: l.keys.Keys(answers.Generation)})
 	}
-	b.done.Compared = true
+	b.result.Compared = true
 	return audit.CompareGenerations(ctx, b.rdb, pairs, audit.CompareOptions{
 		Difference: func(d audit.Difference) {
-			b.done.Differences++
+			b.result.Differences++
 			b.Difference(d)
 		},
 		Progress: func(done, total uint64) { b.Progress(Comparing, done, total) },
@@ -334,14 +334,14 @@ func (b *rebuild) compare(ctx context.Context, lanes []*lane) error {
 // needStandIn has this process stand in for a projector.
 func (b *rebuild) needStandIn() {
 	select {
-	case b.needed <- struct{}{}:
+	case b.standInNeeded <- struct{}{}:
 	default: // it was told already
 	}
 }
 
 // release declares the new generations complete: from now on only the projector
 // writes them.
-func (b *rebuild) release(ctx context.Context, lanes []*lane) error {
+func (b *rebuild) declareComplete(ctx context.Context, lanes []*partitionWriter) error {
 	b.Progress(TakingOver, 0, uint64(len(lanes)))
 	for _, l := range lanes {
 		ready := l.current
@@ -354,7 +354,7 @@ func (b *rebuild) release(ctx context.Context, lanes []*lane) error {
 }
 
 // awaitAdoption returns when every partition answers from its new generation.
-func (b *rebuild) awaitAdoption(ctx context.Context, lanes []*lane) error {
+func (b *rebuild) awaitAdoption(ctx context.Context, lanes []*partitionWriter) error {
 	for since := time.Now(); ; {
 		adopted := 0
 		for _, l := range lanes {

@@ -34,7 +34,7 @@ const (
 // resume returns the lane of a partition, at the checkpoint to go on from. Where there
 // is none, or one that cannot be of this log, it begins a new generation. takeOver is
 // for a projector that has watched long enough to know that no other is at work.
-func (p *Projector) resume(ctx context.Context, part layout.Partition, takeOver bool) (*lane, error) {
+func (p *Projector) resume(ctx context.Context, part layout.Partition, takeOver bool) (*partitionWriter, error) {
 	found, err := projections.ReadText(ctx, p.rdb, part.Checkpoint())
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (p *Projector) resume(ctx context.Context, part layout.Partition, takeOver 
 				lacks = c.Position
 			}
 		}
-		return p.succeed(ctx, part, next, found, lacks)
+		return p.adopt(ctx, part, next, found, lacks)
 	}
 	switch {
 	case found == "":
@@ -74,7 +74,7 @@ func (p *Projector) resume(ctx context.Context, part layout.Partition, takeOver 
 			return nil, err
 		}
 		if rewritten == "" {
-			return p.openLane(ctx, part, part.Checkpoint(), c)
+			return p.openPartition(ctx, part, part.Checkpoint(), c)
 		}
 		p.logger.Error("the log was restored from an older copy, it lost events: rebuilding the read model",
 			"log", identity, "checkpoint", c.Position, "found", rewritten)
@@ -118,12 +118,12 @@ func (p *Projector) isPastEnd(ctx context.Context, position uint64) (past bool, 
 
 // begin puts the checkpoint of a new, empty generation in the place of what was found
 // there, and removes what no checkpoint names any more.
-func (p *Projector) begin(ctx context.Context, part layout.Partition, place, found string) (*lane, error) {
+func (p *Projector) begin(ctx context.Context, part layout.Partition, place, found string) (*partitionWriter, error) {
 	c := layout.Checkpoint{Identity: p.log.Identity(), Generation: layout.NewGeneration(), State: layout.Filling}
 	p.began[c.Generation] = true
-	err := withWriter(ctx, p.rdb, place, p.private, func(w *writer) error {
+	err := withTransaction(ctx, p.rdb, place, p.private, func(w *transaction) error {
 		change := change{keys: part.Keys(c.Generation), begins: true}
-		if err := w.write(ctx, found, c, change); err != nil {
+		if err := w.commit(ctx, found, c, change); err != nil {
 			return err
 		}
 		change.begins = false
@@ -135,8 +135,8 @@ func (p *Projector) begin(ctx context.Context, part layout.Partition, place, fou
 			}
 			told = time.Now()
 			before := c.String()
-			c = c.Filling(1)
-			return w.write(ctx, before, c, change)
+			c = c.AfterFilling(1)
+			return w.commit(ctx, before, c, change)
 		})
 		if removed > 0 {
 			p.logger.Info("removed read models that nobody reads", "keys", removed)
@@ -146,7 +146,7 @@ func (p *Projector) begin(ctx context.Context, part layout.Partition, place, fou
 	if err != nil {
 		return nil, fmt.Errorf("begin a read model: %w", err)
 	}
-	return p.openLane(ctx, part, place, c)
+	return p.openPartition(ctx, part, place, c)
 }
 
 // successor returns the checkpoint of a generation that was built beside and waits to
@@ -165,17 +165,17 @@ func (p *Projector) successor(ctx context.Context, part layout.Partition) (layou
 // succeed lets a generation that was built beside take the place of what was found,
 // which is at a position, and returns its lane. It first gets what it lacks, so that
 // no reader has to wait for it.
-func (p *Projector) succeed(ctx context.Context, part layout.Partition, next layout.Checkpoint, found string, position uint64) (*lane, error) {
-	l, err := p.openLane(ctx, part, part.Next(), next)
+func (p *Projector) adopt(ctx context.Context, part layout.Partition, next layout.Checkpoint, found string, position uint64) (*partitionWriter, error) {
+	l, err := p.openPartition(ctx, part, part.Next(), next)
 	if err != nil {
 		return nil, err
 	}
-	err = withWriter(ctx, p.rdb, l.place, p.private, func(w *writer) error {
-		l.writer = w
+	err = withTransaction(ctx, p.rdb, l.checkpointKey, p.private, func(w *transaction) error {
+		l.tx = w
 		return p.catchUp(ctx, l, position)
 	})
-	if errors.Is(err, errDeposed) || errors.Is(err, errAstray) {
-		return nil, fmt.Errorf("%w: another rebuild has begun instead", errSuccessor)
+	if errors.Is(err, errDeposed) || errors.Is(err, errUnexpected) {
+		return nil, fmt.Errorf("%w: another rebuild has begun instead", errSuccessorReady)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("catch up with the rebuilt read model: %w", err)
@@ -183,7 +183,7 @@ func (p *Projector) succeed(ctx context.Context, part layout.Partition, next lay
 	if err := p.log.Durable(ctx, l.current.Position); err != nil {
 		return nil, err
 	}
-	if err := p.swap(ctx, l, found); err != nil {
+	if err := p.swapCheckpoints(ctx, l, found); err != nil {
 		return nil, err
 	}
 	p.logger.Info("the rebuilt read model has taken over", "partition", part.Number, "generation", next.Generation, "position", l.current.Position)
@@ -194,7 +194,7 @@ func (p *Projector) succeed(ctx context.Context, part layout.Partition, next lay
 var errReached = errors.New("the position is reached")
 
 // catchUp brings a lane to a position.
-func (p *Projector) catchUp(ctx context.Context, l *lane, position uint64) error {
+func (p *Projector) catchUp(ctx context.Context, l *partitionWriter, position uint64) error {
 	if l.current.Position >= position {
 		return nil
 	}
@@ -221,39 +221,39 @@ func (p *Projector) catchUp(ctx context.Context, l *lane, position uint64) error
 
 // swap puts the checkpoint of a generation that was built beside in the place of the
 // one that answers, in one step with its own going away. The lane writes there then.
-func (p *Projector) swap(ctx context.Context, l *lane, answers string) error {
+func (p *Projector) swapCheckpoints(ctx context.Context, l *partitionWriter, answers string) error {
 	after := l.current
 	after.State = layout.Projected
 	place := l.keys.Checkpoint()
-	err := watched(ctx, p.rdb, func(tx *redis.Tx) error {
+	err := watching(ctx, p.rdb, func(tx *redis.Tx) error {
 		found, err := projections.ReadText(ctx, tx, place)
 		if err != nil {
 			return err
 		}
 		if found != answers {
-			return moved(after.Identity, found)
+			return checkpointMoved(after.Identity, found)
 		}
-		if found, err = projections.ReadText(ctx, tx, l.place); err != nil {
+		if found, err = projections.ReadText(ctx, tx, l.checkpointKey); err != nil {
 			return err
 		}
 		if found != l.current.String() { // which says nothing about the other projector
-			return fmt.Errorf("%w: another rebuild has begun instead", errSuccessor)
+			return fmt.Errorf("%w: another rebuild has begun instead", errSuccessorReady)
 		}
 		_, err = tx.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
 			pipe.Set(ctx, place, after.String(), 0)
-			pipe.Del(ctx, l.place)
+			pipe.Del(ctx, l.checkpointKey)
 			pipe.Publish(ctx, l.keys.Notices(), after.String())
 			return nil
 		})
 		return err
-	}, place, l.place)
+	}, place, l.checkpointKey)
 	if errors.Is(err, redis.TxFailedErr) { // one of the two has moved: the next attempt sees which
-		return fmt.Errorf("%w, and something has moved", errSuccessor)
+		return fmt.Errorf("%w, and something has moved", errSuccessorReady)
 	}
 	if err != nil {
 		return fmt.Errorf("let the rebuilt read model take over: %w", err)
 	}
-	l.place, l.current = place, after
+	l.checkpointKey, l.current = place, after
 	return nil
 }
 
@@ -262,7 +262,7 @@ func (p *Projector) swap(ctx context.Context, l *lane, answers string) error {
 func (p *Projector) standBy(ctx context.Context) bool {
 	last, since := "", time.Now()
 	for projections.Pause(ctx, stallEvery) {
-		found, waiting, err := p.standing(ctx)
+		found, waiting, err := p.readStanding(ctx)
 		if err != nil {
 			since = time.Now() // the other one cannot get on either
 			continue
@@ -285,7 +285,7 @@ func (p *Projector) standBy(ctx context.Context) bool {
 
 // standing returns what stands in the checkpoints' places, and whether there is
 // something that a projector should be doing.
-func (p *Projector) standing(ctx context.Context) (found string, waiting bool, err error) {
+func (p *Projector) readStanding(ctx context.Context) (found string, waiting bool, err error) {
 	var all []string
 	for _, part := range p.partitions {
 		texts := make([]string, 2)

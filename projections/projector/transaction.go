@@ -20,18 +20,18 @@ import (
 //
 // The connection is given back only when it watches nothing: the first WATCH goes
 // through tx, which sends UNWATCH in the end, whatever was sent meanwhile.
-type writer struct {
+type transaction struct {
 	tx    *redis.Tx
-	place string // key of the checkpoint: of the generation that answers, or of one built beside it
-	alone bool   // nobody else reads or writes this Redis
+	checkpointKey string // key of the checkpoint: of the generation that answers, or of one built beside it
+	private bool   // nobody else reads or writes this Redis
 	found string // the checkpoint that is watched, as it was seen then
 }
 
 // withWriter runs f with a writer of what the checkpoint at a place vouches for.
-func withWriter(ctx context.Context, rdb redis.UniversalClient, place string, alone bool, f func(*writer) error) error {
+func withTransaction(ctx context.Context, rdb redis.UniversalClient, place string, alone bool, f func(*transaction) error) error {
 	// The end of ctx ends f; the connection must be told to stop watching even then.
-	return watched(context.WithoutCancel(ctx), rdb, func(tx *redis.Tx) error {
-		w := &writer{tx: tx, place: place, alone: alone}
+	return watching(context.WithoutCancel(ctx), rdb, func(tx *redis.Tx) error {
+		w := &transaction{tx: tx, checkpointKey: place, private: alone}
 		var err error
 		if w.found, err = w.read(ctx); err != nil {
 			return err
@@ -41,7 +41,7 @@ func withWriter(ctx context.Context, rdb redis.UniversalClient, place string, al
 }
 
 // watched runs f on a connection that watches the keys.
-func watched(ctx context.Context, rdb redis.UniversalClient, f func(*redis.Tx) error, keys ...string) error {
+func watching(ctx context.Context, rdb redis.UniversalClient, f func(*redis.Tx) error, keys ...string) error {
 	called := false
 	err := rdb.Watch(ctx, func(tx *redis.Tx) error {
 		called = true
@@ -58,11 +58,11 @@ func watched(ctx context.Context, rdb redis.UniversalClient, f func(*redis.Tx) e
 var errTouched = errors.New("the read model was touched")
 
 // watch watches the checkpoint, where that is not done all the time.
-func (w *writer) watch(ctx context.Context) error {
-	if !w.alone {
+func (w *transaction) watch(ctx context.Context) error {
+	if !w.private {
 		return nil
 	}
-	err := w.tx.Watch(ctx, w.place).Err()
+	err := w.tx.Watch(ctx, w.checkpointKey).Err()
 	if err == nil {
 		w.found, err = w.read(ctx)
 	}
@@ -70,12 +70,12 @@ func (w *writer) watch(ctx context.Context) error {
 }
 
 // read returns what stands in the checkpoint's place now, "" for nothing.
-func (w *writer) read(ctx context.Context) (string, error) {
-	return projections.ReadText(ctx, w.tx, w.place)
+func (w *transaction) read(ctx context.Context) (string, error) {
+	return projections.ReadText(ctx, w.tx, w.checkpointKey)
 }
 
 // documents reads documents by their keys, nil for those that are not there.
-func (w *writer) documents(ctx context.Context, keys []string) ([]*layout.Stored, error) {
+func (w *transaction) documents(ctx context.Context, keys []string) ([]*layout.Stored, error) {
 	reply, err := w.tx.MGet(ctx, keys...).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read the documents to replace: %w", err)
@@ -103,21 +103,21 @@ type change struct {
 
 // write carries a change out and moves the checkpoint from expected to after. When
 // something else stands there, nothing is written and the error says what that means.
-func (w *writer) write(ctx context.Context, expected string, after layout.Checkpoint, c change) error {
+func (w *transaction) commit(ctx context.Context, expected string, after layout.Checkpoint, c change) error {
 	if w.found != expected {
-		return moved(after.Identity, w.found)
+		return checkpointMoved(after.Identity, w.found)
 	}
 	trip := w.tx.Pipeline()
 	trip.Do(ctx, "MULTI")
-	c.send(ctx, trip, w.place, after)
-	if !w.alone && w.place == c.keys.Checkpoint() { // what nobody reads yet is no news, and would have writes answered too early
+	c.send(ctx, trip, w.checkpointKey, after)
+	if !w.private && w.checkpointKey == c.keys.Checkpoint() { // what nobody reads yet is no news, and would have writes answered too early
 		trip.Do(ctx, "PUBLISH", c.keys.Notices(), after.String())
 	}
 	done := trip.Do(ctx, "EXEC")
 	now := func() string { return after.String() }
-	if !w.alone { // otherwise each is a turn in a queue behind everybody who reads
-		trip.Do(ctx, "WATCH", w.place)
-		now = trip.Get(ctx, w.place).Val
+	if !w.private { // otherwise each is a turn in a queue behind everybody who reads
+		trip.Do(ctx, "WATCH", w.checkpointKey)
+		now = trip.Get(ctx, w.checkpointKey).Val
 	}
 	if _, err := trip.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return err // of the first command that failed
@@ -125,7 +125,7 @@ func (w *writer) write(ctx context.Context, expected string, after layout.Checkp
 	w.found = now()
 	replies, err := done.Slice()
 	if errors.Is(err, redis.Nil) {
-		if w.alone {
+		if w.private {
 			if w.found, err = w.read(ctx); err != nil {
 				return err
 			}
@@ -133,7 +133,7 @@ func (w *writer) write(ctx context.Context, expected string, after layout.Checkp
 		if w.found == expected {
 			return errTouched
 		}
-		return moved(after.Identity, w.found)
+		return checkpointMoved(after.Identity, w.found)
 	}
 	if err != nil {
 		return err
@@ -180,15 +180,15 @@ func (c *change) send(ctx context.Context, trip redis.Pipeliner, place string, a
 
 // damaged tells everybody that what is there is no model of the log: Redis does not
 // undo what it did before and after a command that failed.
-func (w *writer) damaged(ctx context.Context, cause error) error {
-	mark := w.tx.Set(context.WithoutCancel(ctx), w.place, "damaged", 0)
+func (w *transaction) damaged(ctx context.Context, cause error) error {
+	mark := w.tx.Set(context.WithoutCancel(ctx), w.checkpointKey, "damaged", 0)
 	return fmt.Errorf("%w: %w", errDamaged, errors.Join(cause, mark.Err()))
 }
 
 // moved says what it means that something else stands in the checkpoint's place.
-func moved(identity, found string) error {
+func checkpointMoved(identity, found string) error {
 	if c, ok := layout.ParseCheckpoint(found); ok && c.Identity == identity {
 		return errDeposed
 	}
-	return fmt.Errorf("%w: checkpoint %q", errAstray, found)
+	return fmt.Errorf("%w: checkpoint %q", errUnexpected, found)
 }

@@ -17,7 +17,7 @@ const (
 	probeLife = projections.Bound - probeEvery
 	// behindFor is how many probes in a row must say that the log ends before a
 	// position which this node knows, until the position is given up.
-	behindFor = 5
+	logBehindFor = 5
 )
 
 // Why the read model's answer was not given.
@@ -48,17 +48,17 @@ type ticket struct {
 // freshness is what a node knows about how far the log and the read model are.
 type freshness struct {
 	mu          sync.Mutex
-	floor       uint64   // the largest position that this node has shown to a client
+	shown       uint64   // the largest position that this node has shown to a client
 	passed      []uint64 // the largest position that this node has seen projected, by partition
 	generations []string // that answer, by partition; "" while that is not known
 	probes      []probe  // oldest first, those of the last Bound and one or two before
-	behind      int      // how many probes in a row found the log's end before floor
+	logBehind      int      // how many probes in a row found the log's end before floor
 	newest      Status   // as of the newest probe; Trusted is not kept
-	doubt       string   // why nothing can be trusted, whatever the probes say; "" for nothing
+	distrusted       string   // why nothing can be trusted, whatever the probes say; "" for nothing
 
 	waiting  waiters
-	doubters int           // how many wait for healed
-	healed   chan struct{} // closed and replaced when the read model was shown to be trustworthy
+	awaitingTrust int           // how many wait for healed
+	trusted   chan struct{} // closed and replaced when the read model was shown to be trustworthy
 	awaited  chan struct{} // told when somebody begins to wait
 	probeNow chan struct{} // told when a probe is wanted at once
 }
@@ -67,8 +67,8 @@ func newFreshness(partitions int) *freshness {
 	return &freshness{
 		passed:      make([]uint64, partitions),
 		generations: make([]string, partitions),
-		doubt:       "checkpoint and log have not been compared yet",
-		healed:      make(chan struct{}),
+		distrusted:       "checkpoint and log have not been compared yet",
+		trusted:      make(chan struct{}),
 		awaited:     make(chan struct{}, 1),
 		probeNow:    make(chan struct{}, 1),
 	}
@@ -81,8 +81,8 @@ func newFreshness(partitions int) *freshness {
 func (f *freshness) ticket(shard int, identity string, epoch uint64, now time.Time) (ticket, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.doubt != "" {
-		return ticket{}, fmt.Errorf("%w: %s", errUntrusted, f.doubt)
+	if f.distrusted != "" {
+		return ticket{}, fmt.Errorf("%w: %s", errUntrusted, f.distrusted)
 	}
 	t := ticket{identity: identity, generation: f.generations[shard], epoch: epoch}
 	if t.generation == "" {
@@ -90,7 +90,7 @@ func (f *freshness) ticket(shard int, identity string, epoch uint64, now time.Ti
 	}
 	for _, p := range f.probes { // the oldest that counts demands the least
 		if p.epoch == epoch && age(now, p.asked) <= probeLife {
-			t.need = max(f.floor, f.passed[shard], p.end)
+			t.need = max(f.shown, f.passed[shard], p.end)
 			return t, nil
 		}
 	}
@@ -125,7 +125,7 @@ func (t *ticket) check(text string) (layout.Checkpoint, error) {
 }
 
 // projected records a checkpoint that the read model has been seen to have.
-func (f *freshness) projected(shard int, generation string, position uint64) {
+func (f *freshness) recordProjected(shard int, generation string, position uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if generation != "" {
@@ -135,45 +135,45 @@ func (f *freshness) projected(shard int, generation string, position uint64) {
 		return
 	}
 	f.passed[shard] = position
-	f.waiting.release(f.everywhere())
+	f.waiting.release(f.passedByAll())
 }
 
 // everywhere is the position that all partitions have passed.
-func (f *freshness) everywhere() uint64 { return slices.Min(f.passed) }
+func (f *freshness) passedByAll() uint64 { return slices.Min(f.passed) }
 
 // observe records a position that a client has been shown.
-func (f *freshness) observe(position uint64) {
+func (f *freshness) recordShown(position uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.floor = max(f.floor, position)
+	f.shown = max(f.shown, position)
 }
 
 // highest is the largest position that is known to have been in the log.
 func (f *freshness) highest() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return max(f.floor, slices.Max(f.passed))
+	return max(f.shown, slices.Max(f.passed))
 }
 
 // probed records a look at the log's end. before is the floor before it was
 // asked for, compared says whether the checkpoint had been read then: an end
 // before a position that is known to be projected means that the log has lost
 // events, and then the read model holds what the log does not.
-func (f *freshness) probed(p probe, before uint64, compared bool) {
+func (f *freshness) recordProbe(p probe, before uint64, compared bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if p.end < before {
-		f.doubt = fmt.Sprintf("the log ends at %d, and %d had been seen", p.end, before)
+		f.distrusted = fmt.Sprintf("the log ends at %d, and %d had been seen", p.end, before)
 		f.probes = nil
-		if f.behind++; f.behind >= behindFor {
-			f.floor, f.behind = 0, 0 // the next probe begins anew
+		if f.logBehind++; f.logBehind >= logBehindFor {
+			f.shown, f.logBehind = 0, 0 // the next probe begins anew
 			clear(f.passed)
 		}
 		return
 	}
-	f.behind = 0
+	f.logBehind = 0
 	if compared {
-		f.doubt = ""
+		f.distrusted = ""
 	}
 	for len(f.probes) > 2 && p.asked.Sub(f.probes[2].asked) >= projections.Bound {
 		f.probes = f.probes[1:]
@@ -185,17 +185,17 @@ func (f *freshness) probed(p probe, before uint64, compared bool) {
 func (f *freshness) distrust(doubt string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.doubt, f.probes = doubt, nil
+	f.distrusted, f.probes = doubt, nil
 }
 
 // unsettled is how long from now on another node may still answer from a read model
 // that is older than the position: until Bound has gone by since the position was in
 // the log, which is no later than when the probe after the one that told it was asked.
 // Where nodes have other read models, it does not help that this one has passed it.
-func (f *freshness) unsettled(position uint64, now time.Time, others bool) time.Duration {
+func (f *freshness) staleFor(position uint64, now time.Time, others bool) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !others && position <= f.everywhere() {
+	if !others && position <= f.passedByAll() {
 		return 0
 	}
 	for i, next := range f.probes {
@@ -210,7 +210,7 @@ func (f *freshness) unsettled(position uint64, now time.Time, others bool) time.
 func (f *freshness) wait(position uint64) *waiter {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if position <= f.everywhere() {
+	if position <= f.passedByAll() {
 		return nil
 	}
 	signal(f.awaited)
@@ -225,25 +225,25 @@ func (f *freshness) forget(w *waiter) {
 
 // awaitHealing returns a channel that is closed when the read model is next
 // shown to be trustworthy. Call done when nobody listens any more.
-func (f *freshness) awaitHealing() (healed <-chan struct{}, done func()) {
+func (f *freshness) awaitTrusted() (healed <-chan struct{}, done func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.doubters++
+	f.awaitingTrust++
 	signal(f.awaited)
 	signal(f.probeNow)
-	return f.healed, func() {
+	return f.trusted, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.doubters--
+		f.awaitingTrust--
 	}
 }
 
 // heal wakes those who wait for the read model to be trustworthy.
-func (f *freshness) heal() {
+func (f *freshness) announceTrusted() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	close(f.healed)
-	f.healed = make(chan struct{})
+	close(f.trusted)
+	f.trusted = make(chan struct{})
 }
 
 // demand says who waits: for a position, and for the read model to be
@@ -251,7 +251,7 @@ func (f *freshness) heal() {
 func (f *freshness) demand() (positions, doubters int, passed uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.waiting), f.doubters, f.everywhere()
+	return len(f.waiting), f.awaitingTrust, f.passedByAll()
 }
 
 // signal tells a channel with room for one message, unless it was told already.

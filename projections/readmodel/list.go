@@ -34,8 +34,8 @@ func (m *ReadModel) List(ctx context.Context, q query.Query) (query.Page, error)
 	if err != nil {
 		return query.Page{}, err
 	}
-	return m.shared.list(ctx, q, func(ctx context.Context) (page query.Page, err error) {
-		err = m.answer(ctx, m.all, func(views []*view) error {
+	return m.lists.list(ctx, q, func(ctx context.Context) (page query.Page, err error) {
+		err = m.answer(ctx, m.allPartitions, func(views []*view) error {
 			page, err = m.list(ctx, p, views)
 			return err
 		})
@@ -56,7 +56,7 @@ func (m *ReadModel) list(ctx context.Context, p *plan, views []*view) (query.Pag
 	for _, view := range views {
 		l.walkers = append(l.walkers, &walker{listing: l, view: view, part: p.rest})
 	}
-	defer l.end()
+	defer l.close()
 	return l.page(ctx)
 }
 
@@ -69,7 +69,7 @@ type listing struct {
 	taken   int       // how many were
 	allowed int       // how many entries of indexes may be looked at, from the beginning
 	paced   bool      // every trip waits for its turn, not only those behind the first ones
-	leave   func()    // gives the seat back; nil without one
+	leaveSeat   func()    // gives the seat back; nil without one
 }
 
 func (l *listing) page(ctx context.Context) (query.Page, error) {
@@ -119,21 +119,21 @@ func (l *listing) page(ctx context.Context) (query.Page, error) {
 // begin reads the first slice of each partition, all at once. It is not held up: most
 // lists need no other.
 func (l *listing) begin(ctx context.Context) error {
-	find, looks := 0, maxLooks
+	find, looks := 0, maxSlice
 	if l.wanted > 0 {
 		find = l.portion()
 		switch {
 		case l.plan.indexes() == 1:
 			looks = find
 		case len(l.plan.tests) == 1:
-			looks = min(2*find, maxLooks)
+			looks = min(2*find, maxSlice)
 		default:
-			looks = min(max(looksPerFind*find, minLooks), maxLooks)
+			looks = min(max(slicePerMatch*find, minSlice), maxSlice)
 		}
 	}
 	return l.trip(ctx, func() error {
-		return together(l.walkers, func(w *walker) error {
-			w.looks, w.few = looks, fewDocuments
+		return eachWalker(l.walkers, func(w *walker) error {
+			w.slice, w.withDocuments = looks, fewDocuments
 			if len(l.plan.tests) == 1 && !l.plan.query.Count {
 				w.source = 1 // nothing to choose
 			}
@@ -143,8 +143,8 @@ func (l *listing) begin(ctx context.Context) error {
 }
 
 // take takes the next members, at most so many.
-func (l *listing) take(ctx context.Context, most int) ([]*pick, error) {
-	var picks []*pick
+func (l *listing) take(ctx context.Context, most int) ([]*match, error) {
+	var picks []*match
 	for range most {
 		p, err := l.next(ctx)
 		if err != nil {
@@ -181,14 +181,14 @@ func (l *listing) fill(ctx context.Context, page *query.Page, limit int) error {
 }
 
 // documents puts the documents of some picks into the page.
-func (l *listing) documents(ctx context.Context, page *query.Page, picks []*pick) error {
+func (l *listing) documents(ctx context.Context, page *query.Page, picks []*match) error {
 	if len(picks) > maxDocuments {
-		if err := l.sit(ctx); err != nil {
+		if err := l.takeSeat(ctx); err != nil {
 			return err
 		}
 	}
 	for some := range slices.Chunk(picks, maxDocuments) {
-		if slices.ContainsFunc(some, func(p *pick) bool { return !p.read }) {
+		if slices.ContainsFunc(some, func(p *match) bool { return !p.fetched }) {
 			if err := l.trip(ctx, func() error { return l.fetch(ctx, some) }); err != nil {
 				return err
 			}
@@ -225,11 +225,11 @@ func (l *listing) total(ctx context.Context) (*int64, error) {
 	deadline, _ := ctx.Deadline() // list has set one
 	ctx, cancel := context.WithTimeout(ctx, time.Until(deadline)/2)
 	defer cancel()
-	l.allowed = l.looked() + l.budget
+	l.allowed = l.examined() + l.budget
 	n := 0
 	for _, w := range l.walkers {
 		for w.rewind(); !w.done; {
-			err := l.further(ctx, w, maxLooks)
+			err := l.readMore(ctx, w, maxSlice)
 			if errors.Is(err, domain.ErrTooExpensive) {
 				return nil, nil
 			}
@@ -245,8 +245,8 @@ func (l *listing) total(ctx context.Context) (*int64, error) {
 
 // further reads another slice of a partition. It returns domain.ErrTooExpensive when
 // that would be too much.
-func (l *listing) further(ctx context.Context, w *walker, find int) error {
-	if l.looked() >= l.allowed {
+func (l *listing) readMore(ctx context.Context, w *walker, find int) error {
+	if l.examined() >= l.allowed {
 		return domain.ErrTooExpensive
 	}
 	return l.inTurn(ctx, func() error { return w.read(ctx, find) })
@@ -257,38 +257,38 @@ func (l *listing) trip(ctx context.Context, f func() error) error {
 	if l.paced {
 		return l.inTurn(ctx, f)
 	}
-	return l.pace.share(ctx, f)
+	return l.pacer.first(ctx, f)
 }
 
 // inTurn makes trips that wait for their turn.
 func (l *listing) inTurn(ctx context.Context, f func() error) error {
-	err := l.pace.pass(ctx, f)
+	err := l.pacer.inTurn(ctx, f)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return domain.ErrTooExpensive
 	}
 	return err
 }
 
-func (l *listing) looked() int {
+func (l *listing) examined() int {
 	n := 0
 	for _, w := range l.walkers {
-		n += w.looked
+		n += w.examined
 	}
 	return n
 }
 
 // sit waits for a seat, for a page of many documents; end gives it back.
-func (l *listing) sit(ctx context.Context) error {
-	if l.leave != nil {
+func (l *listing) takeSeat(ctx context.Context) error {
+	if l.leaveSeat != nil {
 		return nil
 	}
-	leave, err := l.pace.seat(ctx)
-	l.leave, l.paced = leave, true
+	leave, err := l.pacer.seat(ctx)
+	l.leaveSeat, l.paced = leave, true
 	return err
 }
 
-func (l *listing) end() {
-	if l.leave != nil {
-		l.leave()
+func (l *listing) close() {
+	if l.leaveSeat != nil {
+		l.leaveSeat()
 	}
 }

@@ -27,13 +27,13 @@ const (
 // say for a while that it is there, because it or Redis stood still, is new again.
 
 // layouts is what a node knows of the layouts in use, and what others know of its own.
-type layouts struct {
+type otherLayouts struct {
 	mu    sync.Mutex
 	since time.Time // this node has noted its layout again and again from then on
-	guest bool      // another layout was in use already then
-	noted time.Time // the last time
-	seen  time.Time // when another layout was last in use
-	other bool      // whether one may be in use now
+	late bool      // another layout was in use already then
+	registered time.Time // the last time
+	lastSeen  time.Time // when another layout was last in use
+	present bool      // whether one may be in use now
 }
 
 // register says that this layout is in use, and looks whether another one is. Where that
@@ -41,45 +41,45 @@ type layouts struct {
 func (m *ReadModel) register(ctx context.Context) {
 	began := time.Now()
 	n, err := layoutsScript.Run(ctx, m.rdb, []string{layout.LayoutsKey}, layout.Name(len(m.partitions)), layoutLife.Milliseconds()).Int()
-	l := &m.layouts
+	l := &m.others
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
-		l.other = true
+		l.present = true
 		return
 	}
 	now := time.Now()
-	if l.noted.IsZero() || age(began, l.noted) > layoutTrust {
-		l.since, l.guest = now, n > 0
+	if l.registered.IsZero() || age(began, l.registered) > layoutTrust {
+		l.since, l.late = now, n > 0
 	}
-	l.noted = began
+	l.registered = began
 	if n > 0 {
-		if l.seen.IsZero() {
+		if l.lastSeen.IsZero() {
 			m.logger.Info("nodes with another layout of the read model are at work: each answer asks the log first")
 		}
-		l.seen = now
+		l.lastSeen = now
 	}
-	l.other = n > 0 || !l.seen.IsZero() && age(now, l.seen) < layoutMemory
+	l.present = n > 0 || !l.lastSeen.IsZero() && age(now, l.lastSeen) < layoutMemory
 }
 
 // sharesLog says whether nodes with another layout may use the same log.
-func (l *layouts) sharesLog() bool {
+func (l *otherLayouts) shareLog() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.other
+	return l.present
 }
 
 // isKnown says whether nodes with another layout, if there are any, know that this
 // one is there.
-func (l *layouts) isKnown(now time.Time) bool {
+func (l *otherLayouts) isKnown(now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.noted.IsZero() && age(now, l.noted) <= layoutTrust && !l.isNew(now)
+	return !l.registered.IsZero() && age(now, l.registered) <= layoutTrust && !l.isNew(now)
 }
 
 // mayRead says the same for a read, which relies on a probe that is not old, and the
 // probe came after an attempt to register.
-func (l *layouts) mayRead(now time.Time) bool {
+func (l *otherLayouts) mayRead(now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.isNew(now)
@@ -87,4 +87,4 @@ func (l *layouts) mayRead(now time.Time) bool {
 
 // isNew says whether nodes that were there before this one may not know of it. Those
 // that come later see it with their first look.
-func (l *layouts) isNew(now time.Time) bool { return l.guest && age(now, l.since) <= projections.Bound }
+func (l *otherLayouts) isNew(now time.Time) bool { return l.late && age(now, l.since) <= projections.Bound }

@@ -28,7 +28,7 @@ const (
 // writes: as much for a list as for a write. They begin one after the other, in rounds of
 // all that wait when a round begins. The others wait for their turn, and
 // together get a tenth of the time.
-type pace struct {
+type pacer struct {
 	writes func() int // how many are in flight
 
 	short   atomic.Int64  // first trips that are waiting or under way
@@ -39,23 +39,23 @@ type pace struct {
 	round   int64         // for how many more of them that holds
 
 	turn    chan struct{} // of one element: who puts it there has the turn
-	opens   time.Time     // until then, who has the turn rests
-	written time.Time     // when who had the turn saw writes in flight last
+	opensAt   time.Time     // until then, who has the turn rests
+	lastWrite time.Time     // when who had the turn saw writes in flight last
 	seats   chan struct{} // of longPages elements: who puts one there may read a long page
 }
 
-func newPace(writes func() int) *pace {
+func newPacer(writes func() int) *pacer {
 	if writes == nil {
 		writes = func() int { return 0 }
 	}
-	return &pace{writes: writes, line: make(chan struct{}, 1), turn: make(chan struct{}, 1), seats: make(chan struct{}, longPages)}
+	return &pacer{writes: writes, line: make(chan struct{}, 1), turn: make(chan struct{}, 1), seats: make(chan struct{}, longPages)}
 }
 
 // share runs f, the first trip of a list, when its share allows, and returns f's error.
 // It returns domain.ErrBusy when that is not before three quarters of the time until
 // ctx' deadline are over: whoever began with nothing left would take a share for nothing,
 // and all behind him, who wait as long, after him.
-func (p *pace) share(ctx context.Context, f func() error) error {
+func (p *pacer) first(ctx context.Context, f func() error) error {
 	p.short.Add(1)
 	defer p.short.Add(-1)
 	waiting, cancel := ctx, context.CancelFunc(func() {})
@@ -72,7 +72,7 @@ func (p *pace) share(ctx context.Context, f func() error) error {
 	}
 	began := time.Now()
 	if err = f(); err == nil {
-		p.took(time.Since(began))
+		p.recordTrip(time.Since(began))
 	}
 	return err
 }
@@ -80,8 +80,8 @@ func (p *pace) share(ctx context.Context, f func() error) error {
 // begin returns when a first trip may begin. Of n that wait beside m writes, each is
 // to get as much of the time as each write: so n of them begin, which is a round, while m
 // could.
-func (p *pace) begin(ctx context.Context) error {
-	leave, err := enter(ctx, p.line)
+func (p *pacer) begin(ctx context.Context) error {
+	leave, err := acquire(ctx, p.line)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (p *pace) begin(ctx context.Context) error {
 
 // took takes note of a trip's duration. Most are held up by others: so the shortest
 // counts, until it is forgotten.
-func (p *pace) took(d time.Duration) {
+func (p *pacer) recordTrip(d time.Duration) {
 	if typical := p.typical.Load(); typical == 0 || int64(d) < typical+typical/16 {
 		p.typical.Store(int64(d))
 	} else {
@@ -116,43 +116,43 @@ func (p *pace) took(d time.Duration) {
 
 // pass runs f when it is its turn, and returns f's error. It returns
 // domain.ErrTooExpensive when the turn would not come before ctx' deadline.
-func (p *pace) pass(ctx context.Context, f func() error) error {
-	leave, err := enter(ctx, p.turn)
+func (p *pacer) inTurn(ctx context.Context, f func() error) error {
+	leave, err := acquire(ctx, p.turn)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	if err := await(ctx, p.opens, p.writing); err != nil {
+	if err := await(ctx, p.opensAt, p.writing); err != nil {
 		return err
 	}
 	began := time.Now()
 	err = f()
 	if now := time.Now(); p.writing() {
-		p.opens = now.Add(min(restFor*now.Sub(began), maxRest))
+		p.opensAt = now.Add(min(restFor*now.Sub(began), maxRest))
 	}
 	return err
 }
 
 // writing says whether there are writes, which there also are between two of them.
 // It is for who has the turn.
-func (p *pace) writing() bool {
+func (p *pacer) writing() bool {
 	now := time.Now()
 	if p.writes() > 0 {
-		p.written = now
+		p.lastWrite = now
 	}
-	return now.Sub(p.written) < calmAfter
+	return now.Sub(p.lastWrite) < calmAfter
 }
 
 // seat returns when a long page may be read; call leave when it was. It returns
 // domain.ErrTooExpensive when that is not before ctx' deadline.
-func (p *pace) seat(ctx context.Context) (leave func(), err error) { return enter(ctx, p.seats) }
+func (p *pacer) seat(ctx context.Context) (leave func(), err error) { return acquire(ctx, p.seats) }
 
-func enter(ctx context.Context, room chan struct{}) (leave func(), err error) {
+func acquire(ctx context.Context, room chan struct{}) (leave func(), err error) {
 	select {
 	case room <- struct{}{}:
 		return func() { <-room }, nil
 	case <-ctx.Done():
-		return nil, outOfTime(ctx)
+		return nil, endError(ctx)
 	}
 }
 
@@ -163,14 +163,14 @@ func await(ctx context.Context, at time.Time, writing func() bool) error {
 			return domain.ErrTooExpensive
 		}
 		if !projections.Pause(ctx, min(left, lookEvery)) {
-			return outOfTime(ctx)
+			return endError(ctx)
 		}
 	}
 	return nil
 }
 
 // outOfTime says why ctx has ended: too much to do, or nobody who waits for it.
-func outOfTime(ctx context.Context) error {
+func endError(ctx context.Context) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return domain.ErrTooExpensive
 	}

@@ -48,18 +48,18 @@ type ReadModel struct {
 	trips       []*trips // to each partition
 	log         projections.Log
 	partitions  []layout.Partition
-	all         []int   // every partition
-	one         [][]int // each partition alone
+	allPartitions         []int   // every partition
+	onePartition         [][]int // each partition alone
 	logger      *slog.Logger
 	fresh       *freshness
 	private     bool
 	askEnd      bool
 	connections func() uint64
-	layouts     layouts
-	compared    uint64 // connections when checkpoint and log were last compared
+	others     otherLayouts
+	comparedEpoch    uint64 // connections when checkpoint and log were last compared
 	budget      int    // entries of indexes that a list may look at
-	pace        *pace
-	shared      *shared
+	pacer        *pacer
+	lists      *sharedLists
 }
 
 // NewReadModel returns the read model of a log in the Redis of rdb. It answers
@@ -67,13 +67,13 @@ type ReadModel struct {
 func New(rdb redis.UniversalClient, log projections.Log, opts Options) *ReadModel {
 	m := &ReadModel{
 		rdb: rdb, log: log, partitions: layout.Partitions(opts.Partitions), logger: opts.Logger,
-		private: opts.Private, askEnd: opts.AskEnd, connections: opts.Connections, compared: math.MaxUint64, budget: maxExamined,
-		pace: newPace(opts.Writes), shared: newShared(),
+		private: opts.Private, askEnd: opts.AskEnd, connections: opts.Connections, comparedEpoch: math.MaxUint64, budget: maxExamined,
+		pacer: newPacer(opts.Writes), lists: newSharedLists(),
 	}
 	m.fresh = newFreshness(len(m.partitions))
 	for i := range m.partitions {
-		m.all = append(m.all, i)
-		m.one = append(m.one, []int{i})
+		m.allPartitions = append(m.allPartitions, i)
+		m.onePartition = append(m.onePartition, []int{i})
 		m.trips = append(m.trips, &trips{rdb: rdb, checkpoint: m.partitions[i].Checkpoint()})
 	}
 	if m.logger == nil {
@@ -93,13 +93,13 @@ func (m *ReadModel) Get(ctx context.Context, id, account string) (query.Document
 		return query.Document{}, domain.ErrNotFound
 	}
 	var found query.Document
-	err := m.answer(ctx, m.one[layout.PartitionNumber(id, len(m.partitions))], func(views []*view) error {
+	err := m.answer(ctx, m.onePartition[layout.PartitionNumber(id, len(m.partitions))], func(views []*view) error {
 		v := views[0]
 		checkpoint, value, err := m.trips[v.keys.Number].get(v.keys.Document(id))
 		if err != nil {
 			return err
 		}
-		if _, err := m.trust(v, checkpoint); err != nil {
+		if _, err := m.trustCheckpoint(v, checkpoint); err != nil {
 			return err
 		}
 		if value == "" {
@@ -130,7 +130,7 @@ func (m *ReadModel) Get(ctx context.Context, id, account string) (query.Document
 // Where nodes with another layout do not know of this one yet, it waits for that too.
 func (m *ReadModel) WaitFor(ctx context.Context, position uint64, atMost time.Duration) error {
 	w := m.fresh.wait(position)
-	if w == nil && m.isSettled(position) {
+	if w == nil && m.isEverywhere(position) {
 		return nil
 	}
 	timer := timers.Get().(*time.Timer) // every write waits here
@@ -148,7 +148,7 @@ func (m *ReadModel) WaitFor(ctx context.Context, position uint64, atMost time.Du
 			return ctx.Err()
 		}
 	}
-	for !m.isSettled(position) {
+	for !m.isEverywhere(position) {
 		select {
 		case <-time.After(noticeEvery):
 		case <-timer.C:
@@ -162,9 +162,9 @@ func (m *ReadModel) WaitFor(ctx context.Context, position uint64, atMost time.Du
 
 // isSettled says whether no node answers without a position that this read model has
 // passed.
-func (m *ReadModel) isSettled(position uint64) bool {
+func (m *ReadModel) isEverywhere(position uint64) bool {
 	now := time.Now()
-	return m.isKnown(now) || m.fresh.unsettled(position, now, true) == 0
+	return m.isKnown(now) || m.fresh.staleFor(position, now, true) == 0
 }
 
 // timers are stopped timers.
@@ -176,19 +176,19 @@ var timers = sync.Pool{New: func() any {
 
 // Observe tells of a position that this node is about to show to a client:
 // from now on it gives no answer from a read model that is older.
-func (m *ReadModel) Observe(position uint64) { m.fresh.observe(position) }
+func (m *ReadModel) Observe(position uint64) { m.fresh.recordShown(position) }
 
 // Settle returns when no node answers any more from a read model that is older than
 // the position, which the log has shown: when the read model has passed it, or every
 // node knows better, which takes Bound at most. It returns domain.ErrUnavailable
 // when ctx ends first.
-func (m *ReadModel) Settle(ctx context.Context, position uint64) error {
+func (m *ReadModel) AwaitEverywhere(ctx context.Context, position uint64) error {
 	now := time.Now()
 	known := m.isKnown(now)
 	if known && m.askEnd { // as all nodes do
 		return nil
 	}
-	left := m.fresh.unsettled(position, now, !known)
+	left := m.fresh.staleFor(position, now, !known)
 	if left > 0 && m.WaitFor(ctx, position, left) != nil && ctx.Err() != nil {
 		return fmt.Errorf("%w: wait for position %d to be shown: %w", domain.ErrUnavailable, position, ctx.Err())
 	}
@@ -198,7 +198,7 @@ func (m *ReadModel) Settle(ctx context.Context, position uint64) error {
 // Projected tells of a position that a partition of the read model has passed. It is
 // for a projector in the same process; see ProjectorOptions.Notify.
 func (m *ReadModel) Projected(partition int, position uint64) {
-	m.fresh.projected(partition, "", position)
+	m.fresh.recordProjected(partition, "", position)
 }
 
 // CaughtUp returns when the read model has reached the end that the log had at the
@@ -223,7 +223,7 @@ func (m *ReadModel) CaughtUp(ctx context.Context) error {
 	}
 }
 
-func (m *ReadModel) isKnown(now time.Time) bool { return m.private || m.layouts.isKnown(now) }
+func (m *ReadModel) isKnown(now time.Time) bool { return m.private || m.others.isKnown(now) }
 
 // A view is one partition of the read model, as one request reads it.
 type view struct {
@@ -235,7 +235,7 @@ type view struct {
 func (m *ReadModel) views(shards []int) ([]*view, error) {
 	views := make([]*view, len(shards))
 	epoch, now := m.connections(), time.Now()
-	if !m.private && !m.layouts.mayRead(now) {
+	if !m.private && !m.others.mayRead(now) {
 		return nil, fmt.Errorf("%w: nodes with another layout may not know of this one", errUntrusted)
 	}
 	for i, shard := range shards {
@@ -293,14 +293,14 @@ func (m *ReadModel) endToShow(ctx context.Context) (uint64, error) {
 	return end, err
 }
 
-func (m *ReadModel) asksEnd() bool { return m.askEnd || m.layouts.sharesLog() }
+func (m *ReadModel) asksEnd() bool { return m.askEnd || m.others.shareLog() }
 
 // awaitTrust waits until an answer would be trusted, at most so long.
 func (m *ReadModel) awaitTrust(ctx context.Context, atMost time.Duration) bool {
 	if atMost <= 0 {
 		return false
 	}
-	healed, done := m.fresh.awaitHealing()
+	healed, done := m.fresh.awaitTrusted()
 	defer done()
 	timer := time.NewTimer(atMost)
 	defer timer.Stop()
@@ -315,9 +315,9 @@ func (m *ReadModel) awaitTrust(ctx context.Context, atMost time.Duration) bool {
 
 // trust judges the checkpoint that came with an answer, and returns its position.
 // What the same request reads later must not be older.
-func (m *ReadModel) trust(v *view, text string) (position uint64, err error) {
+func (m *ReadModel) trustCheckpoint(v *view, text string) (position uint64, err error) {
 	c, err := v.ticket.check(text)
-	m.note(v.keys.Number, c)
+	m.learn(v.keys.Number, c)
 	if err == nil && v.ticket.epoch != m.connections() {
 		err = fmt.Errorf("%w: there is a new connection, perhaps to another server", errUntrusted)
 	}
@@ -329,9 +329,9 @@ func (m *ReadModel) trust(v *view, text string) (position uint64, err error) {
 
 // check is trust, for an answer that rests on everything up to the checkpoint. That
 // may not be durable yet; nobody is to see it before it is.
-func (m *ReadModel) check(ctx context.Context, v *view, reply any) error {
+func (m *ReadModel) trustDurable(ctx context.Context, v *view, reply any) error {
 	text, _ := reply.(string)
-	position, err := m.trust(v, text)
+	position, err := m.trustCheckpoint(v, text)
 	if err != nil {
 		return err
 	}

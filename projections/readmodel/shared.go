@@ -15,7 +15,7 @@ import (
 // for the newest sessions. Who asks while an answer is being read does not get that
 // one, which may lack a write that he was told of; he waits for the next, together
 // with all others who do.
-type shared struct {
+type sharedLists struct {
 	mu    sync.Mutex
 	asked map[string]*question // those that are being answered
 }
@@ -36,11 +36,11 @@ type sharedPage struct {
 	err     error
 }
 
-func newShared() *shared { return &shared{asked: map[string]*question{}} }
+func newSharedLists() *sharedLists { return &sharedLists{asked: map[string]*question{}} }
 
 // list returns what read returns, which was begun after the call. It returns ctx's
 // error when that ends while somebody else reads. The page must not be changed.
-func (s *shared) list(ctx context.Context, q query.Query, read func(context.Context) (query.Page, error)) (query.Page, error) {
+func (s *sharedLists) list(ctx context.Context, q query.Query, read func(context.Context) (query.Page, error)) (query.Page, error) {
 	key := textOf(q)
 	s.mu.Lock()
 	asked, busy := s.asked[key]
@@ -70,7 +70,7 @@ func (s *shared) list(ctx context.Context, q query.Query, read func(context.Cont
 }
 
 // lead reads the answer for all, until the last of them gives up.
-func (s *shared) lead(ctx context.Context, key string, asked *question, mine *sharedPage, read func(context.Context) (query.Page, error)) {
+func (s *sharedLists) lead(ctx context.Context, key string, asked *question, mine *sharedPage, read func(context.Context) (query.Page, error)) {
 	mine.err = fmt.Errorf("%w: whoever read the list has failed", domain.ErrUnavailable) // unless read returns
 	defer func() {
 		s.mu.Lock()
@@ -97,7 +97,7 @@ func (p *sharedPage) join(ctx context.Context) {
 }
 
 // advance has the next answer read by one of those who wait for it.
-func (s *shared) advance(key string, asked *question) {
+func (s *sharedLists) advance(key string, asked *question) {
 	if asked.next == nil {
 		delete(s.asked, key)
 		return
@@ -107,7 +107,7 @@ func (s *shared) advance(key string, asked *question) {
 }
 
 // leave is for who waits no longer.
-func (s *shared) leave(key string, asked *question, mine *sharedPage) {
+func (s *sharedLists) leave(key string, asked *question, mine *sharedPage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if mine.waiting--; mine.waiting > 0 {

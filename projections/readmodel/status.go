@@ -20,7 +20,7 @@ type Status struct {
 func (m *ReadModel) Status() Status { return m.fresh.status(time.Now()) }
 
 // looked records what a probe saw.
-func (f *freshness) looked(s Status) {
+func (f *freshness) recordStatus(s Status) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.newest = s
@@ -32,7 +32,7 @@ func (f *freshness) status(now time.Time) Status {
 	s := f.newest
 	for _, p := range f.probes {
 		if age(now, p.asked) <= probeLife {
-			s.Trusted = f.doubt == "" && s.Projected >= p.end
+			s.Trusted = f.distrusted == "" && s.Projected >= p.end
 			break
 		}
 	}

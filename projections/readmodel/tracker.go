@@ -54,7 +54,7 @@ func (m *ReadModel) keepProbing(ctx context.Context) {
 }
 
 func (m *ReadModel) probe(ctx context.Context) error {
-	standing, parked, err := m.lookAround(ctx)
+	standing, parked, err := m.readProgress(ctx)
 	before := m.fresh.highest()
 	seen := probe{asked: time.Now(), epoch: m.connections()}
 	bounded, cancel := context.WithTimeout(ctx, projections.Bound/2)
@@ -63,7 +63,7 @@ func (m *ReadModel) probe(ctx context.Context) error {
 	if seen.end, failed = m.log.End(bounded); failed != nil {
 		return fmt.Errorf("ask for the end of the log: %w", failed)
 	}
-	if seen.epoch != m.compared {
+	if seen.epoch != m.comparedEpoch {
 		if err != nil {
 			return err
 		}
@@ -76,10 +76,10 @@ func (m *ReadModel) probe(ctx context.Context) error {
 			m.fresh.distrust("the log does not hold what it was made from")
 			return nil
 		}
-		m.compared = seen.epoch
+		m.comparedEpoch = seen.epoch
 	}
-	m.fresh.probed(seen, before, err == nil)
-	m.fresh.looked(Status{End: seen.end, Projected: standing, Parked: parked})
+	m.fresh.recordProbe(seen, before, err == nil)
+	m.fresh.recordStatus(Status{End: seen.end, Projected: standing, Parked: parked})
 	return nil
 }
 
@@ -100,7 +100,7 @@ func (m *ReadModel) logHolds(ctx context.Context) (bool, error) {
 }
 
 // lookAround reads how far the read model is, and who else uses this Redis.
-func (m *ReadModel) lookAround(ctx context.Context) (standing uint64, parked int64, err error) {
+func (m *ReadModel) readProgress(ctx context.Context) (standing uint64, parked int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, projections.Bound/2)
 	defer cancel()
 	if !m.private {
@@ -138,16 +138,16 @@ func (m *ReadModel) readCheckpoints(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		c, _ := layout.ParseCheckpoint(texts[i])
-		m.note(i, c)
+		m.learn(i, c)
 	}
 	return texts, nil
 }
 
 // note learns from a checkpoint how far a partition is; nothing from one that could not
 // be read, which is of no log.
-func (m *ReadModel) note(shard int, c layout.Checkpoint) {
+func (m *ReadModel) learn(shard int, c layout.Checkpoint) {
 	if c.Identity == m.log.Identity() {
-		m.fresh.projected(shard, c.Generation, c.Position)
+		m.fresh.recordProjected(shard, c.Generation, c.Position)
 	}
 }
 
@@ -171,7 +171,7 @@ func (m *ReadModel) keepListening(ctx context.Context) {
 				return
 			}
 			c, _ := layout.ParseCheckpoint(notice.Payload)
-			m.note(shards[notice.Channel], c)
+			m.learn(shards[notice.Channel], c)
 		}
 	}
 }
@@ -205,7 +205,7 @@ func (m *ReadModel) keepPolling(ctx context.Context) {
 // poll reads the checkpoints as a read would, and wakes those who wait for them to
 // be trusted when they would have been. It returns an error when Redis fails.
 func (m *ReadModel) poll(ctx context.Context) error {
-	_, doubt := m.views(m.all)
+	_, doubt := m.views(m.allPartitions)
 	texts, err := m.readCheckpoints(ctx)
 	if err != nil {
 		return err
@@ -215,7 +215,7 @@ func (m *ReadModel) poll(ctx context.Context) error {
 		return nil
 	}
 	if m.trusted(texts, 0) {
-		m.fresh.heal()
+		m.fresh.announceTrusted()
 	}
 	return nil
 }
@@ -223,7 +223,7 @@ func (m *ReadModel) poll(ctx context.Context) error {
 // trusted says whether answers with these checkpoints would be given, and hold
 // everything up to a position.
 func (m *ReadModel) trusted(texts []string, position uint64) bool {
-	views, err := m.views(m.all)
+	views, err := m.views(m.allPartitions)
 	if err != nil {
 		return false
 	}

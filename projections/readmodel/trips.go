@@ -12,7 +12,7 @@ import (
 
 // Bounds of the trips to one partition.
 const (
-	tripsUnderway = 2   // more would each carry less, and cost Redis and this process as much as a full one
+	maxTrips = 2   // more would each carry less, and cost Redis and this process as much as a full one
 	tripDocuments = 256 // so that who asks for a short document is not kept by very many long ones
 	// tripTime is how long a trip may take, from when the first one joined. A GET asks
 	// the log after that.
@@ -28,7 +28,7 @@ type trips struct {
 	checkpoint string // its key
 
 	mu       sync.Mutex
-	underway int
+	running int
 	next     []*trip // have not begun; all but the last one are full
 }
 
@@ -69,8 +69,8 @@ func (t *trips) join(key string) (mine *trip, seat int) {
 		t.next = append(t.next, mine)
 	}
 	mine.command = append(mine.command, key)
-	if t.underway < tripsUnderway {
-		t.underway++
+	if t.running < maxTrips {
+		t.running++
 		go t.run()
 	}
 	return mine, len(mine.command) - 2
@@ -94,7 +94,7 @@ func (t *trips) begin() *trip {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.next) == 0 {
-		t.underway--
+		t.running--
 		return nil
 	}
 	mine := t.next[0]

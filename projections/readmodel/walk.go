@@ -14,10 +14,10 @@ import (
 const (
 	// minLooks and maxLooks are entries of indexes to look at in one slice: a look
 	// takes Redis 0.15 to 0.3 µs.
-	minLooks, maxLooks = 128, 1024
+	minSlice, maxSlice = 128, 1024
 	// looksPerFind is with how many of them the first slice of a list with several
 	// filters tries to find a session.
-	looksPerFind = 8
+	slicePerMatch = 8
 	// maxDocuments is how many documents are asked for in one trip, 0.2 µs each.
 	maxDocuments = 128
 	// fewDocuments is how many come in the same trip as their members. There they take
@@ -30,29 +30,29 @@ type walker struct {
 	*listing
 	*view
 	part   bounds  // what has not been walked yet
-	found  []*pick // what has been found there and was not taken yet
+	found  []*match // what has been found there and was not taken yet
 	passed string  // the member in front of part: all before it has been found
 	done   bool    // there is nothing in part
 
 	source int   // the test whose indexes are walked, from 1; 0 until Redis has chosen
 	size   int64 // how many members they have within the plan's bounds; 0 if Redis was not asked
 	skip   int   // members to leave out by rank
-	looks  int   // bound of the next slice
-	looked int   // how many entries of indexes have been looked at
-	few    int   // for how many members their documents come with them
+	slice  int   // bound of the next slice
+	examined int   // how many entries of indexes have been looked at
+	withDocuments    int   // for how many members their documents come with them
 }
 
 // A pick is a member that was found for the list, and its document.
-type pick struct {
+type match struct {
 	walker   *walker
 	member   string
-	read     bool
+	fetched     bool
 	document *layout.Stored // nil until it was read, or if there is none
 }
 
 // set takes Redis' answer for the document.
-func (p *pick) set(value any) (err error) {
-	p.read = true
+func (p *match) setDocument(value any) (err error) {
+	p.fetched = true
 	if text, ok := value.(string); ok {
 		p.document, err = layout.DecodeDocument(text)
 	}
@@ -66,7 +66,7 @@ func (w *walker) read(ctx context.Context, find int) error {
 	command, first, last := w.part.args()
 	args := []any{
 		command, first, last, w.skip, w.source, w.plan.whole.low, w.plan.whole.high,
-		w.looks, find, w.few, w.keys.DocumentPrefix(),
+		w.slice, find, w.withDocuments, w.keys.DocumentPrefix(),
 	}
 	for _, t := range w.plan.tests {
 		args = append(args, len(t.indexes))
@@ -78,14 +78,14 @@ func (w *walker) read(ctx context.Context, find int) error {
 	if err != nil {
 		return err
 	}
-	if err := w.check(ctx, w.view, reply[0]); err != nil {
+	if err := w.trustDurable(ctx, w.view, reply[0]); err != nil {
 		return err
 	}
-	return w.learn(reply, find)
+	return w.takeReply(reply, find)
 }
 
 // learn takes note of what the script has returned.
-func (w *walker) learn(reply []any, find int) error {
+func (w *walker) takeReply(reply []any, find int) error {
 	source, _ := reply[1].(int64)
 	size, _ := reply[2].(int64)
 	looked, _ := reply[3].(int64)
@@ -97,12 +97,12 @@ func (w *walker) learn(reply []any, find int) error {
 	if w.source == 0 {
 		w.source, w.size = int(source), size
 	}
-	w.looked += int(looked)
+	w.examined += int(looked)
 	if find == 0 {
 		return nil
 	}
-	w.skip, w.looks = 0, min(2*w.looks, maxLooks)
-	picks := make([]pick, len(members))
+	w.skip, w.slice = 0, min(2*w.slice, maxSlice)
+	picks := make([]match, len(members))
 	for i, value := range members {
 		p := &picks[i]
 		p.walker = w
@@ -110,7 +110,7 @@ func (w *walker) learn(reply []any, find int) error {
 			return fmt.Errorf("an index member of %d bytes is not in the layout %s", len(p.member), layout.Version())
 		}
 		if i < len(documents) {
-			if err := p.set(documents[i]); err != nil {
+			if err := p.setDocument(documents[i]); err != nil {
 				return err
 			}
 		}
@@ -132,13 +132,13 @@ func (w *walker) cost() int {
 
 // rewind begins anew, with everything that the plan's bounds hold.
 func (w *walker) rewind() {
-	w.part, w.found, w.passed, w.done, w.looks = w.plan.whole, nil, "", false, maxLooks
-	w.few = 0
+	w.part, w.found, w.passed, w.done, w.slice = w.plan.whole, nil, "", false, maxSlice
+	w.withDocuments = 0
 }
 
 // nearest returns the walker whose next member, or whose next slice, comes first in
 // the order of the list; nil when all is walked.
-func nearest(walkers []*walker) *walker {
+func nextWalker(walkers []*walker) *walker {
 	var first *walker
 	place := ""
 	for _, w := range walkers {
@@ -158,9 +158,9 @@ func nearest(walkers []*walker) *walker {
 
 // next takes the next member, nil when there are no more. It returns
 // domain.ErrTooExpensive when finding it would cost too much.
-func (l *listing) next(ctx context.Context) (*pick, error) {
+func (l *listing) next(ctx context.Context) (*match, error) {
 	for {
-		w := nearest(l.walkers)
+		w := nextWalker(l.walkers)
 		if w == nil {
 			return nil, nil
 		}
@@ -171,7 +171,7 @@ func (l *listing) next(ctx context.Context) (*pick, error) {
 			l.taken++
 			return p, nil
 		}
-		if err := l.further(ctx, w, l.portion()); err != nil {
+		if err := l.readMore(ctx, w, l.portion()); err != nil {
 			return nil, err
 		}
 	}
@@ -185,15 +185,15 @@ func (l *listing) portion() int {
 	if partitions := float64(len(l.walkers)); partitions > 1 {
 		n = n/partitions + 4*math.Sqrt(n/partitions)
 	}
-	return int(min(max(n, 1), maxLooks))
+	return int(min(max(n, 1), maxSlice))
 }
 
 // fetch reads the documents that some picks still lack, those of each partition in one trip.
-func (l *listing) fetch(ctx context.Context, picks []*pick) error {
-	return together(l.walkers, func(w *walker) error {
-		keys, own := []string{w.keys.Checkpoint()}, []*pick(nil)
+func (l *listing) fetch(ctx context.Context, picks []*match) error {
+	return eachWalker(l.walkers, func(w *walker) error {
+		keys, own := []string{w.keys.Checkpoint()}, []*match(nil)
 		for _, p := range picks {
-			if p.walker == w && !p.read {
+			if p.walker == w && !p.fetched {
 				keys, own = append(keys, w.keys.Document(layout.MemberID(p.member))), append(own, p)
 			}
 		}
@@ -204,11 +204,11 @@ func (l *listing) fetch(ctx context.Context, picks []*pick) error {
 		if err != nil {
 			return err
 		}
-		if err := w.check(ctx, w.view, reply[0]); err != nil {
+		if err := w.trustDurable(ctx, w.view, reply[0]); err != nil {
 			return err
 		}
 		for i, p := range own {
-			if err := p.set(reply[1+i]); err != nil {
+			if err := p.setDocument(reply[1+i]); err != nil {
 				return err
 			}
 		}
@@ -218,7 +218,7 @@ func (l *listing) fetch(ctx context.Context, picks []*pick) error {
 
 // verify says whether a pick belongs in the result: a session may have changed since
 // its member was found.
-func (l *listing) verify(ctx context.Context, p *pick) (bool, error) {
+func (l *listing) verify(ctx context.Context, p *match) (bool, error) {
 	if p.document == nil {
 		l.logger.WarnContext(ctx, "an index names a session that the read model does not hold", "id", layout.MemberID(p.member))
 		return false, nil
@@ -230,7 +230,7 @@ func (l *listing) verify(ctx context.Context, p *pick) (bool, error) {
 }
 
 // together runs f for all walkers at once, and returns their errors.
-func together(walkers []*walker, f func(*walker) error) error {
+func eachWalker(walkers []*walker, f func(*walker) error) error {
 	if len(walkers) == 1 {
 		return f(walkers[0])
 	}
