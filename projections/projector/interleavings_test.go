@@ -185,7 +185,7 @@ func (i *interleaving) finishRebuild() {
 	if i.builder == nil {
 		return
 	}
-	b := &rebuild{RebuildOptions: RebuildOptions{Progress: func(Stage, uint64, uint64) {}}, builder: i.builder}
+	b := &rebuild{opts: RebuildOptions{Progress: func(Stage, uint64, uint64) {}}, builder: i.builder}
 	finished := i.builder.writers[:rapid.IntRange(1, i.partitions).Draw(i.rt, "partitions that it gets to")]
 	i.isOver(i.builder.withTransactions(context.Background(), finished, func() error {
 		return b.declareComplete(context.Background(), finished)

@@ -13,14 +13,14 @@ import (
 
 // A lane writes one generation of one partition.
 type partitionWriter struct {
-	log     projections.Log
-	keys    layout.Keyspace
-	checkpointKey   string // key of its checkpoint
-	private bool
-	logger  *slog.Logger
-	tx  *transaction
-	current layout.Checkpoint   // what this lane believes to stand in Redis
-	parked  map[string]struct{} // the sessions that are parked
+	log           projections.Log
+	keys          layout.Keyspace
+	checkpointKey string // key of its checkpoint
+	private       bool
+	logger        *slog.Logger
+	tx            *transaction
+	current       layout.Checkpoint   // what this lane believes to stand in Redis
+	parked        map[string]struct{} // the sessions that are parked
 }
 
 // openLane returns a lane that goes on from a checkpoint.

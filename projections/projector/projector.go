@@ -60,11 +60,11 @@ type Projector struct {
 	notify     func(int, uint64)
 	applied    func(events int, took time.Duration)
 	private    bool
-	onFilled     func(position uint64) // told how far a filling is
+	onFilled   func(position uint64) // told how far a filling is
 	began      map[string]bool       // the generations that this projector has begun
 
-	mu    sync.Mutex // held while Redis is changed
-	writers []*partitionWriter    // one for each partition, while the log is followed
+	mu      sync.Mutex         // held while Redis is changed
+	writers []*partitionWriter // one for each partition, while the log is followed
 }
 
 // Why following the log was broken off.

@@ -77,14 +77,14 @@ const projectorPatience = 2 * time.Second
 // answered before answers still, and the next rebuild removes what was left.
 func Rebuild(ctx context.Context, rdb redis.UniversalClient, log projections.Log, opts RebuildOptions) (Rebuilt, error) {
 	b := &rebuild{
-		RebuildOptions: opts, rdb: rdb, standInNeeded: make(chan struct{}, 1),
+		opts: opts, rdb: rdb, standInNeeded: make(chan struct{}, 1),
 		builder: New(rdb, log, Options{Logger: opts.Logger, Partitions: opts.Partitions}),
 	}
-	if b.Progress == nil {
-		b.Progress = func(Stage, uint64, uint64) {}
+	if b.opts.Progress == nil {
+		b.opts.Progress = func(Stage, uint64, uint64) {}
 	}
-	if b.Difference == nil {
-		b.Difference = func(audit.Difference) {}
+	if b.opts.Difference == nil {
+		b.opts.Difference = func(audit.Difference) {}
 	}
 	working, unlock, err := b.lock(ctx)
 	if err != nil {
@@ -100,11 +100,11 @@ func Rebuild(ctx context.Context, rdb redis.UniversalClient, log projections.Log
 
 // A rebuild is one call of Rebuild.
 type rebuild struct {
-	RebuildOptions
-	rdb     redis.UniversalClient
-	builder *Projector    // of the generations that are built beside
-	standInNeeded  chan struct{} // told when no projector seems to be at work
-	result    Rebuilt
+	opts          RebuildOptions
+	rdb           redis.UniversalClient
+	builder       *Projector    // of the generations that are built beside
+	standInNeeded chan struct{} // told when no projector seems to be at work
+	result        Rebuilt
 }
 
 func (b *rebuild) run(ctx context.Context) error {
@@ -126,7 +126,7 @@ func (b *rebuild) run(ctx context.Context) error {
 		if err := b.fill(ctx, lanes); err != nil {
 			return err
 		}
-		if err := b.compareWhileFollowing(ctx, lanes); err != nil || b.CompareOnly {
+		if err := b.compareWhileFollowing(ctx, lanes); err != nil || b.opts.CompareOnly {
 			return err
 		}
 		return b.declareComplete(ctx, lanes)
@@ -134,7 +134,7 @@ func (b *rebuild) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if b.CompareOnly {
+	if b.opts.CompareOnly {
 		for _, part := range b.builder.partitions {
 			if err := b.rdb.Del(ctx, part.Next()).Err(); err != nil {
 				return fmt.Errorf("give the new read model up: %w", err)
@@ -145,7 +145,7 @@ func (b *rebuild) run(ctx context.Context) error {
 	}
 	for _, part := range b.builder.partitions {
 		removed, err := sweep(ctx, b.rdb, part, func(n int64) error {
-			b.Progress(Removing, uint64(b.result.Removed+n), 0) //nolint:gosec // not negative
+			b.opts.Progress(Removing, uint64(b.result.Removed+n), 0) //nolint:gosec // not negative
 			return nil
 		})
 		b.result.Removed += removed
@@ -236,7 +236,7 @@ func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
 
 // offerStandIn makes this process a projector once one is needed, until it is dismissed.
 func (b *rebuild) offerStandIn(ctx context.Context) (dismiss func()) {
-	if b.Private {
+	if b.opts.Private {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -247,7 +247,7 @@ func (b *rebuild) offerStandIn(ctx context.Context) (dismiss func()) {
 			return nil
 		case <-b.standInNeeded:
 		}
-		p := New(b.rdb, b.builder.log, Options{Logger: b.Logger, Partitions: b.Partitions})
+		p := New(b.rdb, b.builder.log, Options{Logger: b.opts.Logger, Partitions: b.opts.Partitions})
 		return p.Run(ctx)
 	})
 	return func() {
@@ -262,12 +262,12 @@ func (b *rebuild) fill(ctx context.Context, lanes []*partitionWriter) error {
 	if err != nil {
 		return fmt.Errorf("ask for the end of the log: %w", err)
 	}
-	b.Progress(Filling, 0, end)
-	b.builder.onFilled = func(position uint64) { b.Progress(Filling, min(position, end), end) }
+	b.opts.Progress(Filling, 0, end)
+	b.builder.onFilled = func(position uint64) { b.opts.Progress(Filling, min(position, end), end) }
 	if err := b.builder.fill(ctx, lanes); err != nil {
 		return err
 	}
-	b.Progress(Filling, end, end)
+	b.opts.Progress(Filling, end, end)
 	return nil
 }
 
@@ -324,9 +324,9 @@ func (b *rebuild) compare(ctx context.Context, lanes []*partitionWriter) error {
 	return audit.CompareGenerations(ctx, b.rdb, pairs, audit.CompareOptions{
 		Difference: func(d audit.Difference) {
 			b.result.Differences++
-			b.Difference(d)
+			b.opts.Difference(d)
 		},
-		Progress: func(done, total uint64) { b.Progress(Comparing, done, total) },
+		Progress: func(done, total uint64) { b.opts.Progress(Comparing, done, total) },
 		Slow:     b.needStandIn,
 	})
 }
@@ -342,7 +342,7 @@ func (b *rebuild) needStandIn() {
 // release declares the new generations complete: from now on only the projector
 // writes them.
 func (b *rebuild) declareComplete(ctx context.Context, lanes []*partitionWriter) error {
-	b.Progress(TakingOver, 0, uint64(len(lanes)))
+	b.opts.Progress(TakingOver, 0, uint64(len(lanes)))
 	for _, l := range lanes {
 		ready := l.current
 		ready.State = layout.Complete
@@ -379,7 +379,7 @@ func (b *rebuild) awaitAdoption(ctx context.Context, lanes []*partitionWriter) e
 				return errors.Join(errors.New("the new read model is gone: Redis was emptied, or somebody else rebuilt it"), err)
 			}
 		}
-		b.Progress(TakingOver, uint64(adopted), uint64(len(lanes))) //nolint:gosec // not negative
+		b.opts.Progress(TakingOver, uint64(adopted), uint64(len(lanes))) //nolint:gosec // not negative
 		if adopted == len(lanes) {
 			return nil
 		}

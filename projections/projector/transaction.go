@@ -21,10 +21,10 @@ import (
 // The connection is given back only when it watches nothing: the first WATCH goes
 // through tx, which sends UNWATCH in the end, whatever was sent meanwhile.
 type transaction struct {
-	tx    *redis.Tx
+	tx            *redis.Tx
 	checkpointKey string // key of the checkpoint: of the generation that answers, or of one built beside it
-	private bool   // nobody else reads or writes this Redis
-	found string // the checkpoint that is watched, as it was seen then
+	private       bool   // nobody else reads or writes this Redis
+	found         string // the checkpoint that is watched, as it was seen then
 }
 
 // withWriter runs f with a writer of what the checkpoint at a place vouches for.

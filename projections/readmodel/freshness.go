@@ -52,23 +52,23 @@ type freshness struct {
 	passed      []uint64 // the largest position that this node has seen projected, by partition
 	generations []string // that answer, by partition; "" while that is not known
 	probes      []probe  // oldest first, those of the last Bound and one or two before
-	logBehind      int      // how many probes in a row found the log's end before floor
+	logBehind   int      // how many probes in a row found the log's end before floor
 	newest      Status   // as of the newest probe; Trusted is not kept
-	distrusted       string   // why nothing can be trusted, whatever the probes say; "" for nothing
+	distrusted  string   // why nothing can be trusted, whatever the probes say; "" for nothing
 
-	waiting  waiters
+	waiting       waiters
 	awaitingTrust int           // how many wait for healed
-	trusted   chan struct{} // closed and replaced when the read model was shown to be trustworthy
-	awaited  chan struct{} // told when somebody begins to wait
-	probeNow chan struct{} // told when a probe is wanted at once
+	trusted       chan struct{} // closed and replaced when the read model was shown to be trustworthy
+	awaited       chan struct{} // told when somebody begins to wait
+	probeNow      chan struct{} // told when a probe is wanted at once
 }
 
 func newFreshness(partitions int) *freshness {
 	return &freshness{
 		passed:      make([]uint64, partitions),
 		generations: make([]string, partitions),
-		distrusted:       "checkpoint and log have not been compared yet",
-		trusted:      make(chan struct{}),
+		distrusted:  "checkpoint and log have not been compared yet",
+		trusted:     make(chan struct{}),
 		awaited:     make(chan struct{}, 1),
 		probeNow:    make(chan struct{}, 1),
 	}

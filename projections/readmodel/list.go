@@ -52,9 +52,9 @@ func (m *ReadModel) List(ctx context.Context, q query.Query) (query.Page, error)
 func (m *ReadModel) list(ctx context.Context, p *plan, views []*view) (query.Page, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxListTime)
 	defer cancel()
-	l := &listing{ReadModel: m, plan: p, allowed: m.budget}
+	l := &listing{model: m, plan: p, allowed: m.budget}
 	for _, view := range views {
-		l.walkers = append(l.walkers, &walker{listing: l, view: view, part: p.rest})
+		l.walkers = append(l.walkers, &walker{list: l, view: view, part: p.rest})
 	}
 	defer l.close()
 	return l.page(ctx)
@@ -62,14 +62,14 @@ func (m *ReadModel) list(ctx context.Context, p *plan, views []*view) (query.Pag
 
 // A listing is one attempt to answer one query.
 type listing struct {
-	*ReadModel
-	plan    *plan
-	walkers []*walker // one for each partition
-	wanted  int       // how many members will still be taken, about
-	taken   int       // how many were
-	allowed int       // how many entries of indexes may be looked at, from the beginning
-	paced   bool      // every trip waits for its turn, not only those behind the first ones
-	leaveSeat   func()    // gives the seat back; nil without one
+	model     *ReadModel
+	plan      *plan
+	walkers   []*walker // one for each partition
+	wanted    int       // how many members will still be taken, about
+	taken     int       // how many were
+	allowed   int       // how many entries of indexes may be looked at, from the beginning
+	paced     bool      // every trip waits for its turn, not only those behind the first ones
+	leaveSeat func()    // gives the seat back; nil without one
 }
 
 func (l *listing) page(ctx context.Context) (query.Page, error) {
@@ -219,13 +219,13 @@ func (l *listing) total(ctx context.Context) (*int64, error) {
 	if l.plan.counts() {
 		return &size, nil
 	}
-	if looks > int64(l.budget) {
+	if looks > int64(l.model.budget) {
 		return nil, nil
 	}
 	deadline, _ := ctx.Deadline() // list has set one
 	ctx, cancel := context.WithTimeout(ctx, time.Until(deadline)/2)
 	defer cancel()
-	l.allowed = l.examined() + l.budget
+	l.allowed = l.examined() + l.model.budget
 	n := 0
 	for _, w := range l.walkers {
 		for w.rewind(); !w.done; {
@@ -257,12 +257,12 @@ func (l *listing) trip(ctx context.Context, f func() error) error {
 	if l.paced {
 		return l.inTurn(ctx, f)
 	}
-	return l.pacer.first(ctx, f)
+	return l.model.pacer.first(ctx, f)
 }
 
 // inTurn makes trips that wait for their turn.
 func (l *listing) inTurn(ctx context.Context, f func() error) error {
-	err := l.pacer.inTurn(ctx, f)
+	err := l.model.pacer.inTurn(ctx, f)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return domain.ErrTooExpensive
 	}
@@ -282,7 +282,7 @@ func (l *listing) takeSeat(ctx context.Context) error {
 	if l.leaveSeat != nil {
 		return nil
 	}
-	leave, err := l.pacer.seat(ctx)
+	leave, err := l.model.pacer.seat(ctx)
 	l.leaveSeat, l.paced = leave, true
 	return err
 }

@@ -28,12 +28,12 @@ const (
 
 // layouts is what a node knows of the layouts in use, and what others know of its own.
 type otherLayouts struct {
-	mu    sync.Mutex
-	since time.Time // this node has noted its layout again and again from then on
-	late bool      // another layout was in use already then
+	mu         sync.Mutex
+	since      time.Time // this node has noted its layout again and again from then on
+	late       bool      // another layout was in use already then
 	registered time.Time // the last time
-	lastSeen  time.Time // when another layout was last in use
-	present bool      // whether one may be in use now
+	lastSeen   time.Time // when another layout was last in use
+	present    bool      // whether one may be in use now
 }
 
 // register says that this layout is in use, and looks whether another one is. Where that
@@ -87,4 +87,6 @@ func (l *otherLayouts) mayRead(now time.Time) bool {
 
 // isNew says whether nodes that were there before this one may not know of it. Those
 // that come later see it with their first look.
-func (l *otherLayouts) isNew(now time.Time) bool { return l.late && age(now, l.since) <= projections.Bound }
+func (l *otherLayouts) isNew(now time.Time) bool {
+	return l.late && age(now, l.since) <= projections.Bound
+}

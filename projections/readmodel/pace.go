@@ -38,10 +38,10 @@ type pacer struct {
 	apart   time.Duration // how long after it the one behind
 	round   int64         // for how many more of them that holds
 
-	turn    chan struct{} // of one element: who puts it there has the turn
+	turn      chan struct{} // of one element: who puts it there has the turn
 	opensAt   time.Time     // until then, who has the turn rests
 	lastWrite time.Time     // when who had the turn saw writes in flight last
-	seats   chan struct{} // of longPages elements: who puts one there may read a long page
+	seats     chan struct{} // of longPages elements: who puts one there may read a long page
 }
 
 func newPacer(writes func() int) *pacer {

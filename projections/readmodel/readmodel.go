@@ -44,22 +44,22 @@ type Options struct {
 // an answer holds every write that any node has answered before the question,
 // as long as write handlers wait for their position with WaitFor, up to Bound.
 type ReadModel struct {
-	rdb         redis.UniversalClient
-	trips       []*trips // to each partition
-	log         projections.Log
-	partitions  []layout.Partition
-	allPartitions         []int   // every partition
-	onePartition         [][]int // each partition alone
-	logger      *slog.Logger
-	fresh       *freshness
-	private     bool
-	askEnd      bool
-	connections func() uint64
-	others     otherLayouts
-	comparedEpoch    uint64 // connections when checkpoint and log were last compared
-	budget      int    // entries of indexes that a list may look at
-	pacer        *pacer
-	lists      *sharedLists
+	rdb           redis.UniversalClient
+	trips         []*trips // to each partition
+	log           projections.Log
+	partitions    []layout.Partition
+	allPartitions []int   // every partition
+	onePartition  [][]int // each partition alone
+	logger        *slog.Logger
+	fresh         *freshness
+	private       bool
+	askEnd        bool
+	connections   func() uint64
+	others        otherLayouts
+	comparedEpoch uint64 // connections when checkpoint and log were last compared
+	budget        int    // entries of indexes that a list may look at
+	pacer         *pacer
+	lists         *sharedLists
 }
 
 // NewReadModel returns the read model of a log in the Redis of rdb. It answers

@@ -12,7 +12,7 @@ import (
 
 // Bounds of the trips to one partition.
 const (
-	maxTrips = 2   // more would each carry less, and cost Redis and this process as much as a full one
+	maxTrips      = 2   // more would each carry less, and cost Redis and this process as much as a full one
 	tripDocuments = 256 // so that who asks for a short document is not kept by very many long ones
 	// tripTime is how long a trip may take, from when the first one joined. A GET asks
 	// the log after that.
@@ -27,9 +27,9 @@ type trips struct {
 	rdb        redis.UniversalClient
 	checkpoint string // its key
 
-	mu       sync.Mutex
+	mu      sync.Mutex
 	running int
-	next     []*trip // have not begun; all but the last one are full
+	next    []*trip // have not begun; all but the last one are full
 }
 
 // tripHead is how long the command of an empty trip is.

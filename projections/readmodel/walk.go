@@ -27,26 +27,26 @@ const (
 
 // A walker walks through what one partition has of a list, slice by slice.
 type walker struct {
-	*listing
-	*view
-	part   bounds  // what has not been walked yet
+	list   *listing
+	view   *view
+	part   bounds   // what has not been walked yet
 	found  []*match // what has been found there and was not taken yet
-	passed string  // the member in front of part: all before it has been found
-	done   bool    // there is nothing in part
+	passed string   // the member in front of part: all before it has been found
+	done   bool     // there is nothing in part
 
-	source int   // the test whose indexes are walked, from 1; 0 until Redis has chosen
-	size   int64 // how many members they have within the plan's bounds; 0 if Redis was not asked
-	skip   int   // members to leave out by rank
-	slice  int   // bound of the next slice
-	examined int   // how many entries of indexes have been looked at
-	withDocuments    int   // for how many members their documents come with them
+	source        int   // the test whose indexes are walked, from 1; 0 until Redis has chosen
+	size          int64 // how many members they have within the plan's bounds; 0 if Redis was not asked
+	skip          int   // members to leave out by rank
+	slice         int   // bound of the next slice
+	examined      int   // how many entries of indexes have been looked at
+	withDocuments int   // for how many members their documents come with them
 }
 
 // A pick is a member that was found for the list, and its document.
 type match struct {
 	walker   *walker
 	member   string
-	fetched     bool
+	fetched  bool
 	document *layout.Stored // nil until it was read, or if there is none
 }
 
@@ -61,24 +61,24 @@ func (p *match) setDocument(value any) (err error) {
 
 // read finds some of the next members, find at most, none if it is 0.
 func (w *walker) read(ctx context.Context, find int) error {
-	keys := make([]string, 1, 1+w.plan.indexes())
-	keys[0] = w.keys.Checkpoint()
+	keys := make([]string, 1, 1+w.list.plan.indexes())
+	keys[0] = w.view.keys.Checkpoint()
 	command, first, last := w.part.args()
 	args := []any{
-		command, first, last, w.skip, w.source, w.plan.whole.low, w.plan.whole.high,
-		w.slice, find, w.withDocuments, w.keys.DocumentPrefix(),
+		command, first, last, w.skip, w.source, w.list.plan.whole.low, w.list.plan.whole.high,
+		w.slice, find, w.withDocuments, w.view.keys.DocumentPrefix(),
 	}
-	for _, t := range w.plan.tests {
+	for _, t := range w.list.plan.tests {
 		args = append(args, len(t.indexes))
 		for _, index := range t.indexes {
-			keys = append(keys, w.keys.Index(index))
+			keys = append(keys, w.view.keys.Index(index))
 		}
 	}
-	reply, err := listScript.Run(ctx, w.rdb, keys, args...).Slice()
+	reply, err := listScript.Run(ctx, w.list.model.rdb, keys, args...).Slice()
 	if err != nil {
 		return err
 	}
-	if err := w.trustDurable(ctx, w.view, reply[0]); err != nil {
+	if err := w.list.model.trustDurable(ctx, w.view, reply[0]); err != nil {
 		return err
 	}
 	return w.takeReply(reply, find)
@@ -126,13 +126,13 @@ func (w *walker) takeReply(reply []any, find int) error {
 
 // cost is how many entries of indexes are looked at for each member of the source.
 func (w *walker) cost() int {
-	own := len(w.plan.tests[w.source-1].indexes)
-	return min(2, own) + w.plan.indexes() - own
+	own := len(w.list.plan.tests[w.source-1].indexes)
+	return min(2, own) + w.list.plan.indexes() - own
 }
 
 // rewind begins anew, with everything that the plan's bounds hold.
 func (w *walker) rewind() {
-	w.part, w.found, w.passed, w.done, w.slice = w.plan.whole, nil, "", false, maxSlice
+	w.part, w.found, w.passed, w.done, w.slice = w.list.plan.whole, nil, "", false, maxSlice
 	w.withDocuments = 0
 }
 
@@ -191,20 +191,20 @@ func (l *listing) portion() int {
 // fetch reads the documents that some picks still lack, those of each partition in one trip.
 func (l *listing) fetch(ctx context.Context, picks []*match) error {
 	return eachWalker(l.walkers, func(w *walker) error {
-		keys, own := []string{w.keys.Checkpoint()}, []*match(nil)
+		keys, own := []string{w.view.keys.Checkpoint()}, []*match(nil)
 		for _, p := range picks {
 			if p.walker == w && !p.fetched {
-				keys, own = append(keys, w.keys.Document(layout.MemberID(p.member))), append(own, p)
+				keys, own = append(keys, w.view.keys.Document(layout.MemberID(p.member))), append(own, p)
 			}
 		}
 		if len(own) == 0 {
 			return nil
 		}
-		reply, err := w.rdb.MGet(ctx, keys...).Result()
+		reply, err := w.list.model.rdb.MGet(ctx, keys...).Result()
 		if err != nil {
 			return err
 		}
-		if err := w.trustDurable(ctx, w.view, reply[0]); err != nil {
+		if err := w.list.model.trustDurable(ctx, w.view, reply[0]); err != nil {
 			return err
 		}
 		for i, p := range own {
@@ -220,7 +220,7 @@ func (l *listing) fetch(ctx context.Context, picks []*match) error {
 // its member was found.
 func (l *listing) verify(ctx context.Context, p *match) (bool, error) {
 	if p.document == nil {
-		l.logger.WarnContext(ctx, "an index names a session that the read model does not hold", "id", layout.MemberID(p.member))
+		l.model.logger.WarnContext(ctx, "an index names a session that the read model does not hold", "id", layout.MemberID(p.member))
 		return false, nil
 	}
 	if p.document.Member != p.member {

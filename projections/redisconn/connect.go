@@ -77,17 +77,17 @@ func Connect(ctx context.Context, opts Options) (redis.UniversalClient, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redis URL: %w", err)
 	}
-	t.PoolSize = opts.PoolSize
-	t.DialTimeout, t.ReadTimeout, t.WriteTimeout = dialTimeout, replyTimeout, replyTimeout
-	t.ConnMaxIdleTime = -1 // see openAll
-	t.ContextTimeoutEnabled = true
-	t.DialerRetries = 1
-	t.MaxRetries = 1
-	t.MinRetryBackoff, t.MaxRetryBackoff = 5*time.Millisecond, 50*time.Millisecond
-	t.ClientName = "chatsessions"
+	t.options.PoolSize = opts.PoolSize
+	t.options.DialTimeout, t.options.ReadTimeout, t.options.WriteTimeout = dialTimeout, replyTimeout, replyTimeout
+	t.options.ConnMaxIdleTime = -1 // see openAll
+	t.options.ContextTimeoutEnabled = true
+	t.options.DialerRetries = 1
+	t.options.MaxRetries = 1
+	t.options.MinRetryBackoff, t.options.MaxRetryBackoff = 5*time.Millisecond, 50*time.Millisecond
+	t.options.ClientName = "chatsessions"
 	// Older servers log an error for each of these at every connection.
-	t.DisableIdentity = true
-	t.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	t.options.DisableIdentity = true
+	t.options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 
 	if err := t.ask(ctx); err != nil {
 		return nil, err
@@ -148,21 +148,21 @@ const (
 
 // A target is what a URL says.
 type target struct {
-	redis.UniversalOptions
-	mode mode
+	options redis.UniversalOptions
+	mode    mode
 }
 
 // client returns the client of the target. It does not dial.
 func (t *target) client(onConnect func(), keyPrefix string) redis.UniversalClient {
 	if onConnect != nil {
-		t.OnConnect = func(context.Context, *redis.Conn) error {
+		t.options.OnConnect = func(context.Context, *redis.Conn) error {
 			onConnect()
 			return nil
 		}
 	}
 	switch t.mode {
 	case cluster:
-		o := t.Cluster()
+		o := t.options.Cluster()
 		o.MaxRetries = -1  // of a node's client: the cluster's follows redirects, and
 		o.MaxRedirects = 2 // tries again within them
 		o.ClusterStateReloadInterval = slotsEvery
@@ -175,23 +175,23 @@ func (t *target) client(onConnect func(), keyPrefix string) redis.UniversalClien
 		}
 		return client
 	case sentinel:
-		o := t.Failover()
+		o := t.options.Failover()
 		client := redis.NewFailoverClient(o)
 		o.OnConnect = nil // the client has it; this one is for the connections to the sentinels
 		return client
 	default:
-		return redis.NewClient(t.Simple())
+		return redis.NewClient(t.options.Simple())
 	}
 }
 
 // ask asks the first server of the target that can be reached whether it is what the
 // URL says. That none can be reached is not an error.
 func (t *target) ask(ctx context.Context) error {
-	for _, address := range t.Addrs {
-		o := t.Simple()
+	for _, address := range t.options.Addrs {
+		o := t.options.Simple()
 		o.Addr, o.DB, o.PoolSize, o.MaxRetries = address, 0, 1, -1
 		if t.mode == sentinel {
-			o.Username, o.Password = t.SentinelUsername, t.SentinelPassword
+			o.Username, o.Password = t.options.SentinelUsername, t.options.SentinelPassword
 		}
 		rdb := redis.NewClient(o)
 		hello := redis.NewMapStringInterfaceCmd(ctx, "hello", "3") // no right is needed for it
@@ -199,9 +199,9 @@ func (t *target) ask(ctx context.Context) error {
 		if is, _ := hello.Val()["mode"].(string); err == nil && is != "" && mode(is) != t.mode {
 			err = t.otherMode(address, mode(is))
 		} else if err == nil && t.mode == sentinel {
-			err = rdb.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", t.MasterName).Err()
+			err = rdb.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", t.options.MasterName).Err()
 			if errors.Is(err, redis.Nil) {
-				err = refusal(fmt.Sprintf("no master by the name of %q is watched here", t.MasterName))
+				err = refusal(fmt.Sprintf("no master by the name of %q is watched here", t.options.MasterName))
 			}
 		}
 		_ = rdb.Close()
@@ -220,7 +220,7 @@ func (t *target) ask(ctx context.Context) error {
 // otherMode is the error of a server that is run in another way than the URL says.
 func (t *target) otherMode(address string, is mode) error {
 	instead := url.URL{Scheme: "redis", Host: address}
-	if t.TLSConfig != nil {
+	if t.options.TLSConfig != nil {
 		instead.Scheme = "rediss"
 	}
 	if is != standalone {
@@ -233,8 +233,8 @@ func (t *target) otherMode(address string, is mode) error {
 	if is == sentinel {
 		instead.RawQuery = "master=NAME"
 	}
-	if t.Username != "" || t.Password != "" {
-		instead.User = url.UserPassword(t.Username, t.Password)
+	if t.options.Username != "" || t.options.Password != "" {
+		instead.User = url.UserPassword(t.options.Username, t.options.Password)
 	}
 	return refusal(fmt.Sprintf("this is %s, so the URL is to be like %s", what, instead.Redacted()))
 }

@@ -47,31 +47,31 @@ func parseTarget(text string) (*target, error) {
 	}
 
 	t := &target{mode: run}
-	t.Username = u.User.Username()
-	t.Password, _ = u.User.Password()
-	t.IsClusterMode = run == cluster
-	t.MasterName = parameters.Get("master")
-	t.SentinelUsername, t.SentinelPassword = parameters.Get("sentinel_user"), parameters.Get("sentinel_password")
+	t.options.Username = u.User.Username()
+	t.options.Password, _ = u.User.Password()
+	t.options.IsClusterMode = run == cluster
+	t.options.MasterName = parameters.Get("master")
+	t.options.SentinelUsername, t.options.SentinelPassword = parameters.Get("sentinel_user"), parameters.Get("sentinel_password")
 	for i, host := range strings.Split(hosts, ",") {
 		address, err := addressOf(host, run)
 		if err != nil {
 			return nil, fmt.Errorf("address %d: %w", i+1, err)
 		}
-		t.Addrs = append(t.Addrs, address)
+		t.options.Addrs = append(t.options.Addrs, address)
 	}
-	if len(t.Addrs) > 1 && run == standalone {
+	if len(t.options.Addrs) > 1 && run == standalone {
 		return nil, errors.New("several addresses belong into a redis+cluster:// or redis+sentinel:// URL")
 	}
 	if db := strings.Trim(u.Path, "/"); db != "" {
-		if t.DB, err = strconv.Atoi(db); err != nil || t.DB < 0 {
+		if t.options.DB, err = strconv.Atoi(db); err != nil || t.options.DB < 0 {
 			return nil, errors.New("behind the slash comes the number of a database, as in redis://host:6379/0")
 		}
-		if t.DB > 0 && run == cluster {
+		if t.options.DB > 0 && run == cluster {
 			return nil, errors.New("a Redis Cluster has no databases but 0")
 		}
 	}
 	if secure {
-		t.TLSConfig, err = tlsConfig(parameters)
+		t.options.TLSConfig, err = tlsConfig(parameters)
 	}
 	return t, err
 }
