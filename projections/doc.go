@@ -14,26 +14,25 @@ import (
 	"chatsessions/domain"
 )
 
-// Log is what the projector and the read model need of the event log.
+// Log is what projectors and read models need of the event log.
 type Log interface {
-	// Identity names the log: another log, or the same one created anew, has
-	// another identity. It holds no spaces, and does not change while the log is open.
+	// Identity names the log. Another log, or the same one created again, has another
+	// identity. It holds no spaces and does not change while the log is open.
 	Identity() string
-	// End returns the position of the newest event, 0 for an empty log. It is
-	// asked of the log's leader: every event that was acknowledged before the
-	// call is at or before it.
+	// End returns the position of the newest event, 0 for an empty log. The log's leader
+	// is asked, so every event acknowledged before the call is at or before it.
 	End(ctx context.Context) (uint64, error)
-	// Follow hands over all events after a position, in order and without a gap,
-	// in batches of about limit events, until ctx ends or handle fails, whose
-	// error it returns. A batch holds what there is: it never waits to fill up.
-	// Its events may not be durable yet; an atomic write is never cut in two.
+	// Follow passes all events after a position to handle, in order and without a gap, in
+	// batches of about limit events. It returns when ctx ends or with handle's error. A
+	// batch holds what is there; it never waits to fill up. Its events may not be durable
+	// yet. An atomic write is never split.
 	Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Entry) error) error
-	// Newest hands over the newest event of every session, in the order of the log, and
-	// returns the position up to which that is so, which is that of the last of them, or
-	// 0. The events may not be durable yet.
+	// Newest passes the newest event of every session to handle, in log order. It returns
+	// the position of the last one, 0 for none: up to there nothing is missing. The
+	// events may not be durable yet.
 	Newest(ctx context.Context, limit int, handle func([]domain.Entry) error) (end uint64, err error)
-	// EventID returns the id of the event at a position, asked of the log's leader; ""
-	// where there is none.
+	// EventID returns the id of the event at a position as the log's leader has it, ""
+	// for none.
 	EventID(ctx context.Context, position uint64) (string, error)
 	// Durable returns when the events up to a position are durable.
 	Durable(ctx context.Context, position uint64) error

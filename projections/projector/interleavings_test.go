@@ -118,11 +118,11 @@ func (i *interleaving) project0(which, events int) {
 	if p == nil {
 		p = New(i.rdb, i.log, silent(i.partitions))
 		for _, part := range p.partitions {
-			l, err := p.resume(ctx, part, true)
+			w, err := p.resume(ctx, part, true)
 			if i.isOver(err) {
 				return
 			}
-			p.writers = append(p.writers, l)
+			p.writers = append(p.writers, w)
 		}
 		if i.isOver(p.withTransactions(ctx, p.writers, func() error { return p.fill(ctx, p.writers) })) {
 			return
@@ -158,9 +158,9 @@ func (i *interleaving) beginRebuild() {
 	for _, part := range b.partitions {
 		found, err := projections.ReadText(ctx, i.rdb, part.Next())
 		logtest.MustRun(i.t, err)
-		l, err := b.begin(ctx, part, part.Next(), found)
+		w, err := b.begin(ctx, part, part.Next(), found)
 		logtest.MustRun(i.t, err)
-		b.writers = append(b.writers, l)
+		b.writers = append(b.writers, w)
 		if rapid.IntRange(0, 9).Draw(i.rt, "is killed") == 0 {
 			return
 		}

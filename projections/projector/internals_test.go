@@ -6,15 +6,15 @@ import (
 	"chatsessions/domain"
 )
 
-// begins makes the lanes, as project does, and fills what has to be filled.
+// begins makes the writers, as project does, and fills what has to be filled.
 func (p *Projector) begins(ctx context.Context) error {
 	p.writers = nil
 	for _, part := range p.partitions {
-		l, err := p.resume(ctx, part, false)
+		w, err := p.resume(ctx, part, false)
 		if err != nil {
 			return err
 		}
-		p.writers = append(p.writers, l)
+		p.writers = append(p.writers, w)
 	}
 	return p.withTransactions(ctx, p.writers, func() error { return p.fill(ctx, p.writers) })
 }

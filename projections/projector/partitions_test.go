@@ -88,20 +88,20 @@ func TestIncrementalProjectionIntoPartitionsEqualsOneFromScratch(t *testing.T) {
 				n := rapid.IntRange(1, len(rest)).Draw(rt, "batch")
 				if rapid.IntRange(0, 2).Draw(rt, "dies between partitions") == 0 {
 					only := p.writers[:1:1]
-					for _, l := range p.writers[1:] {
+					for _, w := range p.writers[1:] {
 						if rapid.Bool().Draw(rt, "gets there") {
-							only = append(only, l)
+							only = append(only, w)
 						}
 					}
 					logtest.MustRun(t, p.withTransactions(ctx, only, func() error {
-						for _, l := range only {
+						for _, w := range only {
 							var documents []*layout.Document
 							for i := range rest[:n] {
-								if d := p.documentOf(&rest[i]); layout.PartitionNumber(d.ID, 3) == l.keys.Number {
+								if d := p.documentOf(&rest[i]); layout.PartitionNumber(d.ID, 3) == w.keys.Number {
 									documents = append(documents, d)
 								}
 							}
-							logtest.MustRun(t, l.apply(ctx, documents, &rest[n-1]))
+							logtest.MustRun(t, w.apply(ctx, documents, &rest[n-1]))
 						}
 						return nil
 					}))

@@ -391,9 +391,9 @@ func TestAnEndThatIsOldOnceIsNoReasonToRebuild(t *testing.T) {
 	r := newRig(t, e.Client(), log)
 	r.caughtUp()
 	p := New(e.Client(), &hiccup{Log: log}, Options{Logger: slog.New(slog.DiscardHandler)})
-	l, err := p.resume(t.Context(), p.partitions[0], false)
-	if err != nil || l.current.Position != 2 {
-		t.Fatalf("got %v, %v", l, err)
+	w, err := p.resume(t.Context(), p.partitions[0], false)
+	if err != nil || w.current.Position != 2 {
+		t.Fatalf("got %v, %v", w, err)
 	}
 }
 

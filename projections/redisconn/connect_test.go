@@ -430,7 +430,7 @@ func TestASlotsNextMasterIsToldBeforeItIsAsked(t *testing.T) {
 	rdb := of.client(nil, "").(*redis.ClusterClient)
 	t.Cleanup(func() { logtest.MustRun(t, rdb.Close()) })
 	var told atomic.Int64 // of moves alone, not of connections
-	tellOfMoves(rdb, layout.Version(), func() { told.Add(1) })
+	onSlotMove(rdb, layout.Version(), func() { told.Add(1) })
 	ap, err := rdb.AutoPipeline()
 	logtest.MustRun(t, err)
 	key := layout.Partitions(1)[0].Keys("g").Checkpoint()

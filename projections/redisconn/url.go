@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// parseTarget reads a URL as RedisOptions tells it. The standard library's errors are
-// left out of ours: they quote what they do not understand, which may be a password.
+// parseTarget parses a URL as Options describes it. It leaves out the standard library's
+// errors: they quote their input, which may be a password.
 func parseTarget(text string) (*target, error) {
 	scheme, rest, _ := strings.Cut(text, "://")
 	secure, run, ok := schemeOf(scheme)
@@ -85,14 +85,14 @@ func schemeOf(scheme string) (secure bool, run mode, ok bool) {
 	return base == "rediss", run, (base == "redis" || base == "rediss") && (!found || run == cluster || run == sentinel)
 }
 
-// knownParameters are the names that may stand behind the question mark.
+// knownParameters are the parameters a URL may have.
 var knownParameters = []string{"master", "sentinel_password", "sentinel_user", "tls_ca", "tls_cert", "tls_key", "tls_server_name"}
 
 func checkParameters(parameters url.Values, secure bool, run mode) error {
 	for _, name := range slices.Sorted(maps.Keys(parameters)) {
 		known := slices.Contains(knownParameters, name)
 		switch {
-		case !known && parameters.Has("sentinel_password"): // it may be a part of that
+		case !known && parameters.Has("sentinel_password"): // the name may be part of the password
 			return errors.New("unknown parameter; within the sentinel_password, & is written %26")
 		case !known:
 			return fmt.Errorf("unknown parameter %q; there are %s", name, strings.Join(knownParameters, ", "))
@@ -110,7 +110,7 @@ func checkParameters(parameters url.Values, secure bool, run mode) error {
 	return nil
 }
 
-// addressOf returns host and port, which may be left out.
+// addressOf adds the default port to a host without one.
 func addressOf(text string, run mode) (string, error) {
 	u, err := url.Parse("redis://" + text)
 	if err != nil || u.Host != text || u.Hostname() == "" {

@@ -22,11 +22,11 @@ const foreign = "log 77 g p0 e"
 // A WATCH ends with its connection. What is sent over another one must not be carried
 // out as if nobody could have written in between.
 func TestAWriterWhoseConnectionWasCutWritesNothingOverAnotherProjector(t *testing.T) {
-	for name, between := range map[string]func(ctx context.Context, w *transaction){
+	for name, between := range map[string]func(ctx context.Context, tx *transaction){
 		"at once":                                   func(context.Context, *transaction) {},
-		"after an idle look at the checkpoint":      func(ctx context.Context, w *transaction) { _, _ = w.read(ctx) },
-		"after two idle looks":                      func(ctx context.Context, w *transaction) { _, _ = w.read(ctx); _, _ = w.read(ctx) },
-		"after documents were asked for in between": func(ctx context.Context, w *transaction) { _, _ = w.documents(ctx, []string{w.checkpointKey}) },
+		"after an idle look at the checkpoint":      func(ctx context.Context, tx *transaction) { _, _ = tx.read(ctx) },
+		"after two idle looks":                      func(ctx context.Context, tx *transaction) { _, _ = tx.read(ctx); _, _ = tx.read(ctx) },
+		"after documents were asked for in between": func(ctx context.Context, tx *transaction) { _, _ = tx.documents(ctx, []string{tx.checkpointKey}) },
 	} {
 		for told, before := range map[string]*domain.Session{
 			"the log tells the session before": {}, "Redis is asked for it": nil,
