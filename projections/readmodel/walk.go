@@ -10,47 +10,47 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// Bounds of one trip to Redis, which serves nobody else meanwhile.
+// Limits of one trip to Redis, which serves no other client during it.
 const (
-	// minLooks and maxLooks are entries of indexes to look at in one slice: a look
-	// takes Redis 0.15 to 0.3 µs.
+	// minSlice and maxSlice bound the index entries examined in one slice. Each takes
+	// Redis 0.15 to 0.3 µs.
 	minSlice, maxSlice = 128, 1024
-	// looksPerFind is with how many of them the first slice of a list with several
-	// filters tries to find a session.
+	// slicePerMatch is how many entries the first slice of a list with several filters
+	// examines for each wanted session.
 	slicePerMatch = 8
-	// maxDocuments is how many documents are asked for in one trip, 0.2 µs each.
+	// maxDocuments is how many documents one trip reads, 0.2 µs each.
 	maxDocuments = 128
-	// fewDocuments is how many come in the same trip as their members. There they take
-	// Redis 2 µs each; from ten on, another trip is cheaper for everybody.
+	// fewDocuments is how many documents come with the trip that finds their members, at
+	// 2 µs each. From ten on, another trip is cheaper.
 	fewDocuments = 10
 )
 
-// A walker walks through what one partition has of a list, slice by slice.
+// A walker walks through one partition's part of a list, slice by slice.
 type walker struct {
 	list   *listing
 	view   *view
-	part   bounds   // what has not been walked yet
-	found  []*match // what has been found there and was not taken yet
-	passed string   // the member in front of part: all before it has been found
-	done   bool     // there is nothing in part
+	part   bounds   // not walked yet
+	found  []*match // found and not taken yet
+	passed string   // the member before part: everything up to it was found
+	done   bool     // part is empty
 
 	source        int   // the test whose indexes are walked, from 1; 0 until Redis has chosen
-	size          int64 // how many members they have within the plan's bounds; 0 if Redis was not asked
-	skip          int   // members to leave out by rank
-	slice         int   // bound of the next slice
-	examined      int   // how many entries of indexes have been looked at
-	withDocuments int   // for how many members their documents come with them
+	size          int64 // members of those indexes within the plan's bounds; 0 if Redis did not count
+	skip          int   // members to skip by rank
+	slice         int   // limit of the next slice
+	examined      int   // index entries examined so far
+	withDocuments int   // read documents along with up to this many members
 }
 
-// A pick is a member that was found for the list, and its document.
+// A match is a member found for the list, and its document.
 type match struct {
 	walker   *walker
 	member   string
 	fetched  bool
-	document *layout.Stored // nil until it was read, or if there is none
+	document *layout.Stored // nil before it is fetched, or if there is none
 }
 
-// set takes Redis' answer for the document.
+// setDocument takes Redis's reply for the document.
 func (p *match) setDocument(value any) (err error) {
 	p.fetched = true
 	if text, ok := value.(string); ok {
@@ -59,7 +59,7 @@ func (p *match) setDocument(value any) (err error) {
 	return err
 }
 
-// read finds some of the next members, find at most, none if it is 0.
+// read finds the next members, at most find. With find 0, it only counts.
 func (w *walker) read(ctx context.Context, find int) error {
 	keys := make([]string, 1, 1+w.list.plan.indexes())
 	keys[0] = w.view.keys.Checkpoint()
@@ -84,7 +84,7 @@ func (w *walker) read(ctx context.Context, find int) error {
 	return w.takeReply(reply, find)
 }
 
-// learn takes note of what the script has returned.
+// takeReply takes the reply of the script.
 func (w *walker) takeReply(reply []any, find int) error {
 	source, _ := reply[1].(int64)
 	size, _ := reply[2].(int64)
@@ -102,9 +102,9 @@ func (w *walker) takeReply(reply []any, find int) error {
 		return nil
 	}
 	w.skip, w.slice = 0, min(2*w.slice, maxSlice)
-	picks := make([]match, len(members))
+	matches := make([]match, len(members))
 	for i, value := range members {
-		p := &picks[i]
+		p := &matches[i]
 		p.walker = w
 		if p.member, _ = value.(string); len(p.member) != layout.MemberLength {
 			return fmt.Errorf("an index member of %d bytes is not in the layout %s", len(p.member), layout.Version())
@@ -124,20 +124,20 @@ func (w *walker) takeReply(reply []any, find int) error {
 	return nil
 }
 
-// cost is how many entries of indexes are looked at for each member of the source.
+// cost is how many index entries are examined for each member of the source.
 func (w *walker) cost() int {
 	own := len(w.list.plan.tests[w.source-1].indexes)
 	return min(2, own) + w.list.plan.indexes() - own
 }
 
-// rewind begins anew, with everything that the plan's bounds hold.
+// rewind starts over with the whole of the plan's bounds.
 func (w *walker) rewind() {
 	w.part, w.found, w.passed, w.done, w.slice = w.list.plan.whole, nil, "", false, maxSlice
 	w.withDocuments = 0
 }
 
-// nearest returns the walker whose next member, or whose next slice, comes first in
-// the order of the list; nil when all is walked.
+// nextWalker returns the walker whose next member or slice comes first in the list's
+// order; nil when all are done.
 func nextWalker(walkers []*walker) *walker {
 	var first *walker
 	place := ""
@@ -157,7 +157,7 @@ func nextWalker(walkers []*walker) *walker {
 }
 
 // next takes the next member, nil when there are no more. It returns
-// domain.ErrTooExpensive when finding it would cost too much.
+// domain.ErrTooExpensive if finding it costs too much.
 func (l *listing) next(ctx context.Context) (*match, error) {
 	for {
 		w := nextWalker(l.walkers)
@@ -177,9 +177,9 @@ func (l *listing) next(ctx context.Context) (*match, error) {
 	}
 }
 
-// portion is how many members each partition has to find, so that together they have
-// what is wanted. Sessions are spread over the partitions at random; two slices
-// where one would have done cost more than some members too many.
+// portion is how many members each partition has to find so that together they have
+// enough. Sessions are spread over partitions at random, and a second slice costs more
+// than a few surplus members.
 func (l *listing) portion() int {
 	n := float64(l.wanted)
 	if partitions := float64(len(l.walkers)); partitions > 1 {
@@ -188,11 +188,11 @@ func (l *listing) portion() int {
 	return int(min(max(n, 1), maxSlice))
 }
 
-// fetch reads the documents that some picks still lack, those of each partition in one trip.
-func (l *listing) fetch(ctx context.Context, picks []*match) error {
+// fetch reads the documents that some matches still lack, in one trip per partition.
+func (l *listing) fetch(ctx context.Context, matches []*match) error {
 	return eachWalker(l.walkers, func(w *walker) error {
 		keys, own := []string{w.view.keys.Checkpoint()}, []*match(nil)
-		for _, p := range picks {
+		for _, p := range matches {
 			if p.walker == w && !p.fetched {
 				keys, own = append(keys, w.view.keys.Document(layout.MemberID(p.member))), append(own, p)
 			}
@@ -216,8 +216,8 @@ func (l *listing) fetch(ctx context.Context, picks []*match) error {
 	})
 }
 
-// verify says whether a pick belongs in the result: a session may have changed since
-// its member was found.
+// verify reports whether a match belongs in the result: the session may have changed
+// since its member was found.
 func (l *listing) verify(ctx context.Context, p *match) (bool, error) {
 	if p.document == nil {
 		l.model.logger.WarnContext(ctx, "an index names a session that the read model does not hold", "id", layout.MemberID(p.member))
@@ -229,7 +229,7 @@ func (l *listing) verify(ctx context.Context, p *match) (bool, error) {
 	return l.plan.matches(p.document)
 }
 
-// together runs f for all walkers at once, and returns their errors.
+// eachWalker runs f for all walkers at once and returns an error of one.
 func eachWalker(walkers []*walker, f func(*walker) error) error {
 	if len(walkers) == 1 {
 		return f(walkers[0])
