@@ -105,6 +105,54 @@ fuzz: ## Run every fuzz target for FUZZTIME (60s), one after the other
 	if [ $$found -eq 0 ]; then echo "fuzz: no fuzz target found" >&2; exit 1; fi; \
 	echo "fuzz: $$found targets, no finding"
 
+# gremlins copies everything below the module's root for each worker, so it gets a copy
+# without .git and .cache. It runs only the tests of the package that it mutates.
+GREMLINS_VERSION := v0.6.0
+GREMLINS_DIR      = .cache/bin/gremlins-$(GREMLINS_VERSION)-$(shell go env GOVERSION)
+GREMLINS          = $(GREMLINS_DIR)/gremlins
+
+MUTATE      ?= domain http
+MUTATE_TIME ?= 60m
+MUTATEFLAGS ?=
+
+# The go command that gremlins runs. Go's coverage has no blocks for the conditions of a
+# switch and for constants, so gremlins would never try their mutants. This profile
+# covers every line of each file.
+define MUTATE_GO
+#!/bin/sh
+'$(shell command -v go)' "$$@" || exit
+while [ $$# -gt 0 ]; do
+  if [ "$$1" = -coverprofile ]; then
+    blocks=$$(awk -F: 'NR > 1 && !seen[$$1]++ { print $$1 ":1.1,99999.1 1 1" }' "$$2")
+    echo "$$blocks" >>"$$2"
+  fi
+  shift
+done
+endef
+export MUTATE_GO
+
+.PHONY: mutate
+mutate: $(GREMLINS) ## Mutate MUTATE (domain http), MUTATE_TIME (60m) each; print what no test notices
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; mkdir "$$dir/bin" "$$dir/copy"; \
+	echo "$$MUTATE_GO" >"$$dir/bin/go"; chmod +x "$$dir/bin/go"; \
+	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$$dir/copy"; \
+	for package in $(MUTATE); do \
+	  echo "gremlins unleash ./$$package"; all=0; killed=0; \
+	  while IFS= read -r line; do \
+	    case $$line in \
+	    *" KILLED "*) all=$$((all + 1)); killed=$$((killed + 1)) ;; \
+	    *" LIVED "* | *" NOT COVERED "* | *" TIMED OUT "*) all=$$((all + 1)); printf '\r%s\n' "$$line" ;; \
+	    esac; \
+	    printf '\r%d mutants, %d killed' $$all $$killed >&2; \
+	  done < <(cd "$$dir/copy" && PATH="$$dir/bin:$$PATH" GOFLAGS="$$GOFLAGS -vet=off" \
+	    timeout --signal INT --kill-after 1m $(MUTATE_TIME) \
+	    $(CURDIR)/$(GREMLINS) unleash --timeout-coefficient 10 $(MUTATEFLAGS) "./$$package" 2>&1); \
+	  printf '\r%s: %d of %d mutants killed (%d %%)\n' "$$package" $$killed $$all $$((100 * killed / (all + !all))); \
+	done
+
+$(GREMLINS):
+	GOBIN=$(CURDIR)/$(GREMLINS_DIR) go install github.com/go-gremlins/gremlins/cmd/gremlins@$(GREMLINS_VERSION)
+
 POWERCUTS ?= 50
 
 # The test mounts loop devices in namespaces of its own: whatever ends it, even a
@@ -128,7 +176,7 @@ powercut: ## Cut the power under the service POWERCUTS times (50); needs root an
 	losetup --find >/dev/null || { echo "powercut: needs loop devices, and there is none" >&2; exit 1; }; \
 	unshare --mount true || { echo "powercut: needs to mount file systems, which is not allowed here" >&2; exit 1; }
 	POWERCUTS=$(POWERCUTS) unshare --mount --pid --fork --kill-child --mount-proc \
-	  go test -tags powercut -run '^TestPowerCuts' -count 1 -v -timeout 60m ./cmd/chatsessions
+	  go test -tags powercut -run '^TestPowerCuts' -count 1 -v -timeout 60m ./cmd/systemtest/powercut
 
 BENCHFLAGS ?=
 
@@ -143,7 +191,7 @@ CHAOSFLAGS     ?=
 # and checking come on top. Root, because it mounts a small tmpfs to fill.
 .PHONY: chaos
 chaos: deps ## Kill, pause, cut and starve both set-ups for CHAOS_DURATION (15m) each, and check every answer
-	CGO_ENABLED=1 go test -race -count=1 -v -timeout 24h -run '^TestUnderChaos' ./cmd/chatsessions -chaos.duration $(CHAOS_DURATION) $(CHAOSFLAGS)
+	CGO_ENABLED=1 go test -race -count=1 -v -timeout 24h -run '^TestUnderChaos' ./cmd/systemtest/chaos -chaos.duration $(CHAOS_DURATION) $(CHAOSFLAGS)
 
 .PHONY: clean
 clean: ## Remove what was built (bin/, .cache/); data directories stay

@@ -1,4 +1,5 @@
-// Package docs_test checks the documents: their links and their index.
+// Package docs_test checks the documents: their links, their index, the tests that they name,
+// and the tour.
 package docs_test
 
 import (

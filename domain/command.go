@@ -49,15 +49,15 @@ func (p Parsed) flaws(s Session, known []FieldError) ([]FieldError, error) {
 
 func (p Parsed) decide(s Session) ([]Event, error) { return p.Command.decide(s) }
 
-// A Directive says whether a transition was asked for. The zero value is a
-// directive that was not mentioned.
+// A Directive asks for a transition. The zero value is a directive that the request does
+// not mention.
 type Directive struct {
 	Asked   bool
-	Refused bool   // `false` was said in so many words: not asked for
-	Reason  string // the reason that the directive brought, "" for none
+	Refused bool   // the request says `false`
+	Reason  string // the reason that came with the directive, "" for none
 }
 
-// Values are the members of a session that a request names; nil where it does not.
+// Values are the members of a session that a request names; nil for the others.
 type Values struct {
 	Type, Room   *string   // "" clears
 	Participants *[]string // empty clears
@@ -71,4 +71,38 @@ type StampValues struct {
 	At     *int64
 	By     *string
 	Reason *string // "" clears
+}
+
+// A Role determines what a caller may do; see Caller.
+type Role string
+
+// The roles that a token can have.
+const (
+	RoleAccount Role = "account" // creates, sees, and changes its own sessions
+	RoleService Role = "service" // every session, in anybody's name
+	RoleAuditor Role = "auditor" // reads everything, changes nothing
+	RoleAdmin   Role = "admin"   // service, auditor, and operations
+)
+
+// Roles lists all roles.
+func Roles() []Role { return []Role{RoleAccount, RoleService, RoleAuditor, RoleAdmin} }
+
+// A Caller gives commands and asks questions.
+type Caller struct {
+	Account string // account uid
+	Role    Role
+}
+
+// SeesAll reports whether the caller may see every session.
+func (c Caller) SeesAll() bool { return c.Role != RoleAccount }
+
+// MayWrite reports whether the caller may change anything at all.
+func (c Caller) MayWrite() bool { return c.Role != RoleAuditor }
+
+// MayActForOthers reports whether the caller may give stamps in another account's name.
+func (c Caller) MayActForOthers() bool { return c.Role == RoleService || c.Role == RoleAdmin }
+
+// MaySee reports whether the caller may see the session.
+func (c Caller) MaySee(s *Session) bool {
+	return c.SeesAll() || s.CreatedBy == c.Account || slices.Contains(s.Participants, c.Account)
 }

@@ -28,14 +28,14 @@ func (c Create) flaws(s Session, known []FieldError) ([]FieldError, error) {
 }
 
 func (c Create) decide(s Session) ([]Event, error) {
-	if err := forbidden(c.Values.othersNames(c.By)); err != nil {
+	if err := forbidden(c.Values.forbiddenNames(c.By)); err != nil {
 		return nil, err
 	}
 
-	w := writer{now: c.Now, values: &c.Values}
+	b := eventBuilder{now: c.Now, values: &c.Values}
 	created := s.clone()
 	created.ID = c.ID
-	created.CreatedAt = w.notAfterNextGiven(c.Now, Start)
+	created.CreatedAt = b.notAfterNextGiven(c.Now, Start)
 	if c.Values.CreatedAt != nil {
 		created.CreatedAt = *c.Values.CreatedAt
 	}
@@ -45,27 +45,27 @@ func (c Create) decide(s Session) ([]Event, error) {
 	}
 	created.State = StateCreated
 	c.Values.setDetails(&created)
-	w.record(EventCreated, created)
+	b.add(EventCreated, created)
 
 	for _, t := range Transitions() {
 		stamp := c.Values.Stamps[t]
 		if !stamp.given() {
 			continue
 		}
-		w.transition(t, Stamp{
-			At:     valueOr(stamp.At, w.session.latestStamp(t)),
+		b.transition(t, Stamp{
+			At:     valueOr(stamp.At, b.session.latestStamp(t)),
 			By:     valueOr(stamp.By, created.CreatedBy),
 			Reason: valueOr(stamp.Reason, ""),
 		})
 	}
-	return w.done()
+	return b.done()
 }
 
 func (c Change) flaws(s Session, _ []FieldError) ([]FieldError, error) {
 	if !s.Exists() || !c.By.MaySee(&s) {
 		return nil, ErrNotFound
 	}
-	values := c.Values.without(&s)
+	values := c.Values.changed(&s)
 	return contradictions(&s, &c.Directives, &values), nil
 }
 
@@ -74,7 +74,7 @@ func (c Change) decide(s Session) ([]Event, error) {
 		return nil, &PreconditionError{s.Version}
 	}
 
-	values := c.Values.without(&s)
+	values := c.Values.changed(&s)
 	var asked, corrected []Transition
 	for _, t := range Transitions() {
 		switch {
@@ -84,14 +84,14 @@ func (c Change) decide(s Session) ([]Event, error) {
 			corrected = append(corrected, t)
 		}
 	}
-	if err := forbidden(append(values.othersNames(c.By), othersStamps(&s, c.By, corrected, &values)...)); err != nil {
+	if err := forbidden(append(values.forbiddenNames(c.By), forbiddenCorrections(&s, c.By, corrected, &values)...)); err != nil {
 		return nil, err
 	}
-	if err := legal(&s, asked); err != nil {
+	if err := checkLegal(&s, asked); err != nil {
 		return nil, err
 	}
 
-	w := writer{now: c.Now, session: s, values: &values}
+	b := eventBuilder{now: c.Now, session: s, values: &values}
 	if len(corrected) > 0 {
 		after := s.clone()
 		for _, t := range corrected {
@@ -100,28 +100,29 @@ func (c Change) decide(s Session) ([]Event, error) {
 			stamp.By = valueOr(values.Stamps[t].By, stamp.By)
 			stamp.Reason = valueOr(values.Stamps[t].Reason, stamp.Reason)
 		}
-		w.record(EventCorrected, after)
+		b.add(EventCorrected, after)
 	}
 	if values.hasDetails() {
-		after := w.session.clone()
+		after := b.session.clone()
 		values.setDetails(&after)
 		after.CreatedAt = valueOr(values.CreatedAt, after.CreatedAt)
-		w.record(EventUpdated, after)
+		b.add(EventUpdated, after)
 	}
 	for _, t := range asked {
 		stamp := values.Stamps[t]
-		now := max(w.notAfterNextGiven(c.Now, t+1), w.session.latestStamp(t))
-		w.transition(t, Stamp{
+		now := max(b.notAfterNextGiven(c.Now, t+1), b.session.latestStamp(t))
+		b.transition(t, Stamp{
 			At:     valueOr(stamp.At, now),
 			By:     valueOr(stamp.By, c.By.Account),
 			Reason: valueOr(stamp.Reason, c.Directives[t].Reason),
 		})
 	}
-	return w.done()
+	return b.done()
 }
 
-// legal checks that the machine can take all these transitions, one after the other.
-func legal(s *Session, asked []Transition) error {
+// checkLegal checks that the state machine can make all these transitions, one after the
+// other.
+func checkLegal(s *Session, asked []Transition) error {
 	state := s.State
 	for _, t := range asked {
 		to, ok := state.after(t)
@@ -131,45 +132,6 @@ func legal(s *Session, asked []Transition) error {
 		state = to
 	}
 	return nil
-}
-
-// A writer collects the events of one command and what is wrong with their times.
-type writer struct {
-	now     int64
-	session Session // after the events so far
-	values  *Values // what the command gives
-	events  []Event
-	wrong   []FieldError
-}
-
-// record adds the event that leads to the session after, which the writer gives
-// its version and its time of recording.
-func (w *writer) record(typ EventType, after Session) {
-	before := w.session
-	after.Version = before.Version + 1
-	after.UpdatedAt = max(w.now, before.UpdatedAt)
-	w.events = append(w.events, newEvent(typ, &before, &after))
-	w.session = after
-	w.checkOrder()
-}
-
-func (w *writer) transition(t Transition, stamp Stamp) {
-	to, ok := w.session.State.after(t)
-	if !ok {
-		panic("decide: " + t.String() + " was not checked against the machine")
-	}
-	after := w.session.clone()
-	after.Stamps[t] = &stamp
-	after.State = to
-	w.record(t.EventType(), after)
-}
-
-func (w *writer) done() ([]Event, error) {
-	w.checkFuture()
-	if err := invalid(w.wrong); err != nil {
-		return nil, err
-	}
-	return w.events, nil
 }
 
 // valueOr returns what the pointer points to, or the default where it is nil.

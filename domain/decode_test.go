@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"unicode/utf8"
 
@@ -36,8 +38,7 @@ func TestEventsAreReadAsEncodingJSONReadsThem(t *testing.T) {
 	}
 }
 
-// TestEventsWithoutEscapesTakeTheFastWay, whatever members they have: one that the
-// scanner does not know would send each event that has it the slow way.
+// TestEventsWithoutEscapesTakeTheFastWay, whatever members they have.
 func TestEventsWithoutEscapesTakeTheFastWay(t *testing.T) {
 	seen := map[string]bool{} // members of the sessions
 	rapid.Check(t, func(rt *rapid.T) {
@@ -120,7 +121,116 @@ func cleared(second domain.Transition) domain.Values {
 	return v
 }
 
-// checkDecoding compares with encoding/json, and says whether the session came back
+// TestDamagedDataIsReadAsEncodingJSONReadsIt changes valid data in a few places, so that
+// it is nearly what the fast decoder reads.
+func TestDamagedDataIsReadAsEncodingJSONReadsIt(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		var s domain.Session
+		var data []byte
+		for range rapid.IntRange(1, 4).Draw(rt, "commands") {
+			events, err := domain.Decide(s, command(rt, s))
+			if err != nil || len(events) == 0 {
+				continue
+			}
+			last := events[len(events)-1]
+			data, _ = last.MarshalData()
+			s = last.Session
+		}
+		for range rapid.IntRange(1, 2).Draw(rt, "damages") {
+			if len(data) == 0 {
+				return
+			}
+			at := rapid.IntRange(0, len(data)-1).Draw(rt, "at")
+			damage := rapid.SampledFrom([]string{"", " ", "0", "-", ".", "1", `"`, `\`, "\x00", "\x1f", "\x20", "ü", "\xff", "a", "n", ",", ":", "[", "]", "{", "}", "null"}).Draw(rt, "damage")
+			length := rapid.IntRange(0, 1).Draw(rt, "length")
+			data = slices.Concat(data[:at], []byte(damage), data[at+length:])
+		}
+		checkDecoding(rt, data)
+	})
+}
+
+// TestWhatTheFastDecoderReads pins which data takes the fast way: exactly what the
+// service writes. All other data must be read too, as encoding/json reads it.
+func TestWhatTheFastDecoderReads(t *testing.T) {
+	const session = `{"id":"s","createdAt":0,"createdBy":"pat","participants":["a","b"],"state":"created","version":1,"updatedAt":10}`
+	with := func(old, replacement string) string {
+		if !strings.Contains(session, old) {
+			t.Fatalf("no %s in %s", old, session)
+		}
+		return `{"changes":{},"session":` + strings.Replace(session, old, replacement, 1) + `}`
+	}
+	changes := func(changes string) string { return `{"changes":` + changes + `,"session":` + session + `}` }
+	for _, test := range []struct {
+		data string
+		fast bool
+	}{
+		{with(`"s"`, `"s"`), true},
+		{with(`"s"`, `"ü~ 𝄞"`), true},
+		{with(`["a","b"]`, `["a"]`), true},
+		{with(`"createdAt":0`, `"createdAt":9223372036854775807`), true},
+		{with(`,"state"`, `,"title":"t","state"`), false},                 // of a newer version
+		{with(`"id":"s",`, ``), true},                                     // only the log can have such a session
+		{with(`"createdAt":0,`, ``), false},                               // every session has it
+		{with(`"version":1,`, ``), false},                                 // and this
+		{with(`,"updatedAt":10`, ``), false},                              // and this
+		{with(`"version":1`, `"version":0`), false},                       // there is no such session
+		{with(`"id":"s","createdAt":0`, `"createdAt":0,"id":"s"`), false}, // out of order
+		{with(`"id":"s"`, `"id":"s","id":"s"`), false},
+		{with(`"s"`, `""`), false},
+		{with(`"s"`, `"\u0073"`), false},
+		{with(`"s"`, "\"\xff\""), false},
+		{with(`"s"`, "\"ü\xff\""), false},
+		{with(`["a","b"]`, `[]`), false},
+		{with(`["a","b"]`, `["a",""]`), false},
+		{with(`["a","b"]`, `["a";"b"]`), false},
+		{with(`"createdAt":0`, `"createdAt":00`), false},
+		{with(`"createdAt":0`, `"createdAt":-1`), false},
+		{with(`"createdAt":0`, `"createdAt":9223372036854775808`), false},
+		{with(`"createdAt":0`, `"createdAt":"0"`), false},
+		{with(`"createdBy"`, `"acceptedBy":"doc","createdBy"`), false},
+		{with(`"participants"`, `"acceptedBy":"doc","participants"`), false}, // nothing says when
+		{with(`"participants"`, `"acceptedAt":1,"acceptedBy":"doc","participants"`), true},
+		{with(`"participants"`, `"rejectedAt":1,"rejectedBy":"doc","rejectReason":"no","participants"`), true},
+		{with(`"participants"`, `"rejectedAt":1,"rejectReason":"no","participants"`), true},
+		{with(`,"state"`, `, "state"`), false},
+		{with(`10}`, `10} `), false},
+		{with(`10}`, `10`), false},
+		{with(`10}`, `10}}`), false},
+		{changes(`{"room":"r"}`), true},
+		{changes(`{"room":"r","type":null,"participants":["a"],"version":2}`), true},
+		{changes(`{"room":"\u0072"}`), false},
+		{changes(`{"room":nul}`), false},
+		{changes(`{"room":}`), false},
+		{changes(`{"room":{}}`), false},
+		{changes(`{"room":true}`), false},
+		{changes(`{"room":"r",}`), false},
+		{changes(`{"room":"r";"type":null}`), false},
+		{changes(`{"room"}`), false},
+		{changes(`[]`), false},
+		{`{"changes":{}}`, false},
+		{`{"changes":{"room":`, false},
+		{`{"changes":{}`, false},
+		{``, false},
+	} {
+		if got := checkDecoding(t, []byte(test.data)); got != test.fast {
+			t.Errorf("%s: the fast way %v, want %v", test.data, got, test.fast)
+		}
+	}
+}
+
+// TestAnEventThatIsReadAgainKeepsNothing of what it was before.
+func TestAnEventThatIsReadAgainKeepsNothing(t *testing.T) {
+	e := domain.Event{Type: domain.EventCreated}
+	if session, err := e.UnmarshalData([]byte(benchmarkData)); session == nil || err != nil {
+		t.Fatal(err)
+	}
+	session, err := e.UnmarshalData([]byte(`{"changes": {}}`))
+	if session != nil || err != nil || e.Type != domain.EventCreated || e.Session.Exists() || e.Session.ID != "" || string(e.Changes) != `{}` {
+		t.Errorf("%s, %v: %+v", session, err, e)
+	}
+}
+
+// checkDecoding compares with encoding/json, and reports whether the session came back
 // as the bytes that it was written with.
 func checkDecoding(t interface{ Fatalf(string, ...any) }, data []byte) bool {
 	var want, got domain.Event

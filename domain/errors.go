@@ -6,34 +6,33 @@ import (
 	"strings"
 )
 
-// What the log and the read model may answer, beside their own failures.
+// Errors that the log and the read model return, besides their own failures.
 var (
-	// ErrNotFound is returned for a session that does not exist, or that the
-	// caller may not see.
+	// ErrNotFound is returned for a session that does not exist or that the caller may
+	// not see.
 	ErrNotFound = errors.New("no such session")
-	// ErrUnavailable is returned when the log or the read model cannot be reached
-	// or trusted now. A write that returns it was not written.
+	// ErrUnavailable is returned when the log or the read model cannot be reached or
+	// trusted now. A write that returns it was not written.
 	ErrUnavailable = errors.New("unavailable")
-	// ErrOutcomeUnknown is returned when a write was sent to the log and it cannot
-	// be told whether it was written.
+	// ErrOutcomeUnknown is returned when a write was sent to the log, but its outcome is
+	// unknown.
 	ErrOutcomeUnknown = errors.New("the change may or may not have been written")
-	// ErrKeyReused is returned when a request key was used before, with another body.
+	// ErrKeyReused is returned when a request key was used before with another body.
 	ErrKeyReused = errors.New("the request key was used with another body")
-	// ErrHistoryTooLong is returned for a request with a key when the session has so
-	// many events that it cannot be told in time whether the key was used.
+	// ErrHistoryTooLong is returned for a request with a key when the session has too
+	// many events to search them for the key in time.
 	ErrHistoryTooLong = errors.New("the session has too many events to look for the request key")
-	// ErrUnreadable is returned for a session of which the log has a message that is
-	// not an event: nobody can tell its state until that is mended.
+	// ErrUnreadable is returned for a session that has a message in the log that is not
+	// an event. Its state is unknown until the log is repaired.
 	ErrUnreadable = errors.New("the session cannot be read")
-	// ErrBusy is returned for a list that would have to wait for its turn for too long,
-	// whatever it asks for.
-	ErrBusy = errors.New("there is too much else to do")
-	// ErrTooExpensive is returned for a list that would have to look at too much.
+	// ErrBusy is returned for a list that would have to wait too long for its turn.
+	ErrBusy = errors.New("too many other requests")
+	// ErrTooExpensive is returned for a list that would have to look at too many sessions.
 	ErrTooExpensive = errors.New("the query would have to look at too many sessions")
 )
 
-// IsRefusal says whether an error is a rule's answer to a command, as opposed to
-// trouble or a defect.
+// IsRefusal reports whether an error is a refusal of a command by a rule, not a failure
+// or a defect.
 func IsRefusal(err error) bool {
 	var (
 		invalid   *InvalidError
@@ -45,7 +44,7 @@ func IsRefusal(err error) bool {
 		errors.As(err, &invalid) || errors.As(err, &forbidden) || errors.As(err, &stale) || errors.As(err, &illegal)
 }
 
-// A FieldError says what is wrong with one member of a request's body.
+// A FieldError describes what is wrong with one member of a request's body.
 type FieldError struct {
 	Pointer string // JSON pointer (RFC 6901) to the member, such as "/participants/3"
 	Detail  string // what is wrong and what would be right
@@ -56,7 +55,7 @@ type InvalidError struct{ Fields []FieldError }
 
 func (e *InvalidError) Error() string { return joinFields(e.Fields) }
 
-// A ForbiddenError lists the members that this caller may not set or change.
+// A ForbiddenError lists the members that the caller may not set or change.
 type ForbiddenError struct{ Fields []FieldError }
 
 func (e *ForbiddenError) Error() string { return joinFields(e.Fields) }
@@ -69,21 +68,21 @@ func joinFields(fields []FieldError) string {
 	return strings.Join(details, "; ")
 }
 
-// A PreconditionError is returned when the session is not at the version that
-// the caller made his command for.
+// A PreconditionError is returned when the command was made for another version of the
+// session. Version is the current one.
 type PreconditionError struct{ Version uint64 }
 
 func (e *PreconditionError) Error() string {
 	return fmt.Sprintf("the session is at version %d", e.Version)
 }
 
-// An IllegalTransitionError is returned when the machine forbids a directive in
-// the session's state.
+// An IllegalTransitionError is returned when the state machine forbids a directive in the
+// session's state.
 type IllegalTransitionError struct {
 	Directive Transition
 	State     State // the state in which it is illegal
-	// Session is the session as it stands. Where several directives came at once,
-	// State may lie beyond its state.
+	// Session is the session before the command. With several directives, State may be a
+	// later one than the session's.
 	Session Session
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"time"
 )
 
 // An EventType is the `ce-type` of an event. The names are a storage format.
@@ -25,12 +26,22 @@ func EventTypes() []EventType {
 	return []EventType{EventCreated, EventStarted, EventAccepted, EventRejected, EventFinished, EventUpdated, EventCorrected}
 }
 
-// An Event is a fact about a session. It carries what it changed and the whole
-// session after it, so that a reader of one event needs no second look.
+// transition returns the transition that events of the type record.
+func (t EventType) transition() (Transition, bool) {
+	for tr := range transitionCount {
+		if tr.EventType() == t {
+			return tr, true
+		}
+	}
+	return 0, false
+}
+
+// An Event is a fact about a session. It carries what it changed and the whole session
+// after it, so that a reader of one event needs no other.
 type Event struct {
 	Type EventType `json:"-"`
-	// Changes is the JSON merge patch (RFC 7396) from the session before to the
-	// session after.
+	// Changes is the JSON merge patch (RFC 7396) from the session before to the session
+	// after.
 	Changes json.RawMessage `json:"changes"`
 	Session Session         `json:"session"`
 }
@@ -40,8 +51,8 @@ func newEvent(typ EventType, before, after *Session) Event {
 	return Event{Type: typ, Changes: appendDiff(make([]byte, 0, 256), before, after), Session: *after}
 }
 
-// MarshalData returns the event's data, {"changes": …, "session": …}, and the part
-// of it that is the session.
+// MarshalData returns the event's data, {"changes": …, "session": …}, and the part of it
+// that is the session.
 func (e *Event) MarshalData() (data, session []byte) {
 	b := make([]byte, 0, 1024)
 	b = append(b, `{"changes":`...)
@@ -54,9 +65,9 @@ func (e *Event) MarshalData() (data, session []byte) {
 	return b, b[start:end:end]
 }
 
-// Apply folds an event's changes into the session before it. The result is the
-// event's Session, unless the event contradicts itself; readers that trust the
-// log take that one, and verification compares the two.
+// Apply folds an event's changes into the session before it. The result equals the
+// event's Session unless the event contradicts itself. Readers that trust the log use
+// Event.Session; verification compares the two.
 func Apply(s Session, e Event) (Session, error) {
 	members := map[string]json.RawMessage{}
 	if s.Exists() {
@@ -85,3 +96,60 @@ func Apply(s Session, e Event) (Session, error) {
 	}
 	return after, nil
 }
+
+// A Record is one event of the log with its envelope.
+type Record struct {
+	Position uint64 // the event's sequence in the log; 0 for a session without events
+	Previous uint64 // position of the session's previous event, 0 for the first
+	ID       string // UUIDv7
+	Time     time.Time
+	Event    Event
+	Request  Request // the request that wrote the event
+	// Encoded is Event.Session as AppendJSON writes it; nil if the reader does not have
+	// these bytes. It is shared and must not be changed.
+	Encoded []byte
+}
+
+// JSON returns the session after the event, as clients see it. The bytes may be shared
+// and must not be changed.
+func (r *Record) JSON() []byte {
+	if r.Encoded != nil {
+		return r.Encoded
+	}
+	return r.Event.Session.AppendJSON(make([]byte, 0, 512))
+}
+
+// An Entry is what a reader finds at one position of the log: an event, or the reason
+// why the message there is not an event.
+type Entry struct {
+	Record *Record // with Err, only its Position and Event.Session.ID are set
+	// Before is the session before the event; nil if the reader does not have it.
+	Before *Session
+	Err    error // why the message is not an event
+}
+
+// A Result is the outcome of a command.
+type Result struct {
+	Record *Record // the last event of the write; without a write, the session's newest event
+	// Before is the session on which the write was decided; nil without a write.
+	Before *Session
+}
+
+// A Request identifies a write: its author, the name under which it is traced, and the
+// key by which a repeated request is recognized.
+type Request struct {
+	SessionID     string
+	Actor         string // account of the caller
+	CorrelationID string
+	TraceParent   string // W3C trace context; "" for none
+	// New marks an id that was made for this request. The session exists only if the
+	// request was made before.
+	New bool
+	// Key is the hash of caller, method, path, and Idempotency-Key; "" without a key.
+	// Digest is the SHA-256 of the body. Both are lower-case hex.
+	Key, Digest string
+}
+
+// TimeFormat is how events write times: RFC 3339 in UTC, to the millisecond, which is
+// the precision of Session.UpdatedAt.
+const TimeFormat = "2006-01-02T15:04:05.000Z"

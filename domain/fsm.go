@@ -7,10 +7,10 @@ import (
 	"github.com/looplab/fsm"
 )
 
-// A State is where a session stands in its life.
+// A State is a session's place in its life.
 type State string
 
-// The states of a session. StateNone is that of a session that does not exist.
+// The states of a session. A session that does not exist has StateNone.
 const (
 	StateNone     State = ""
 	StateCreated  State = "created"
@@ -20,11 +20,11 @@ const (
 	StateFinished State = "finished"
 )
 
-// A Transition is a step in a session's life, named by the directive that asks
-// for it. Their order is the order in which the machine can take them.
+// A Transition is a step in a session's life, named by the directive that asks for it.
+// Their order is the order in which the state machine can make them.
 type Transition int
 
-// The transitions, in the order of the machine.
+// The transitions, in the order of the state machine.
 const (
 	Start Transition = iota
 	Accept
@@ -33,10 +33,10 @@ const (
 	transitionCount
 )
 
-// Transitions lists all transitions in the order of the machine.
+// Transitions lists all transitions in the order of the state machine.
 func Transitions() []Transition { return []Transition{Start, Accept, Reject, Finish} }
 
-// transitionNames are the words of each transition as clients and events use them.
+// transitionNames are the names of each transition and its stamp for clients and events.
 var transitionNames = [transitionCount]struct {
 	directive, at, by, reason string
 	event                     EventType
@@ -50,16 +50,17 @@ var transitionNames = [transitionCount]struct {
 // String returns the directive that asks for the transition: "start", "accept", …
 func (t Transition) String() string { return transitionNames[t].directive }
 
-// AtField names the member that holds when the transition happened.
+// AtField names the member that holds the time of the transition.
 func (t Transition) AtField() string { return transitionNames[t].at }
 
-// ByField names the member that holds who made the transition.
+// ByField names the member that holds the account that made the transition.
 func (t Transition) ByField() string { return transitionNames[t].by }
 
-// ReasonField names the member that holds why, "" for a transition without reasons.
+// ReasonField names the member that holds the reason; "" for a transition without reasons.
 func (t Transition) ReasonField() string { return transitionNames[t].reason }
 
-// newMachine is the transition table: the whole life of a session.
+// newMachine returns the state machine. Its transition table is the whole life of a
+// session.
 func newMachine() *fsm.FSM {
 	return fsm.NewFSM(string(StateCreated), fsm.Events{
 		{Name: Start.String(), Src: []string{string(StateCreated)}, Dst: string(StateStarted)},
@@ -69,9 +70,9 @@ func newMachine() *fsm.FSM {
 	}, nil)
 }
 
-// next holds, for every state, where each transition leads; StateNone where it
-// is illegal. It is read off the machine once, because an FSM builds its maps
-// anew at every call and is not safe to share.
+// next holds the state to which each transition leads from each state; StateNone for an
+// illegal transition. It is read from the machine once, because NewFSM builds its maps on
+// every call and an FSM must not be shared.
 var next = tabulate()
 
 func tabulate() map[State][transitionCount]State {
@@ -104,8 +105,8 @@ func (s State) Allowed() []Transition {
 	return allowed
 }
 
-// Entered returns the transition by which the session came into its state;
-// false for one that was only created.
+// Entered returns the transition that brought the session into its state; false for a
+// session that was only created.
 func (s *Session) Entered() (Transition, bool) {
 	for t := Finish; t >= Start; t-- {
 		if s.Stamps[t] != nil {
@@ -118,13 +119,13 @@ func (s *Session) Entered() (Transition, bool) {
 // EventType returns the type of the event that records the transition.
 func (t Transition) EventType() EventType { return transitionNames[t].event }
 
-// after returns where the transition leads, and whether it is legal.
+// after returns the state to which the transition leads, and whether it is legal.
 func (s State) after(t Transition) (State, bool) {
 	to := next[s][t]
 	return to, to != StateNone
 }
 
-// Diagram draws the machine as a Mermaid state diagram.
+// Diagram draws the state machine as a Mermaid state diagram.
 func Diagram() string {
 	drawing, err := fsm.VisualizeWithType(newMachine(), fsm.MermaidStateDiagram)
 	if err != nil {

@@ -6,8 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of the session's values. Lengths are in characters, that is in code
-// points.
+// Limits of the session's values. Lengths are in characters (code points).
 const (
 	MaxRoom         = 256
 	MaxReason       = 1024
@@ -15,7 +14,7 @@ const (
 	MaxParticipants = 100
 )
 
-// CheckType says what is wrong with a session's type; "" is nothing.
+// CheckType describes what is wrong with a session's type; "" if nothing is.
 func CheckType(s string) string {
 	if s != TypeTelemed {
 		return fmt.Sprintf("%q is not a type; the only one is %q", s, TypeTelemed)
@@ -23,17 +22,17 @@ func CheckType(s string) string {
 	return ""
 }
 
-// CheckRoom says what is wrong with the name of a room; "" is nothing.
+// CheckRoom describes what is wrong with the name of a room; "" if nothing is.
 func CheckRoom(s string) string { return checkText(s, 1, MaxRoom) }
 
-// CheckReason says what is wrong with a reason; "" is nothing.
+// CheckReason describes what is wrong with a reason; "" if nothing is.
 func CheckReason(s string) string { return checkText(s, 0, MaxReason) }
 
-// CheckAccount says what is wrong with an account uid; "" is nothing.
+// CheckAccount describes what is wrong with an account uid; "" if nothing is.
 func CheckAccount(s string) string { return checkText(s, 1, MaxAccount) }
 
-// CheckParticipants lists what is wrong with the participants, with pointers
-// relative to their array.
+// CheckParticipants lists what is wrong with the participants. The pointers are relative
+// to their array.
 func CheckParticipants(uids []string) []FieldError {
 	var wrong []FieldError
 	if len(uids) > MaxParticipants {

@@ -1,8 +1,3 @@
-// Package domain holds the rules of a chat session: its state, its events, the
-// commands that a caller may give and the decision what a command does.
-//
-// It is pure: no I/O, no clock, no randomness. Time, ids and the caller come in
-// with the command.
 package domain
 
 import (
@@ -10,8 +5,8 @@ import (
 	"slices"
 )
 
-// A Session is the aggregate: what all its events, folded in order, have made.
-// The zero value is the session before its first event.
+// A Session is the aggregate: the result of folding all its events in order. The zero
+// value is the session before its first event.
 type Session struct {
 	ID           string
 	CreatedAt    int64 // epoch milliseconds
@@ -19,14 +14,14 @@ type Session struct {
 	Type         string // "" or TypeTelemed
 	Room         string
 	Participants []string
-	// Stamps holds, by transition, when and by whom it happened; nil where it has not.
+	// Stamps holds the stamp of each transition; nil for one that has not happened.
 	Stamps    [transitionCount]*Stamp
 	State     State
-	Version   uint64 // how many events the session has
+	Version   uint64 // the number of the session's events
 	UpdatedAt int64  // when its newest event was recorded, epoch milliseconds
 }
 
-// A Stamp says when, by whom and why a transition happened.
+// A Stamp is when, by whom, and why a transition happened.
 type Stamp struct {
 	At     int64 // epoch milliseconds
 	By     string
@@ -36,10 +31,10 @@ type Stamp struct {
 // TypeTelemed is the only session type there is.
 const TypeTelemed = "telemed"
 
-// Exists says whether the session has been created.
+// Exists reports whether the session has been created.
 func (s *Session) Exists() bool { return s.Version > 0 }
 
-// clone returns a copy that shares nothing which a change would write to.
+// clone returns a copy that can be changed without changing the original.
 func (s *Session) clone() Session {
 	c := *s
 	c.Participants = slices.Clone(s.Participants)
@@ -55,8 +50,8 @@ func (s *Session) clone() Session {
 // MarshalJSON writes the session as clients see it; see AppendJSON.
 func (s Session) MarshalJSON() ([]byte, error) { return s.AppendJSON(nil), nil }
 
-// UnmarshalJSON reads what AppendJSON wrote. Unknown members are ignored, so
-// that a session written by a newer version can be read.
+// UnmarshalJSON reads what AppendJSON wrote, however it is formatted. Unknown members are
+// ignored, so that a session written by a newer version can be read.
 func (s *Session) UnmarshalJSON(data []byte) error {
 	var w struct {
 		ID           string   `json:"id"`

@@ -6,24 +6,24 @@ import (
 	"strings"
 )
 
-// given says whether the request names the stamp itself, reasons aside.
+// given reports whether the request names the stamp itself; a reason alone does not.
 func (v StampValues) given() bool { return v.At != nil || v.By != nil }
 
 func (v *Values) hasDetails() bool {
 	return v.Type != nil || v.Room != nil || v.Participants != nil || v.CreatedAt != nil
 }
 
-// setDetails writes type, room and participants into the session.
+// setDetails writes type, room, and participants into the session.
 func (v *Values) setDetails(s *Session) {
 	s.Type = valueOr(v.Type, s.Type)
 	s.Room = valueOr(v.Room, s.Room)
-	// append to nil rather than clone, so that no participants are always nil
+	// append(nil, …), not Clone: a session without participants always has a nil slice.
 	s.Participants = append([]string(nil), valueOr(v.Participants, s.Participants)...)
 }
 
-// without returns the values less those that the session has already: a client
-// may send back the whole session that it got.
-func (v Values) without(s *Session) Values {
+// changed returns the values that differ from the session's: a client may send back the
+// whole session that it got.
+func (v Values) changed(s *Session) Values {
 	dropEqual(&v.Type, s.Type)
 	dropEqual(&v.Room, s.Room)
 	dropEqual(&v.CreatedAt, s.CreatedAt)
@@ -49,8 +49,8 @@ func dropEqual[T comparable](p **T, current T) {
 	}
 }
 
-// contradictions finds what a change says against itself, or against what has
-// never happened.
+// contradictions lists where a change contradicts itself, or gives the reason of a
+// transition that never happened.
 func contradictions(s *Session, directives *[transitionCount]Directive, v *Values) []FieldError {
 	var wrong []FieldError
 	for _, t := range Transitions() {
@@ -82,9 +82,9 @@ func contradictions(s *Session, directives *[transitionCount]Directive, v *Value
 
 var bothAcceptedAndRejected = FieldError{"/reject", "a session is either accepted or rejected; give accept (acceptedAt, acceptedBy) or reject (rejectedAt, rejectedBy), not both"}
 
-// gaps finds what the history that a session is imported with lacks, and what
-// it says against itself. A stamp that has a problem already is not asked what
-// came before it: it may not be meant.
+// gaps lists what is missing in the history that a session is imported with, and where
+// it contradicts itself. A stamp with a known problem needs no predecessor: the client
+// may not have meant it.
 func (v *Values) gaps(known []FieldError) []FieldError {
 	var wrong []FieldError
 	hasProblem := func(t Transition) bool {
@@ -118,7 +118,7 @@ func (v *Values) gaps(known []FieldError) []FieldError {
 	return wrong
 }
 
-// missing says that t is given without any of the transitions that lead to it.
+// missing reports that t is given without any of the transitions that lead to it.
 func missing(t Transition, before ...Transition) FieldError {
 	names := make([]string, len(before))
 	for i, b := range before {
@@ -128,7 +128,7 @@ func missing(t Transition, before ...Transition) FieldError {
 		strings.Join(names, " or "), strings.Join([]string{t.AtField(), t.ByField()}, " or "))}
 }
 
-// names lists the members of the stamp that are given.
+// names lists the given members of the stamp.
 func (v StampValues) names(t Transition) []string {
 	var names []string
 	if v.At != nil {
@@ -140,9 +140,9 @@ func (v StampValues) names(t Transition) []string {
 	return names
 }
 
-// othersNames finds the stamps that are given in another's name by a caller who
-// may only act for himself.
-func (v *Values) othersNames(by Caller) []FieldError {
+// forbiddenNames lists the stamps in another account's name, if the caller may not act
+// for others.
+func (v *Values) forbiddenNames(by Caller) []FieldError {
 	if by.MayActForOthers() {
 		return nil
 	}
@@ -156,9 +156,9 @@ func (v *Values) othersNames(by Caller) []FieldError {
 	return wrong
 }
 
-// othersStamps finds the corrections that the caller may not make: those of
-// stamps recorded under another's name, and all of a finished session's.
-func othersStamps(s *Session, by Caller, corrected []Transition, v *Values) []FieldError {
+// forbiddenCorrections lists the corrections that the caller may not make: of stamps
+// that are recorded under another account, and of any stamp of a finished session.
+func forbiddenCorrections(s *Session, by Caller, corrected []Transition, v *Values) []FieldError {
 	if by.MayActForOthers() {
 		return nil
 	}

@@ -300,7 +300,7 @@ var forgeries = map[string]func(f *forgery){
 	"changes that do not lead to the session": func(f *forgery) {
 		i := f.at(accepted, 4)
 		f.edit(accepted, 4, func(_, session map[string]any) { session["acceptedBy"] = "eve" })
-		f.expect(domain.DefectChanges, i, `acceptedBy "doc", and the session has "eve"`)
+		f.expect(domain.DefectChanges, i, `acceptedBy "doc", but the session has "eve"`)
 	},
 	"a change that was kept out of the changes for good": func(f *forgery) {
 		i := f.at(accepted, 4)

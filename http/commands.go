@@ -7,6 +7,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/http/auth"
+	"chatsessions/http/feed"
 	"chatsessions/http/problem"
 )
 
@@ -67,10 +68,10 @@ type Stats struct {
 	Refused  uint64
 	// Gone are the clients that left while their request waited.
 	Gone uint64
-	Feed FeedStats
+	Feed feed.Stats
 }
 
 // Stats returns what is so now.
 func (s *Server) Stats() Stats {
-	return Stats{Commands: s.commands.inFlight.Load(), Refused: s.commands.refused.Load(), Gone: s.conns.Gone(), Feed: s.hub.stats()}
+	return Stats{Commands: s.commands.inFlight.Load(), Refused: s.commands.refused.Load(), Gone: s.conns.Gone(), Feed: s.feed.Stats()}
 }

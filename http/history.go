@@ -52,7 +52,7 @@ func (s *Server) history(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	query, err := parseHistoryQuery(queryString(c))
+	query, err := parseHistoryQuery(conn.Query(c))
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ import (
 func (s *Server) list(c *fiber.Ctx) error {
 	prefer := parsePrefer(c)
 	caller := auth.Caller(c)
-	list, err := s.parseList(conn.Context(c), caller.Account, queryString(c))
+	list, err := s.parseList(conn.Context(c), caller.Account, conn.Query(c))
 	if err != nil {
 		return err
 	}

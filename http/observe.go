@@ -7,6 +7,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"chatsessions/http/conn"
+	"chatsessions/http/feed"
 )
 
 // An Observer is called with each request when its response is ready to be sent: the
@@ -52,7 +53,7 @@ func (e Endpoint) Route() (method, path string) {
 	case EndpointHistory:
 		return fiber.MethodGet, pathHistory
 	case EndpointFeed:
-		return fiber.MethodGet, pathEvents
+		return fiber.MethodGet, feed.Path
 	}
 	return "other", "other"
 }

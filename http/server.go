@@ -17,6 +17,7 @@ import (
 	"chatsessions/domain/query"
 	"chatsessions/http/auth"
 	"chatsessions/http/conn"
+	"chatsessions/http/feed"
 )
 
 // A Log is where commands append their events.
@@ -71,8 +72,8 @@ type Config struct {
 	MaxCommands int
 	// Feed is the log for readers of the feed. MaxReaders is how many readers there may
 	// be, 0 for no limit. FeedHeartbeat is the time between two heartbeats of a stream, 0
-	// for DefaultFeedHeartbeat.
-	Feed          FeedLog
+	// for feed.DefaultHeartbeat.
+	Feed          feed.Log
 	MaxReaders    int
 	FeedHeartbeat time.Duration
 	// Observe, if set, is called with every request.
@@ -103,7 +104,6 @@ const (
 	pathSessions = "/chat-sessions"
 	pathSession  = "/chat-sessions/:id"
 	pathHistory  = "/chat-sessions/:id/events"
-	pathEvents   = "/chat-sessions/events"
 )
 
 // A Server serves the REST interface.
@@ -114,7 +114,7 @@ type Server struct {
 	gate      *auth.Gate
 	commands  commands
 	histories chan struct{} // holds an element for each long history that is being read
-	hub       *hub          // of the feed
+	feed      *feed.Hub
 }
 
 // NewServer returns a server that is not listening yet.
@@ -122,7 +122,7 @@ func NewServer(c Config) *Server {
 	s := &Server{Config: c, gate: auth.NewGate(c.Tokens, c.RateLimit, c.Now)}
 	s.commands.limit = int64(c.MaxCommands)
 	s.histories = make(chan struct{}, longHistories)
-	s.hub = newHub(c.Feed, c.Tokens, c.Logger, c.MaxReaders, c.FeedHeartbeat)
+	s.feed = feed.NewHub(feed.Config{Log: c.Feed, Tokens: c.Tokens, Readers: c.MaxReaders, Beat: c.FeedHeartbeat, Logger: c.Logger})
 	s.app = fiber.New(fiber.Config{
 		AppName:               "chatsessions",
 		CaseSensitive:         true,
@@ -152,8 +152,8 @@ func (s *Server) routes() {
 	s.app.Use(s.trace, recover.New(recover.Config{EnableStackTrace: true, StackTraceHandler: s.logPanic}), conn.TakeBody(maxBody), checkHead)
 	s.app.Post(pathSessions, s.gate.Authenticate, s.admit, s.create)
 	s.app.Get(pathSessions, s.gate.Authenticate, s.list)
-	s.app.Get(pathEvents, s.gate.Authenticate, s.events)
-	s.app.All(pathEvents, methodNotAllowed)
+	s.app.Get(feed.Path, s.gate.Authenticate, s.feed.Events)
+	s.app.All(feed.Path, methodNotAllowed)
 	s.app.Get(pathSession, s.gate.Authenticate, s.get)
 	s.app.Patch(pathSession, s.gate.Authenticate, s.admit, s.change)
 	s.app.Get(pathHistory, s.gate.Authenticate, s.history)
@@ -170,8 +170,15 @@ func (s *Server) Serve(l net.Listener) error { return s.conns.Serve(l) }
 // the streams of the feed have ended, or when ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.conns.Drain()
-	s.hub.close(ctx)
+	s.feed.Close(ctx)
 	return s.conns.Shutdown(ctx)
+}
+
+// methodNotAllowed refuses other methods on the feed, which the router would take for a
+// session with the id "events".
+func methodNotAllowed(c *fiber.Ctx) error {
+	c.Set(fiber.HeaderAllow, "GET, HEAD")
+	return fiber.ErrMethodNotAllowed
 }
 
 // newID returns a UUIDv7 (RFC 9562): the ids of one node grow with time.

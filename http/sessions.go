@@ -1,7 +1,6 @@
 package http
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net/url"
@@ -77,7 +76,7 @@ func (s *Server) get(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	query, err := feathers.ParseSession(queryString(c))
+	query, err := feathers.ParseSession(conn.Query(c))
 	if err != nil {
 		return err
 	}
@@ -160,7 +159,7 @@ func readWrite(c *fiber.Ctx, path string) (w write, err error) {
 	if w.key, err = parseKey(c, w.caller.Account, path); err != nil {
 		return w, err
 	}
-	if w.names, err = feathers.ParseSelect(queryString(c)); err != nil {
+	if w.names, err = feathers.ParseSelect(conn.Query(c)); err != nil {
 		return w, err
 	}
 	w.prefer = parsePrefer(c)
@@ -300,11 +299,4 @@ func sessionID(c *fiber.Ctx) (string, bool) {
 	}
 	canonical := len(id) == 36 && strings.ToLower(id) == id && uuid.Validate(id) == nil
 	return strings.Clone(id), canonical
-}
-
-// queryString returns what follows the first ? of the request target, with what
-// a client sent after a #: tagged numbers ($limit=#10) come unescaped too.
-func queryString(c *fiber.Ctx) string {
-	_, query, _ := bytes.Cut(c.Request().Header.RequestURI(), []byte{'?'})
-	return string(query)
 }

@@ -22,18 +22,18 @@ import (
 	chathttp "chatsessions/http"
 )
 
-// baselineCommand as the first argument makes this program a baseline of reads: a
-// process of its own, as the service is, that prints its address and serves until
-// its standard input ends.
+// baselineCommand as the first argument turns this program into a baseline of reads: like
+// the service, a process of its own. It prints its address and serves until its standard
+// input ends.
 const baselineCommand = "baseline"
 
-// A baseline answers every request to a path with as many bytes as the path says.
+// A baseline answers with as many bytes as the path of the request says.
 type baseline struct {
-	Sizes    []int  `required:"" help:"How many bytes the answers have."`
-	RedisURL string `help:"Get them from this Redis, in an app that does nothing else; without it, the service's own app sends them from memory."`
+	Sizes    []int  `required:"" help:"Sizes of the responses, in bytes."`
+	RedisURL string `help:"Fetch them from this Redis, in an app that does nothing else. Default: send them from memory, in the service's own app."`
 }
 
-// pathOf is where a baseline answers with so many bytes.
+// pathOf returns the path of a response of a size.
 func pathOf(size int) string { return "/bytes/" + strconv.Itoa(size) }
 
 // serveBaseline is the process.
@@ -55,23 +55,17 @@ func serveBaseline(args []string) error {
 	if b.RedisURL != "" {
 		serve = b.redis
 	}
-	served := make(chan error, 1)
-	go func() { served <- serve(l) }() // ends with the process
+	ended := make(chan error, 2)
+	go func() { ended <- serve(l) }() // both goroutines end with the process
 	fmt.Println("the baseline is ready on http://" + l.Addr().String())
-	ended := make(chan struct{})
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
-		close(ended)
+		ended <- nil
 	}()
-	select {
-	case err := <-served:
-		return err
-	case <-ended:
-		return nil
-	}
+	return <-ended
 }
 
-// static serves with the settings and the middlewares of the service.
+// static serves with the settings and the middleware of the service.
 func (b *baseline) static(l net.Listener) error {
 	s := chathttp.NewServer(chathttp.Config{Now: time.Now, Logger: slog.New(slog.DiscardHandler)})
 	for _, size := range b.Sizes {
@@ -80,7 +74,7 @@ func (b *baseline) static(l net.Listener) error {
 	return s.Serve(l)
 }
 
-// redis serves with one GET for each request, as anybody would write it.
+// redis serves with one plain GET for each request.
 func (b *baseline) redis(l net.Listener) error {
 	options, err := redis.ParseURL(b.RedisURL)
 	if err != nil {
@@ -105,22 +99,16 @@ func (b *baseline) redis(l net.Listener) error {
 	return app.Listener(l)
 }
 
-// content is JSON of so many bytes.
+// content returns JSON of a size.
 func content(size int) []byte {
 	return append(append([]byte{'"'}, bytes.Repeat([]byte{'x'}, max(0, size-2))...), '"')
 }
 
-// A baselineProcess is a baseline that runs.
-type baselineProcess struct {
-	cmd   *exec.Cmd
-	addr  string
-	input io.Closer
-}
-
-func startBaseline(redisURL string, sizes ...int) (*baselineProcess, error) {
+// baseline starts a baseline for the current measurement and returns its address.
+func (b *bench) baseline(redisURL string, sizes ...int) (addr string, err error) {
 	program, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	cmd := exec.Command(program, baselineCommand, "--redis-url="+redisURL)
 	for _, size := range sizes {
@@ -129,21 +117,20 @@ func startBaseline(redisURL string, sizes ...int) (*baselineProcess, error) {
 	cmd.Stderr = os.Stderr
 	input, err := cmd.StdinPipe()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return "", err
 	}
+	b.cleanup(func() error { return errors.Join(input.Close(), cmd.Wait()) })
 	ready, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("the baseline did not get ready: %w", err), input.Close(), cmd.Wait())
+		return "", fmt.Errorf("the baseline is not ready: %w", err)
 	}
-	_, addr, _ := strings.Cut(strings.TrimSpace(ready), "http://")
-	return &baselineProcess{cmd, addr, input}, nil
+	_, addr, _ = strings.Cut(strings.TrimSpace(ready), "http://")
+	return addr, nil
 }
-
-func (p *baselineProcess) stop() error { return errors.Join(p.input.Close(), p.cmd.Wait()) }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/google/uuid"
@@ -25,19 +26,11 @@ func TestAQuantileLiesWithinItsBucketOverAllLabels(t *testing.T) {
 	}
 }
 
-func TestAKeyIsKnownByItsWords(t *testing.T) {
-	for key, want := range map[string]string{
-		"cs2:{0}:iqkaokdi:doc:01a203b1-cdef-756b-a048-24114f28a080": "doc",
-		"cs2:{0}:17:doc:01a203b1-cdef-756b-a048-24114f28a080":       "doc",
-		"cs2:{0}:g17:by:state:finished":                             "by state",
-		"cs2:{12}:iqkaokdi:by:acceptedBy:~c2hhMjU2":                 "by acceptedBy",
-		"cs2:{0}:iqkaokdi:by:all":                                   "by all",
-		"cs1:{0}:checkpoint":                                        "checkpoint",
-		"baseline:/bytes/450":                                       "other",
-	} {
-		if got := kindOf(key); got != want {
-			t.Errorf("%s is of kind %q, want %q", key, got, want)
-		}
+func TestARatioIsTheMedianOfTheRounds(t *testing.T) {
+	f := figures{"new": {10, 30, 20}, "old": {10, 10, 40}}
+	r := f.ratio("PATCH/s", 64, "1/s", "new", "old", "")
+	if r.Ratio != 1 || !slices.Equal(r.Rounds, []float64{1, 3, 0.5}) || r.Service != 20 || r.Baseline != 10 {
+		t.Errorf("got %+v", r)
 	}
 }
 

@@ -2,35 +2,41 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"chatsessions/eventstore"
 )
 
-// A large is a service over a log of many finished sessions. It has a Redis of its
-// own, which was empty when it started.
+// A large is a service over a log of many finished sessions. It has a Redis of its own,
+// which was empty when the service started.
 type large struct {
 	population
-	service *service
-	redis   *redisServer
-	// What it took to build the read model.
-	took            time.Duration
-	before, after   float64 // bytes that Redis used
-	memory, atFirst float64 // at most, bytes of the service's process in the last and the first half of the time
+	service   *service
+	redis     string // URL
+	stopRedis func() error
+	// How the read model was built.
+	took  time.Duration
+	bytes float64 // that Redis allocated
+	figures
 }
 
-// patience bounds whatever reads the whole log.
-const patience = 30 * time.Minute
-
-// needLarge starts the large service for the first that needs it.
+// needLarge starts the large service for the first measurement that needs it.
 func (b *bench) needLarge(ctx context.Context) (*large, error) {
 	if b.large != nil {
 		return b.large, nil
 	}
-	l := &large{population: crowd(b.Sessions)}
+	l := &large{population: crowd(b.Sessions), figures: figures{}}
 	dir := b.dir("large")
 	if err := l.seed(ctx, filepath.Join(dir, "data")); err != nil {
 		return nil, fmt.Errorf("seeding: %w", err)
@@ -40,42 +46,42 @@ func (b *bench) needLarge(ctx context.Context) (*large, error) {
 }
 
 func (l *large) start(ctx context.Context, binary, dir, redisDir string) (err error) {
-	if l.redis, err = startRedis(ctx, redisDir); err != nil {
+	if l.redis, l.stopRedis, err = startRedis(ctx, redisDir); err != nil {
 		return err
 	}
-	if l.before, err = l.redis.used(ctx); err != nil {
+	before, err := redisMemory(ctx, l.redis)
+	if err != nil {
 		return err
 	}
-	// It logs each list that it refuses, and some are meant to be.
+	// The service logs each list that it refuses, and some are meant to be refused.
 	logged, err := os.Create(filepath.Join(dir, "output"))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = logged.Close() }()
 	began := time.Now()
-	l.service, err = launchService(binary, dir, withArgs("--redis-url", l.redis.url), func(cmd *exec.Cmd) { cmd.Stderr = logged })
+	l.service, err = launchService(binary, dir, withArgs("--redis-url", l.redis), func(cmd *exec.Cmd) { cmd.Stderr = logged })
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	// Undone before the cancel above, so that a service that is ready stays.
+	// Undone before the cancel above, so that a service that is ready keeps running.
 	defer context.AfterFunc(ctx, func() { _ = l.service.cmd.Process.Signal(syscall.SIGTERM) })()
 	memory := watchMemory(l.service.pid())
 	reported := report(ctx, "building the read model", "events", l.events(), func() (int, error) {
 		m, err := l.service.metrics(ctx)
 		return int(m["chatsessions_projected_position"]), err
 	})
-	if err = l.service.ready(); err != nil {
-		err = fmt.Errorf("%w%s", err, said(logged.Name()))
-	}
+	err = l.service.ready()
 	l.took = time.Since(began)
-	l.atFirst, l.memory = memory.end()
+	memory.end(l.figures, "start")
 	reported()
 	if err != nil {
-		return err
+		return fmt.Errorf("%w%s", err, outputTail(logged.Name()))
 	}
-	l.after, err = l.redis.used(ctx)
+	after, err := redisMemory(ctx, l.redis)
+	l.bytes = after - before
 	return err
 }
 
@@ -86,8 +92,106 @@ func (l *large) stop() (err error) {
 	if l.service != nil {
 		err = l.service.stop()
 	}
-	if l.redis != nil {
-		l.redis.stop()
+	if l.stopRedis != nil {
+		err = errors.Join(err, l.stopRedis())
 	}
 	return err
+}
+
+// memory measures how much of Redis the read model of many finished sessions takes.
+func (b *bench) memory(ctx context.Context) error {
+	l, err := b.needLarge(ctx)
+	if err != nil {
+		return err
+	}
+	b.add(row{Measured: fmt.Sprintf("Redis memory per session, %d finished", l.sessions), Service: l.bytes / float64(l.sessions), Unit: "byte"}.aims("≤ 2048"))
+	return nil
+}
+
+// rebuild measures how quickly a new read model is built beside the current one, beside a
+// consumer that only reads the same log, and how much memory that takes.
+func (b *bench) rebuild(ctx context.Context) error {
+	l, err := b.needLarge(ctx)
+	if err != nil {
+		return err
+	}
+	f := l.figures
+	for round := range b.Rounds {
+		events, err := l.drain(ctx, f)
+		if err != nil {
+			return fmt.Errorf("ordered consumer: %w", err)
+		}
+		f.add("at start", float64(events)/l.took.Seconds())
+		progress("rebuild, round %d of %d", round+1, b.Rounds)
+		beside := watchMemory(l.service.pid())
+		err = l.service.command(ctx, f, "rebuild", events, "rebuild", "--redis-url", l.redis)
+		beside.end(f, "service")
+		if err != nil {
+			return err
+		}
+		progress("rebuild, round %d of %d: %.0f events/s, %.0f drained", round+1, b.Rounds, f["rebuild"][round], f["drained"][round])
+	}
+	b.add(
+		f.ratio("rebuild, events/s ÷ ordered consumer that drains the log", 1, "1/s", "rebuild", "drained", "≥ 0.5"),
+		f.ratio("start with an empty Redis, events/s ÷ the same", 1, "1/s", "at start", "drained", ""),
+		f.flat("memory of chatsessions rebuild, second half ÷ first", "rebuild"),
+		f.flat("memory of the service beside it, the same", "service"),
+		f.flat("memory of the service that starts, the same", "start"),
+	)
+	return nil
+}
+
+// drain reads the whole log through the service's port for NATS clients. It returns the
+// number of events and adds their rate.
+func (l *large) drain(ctx context.Context, f figures) (events int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	content, err := os.ReadFile(filepath.Join(l.service.dataDir(), "connection.json"))
+	if err != nil {
+		return 0, err
+	}
+	var connection struct {
+		NATSURL string `json:"natsUrl"`
+	}
+	if err := json.Unmarshal(content, &connection); err != nil {
+		return 0, err
+	}
+	nc, err := nats.Connect(connection.NATSURL)
+	if err != nil {
+		return 0, err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return 0, err
+	}
+	stream, err := js.Stream(ctx, eventstore.StreamName)
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
+	if err != nil {
+		return 0, err
+	}
+	var read atomic.Int64
+	total := int64(stream.CachedInfo().State.Msgs)
+	all := make(chan struct{})
+	defer report(ctx, "draining", "events", int(total), func() (int, error) { return int(read.Load()), nil })()
+	consuming, err := consumer.Consume(func(jetstream.Msg) {
+		if read.Add(1) == total {
+			close(all)
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer consuming.Stop()
+	select {
+	case <-all:
+		f.add("drained", float64(total)/time.Since(began).Seconds())
+		return int(total), nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 }

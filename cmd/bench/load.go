@@ -15,34 +15,33 @@ import (
 	"time"
 )
 
-// A load is what is asked of a service over one kind of connection: the bytes of
-// the i-th request. The generator shares the machine with the service, so it
-// does no more than HTTP/1.1 asks for.
+// A load is a number of connections that send requests to a service. The generator shares
+// the machine with the service, so it does only what HTTP/1.1 requires.
 type load struct {
 	addr        string
 	connections int
 	requests    int // at most
 	duration    time.Duration
-	// rate, where it is set, is how many requests a second are sent, whether those
-	// before were answered or not, as long as a connection is free. A latency then
-	// begins when the request was due.
+	// rate, if set, is the number of requests per second, sent even if earlier ones are
+	// not answered yet, as long as a connection is free. A latency then begins when the
+	// request was due.
 	rate     float64
-	request  func(b []byte, i int) []byte
-	answered func(i int, a *reply) // may be nil; called by many goroutines
+	request  func(b []byte, i int) []byte // appends the i-th request
+	answered func(i int, a *reply)        // may be nil; called by many goroutines
 }
 
-// A reply is what the generator reads of an answer.
+// A reply is the part of a response that the generator reads.
 type reply struct {
 	status   int
 	location string
 }
 
-// A result is what came of a load, or of a baseline.
+// A result is the outcome of a load, or of a baseline.
 type result struct {
 	count     int
 	elapsed   time.Duration
 	latencies []time.Duration // sorted
-	refused   map[int]int     // answers other than 200, by status
+	refused   map[int]int     // responses other than 200, by status
 }
 
 func (r *result) perSecond() float64 { return float64(r.count) / r.elapsed.Seconds() }
@@ -54,8 +53,17 @@ func (r *result) percentile(p float64) time.Duration {
 	return r.latencies[int(p*float64(len(r.latencies)-1))]
 }
 
-// run sends the load over its connections, each of which waits for one answer
-// before it sends the next request.
+// allowed runs the load, and fails if a request was refused.
+func (l *load) allowed(ctx context.Context) (*result, error) {
+	r, err := l.run(ctx)
+	if err == nil && len(r.refused) > 0 {
+		err = fmt.Errorf("refused: %v", r.refused)
+	}
+	return r, err
+}
+
+// run sends the load over its connections. Each waits for a response before it sends the
+// next request.
 func (l *load) run(ctx context.Context) (*result, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.duration)
 	defer cancel()
@@ -99,6 +107,7 @@ func (l *load) run(ctx context.Context) (*result, error) {
 	return total, failure
 }
 
+// drive sends requests over one connection.
 func (l *load) drive(ctx context.Context, conn net.Conn, started time.Time, next *atomic.Int64, r *result) error {
 	r.refused = map[int]int{}
 	in := bufio.NewReaderSize(conn, 4<<10)
@@ -134,7 +143,7 @@ func (l *load) drive(ctx context.Context, conn net.Conn, started time.Time, next
 	return nil
 }
 
-// cycle makes a load of requests that are sent over and over, for a duration.
+// cycle makes a load that repeats the requests for a duration.
 func cycle(addr string, connections int, duration time.Duration, requests ...[]byte) *load {
 	return &load{
 		addr: addr, connections: connections, requests: math.MaxInt, duration: duration,
@@ -147,7 +156,7 @@ func getRequest(path, token string) []byte {
 	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n", path, token)
 }
 
-// readReply reads one answer; its body is skipped.
+// readReply reads one response and skips its body.
 func readReply(in *bufio.Reader) (*reply, error) {
 	line, err := in.ReadSlice('\n')
 	if err != nil {

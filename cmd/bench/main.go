@@ -1,6 +1,3 @@
-// Command bench measures the service over real HTTP beside raw baselines, in one
-// run on one machine, and reports ratios: absolute figures say more about the
-// machine than about the service.
 package main
 
 import (
@@ -22,35 +19,49 @@ import (
 )
 
 type options struct {
-	Measure     []string      `enum:"writes,durability,cluster,size,reads,lag,stale,feed,memory,rebuild,lists,audit" default:"writes,durability,cluster,size,reads,lag,stale,feed,memory,rebuild,lists,audit" help:"What to measure, of: ${enum} (all of them)."`
+	Measure     []string      `enum:"writes,durability,cluster,size,reads,lag,feed,memory,rebuild,lists,audit" default:"writes,durability,cluster,size,reads,lag,feed,memory,rebuild,lists,audit" help:"What to measure, of: ${enum} (all of them)."`
+	Against     string        `type:"existingfile" placeholder:"FILE" help:"Compare this chatsessions binary with the one built here, and measure nothing else."`
 	Duration    time.Duration `default:"5s" help:"How long each load lasts (${default})."`
-	Rounds      int           `default:"3" help:"How often service and baseline alternate; the median counts (${default})."`
+	Rounds      int           `default:"3" help:"How often the two sides of a ratio alternate; the median counts (${default})."`
 	Connections []int         `default:"1,64,256,1024" help:"Connections of the writes, and messages in flight of their baseline (${default})."`
-	Sessions    int           `default:"1000000" help:"Sessions in the large logs (${default}); answers looked at for stale, up to 100,000."`
+	Sessions    int           `default:"1000000" help:"Sessions in the large logs (${default})."`
 	Readers     int           `default:"10000" help:"Idle readers of the feed (${default}). Each is an open file here and one in the service."`
-	Payload     int           `default:"900" help:"Bytes of a baseline's message; an event of the service has about as many with its headers (${default})."`
-	Dir         string        `type:"path" help:"Where logs lie while it runs, on the disk that is to be measured; not in memory. Default: where temporary files go."`
-	Against     string        `type:"existingfile" placeholder:"FILE" help:"Another chatsessions binary. Compares it with the one built here, alternating, and measures nothing else."`
-	JSON        string        `name:"json" type:"path" placeholder:"FILE" help:"Where the figures go as JSON. Default: below the table."`
-	Profile     string        `type:"path" placeholder:"DIR" help:"Where CPU, allocation and mutex profiles of the service go, for go tool pprof; one set for each load. Profiling makes the service slower."`
+	Payload     int           `default:"900" help:"Bytes of a baseline's message; about as many as an event of the service with its headers (${default})."`
+	Dir         string        `type:"path" help:"Directory for the logs, on the disk to measure; not in memory. Default: the directory for temporary files."`
+	JSON        string        `name:"json" type:"path" placeholder:"FILE" help:"Write the figures as JSON to this file. Default: print them below the table."`
+	Profile     string        `type:"path" placeholder:"DIR" help:"Write CPU, allocation, and mutex profiles of the service to this directory, one set for each load, for go tool pprof. Profiling slows the service down."`
 }
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == baselineCommand {
-		if err := serveBaseline(os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			os.Exit(1)
-		}
-		return
+		exit(serveBaseline(os.Args[2:]))
 	}
 	var o options
-	kong.Parse(&o, kong.Name("bench"), kong.Description("Measures the service beside raw baselines and prints a table of ratios. Run it in the project's directory, on a machine that does nothing else."))
+	kong.Parse(&o, kong.Name("bench"), kong.Description("Measure the service beside raw baselines and print a table of ratios. Run it in the project's directory, on an otherwise idle machine."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := o.run(ctx); err != nil {
+	err := o.run(ctx)
+	stop()
+	exit(err)
+}
+
+func exit(err error) {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+	os.Exit(0)
+}
+
+// A bench is one run of this program.
+type bench struct {
+	options
+	binary   string // of the service
+	unsynced string // of the service whose syncs can be turned off
+	nats     string // of nats-server
+	dirs     int    // number of directories in use
+	large    *large // shared by several measurements; nil until one needs it
+	rows     []row
+	cleanups []func() error // of the current measurement
 }
 
 type measurement struct {
@@ -58,78 +69,89 @@ type measurement struct {
 	run  func(context.Context) error
 }
 
-// A bench is one run of this program.
-type bench struct {
-	options
-	binary string // of the service
-	unsafe string // of the service that can be told not to sync
-	nats   string // of nats-server
-	dirs   int    // how many directories were given out
-	large  *large // what several measurements share; nil until one needs it
-	rows   []row
-}
-
 func (o options) run(ctx context.Context) (err error) {
 	if o.Rounds < 1 || len(o.Connections) == 0 || slices.Min(o.Connections) < 1 || o.Duration <= 0 {
-		return errors.New("rounds, connections and duration have to be positive")
+		return errors.New("rounds, connections, and duration must be positive")
 	}
-	dir, err := os.MkdirTemp(o.Dir, "chatsessions-bench")
-	if err != nil {
+	if o.Dir, err = os.MkdirTemp(o.Dir, "chatsessions-bench"); err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	o.Dir = dir
-	tuneRuntime()
+	defer func() { _ = os.RemoveAll(o.Dir) }()
 	if o.Profile != "" {
 		if err := os.MkdirAll(o.Profile, 0o755); err != nil {
 			return err
 		}
 	}
+	tuneRuntime()
 	b := &bench{
 		options: o, binary: filepath.Join(o.Dir, "chatsessions"),
-		unsafe: filepath.Join(o.Dir, "chatsessions-faults"), nats: filepath.Join(o.Dir, "nats-server"),
+		unsynced: filepath.Join(o.Dir, "chatsessions-faults"), nats: filepath.Join(o.Dir, "nats-server"),
 	}
-	builds := [][]string{{"-o", b.binary, "./cmd/chatsessions"}}
-	if o.Against == "" {
-		builds = append(builds, []string{"-tags", "faults", "-o", b.unsafe, "./cmd/chatsessions"}, []string{"-o", b.nats, "github.com/nats-io/nats-server/v2"})
-	}
-	progress("building the service and what it is measured with")
-	for _, build := range builds {
-		cmd := exec.CommandContext(ctx, "go", append([]string{"build"}, build...)...)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
-		}
-	}
-	defer func() { err = errors.Join(err, b.large.stop()) }()
 	measurements := []measurement{
 		{"writes", b.writes}, {"durability", b.durability}, {"cluster", b.cluster}, {"size", b.size},
-		{"reads", b.reads}, {"lag", b.lag}, {"stale", b.stale}, {"feed", b.feed},
-		{"memory", b.memory}, {"rebuild", b.rebuild}, {"lists", b.lists}, {"audit", b.audit}, // in this order: the last two add sessions
+		{"reads", b.reads}, {"lag", b.lag}, {"feed", b.feed},
+		{"memory", b.memory}, {"rebuild", b.rebuild}, {"lists", b.lists}, {"audit", b.audit}, // the last two add sessions
 	}
 	if o.Against != "" {
-		o.Measure, measurements = []string{"compare"}, []measurement{{"compare", b.compare}}
+		b.Measure, measurements = []string{"compare"}, []measurement{{"compare", b.compare}}
 	}
-	for _, measurement := range measurements {
-		if !slices.Contains(o.Measure, measurement.name) {
+	if err := b.build(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.large.stop()) }()
+	for _, m := range measurements {
+		if !slices.Contains(b.Measure, m.name) {
 			continue
 		}
-		if err := measurement.run(ctx); err != nil {
-			print(b.rows) // what was measured until then
-			return fmt.Errorf("%s: %w", measurement.name, err)
+		if err := errors.Join(m.run(ctx), b.end()); err != nil {
+			print(b.rows) // of the measurements before
+			return fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
 	print(b.rows)
 	return writeJSON(o.JSON, b.rows)
 }
 
-// tuneRuntime sets this process up as the service does with itself: the raw loop
-// runs in it, and so do the baselines of reads.
+// build builds the programs that are measured.
+func (b *bench) build(ctx context.Context) error {
+	progress("building the service and the servers around it")
+	builds := [][]string{{"-o", b.binary, "./cmd/chatsessions"}}
+	if b.Against == "" {
+		builds = append(builds, []string{"-tags", "faults", "-o", b.unsynced, "./cmd/chatsessions"},
+			[]string{"-o", b.nats, "github.com/nats-io/nats-server/v2"})
+	}
+	for _, build := range builds {
+		cmd := exec.CommandContext(ctx, "go", append([]string{"build"}, build...)...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+		}
+	}
+	return nil
+}
+
+// tuneRuntime sets this process up as the service sets up itself, because the raw loop and
+// the baselines of reads run in this program.
 func tuneRuntime() {
 	debug.SetGCPercent(400)
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 }
 
-// dir returns a directory that was not used before.
+// add adds rows to the table.
+func (b *bench) add(rows ...row) { b.rows = append(b.rows, rows...) }
+
+// cleanup registers a function that runs when the current measurement ends.
+func (b *bench) cleanup(f func() error) { b.cleanups = append(b.cleanups, f) }
+
+// end runs what was registered, the newest first.
+func (b *bench) end() (err error) {
+	for _, f := range slices.Backward(b.cleanups) {
+		err = errors.Join(err, f())
+	}
+	b.cleanups = nil
+	return err
+}
+
+// dir returns an unused directory.
 func (b *bench) dir(name string) string {
 	b.dirs++
 	return filepath.Join(b.Dir, fmt.Sprintf("%s-%d", strings.ReplaceAll(name, " ", "-"), b.dirs))
@@ -137,8 +159,8 @@ func (b *bench) dir(name string) string {
 
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
-// report prints, every few seconds, how far something long is: so many of a total,
-// as done tells. The function that it returns ends that.
+// report prints every few seconds how much of a total is done. The returned function ends
+// the reports.
 func report(ctx context.Context, doing, what string, total int, done func() (int, error)) func() {
 	const every = 5 * time.Second
 	ctx, stop := context.WithCancel(ctx)

@@ -16,9 +16,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// metrics are the service's own figures, by the name of each series with its labels.
+// metrics are the service's own metrics, by the name of each series with its labels.
 type metrics map[string]float64
 
+// metrics reads them.
 func (s *service) metrics(ctx context.Context) (metrics, error) {
 	text, err := s.ask(ctx, "/metrics")
 	if err != nil {
@@ -37,19 +38,18 @@ func (s *service) metrics(ctx context.Context) (metrics, error) {
 	return m, nil
 }
 
-// since returns by how much a counter has grown.
+// since returns the growth of a counter.
 func (m metrics) since(before metrics, name string) float64 { return m[name] - before[name] }
 
-// mean returns the mean of what a histogram has observed since.
+// mean returns the mean of a histogram's new observations.
 func (m metrics) mean(before metrics, name, labels string) float64 {
 	return m.since(before, name+"_sum"+labels) / max(1, m.since(before, name+"_count"+labels))
 }
 
-// quantile estimates a quantile of what a histogram has observed since, of all its
-// labels together, as histogram_quantile of Prometheus does: as if the observations
-// of a bucket were spread evenly over it.
+// quantile estimates a quantile of a histogram's new observations, over all its labels, like
+// histogram_quantile of Prometheus: as if observations were spread evenly over a bucket.
 func (m metrics) quantile(before metrics, name string, q float64) float64 {
-	counts := map[float64]float64{} // by the bucket's upper bound, of all that are not above it
+	counts := map[float64]float64{} // cumulative, by the bucket's upper bound
 	for series := range m {
 		labels, found := strings.CutPrefix(series, name+"_bucket{")
 		if !found {
@@ -76,8 +76,8 @@ func (m metrics) quantile(before metrics, name string, q float64) float64 {
 	return lower
 }
 
-// profile begins to profile the service for a duration; the files' names begin with
-// the prefix. The function that it returns waits for them.
+// profile starts to profile the service for a duration, into files with a prefix. The
+// returned function waits for them.
 func (s *service) profile(ctx context.Context, prefix string, duration time.Duration) func() error {
 	seconds := max(1, int(duration.Seconds())-1)
 	var running errgroup.Group
@@ -93,7 +93,7 @@ func (s *service) profile(ctx context.Context, prefix string, duration time.Dura
 	return running.Wait
 }
 
-// ask gets something from the operators' address.
+// ask requests a path of the ops listener.
 func (s *service) ask(ctx context.Context, path string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.ops+path, nil)
 	if err != nil {

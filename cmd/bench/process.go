@@ -2,10 +2,8 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -15,8 +13,8 @@ import (
 	"time"
 )
 
-// launch starts a program whose output goes to a file. Its environment is ours and
-// some variables more.
+// launch starts a program whose output goes to a file, with additional environment
+// variables.
 func launch(output string, env []string, name string, args ...string) (*exec.Cmd, error) {
 	out, err := os.Create(output)
 	if err != nil {
@@ -31,8 +29,8 @@ func launch(output string, env []string, name string, args ...string) (*exec.Cmd
 	return cmd, out.Close()
 }
 
-// said is the end of what a process has written to a file, to stand behind an error.
-func said(output string) string {
+// outputTail returns the end of a process's output, to append to an error.
+func outputTail(output string) string {
 	const most = 2000
 	content, err := os.ReadFile(output)
 	if err != nil || len(content) == 0 {
@@ -41,7 +39,7 @@ func said(output string) string {
 	return "\n" + string(content[max(0, len(content)-most):])
 }
 
-// terminate ends a process that serves until it is told to end.
+// terminate ends a server process.
 func terminate(cmd *exec.Cmd) error {
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
@@ -49,30 +47,14 @@ func terminate(cmd *exec.Cmd) error {
 	return cmd.Wait()
 }
 
-// answers returns when something listens at an address.
-func answers(ctx context.Context, addr string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	for {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-		if err == nil {
-			return conn.Close()
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("nothing listens at %s: %w", addr, err)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-}
-
-// A memoryWatch looks at the resident memory of a process, again and again.
+// A memoryWatch samples the resident memory of a process.
 type memoryWatch struct {
 	stop    chan struct{}
 	running sync.WaitGroup
-	bytes   []float64 // by time; whole when the watch has ended
+	bytes   []float64 // by time; complete when the watch has ended
 }
 
-// watchMemory begins to look; end ends it, and so does the end of the process.
+// watchMemory samples until end is called or the process ends.
 func watchMemory(pid int) *memoryWatch {
 	const every = 100 * time.Millisecond
 	w := &memoryWatch{stop: make(chan struct{})}
@@ -95,22 +77,30 @@ func watchMemory(pid int) *memoryWatch {
 	return w
 }
 
-// end returns the most of the first half of the time, and of the last.
-func (w *memoryWatch) end() (first, last float64) {
+// end adds the maximum of the first and of the second half of the time, in megabytes.
+func (w *memoryWatch) end(f figures, name string) {
 	close(w.stop)
 	w.running.Wait()
-	for i, b := range w.bytes {
-		if i < len(w.bytes)/2 {
-			first = max(first, b)
-		} else {
-			last = max(last, b)
+	half := len(w.bytes) / 2
+	for _, part := range []struct {
+		name  string
+		bytes []float64
+	}{{name + " memory at first", w.bytes[:half]}, {name + " memory", w.bytes[half:]}} {
+		most := 0.0
+		for _, b := range part.bytes {
+			most = max(most, b)
 		}
+		f.add(part.name, most/(1<<20))
 	}
-	return first, last
 }
 
-// residentMemory is what a process occupies of the machine's memory, in bytes. A
-// process that has ended, and was not waited for yet, occupies nothing.
+// flat makes the row of a process's memory, whose target is that it does not grow.
+func (f figures) flat(measured, name string) row {
+	return f.ratio(measured, 1, "MB", name+" memory", name+" memory at first", "≤ 1.1")
+}
+
+// residentMemory returns the physical memory of a process in bytes. A process that has
+// ended, but was not waited for yet, has none.
 func residentMemory(pid int) (float64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

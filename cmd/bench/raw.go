@@ -15,21 +15,22 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A rawLog is the baseline of writes: a JetStream stream in this process, on the
-// same disk, that syncs every message before it acknowledges it.
+// A rawLog is the baseline of writes: a JetStream stream that syncs every message before it
+// acknowledges it.
 type rawLog struct {
 	dir    string
-	server *server.Server
+	server *server.Server // nil in a cluster
 	nc     *nats.Conn
 	js     jetstream.JetStream
-	next   atomic.Int64 // subjects that were used
+	next   atomic.Int64 // number of used subjects
 }
 
-// rawStream is configured as the service's own is.
+// rawStream has the configuration of the service's own stream.
 var rawStream = jetstream.StreamConfig{
 	Name: "RAW", Subjects: []string{"raw.*"}, AllowDirect: true, AllowAtomicPublish: true, DenyDelete: true, DenyPurge: true,
 }
 
+// startRawLog starts a server with such a stream in this process.
 func startRawLog(dir string) (*rawLog, error) {
 	srv, err := server.NewServer(&server.Options{
 		DontListen: true, JetStream: true, StoreDir: dir, SyncAlways: true, NoSigs: true, NoLog: true,
@@ -39,18 +40,14 @@ func startRawLog(dir string) (*rawLog, error) {
 	}
 	go srv.Start() // returns when the server is up; ends with stop
 	if !srv.ReadyForConnections(10 * time.Second) {
-		return nil, errors.New("the baseline's server did not get ready")
+		return nil, errors.New("the baseline's server is not ready")
 	}
 	l := &rawLog{dir: dir, server: srv}
-	if l.nc, err = nats.Connect("", nats.InProcessServer(srv)); err != nil {
-		l.stop()
-		return nil, err
+	if l.nc, err = nats.Connect("", nats.InProcessServer(srv)); err == nil {
+		if l.js, err = jetstream.New(l.nc); err == nil {
+			_, err = l.js.CreateStream(context.Background(), rawStream)
+		}
 	}
-	if l.js, err = jetstream.New(l.nc); err != nil {
-		l.stop()
-		return nil, err
-	}
-	_, err = l.js.CreateStream(context.Background(), rawStream)
 	if err != nil {
 		l.stop()
 		return nil, err
@@ -67,11 +64,11 @@ func (l *rawLog) stop() {
 	_ = os.RemoveAll(l.dir) // the next round has a log of its own
 }
 
-// publish publishes messages of a size, each on a subject of its own, with so
-// many in flight.
+// publish publishes messages of a size, each on a subject of its own, with a number of them
+// in flight.
 func (l *rawLog) publish(inFlight, size int, duration time.Duration) (*result, error) {
 	payload := slices.Repeat([]byte("x"), size)
-	for range 2000 { // warm, as the service is by then
+	for range 2000 { // warm up, as the service is by then
 		if _, err := l.js.Publish(context.Background(), fmt.Sprintf("raw.%d", l.next.Add(1)), payload); err != nil {
 			return nil, err
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -15,29 +14,23 @@ import (
 // newest is the list that a user sees first.
 const newest = "/chat-sessions?$limit=50"
 
-// reads measures GETs by id and lists beside handlers that do less: one that sends
-// a fixed body through the service's own app, and one that gets it from the same
-// Redis as anybody would. They are processes of their own, as the service is.
-func (b *bench) reads(ctx context.Context) (err error) {
+// reads measures GETs by id and lists beside handlers that do less: one sends a fixed body
+// through the service's own app, and one fetches it from the same Redis with a plain GET.
+func (b *bench) reads(ctx context.Context) error {
 	const connections = 64
-	// All of them have one doctor, who may see them.
-	people := population{sessions: 10_000, patients: 2000, doctors: 1, end: time.Now().UnixMilli()}
-	redis, err := startRedis(ctx, b.dir("redis"))
+	people := oneDoctor(10_000)
+	redis, err := b.redis(ctx)
 	if err != nil {
 		return err
 	}
-	defer redis.stop()
-	s, err := b.populated(ctx, b.binary, people, withArgs("--redis-url", redis.url))
+	s, err := b.populated(ctx, b.binary, people, withArgs("--redis-url", redis))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.stop()) }()
 	inside, err := b.populated(ctx, b.binary, people)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, inside.stop()) }()
-
 	session, err := s.size(ctx, "/chat-sessions/"+people.id(0), s.doctor)
 	if err != nil {
 		return err
@@ -46,36 +39,31 @@ func (b *bench) reads(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	static, err := startBaseline("", session, list)
+	static, err := b.baseline("", session, list)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, static.stop()) }()
-	plain, err := startBaseline(redis.url, session)
+	plain, err := b.baseline(redis, session)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, plain.stop()) }()
-
 	contenders := []contender{
-		{"static", nil, cycle(static.addr, connections, b.Duration, getRequest(pathOf(session), s.doctor))},
-		{"plain GET", nil, cycle(plain.addr, connections, b.Duration, getRequest(pathOf(session), s.doctor))},
+		{"static", nil, cycle(static, connections, b.Duration, getRequest(pathOf(session), s.doctor))},
+		{"plain GET", nil, cycle(plain, connections, b.Duration, getRequest(pathOf(session), s.doctor))},
 		{"GET", s, cycle(s.addr, connections, b.Duration, people.gets(s)...)},
 		{"GET inside", inside, cycle(inside.addr, connections, b.Duration, people.gets(inside)...)},
 		{"list", s, cycle(s.addr, connections, b.Duration, getRequest(newest, s.crm))},
-		{"static list", nil, cycle(static.addr, connections, b.Duration, getRequest(pathOf(list), s.crm))},
+		{"static list", nil, cycle(static, connections, b.Duration, getRequest(pathOf(list), s.crm))},
 	}
 	f := figures{}
 	for round := range b.Rounds {
-		for _, c := range contenders {
-			if err := b.read(ctx, c, f, round); err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
-			}
+		if err := b.read(ctx, f, round, contenders...); err != nil {
+			return err
 		}
 		progress("reads, round %d of %d: %.0f GET/s, %.0f static, %.0f by a plain GET, %.0f lists/s", round+1, b.Rounds,
 			f["GET"][round], f["static"][round], f["plain GET"][round], f["list"][round])
 	}
-	b.rows = append(b.rows,
+	b.add(
 		f.ratio("GET by id ÷ static handler", connections, "1/s", "GET", "static", "≥ 0.7"),
 		f.ratio("GET by id ÷ handler with one go-redis GET", connections, "1/s", "GET", "plain GET", "≥ 1.6"),
 		f.ratio("GET by id, Redis inside the service ÷ static handler", connections, "1/s", "GET inside", "static", ""),
@@ -90,61 +78,55 @@ func (b *bench) reads(ctx context.Context) (err error) {
 	return nil
 }
 
-// A contender is what answers reads: the service, or a baseline.
+// A contender answers reads: the service, or a baseline.
 type contender struct {
 	name    string
 	service *service // nil for a baseline
 	load    *load
 }
 
-// read asks one of them for the duration and adds the figures, after a warm-up.
-func (b *bench) read(ctx context.Context, c contender, f figures, round int) error {
-	warm := *c.load
-	warm.duration = b.Duration / 5
-	if _, err := warm.run(ctx); err != nil {
-		return err
-	}
-	before, profiled := metrics{}, func() error { return nil }
-	if c.service != nil {
-		var err error
-		if before, err = c.service.metrics(ctx); err != nil {
-			return err
+// read runs the load of each contender after a warm-up, and adds the figures.
+func (b *bench) read(ctx context.Context, f figures, round int, contenders ...contender) error {
+	for _, c := range contenders {
+		warm := *c.load
+		warm.duration = b.Duration / 5
+		_, err := warm.run(ctx)
+		var r *result
+		switch {
+		case err != nil:
+		case c.service == nil:
+			r, err = c.load.allowed(ctx)
+		default:
+			profile := ""
+			if b.Profile != "" {
+				profile = filepath.Join(b.Profile, fmt.Sprintf("%s-%d", c.name, round+1))
+			}
+			r, err = b.measured(ctx, c.service, c.load, f, c.name+" ", profile)
 		}
-		if b.Profile != "" {
-			profiled = c.service.profile(ctx, filepath.Join(b.Profile, fmt.Sprintf("%s-%d", c.name, round+1)), b.Duration)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
 		}
+		f.add(c.name, r.perSecond())
+		f.add(c.name+" p99", micros(r.percentile(0.99)))
 	}
-	r, err := c.load.run(ctx)
-	if err = errors.Join(err, profiled()); err != nil {
-		return err
-	}
-	if len(r.refused) > 0 {
-		return fmt.Errorf("refused: %v", r.refused)
-	}
-	f.add(c.name, r.perSecond())
-	f.add(c.name+" p99", micros(r.percentile(0.99)))
-	if c.service == nil {
-		return nil
-	}
-	after, err := c.service.metrics(ctx)
-	if err != nil {
-		return err
-	}
-	f.add(c.name+" cpu", 1e6*after.since(before, "process_cpu_seconds_total")/float64(r.count))
-	f.add(c.name+" allocations", after.since(before, "go_memstats_mallocs_total")/float64(r.count))
 	return nil
 }
 
-// populated starts a service on a log of its own in which there is a population.
+// populated starts a service on a log of its own with a population.
 func (b *bench) populated(ctx context.Context, binary string, p population, with ...func(*exec.Cmd)) (*service, error) {
 	dir := b.dir("service")
 	if err := p.seed(ctx, filepath.Join(dir, "data")); err != nil {
 		return nil, fmt.Errorf("seeding: %w", err)
 	}
-	return startService(binary, dir, with...)
+	return b.service(binary, dir, with...)
 }
 
-// gets are GETs of all sessions by their first doctor, in no order.
+// oneDoctor is a population with one doctor, who may see all sessions.
+func oneDoctor(sessions int) population {
+	return population{sessions: sessions, patients: sessions / 5, doctors: 1, end: time.Now().UnixMilli()}
+}
+
+// gets are GETs of all sessions by their first doctor, in random order.
 func (p population) gets(s *service) [][]byte {
 	requests := make([][]byte, p.sessions)
 	for i, session := range rand.New(rand.NewPCG(1, 2)).Perm(p.sessions) {
@@ -153,21 +135,73 @@ func (p population) gets(s *service) [][]byte {
 	return requests
 }
 
-// size is how many bytes the body of an answer has.
+// size returns the size of a response's body.
 func (s *service) size(ctx context.Context, path, token string) (int, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr+path, nil)
 	if err != nil {
 		return 0, err
 	}
 	request.Header.Set("Authorization", "Bearer "+token)
-	answer, err := http.DefaultClient.Do(request)
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return 0, err
 	}
-	defer answer.Body.Close()
-	content, err := io.ReadAll(answer.Body)
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %s", path, answer.Status, content)
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", path, response.Status, content)
 	}
 	return len(content), err
+}
+
+// lag measures how long the read model takes to show a write, at half the maximum rate of
+// writes.
+func (b *bench) lag(ctx context.Context) error {
+	const connections, paced = 64, 256 // more connections than the rate needs, so that it is kept
+	const wait = "chatsessions_read_model_wait_duration_seconds"
+	redis, err := b.redis(ctx)
+	if err != nil {
+		return err
+	}
+	s, err := b.service(b.binary, b.dir("service"), withArgs("--redis-url", redis))
+	if err != nil {
+		return err
+	}
+	f := figures{}
+	for round := range b.Rounds {
+		if err := b.patch(ctx, s, connections, f, "most ", ""); err != nil {
+			return err
+		}
+		rate := f["most PATCHes"][round] / 2
+		paths, _, err := s.create(ctx, int(rate*b.Duration.Seconds()))
+		if err != nil {
+			return err
+		}
+		before, err := s.metrics(ctx)
+		if err != nil {
+			return err
+		}
+		l := s.starts(paths, paced, 2*b.Duration) // ends when all sessions are started
+		l.rate = rate
+		r, err := l.allowed(ctx)
+		if err != nil {
+			return fmt.Errorf("PATCH: %w", err)
+		}
+		after, err := s.metrics(ctx)
+		if err != nil {
+			return err
+		}
+		f.add("lag p99", 1e6*after.quantile(before, wait, 0.99))
+		f.add("lag", 1e6*after.mean(before, wait, `{outcome="reached"}`))
+		f.add("rate", r.perSecond())
+		f.add("p99", micros(r.percentile(0.99)))
+		progress("lag, round %d of %d: p99 %.0f µs at %.0f PATCH/s", round+1, b.Rounds, f["lag p99"][round], r.perSecond())
+	}
+	b.add(
+		f.ratio("rate of PATCHes, half the maximum", paced, "1/s", "rate", "most PATCHes", ""),
+		f.single("projection lag p99 at that rate", paced, "µs", "lag p99").aims("≤ 20 ms"),
+		f.single("projection lag, mean", paced, "µs", "lag"),
+		f.single("PATCH p99 at that rate, from when it was due", paced, "µs", "p99"),
+	)
+	return nil
 }

@@ -17,20 +17,17 @@ import (
 	"chatsessions/eventstore"
 )
 
-// A population is finished telemedicine sessions as a busy service has them: each
-// was created and started by one of the patients, accepted and finished by one of
-// the doctors, who are its participants. Accounts and rooms are UUIDs.
+// A population is finished telemedicine sessions as a busy service has them. A patient
+// created and started each, and a doctor accepted and finished it; both are its
+// participants. Accounts and rooms are UUIDs.
 type population struct {
 	sessions, patients, doctors int
-	// shared is how many of the sessions, evenly spread, are in sharedRoom. All
-	// others have a room of their own.
-	shared int
-	// end is when the last event happened, epoch milliseconds.
-	end int64
+	shared                      int   // sessions in sharedRoom, evenly spread; the others have rooms of their own
+	end                         int64 // time of the last event, epoch milliseconds
 }
 
-// crowd is a population with five sessions for each patient and two hundred for
-// each doctor, of which at most a thousand share a room.
+// crowd is a population with five sessions for each patient and two hundred for each
+// doctor, of which at most a thousand share a room.
 func crowd(sessions int) population {
 	return population{
 		sessions: sessions, patients: max(1, sessions/5), doctors: max(1, sessions/200), shared: min(sessions, 1000),
@@ -38,11 +35,11 @@ func crowd(sessions int) population {
 	}
 }
 
-// stages are the events of a session: it is created, started, accepted, finished.
+// stages is the number of a session's events: created, started, accepted, finished.
 const stages = 4
 
-// Between two events of a session lie those of so many others. With one session
-// every few hundred milliseconds that makes some minutes.
+// Between two events of a session lie those of stageGap others. With one session every few
+// hundred milliseconds, that is some minutes.
 const (
 	stageGap     = 1024
 	sessionEvery = 200 // milliseconds
@@ -50,12 +47,12 @@ const (
 
 func (p population) events() int { return p.sessions * stages }
 
-// at is when an event of a session happened, epoch milliseconds.
+// at returns the time of a session's event, epoch milliseconds.
 func (p population) at(session, stage int) int64 {
 	return p.end - int64(p.sessions-1-session+(stages-1-stage)*stageGap)*sessionEvery
 }
 
-// id is a UUIDv7, as the service makes them, of the time of creation.
+// id returns a UUIDv7 of the time of creation, like the service's ids.
 func (p population) id(session int) string {
 	id := nameBased("session", session)
 	var at [8]byte
@@ -82,7 +79,7 @@ func (p population) room(session int) string {
 
 var sharedRoom = nameBased("room", -1).String()
 
-// nameBased is a UUID that looks like any other and is always the same for a name.
+// nameBased returns a UUID that looks random and is always the same for a name.
 func nameBased(kind string, n int) uuid.UUID {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", kind, n))
 	id := uuid.UUID(sum[:16])
@@ -91,12 +88,12 @@ func nameBased(kind string, n int) uuid.UUID {
 	return id
 }
 
-// scatter deals sessions to n others, as if by chance.
+// scatter assigns sessions to n accounts, as if at random.
 func scatter(session int, salt uint64, n int) int {
 	return int((uint64(session)*0x9e3779b97f4a7c15*(2*salt+1))>>33) % n
 }
 
-// command is what leads to the event of a session.
+// command returns the command that leads to an event of a session.
 func (p population) command(session, stage int) domain.Command {
 	at := p.at(session, stage)
 	patient := domain.Caller{Account: p.patient(session), Role: domain.RoleAccount}
@@ -117,9 +114,9 @@ func (p population) command(session, stage int) domain.Command {
 	return change
 }
 
-// seed writes the population's events to the log of a data directory as the service
-// would, four for each session, with those of others between them. It does not
-// sync: nothing is promised to anybody.
+// seed writes the population's events to the log of a data directory as the service would,
+// four for each session, with those of others between them. It does not sync, because no
+// write is answered.
 func (p population) seed(ctx context.Context, dataDir string) error {
 	embedded, err := eventstore.StartEmbedded(ctx, eventstore.EmbeddedOptions{
 		StoreDir: filepath.Join(dataDir, "log"), User: "bench", Password: uuid.NewString(),
@@ -142,8 +139,7 @@ func (p population) seed(ctx context.Context, dataDir string) error {
 
 	var written atomic.Int64
 	defer report(ctx, "seeding", "events", p.events(), func() (int, error) { return int(written.Load()), nil })()
-	// Each writer has sessions of its own, so that each of their events comes after
-	// the one before.
+	// Each writer has sessions of its own, so that their events are in order.
 	const writers = 256
 	writing, ctx := errgroup.WithContext(ctx)
 	for w := range writers {

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"chatsessions/deploy/loopback"
@@ -18,21 +17,21 @@ import (
 	"chatsessions/http/auth"
 )
 
-// A service is a `chatsessions serve` process that is measured.
+// A service is a `chatsessions serve` process under test.
 type service struct {
-	dir  string
-	addr string // host:port of its API, once it is ready
-	ops  string // host:port of its metrics
-	cmd  *exec.Cmd
-	out  *bufio.Reader
+	binary string
+	dir    string
+	addr   string // host:port of its API, once it is ready
+	ops    string // host:port of its metrics
+	cmd    *exec.Cmd
+	out    *bufio.Reader
 
 	token  string // of the account that opens and starts the sessions
-	doctor string // token of the first doctor of a population
-	crm    string // token of one who may see every session
+	doctor string // of the first doctor of a population
+	crm    string // of an account that sees every session
 }
 
-// account opens the sessions of the benchmark, with itself and a doctor as their
-// participants.
+// account opens the sessions of the benchmark. Its participants are itself and a doctor.
 const account = "patient-0001"
 
 // withArgs and withEnv add to the command line and the environment of a service.
@@ -44,22 +43,37 @@ func withEnv(env ...string) func(*exec.Cmd) {
 	return func(cmd *exec.Cmd) { cmd.Env = append(os.Environ(), env...) }
 }
 
-// startService runs the binary on a data directory of its own, and returns when it
-// serves.
-func startService(binary, dir string, with ...func(*exec.Cmd)) (*service, error) {
+// serve runs a function on a service with an empty log of its own.
+func (b *bench) serve(binary string, f func(*service) error, with ...func(*exec.Cmd)) error {
+	s, err := launchService(binary, b.dir("service"), with...)
+	if err != nil {
+		return err
+	}
+	if err := s.ready(); err != nil {
+		return err
+	}
+	return errors.Join(f(s), s.stop())
+}
+
+// service starts a service in a directory, for the current measurement.
+func (b *bench) service(binary, dir string, with ...func(*exec.Cmd)) (*service, error) {
 	s, err := launchService(binary, dir, with...)
 	if err != nil {
 		return nil, err
 	}
-	return s, s.ready()
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
+	b.cleanup(s.stop)
+	return s, nil
 }
 
-// launchService returns when the process runs; ready has to be called next.
+// launchService starts a service. Call ready next.
 func launchService(binary, dir string, with ...func(*exec.Cmd)) (*service, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s := &service{dir: dir, token: auth.NewToken(), doctor: auth.NewToken(), crm: auth.NewToken()}
+	s := &service{binary: binary, dir: dir, token: auth.NewToken(), doctor: auth.NewToken(), crm: auth.NewToken()}
 	tokens := filepath.Join(dir, "tokens")
 	lines := []string{
 		auth.TokenLine(s.token, domain.Caller{Account: account, Role: domain.RoleAccount}),
@@ -85,51 +99,80 @@ func launchService(binary, dir string, with ...func(*exec.Cmd)) (*service, error
 		return nil, err
 	}
 	s.out = bufio.NewReader(out)
-	if err := s.cmd.Start(); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s, s.cmd.Start()
 }
 
-// ready returns when the service serves. A service that ends instead is an error.
+// ready returns when the service serves. It is an error if the service ends instead.
 func (s *service) ready() error {
-	ready, err := s.out.ReadString('\n')
+	line, err := s.out.ReadString('\n')
 	if err != nil {
-		return errors.Join(fmt.Errorf("the service did not get ready: %w", err), s.cmd.Wait())
+		return errors.Join(fmt.Errorf("the service is not ready: %w", err), s.cmd.Wait())
 	}
-	_, s.addr, _ = strings.Cut(strings.TrimSpace(ready), "http://")
+	_, s.addr, _ = strings.Cut(strings.TrimSpace(line), "http://")
 	go func() { _, _ = io.Copy(io.Discard, s.out) }() // ends with the process
 	return nil
 }
 
-// dataDir is where the service keeps what is embedded.
+// dataDir is the directory of the embedded log.
 func (s *service) dataDir() string { return filepath.Join(s.dir, "data") }
 
-// pid is the service's process.
 func (s *service) pid() int { return s.cmd.Process.Pid }
 
-func (s *service) stop() error {
-	defer os.RemoveAll(s.dir) //nolint:errcheck // the next round has a log of its own
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+// stop ends the service and removes its log.
+func (s *service) stop() error { return errors.Join(terminate(s.cmd), os.RemoveAll(s.dir)) }
+
+// patience bounds everything that reads a whole log.
+const patience = 30 * time.Minute
+
+// command runs a command of the binary on the service's log to its end. Under the name, it
+// adds how many of the events it read per second, and its memory.
+func (s *service) command(ctx context.Context, f figures, name string, events int, args ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	output := filepath.Join(s.dir, args[0]+"-output")
+	began := time.Now()
+	cmd, err := launch(output, nil, s.binary, append(args, "--data-dir", s.dataDir())...)
+	if err != nil {
 		return err
 	}
-	return s.cmd.Wait()
+	memory := watchMemory(cmd.Process.Pid)
+	waited := make(chan error, 1)
+	go func() { waited <- cmd.Wait() }()
+	select {
+	case err = <-waited:
+	case <-ctx.Done():
+		_ = cmd.Process.Kill()
+		err = <-waited
+	}
+	f.add(name, float64(events)/time.Since(began).Seconds())
+	memory.end(f, name)
+	if err != nil {
+		return fmt.Errorf("chatsessions %s: %w%s", args[0], err, outputTail(output))
+	}
+	return nil
 }
 
 // create opens sessions and returns their paths.
 func (s *service) create(ctx context.Context, count int) ([]string, *result, error) {
-	const body = `{"participants":["` + account + `","doctor-0001"],"room":"consultation"}`
+	return s.createWith(ctx, count, func(int) string { return "doctor-0001" })
+}
+
+// createWith opens sessions, each with a doctor of its own, and returns their paths.
+func (s *service) createWith(ctx context.Context, count int, doctor func(i int) string) ([]string, *result, error) {
 	paths := make([]string, count)
 	l := &load{
 		addr: s.addr, connections: min(count, 256), requests: count, duration: 10 * time.Minute,
-		request: func(b []byte, _ int) []byte {
-			return s.append(b, "POST", "/chat-sessions", body)
+		request: func(b []byte, i int) []byte {
+			return s.append(b, "POST", "/chat-sessions", fmt.Sprintf(`{"participants":["%s","%s"],"room":"consultation"}`, account, doctor(i)))
 		},
 		answered: func(i int, a *reply) { paths[i] = a.location },
 	}
 	r, err := l.run(ctx)
 	if err == nil && r.count != count {
-		err = fmt.Errorf("%d of %d sessions were created; refused: %v", r.count, count, r.refused)
+		err = fmt.Errorf("refused: %v", r.refused)
+	}
+	if err != nil {
+		err = fmt.Errorf("creating %d sessions: %w", count, err)
 	}
 	return paths, r, err
 }
@@ -142,6 +185,7 @@ func (s *service) starts(paths []string, connections int, duration time.Duration
 	}
 }
 
+// append appends a request with a body.
 func (s *service) append(b []byte, method, path, body string) []byte {
 	return fmt.Appendf(b, "%s %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
 		method, path, s.token, len(body), body)

@@ -13,36 +13,37 @@ import (
 
 // A row is one line of the table.
 type row struct {
-	Measured    string  `json:"measured"`
-	Connections int     `json:"connections,omitempty"`
-	Service     float64 `json:"service"`
-	Baseline    float64 `json:"baseline,omitempty"`
-	Unit        string  `json:"unit"`
-	Ratio       float64 `json:"ratio,omitempty"`
-	Target      string  `json:"target,omitempty"`
-	// Rounds are the ratios of the rounds, of which Ratio is the median.
-	Rounds []float64 `json:"rounds,omitempty"`
+	Measured    string    `json:"measured"`
+	Connections int       `json:"connections,omitempty"`
+	Service     float64   `json:"service"`
+	Baseline    float64   `json:"baseline,omitempty"`
+	Unit        string    `json:"unit"`
+	Ratio       float64   `json:"ratio,omitempty"`
+	Target      string    `json:"target,omitempty"`
+	Rounds      []float64 `json:"rounds,omitempty"` // the ratio of each round, of which Ratio is the median
 }
 
-// figures are what the rounds of a measurement came to.
+// figures are the results of a measurement, one for each round, by name.
 type figures map[string][]float64
 
 func (f figures) add(name string, value float64) { f[name] = append(f[name], value) }
 
 // median of the rounds.
-func (f figures) median(name string) float64 {
-	sorted := slices.Sorted(slices.Values(f[name]))
-	return sorted[len(sorted)/2]
+func (f figures) median(name string) float64 { return median(f[name]) }
+
+// median returns the upper one of two.
+func median(values []float64) float64 {
+	return slices.Sorted(slices.Values(values))[len(values)/2]
 }
 
-// ratio makes a row of two figures. The ratio is the median of the rounds' own, since
-// a machine is not the same from one round to the next.
+// ratio makes a row of two figures. The ratio is the median of the rounds' ratios, because
+// the machine changes from one round to the next.
 func (f figures) ratio(measured string, connections int, unit, service, baseline, target string) row {
-	ratios := figures{}
+	var rounds []float64
 	for i := range f[service] {
-		ratios.add("", f[service][i]/f[baseline][i])
+		rounds = append(rounds, f[service][i]/f[baseline][i])
 	}
-	return row{measured, connections, f.median(service), f.median(baseline), unit, ratios.median(""), target, ratios[""]}
+	return row{measured, connections, f.median(service), f.median(baseline), unit, median(rounds), target, rounds}
 }
 
 // single makes a row of one figure.
@@ -50,7 +51,7 @@ func (f figures) single(measured string, connections int, unit, name string) row
 	return row{Measured: measured, Connections: connections, Service: f.median(name), Unit: unit}
 }
 
-// aims sets what the row's ratio, or its figure, is to be.
+// aims sets the target of the row's ratio, or of its figure.
 func (r row) aims(target string) row {
 	r.Target = target
 	return r
@@ -69,16 +70,16 @@ func print(rows []row) {
 		if r.Ratio > 0 {
 			ratio, baseline = fmt.Sprintf("%.2f", r.Ratio), fmt.Sprintf("%.0f", r.Baseline)
 		}
-		rounds := ""
+		var rounds []string
 		for _, round := range r.Rounds {
-			rounds += fmt.Sprintf(" %.2f", round)
+			rounds = append(rounds, fmt.Sprintf("%.2f", round))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t%s\t%s\t%s\t%s\n", r.Measured, connections, r.Service, baseline, r.Unit, ratio, r.Target, strings.TrimSpace(rounds))
+		fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t%s\t%s\t%s\t%s\n", r.Measured, connections, r.Service, baseline, r.Unit, ratio, r.Target, strings.Join(rounds, " "))
 	}
 	_ = w.Flush()
 }
 
-// writeJSON writes the rows to a file, or below the table for "".
+// writeJSON writes the rows to a file, or prints them if the path is "".
 func writeJSON(path string, rows []row) error {
 	content, err := json.MarshalIndent(rows, "", "  ")
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"chatsessions/domain"
 	"chatsessions/eventstore"
 	chathttp "chatsessions/http"
+	"chatsessions/http/feed"
 	"chatsessions/projections/readmodel"
 )
 
@@ -270,22 +271,22 @@ func (m *metrics) server(s *chathttp.Server) {
 		func() uint64 { return s.Stats().Refused })
 	m.counter("chatsessions_http_clients_gone_total", "Clients that left while their request waited, which freed its place.",
 		func() uint64 { return s.Stats().Gone })
-	m.feed(func() chathttp.FeedStats { return s.Stats().Feed })
+	m.feed(func() feed.Stats { return s.Stats().Feed })
 }
 
 // feed measures the readers of the feed.
-func (m *metrics) feed(stats func() chathttp.FeedStats) {
+func (m *metrics) feed(stats func() feed.Stats) {
 	m.gauge("chatsessions_feed_readers", "Streams of the feed that are open now.",
 		func() float64 { return float64(stats().Readers) })
 	m.gauge("chatsessions_feed_readers_catching_up", "Those of them that are behind: they are sent what happened before, or take less than there is.",
 		func() float64 { return float64(stats().CatchingUp) })
 	m.counter("chatsessions_feed_events_sent_total", "Events that were sent to readers of the feed, once for each reader.",
 		func() uint64 { return stats().Sent })
-	for reason, count := range map[string]func(chathttp.FeedStats) uint64{
-		"too_slow":    func(s chathttp.FeedStats) uint64 { return s.TooSlow },
-		"token":       func(s chathttp.FeedStats) uint64 { return s.Revoked },
-		"ended":       func(s chathttp.FeedStats) uint64 { return s.Ended },
-		"client_gone": func(s chathttp.FeedStats) uint64 { return s.Gone },
+	for reason, count := range map[string]func(feed.Stats) uint64{
+		"too_slow":    func(s feed.Stats) uint64 { return s.TooSlow },
+		"token":       func(s feed.Stats) uint64 { return s.Revoked },
+		"ended":       func(s feed.Stats) uint64 { return s.Ended },
+		"client_gone": func(s feed.Stats) uint64 { return s.Gone },
 	} {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name:        "chatsessions_feed_streams_ended_total",

@@ -2,7 +2,8 @@
 // exports, and histories, and in the shorter form that a history has by default. It also
 // names the schemas of the events.
 //
-// Invariants:
+// # Invariants
+//
 //   - An attribute without a value is absent, because CloudEvents has no empty ones.
 //   - Nothing here adds a line break, so a server-sent event can carry the result.
 package cloudevent

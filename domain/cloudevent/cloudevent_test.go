@@ -69,6 +69,16 @@ func TestAnEventInAHistory(t *testing.T) {
 	}
 }
 
+// TestNamesOfSchemas are in every event of the log.
+func TestNamesOfSchemas(t *testing.T) {
+	if got := cloudevent.Schema(domain.EventAccepted); got != "urn:chat-sessions:events/schemas/chat-session.accepted.json" {
+		t.Error(got)
+	}
+	if got := cloudevent.SchemaPath(domain.EventAccepted); got != "/chat-sessions/events/schemas/chat-session.accepted.json" {
+		t.Error(got)
+	}
+}
+
 // TestAnEventIsAppended behind what is there, and with the session's bytes as the log
 // has them.
 func TestAnEventIsAppended(t *testing.T) {

@@ -1,9 +1,15 @@
-// Package query holds what a list of sessions is asked for with, and what it returns.
+// Package query holds the query for a list of sessions and its result. It has no behavior
+// of its own: http makes queries, projections answers them.
+//
+// # Invariants
+//
+// The order of a list is (createdAt, id), so a Place is unique, and a page that starts
+// after a Place neither repeats nor skips a session.
 package query
 
 import "math"
 
-// A Document is a session as the read model holds it.
+// A Document is a session as the read model has it.
 type Document struct {
 	JSON    string // the session as the client gets it
 	Version uint64

@@ -1,0 +1,9 @@
+package redisfaults
+
+import (
+	"testing"
+
+	"chatsessions/cmd/systemtest/rig"
+)
+
+func TestMain(m *testing.M) { rig.Main(m) }

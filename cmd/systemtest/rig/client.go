@@ -1,0 +1,189 @@
+package rig
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A Client calls a service with one token.
+type Client struct {
+	T     *testing.T
+	URL   string
+	Token string
+}
+
+// An Answer is what the service said to one request.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// Do sends a request. Headers are "Name: value"; a body is JSON unless they say
+// otherwise. It is safe to call from many goroutines.
+func (c *Client) Do(method, path, body string, headers ...string) (Answer, error) {
+	request, err := http.NewRequest(method, c.URL+path, strings.NewReader(body))
+	if err != nil {
+		return Answer{}, err
+	}
+	request.Header.Set("Authorization", "Bearer "+c.Token)
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ": ")
+		request.Header.Set(name, value)
+	}
+	response, err := HTTPClient.Do(request)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	return Answer{response.StatusCode, response.Header, content}, err
+}
+
+var HTTPClient = &http.Client{
+	Timeout:   30 * time.Second,
+	Transport: &http.Transport{MaxIdleConnsPerHost: 1000},
+}
+
+// Expect sends a request that has to be answered with the status.
+func (c *Client) Expect(status int, method, path, body string, headers ...string) Answer {
+	c.T.Helper()
+	a, err := c.Do(method, path, body, headers...)
+	if err != nil {
+		c.T.Fatalf("%s %s: %v", method, path, err)
+	}
+	if a.Status != status {
+		c.T.Fatalf("%s %s %s: %d %s, want %d", method, path, body, a.Status, a.Body, status)
+	}
+	return a
+}
+
+// Create opens a session and returns its path.
+func (c *Client) Create(body string) string {
+	c.T.Helper()
+	return c.Expect(200, "POST", "/chat-sessions", body).Header.Get("Location")
+}
+
+// As returns a client for a dev token, "account-alice" for example.
+func (s *Service) As(who string) *Client { return &Client{s.T, s.URL, "dev-" + who} }
+
+// Object decodes the body as a JSON object.
+func (a Answer) Object(t *testing.T) map[string]any {
+	t.Helper()
+	var o map[string]any
+	if err := json.Unmarshal(a.Body, &o); err != nil {
+		t.Fatalf("%s: %v", a.Body, err)
+	}
+	return o
+}
+
+// List decodes the body as a JSON array of objects.
+func (a Answer) List(t *testing.T) []map[string]any {
+	t.Helper()
+	var l []map[string]any
+	if err := json.Unmarshal(a.Body, &l); err != nil {
+		t.Fatalf("%s: %v", a.Body, err)
+	}
+	return l
+}
+
+// Instead is the error of a request that was not answered as it had to be.
+func (a Answer) Instead(err error) error {
+	return errors.Join(err, fmt.Errorf("answered %d %v %s", a.Status, a.Header, a.Body))
+}
+
+// In returns the client for a subtest.
+func (c *Client) In(t *testing.T) *Client { return &Client{t, c.URL, c.Token} }
+
+// Refused sends a request that has to be refused with the status, and returns
+// the problem that it is told.
+func (c *Client) Refused(status int, method, path, body string, headers ...string) map[string]any {
+	c.T.Helper()
+	a := c.Expect(status, method, path, body, headers...)
+	sent := fmt.Sprintf("%s %s %.300s %q", method, path, body, headers)
+	return a.Problem(c.T, sent)
+}
+
+// Problem checks that the answer speaks both error dialects, and returns its body.
+func (a Answer) Problem(t *testing.T, sent string) map[string]any {
+	t.Helper()
+	if got := a.Header.Get("Content-Type"); got != "application/problem+json" {
+		t.Fatalf("%s: %d with Content-Type %q: %s", sent, a.Status, got, a.Body)
+	}
+	p := a.Object(t)
+	class, known := feathersClass[a.Status]
+	if !known {
+		t.Errorf("%s: status %d is not one of the contract's: %s", sent, a.Status, a.Body)
+	}
+	want := map[string]any{"status": float64(a.Status), "code": float64(a.Status), "name": class[0], "className": class[1]}
+	for name, value := range want {
+		if p[name] != value {
+			t.Errorf("%s: %s is %v, want %v: %s", sent, name, p[name], value, a.Body)
+		}
+	}
+	for _, name := range []string{"type", "title", "detail", "instance", "message"} {
+		if text, _ := p[name].(string); text == "" {
+			t.Errorf("%s: %s is not a text: %s", sent, name, a.Body)
+		}
+	}
+	return p
+}
+
+// feathersClass is what a Feathers client throws for a status: name, className.
+var feathersClass = map[int][2]string{
+	400: {"BadRequest", "bad-request"},
+	401: {"NotAuthenticated", "not-authenticated"},
+	403: {"Forbidden", "forbidden"},
+	404: {"NotFound", "not-found"},
+	405: {"MethodNotAllowed", "method-not-allowed"},
+	406: {"NotAcceptable", "not-acceptable"},
+	409: {"Conflict", "conflict"},
+	412: {"PreconditionFailed", "precondition-failed"},
+	413: {"PayloadTooLarge", "payload-too-large"},
+	414: {"URITooLong", "uri-too-long"},
+	415: {"UnsupportedMediaType", "unsupported-media-type"},
+	422: {"Unprocessable", "unprocessable"},
+	429: {"TooManyRequests", "too-many-requests"},
+	431: {"RequestHeaderFieldsTooLarge", "request-header-fields-too-large"},
+	503: {"Unavailable", "unavailable"},
+	504: {"GatewayTimeout", "gateway-timeout"},
+}
+
+// Get reads a session.
+func (c *Client) Get(path string) map[string]any {
+	c.T.Helper()
+	return c.Expect(200, "GET", path, "").Object(c.T)
+}
+
+// Patch changes a session, and returns it.
+func (c *Client) Patch(path, body string, headers ...string) map[string]any {
+	c.T.Helper()
+	return c.Expect(200, "PATCH", path, body, headers...).Object(c.T)
+}
+
+// List reads a list of sessions.
+func (c *Client) List(query string, headers ...string) []map[string]any {
+	c.T.Helper()
+	return c.Expect(200, "GET", "/chat-sessions"+query, "", headers...).List(c.T)
+}
+
+// NoSession is the path of a session that does not exist.
+const NoSession = "/chat-sessions/01890000-0000-7000-8000-000000000000"
+
+// ToJSON writes a request's body.
+func ToJSON(value any) string {
+	text, err := json.Marshal(value)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}

@@ -1,0 +1,57 @@
+package rig
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// OpsURL is where the service answers operators. It was started with --ops-listen.
+func (s *Service) OpsURL() string {
+	s.T.Helper()
+	log := s.Errors.String()
+	_, rest, found := strings.Cut(log[max(0, strings.LastIndex(log, "metrics, health and profiles")):], "url=")
+	url, _, _ := strings.Cut(rest, "\n")
+	if !found {
+		s.T.Fatalf("the address for operators is not in the log:\n%s", log)
+	}
+	return url
+}
+
+// Metrics are the values of all series, by name and labels as they are written.
+func (s *Service) Metrics() map[string]float64 {
+	s.T.Helper()
+	status, body := s.Ask("/metrics")
+	if status != http.StatusOK {
+		s.T.Fatalf("/metrics: %d %s", status, body)
+	}
+	values := map[string]float64{}
+	for line := range strings.Lines(body) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		at := strings.LastIndexByte(line, ' ')
+		value, err := strconv.ParseFloat(strings.TrimSpace(line[at+1:]), 64)
+		if err != nil {
+			s.T.Fatalf("%q: %v", line, err)
+		}
+		values[line[:at]] = value
+	}
+	return values
+}
+
+// Ask sends a GET to the listener for operators.
+func (s *Service) Ask(path string) (status int, body string) {
+	s.T.Helper()
+	response, err := HTTPClient.Get(s.OpsURL() + path)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	return response.StatusCode, string(content)
+}

@@ -1,0 +1,196 @@
+package rig
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A Service is a running `chatsessions serve`.
+type Service struct {
+	T      *testing.T
+	Binary string   // "" is the one that TestMain has built
+	Env    []string // beside the ordinary variables
+	Args   []string
+	URL    string // of the API; "" for a projector alone
+	Cmd    *exec.Cmd
+	Errors *Output
+	ready  chan string // the first line that it prints
+	Exited chan struct{}
+}
+
+// Start starts a service with a data directory of its own on a free port,
+// and returns when it is ready. At the end of the test it is told to stop, and
+// has to drain and exit 0.
+func Start(t *testing.T, args ...string) *Service {
+	t.Helper()
+	if !slices.Contains(args, "--data-dir") {
+		args = append(args, "--data-dir", t.TempDir())
+	}
+	s := &Service{T: t, Args: append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)}
+	s.Start()
+	t.Cleanup(func() {
+		if status := s.Stop(); status != 0 {
+			t.Errorf("exit status %d", status)
+		}
+		s.CheckSound()
+		if t.Failed() {
+			t.Logf("the service's log:\n%s", s.Errors.String())
+		}
+	})
+	return s
+}
+
+// Start runs the service, again with the same arguments, and returns when it is
+// ready.
+func (s *Service) Start() {
+	s.T.Helper()
+	if err := s.Begin(); err != nil {
+		s.T.Fatal(err)
+	}
+	if err := s.AwaitReady(); err != nil {
+		s.T.Fatal(err)
+	}
+}
+
+// Begin runs the service and does not wait for it.
+func (s *Service) Begin() error {
+	s.Cmd = exec.Command(cmp.Or(s.Binary, Binary), s.Args...)
+	if s.Errors == nil {
+		s.Errors = &Output{}
+	}
+	s.Cmd.Stderr = s.Errors
+	s.Cmd.Env = append(os.Environ(), noRaceExitDelay)
+	s.Cmd.Env = append(s.Cmd.Env, s.Env...)
+	stdout, err := s.Cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := s.Cmd.Start(); err != nil {
+		return err
+	}
+	cmd, ready, exited := s.Cmd, make(chan string, 1), make(chan struct{})
+	s.ready, s.Exited = ready, exited
+	go func() {
+		lines := bufio.NewReader(stdout)
+		if line, err := lines.ReadString('\n'); err == nil {
+			ready <- line
+		}
+		_, _ = io.Copy(io.Discard, lines) // what comes behind the line must not fill the pipe
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	return nil
+}
+
+// AwaitReady returns when the service that was begun is ready, or an error when it
+// has ended instead.
+func (s *Service) AwaitReady() error {
+	select {
+	case line := <-s.ready:
+		_, s.URL, _ = strings.Cut(strings.TrimSpace(line), "ready on ")
+		return nil
+	case <-s.Exited:
+		return fmt.Errorf("not ready: %v\n%s", s.Cmd.ProcessState, s.Errors.String())
+	}
+}
+
+// CheckSound fails the test where the service has printed a defect of ours.
+func (s *Service) CheckSound() {
+	if log := s.Errors.String(); strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic") {
+		s.T.Error("a data race or a panic; see the service's log")
+	}
+}
+
+// Stop asks the service to end, and returns its exit status.
+func (s *Service) Stop() int { return s.End(syscall.SIGTERM) }
+
+// Kill ends the service without a warning.
+func (s *Service) Kill() { s.End(syscall.SIGKILL) }
+
+func (s *Service) End(signal syscall.Signal) int {
+	s.T.Helper()
+	select {
+	case <-s.Exited:
+		return 0 // ended by the test already
+	default:
+	}
+	if err := s.Cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		s.T.Fatal(err)
+	}
+	select {
+	case <-s.Exited:
+	case <-time.After(30 * time.Second):
+		_ = s.Cmd.Process.Kill()
+		s.T.Fatalf("the service has not ended 30 s after %s", signal)
+	}
+	return s.Cmd.ProcessState.ExitCode()
+}
+
+// Output collects what a process writes.
+type Output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *Output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *Output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// Flag is what a service was given for a flag, "" for nothing.
+func (s *Service) Flag(name string) string {
+	if i := slices.Index(s.Args, name); i >= 0 {
+		return s.Args[i+1]
+	}
+	return ""
+}
+
+// Restart starts a service again that was ended, or ends it first.
+func (s *Service) Restart() {
+	s.T.Helper()
+	if status := s.Stop(); status != 0 {
+		s.T.Fatalf("exit status %d", status)
+	}
+	s.Start()
+}
+
+// ConnectionFile, in the data directory, says how to reach what runs inside the service.
+const ConnectionFile = "connection.json"
+
+// A Connection is the content of the connection file.
+type Connection struct{ NATSURL, RedisURL string }
+
+// Connection reads the connection file of the running service.
+func (s *Service) Connection() Connection {
+	s.T.Helper()
+	content, err := os.ReadFile(filepath.Join(s.Flag("--data-dir"), ConnectionFile))
+	if err != nil {
+		s.T.Fatal(err)
+	}
+	var c Connection
+	if err := json.Unmarshal(content, &c); err != nil {
+		s.T.Fatalf("%s: %v", content, err)
+	}
+	return c
+}

@@ -1,0 +1,132 @@
+package feed
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"chatsessions/domain"
+	"chatsessions/http/auth"
+	"chatsessions/http/conn"
+	"chatsessions/http/problem"
+)
+
+// A Log is the log as the feed reads it.
+type Log interface {
+	// End returns the position of the newest event, or domain.ErrUnavailable.
+	End(ctx context.Context) (uint64, error)
+	// Follow calls handle with every event after a position, in order and in batches of
+	// about limit events, first those that exist and then new ones. It returns when ctx
+	// ends, handle fails, or the log cannot be followed any more. It recovers from lost
+	// connections.
+	Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Entry) error) error
+	// Read is Follow up to a position, which must be in the log.
+	Read(ctx context.Context, after, upTo uint64, limit int, handle func([]domain.Entry) error) error
+	// History returns the events of a session, the newest first.
+	History(ctx context.Context, id string) iter.Seq2[domain.Record, error]
+	// Durable returns when the events up to a position are on disk.
+	Durable(ctx context.Context, position uint64) error
+}
+
+const (
+	// Path is the resource of the feed.
+	Path = "/chat-sessions/events"
+
+	headerLastEventID = "Last-Event-ID"
+	mimeEventStream   = "text/event-stream"
+
+	readDeadline = 5 * time.Second
+
+	// A client whose stream has ended reconnects after reconnectAfter, plus a random part
+	// of reconnectSpread, so that the clients of a node do not all come at once.
+	reconnectAfter  = time.Second
+	reconnectSpread = 2 * time.Second
+)
+
+// Events is GET /chat-sessions/events. After the response's head, the connection belongs to
+// the hub.
+func (h *Hub) Events(c *fiber.Ctx) error {
+	query, err := parseQuery(conn.Query(c))
+	if err != nil {
+		return err
+	}
+	after, err := h.start(c, query.after)
+	if err != nil {
+		return err
+	}
+	if h.full() {
+		return problem.Unavailable(nil, "this node has as many readers of the feed as it takes, %d; try again, or another node", h.limits.readers).Quietly()
+	}
+	c.Set(fiber.HeaderContentType, mimeEventStream)
+	c.Set(fiber.HeaderCacheControl, "no-store")
+	c.Set("X-Accel-Buffering", "no") // nginx would hold events back
+	if c.Method() == fiber.MethodHead {
+		return nil
+	}
+	r := &reader{query: query, caller: auth.Caller(c), token: auth.Token(c), after: after}
+	conn.TakeOver(c, func(connection net.Conn, head []byte) {
+		r.take(connection)
+		h.open(r, append(head, preamble(after)...))
+	})
+	return nil
+}
+
+// preamble begins a stream: the time until a reconnection, and the position.
+func preamble(after uint64) []byte {
+	retry := reconnectAfter + rand.N(reconnectSpread)
+	return fmt.Appendf(nil, "retry: %d\n: the feed of chat-sessions, after position %d\nid: %d\n\n", retry.Milliseconds(), after, after)
+}
+
+// start returns the position after which the stream begins: that of Last-Event-ID, or
+// after, or the end of the log. The header has precedence, because a client that
+// reconnects sends the URL with which it began.
+func (h *Hub) start(c *fiber.Ctx, after *uint64) (uint64, error) {
+	for i, given := range c.Request().Header.PeekAll(headerLastEventID) {
+		if len(given) == 0 {
+			continue
+		}
+		position, err := parsePosition(string(given))
+		if err != nil || i > 0 {
+			return 0, problem.BadRequest("%s: %q is not a position; send the id of the last event that was received, one whole number", headerLastEventID, given)
+		}
+		after = &position
+	}
+	if after != nil && h.hasRead(*after) {
+		return *after, nil
+	}
+	ctx, cancel := context.WithTimeout(conn.Context(c), readDeadline)
+	defer cancel()
+	end, err := h.log.End(ctx)
+	switch {
+	case err != nil:
+		return 0, err
+	case after == nil:
+		return end, nil
+	case *after > end:
+		return 0, beyondEnd(*after, end)
+	}
+	return *after, nil
+}
+
+// parsePosition reads a position, plain (10) or tagged (#10).
+func parsePosition(text string) (uint64, error) {
+	if len(text) > 0 && text[0] == '#' {
+		text = text[1:]
+	}
+	return strconv.ParseUint(text, 10, 64)
+}
+
+// beyondEnd refuses a position that the log does not have. The client has read events that
+// are gone, so the stream does not go on as if nothing had happened.
+func beyondEnd(after, end uint64) error {
+	p := problem.New(fiber.StatusConflict,
+		"the log ends at position %d, so nothing can follow position %d: it was restored from an older copy, or the position is of another log; begin anew, with after=0 or without it", end, after)
+	p.LogEnd = &end
+	return p
+}
