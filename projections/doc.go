@@ -1,11 +1,43 @@
-// Package projections keeps the read model: it projects the event log into
-// Redis, and answers from there.
+// Package projections is the root of the read model: the part of the service that answers
+// reads. It holds what its packages share: the [Log] that they follow, how they read
+// checkpoints, and the time [Bound] on which freshness rests.
 //
-// One [Projector] follows the log and writes each session's newest state, with
-// the index entries that lists need, beside a checkpoint that says which log
-// this is and how far it was read. A [ReadModel] answers by id and with lists.
-// It gives an answer only when it can show that every write which any node has
-// answered is in it; otherwise it says [domain.ErrUnavailable].
+// An event takes this path: the log → projector (writes documents, indexes, and a
+// checkpoint in one transaction) → Redis → readmodel (answers a GET or a list).
+//
+//	layout         names of keys, and encodings of documents, index members, and
+//	               checkpoints. Pure.
+//	redisconn      connects to a Redis server, a Redis Cluster, or sentinels.
+//	projector      follows the log and writes; rebuilds; retries parked sessions.
+//	readmodel      answers by id and with lists, or refuses.
+//	audit          compares the read model with the log, and two generations of it.
+//	embeddedredis  a Redis inside the process, for a service without one.
+//	logtest, modeltest, redistest  support of tests only.
+//
+// Arrows: layout imports domain only. projections imports layout. projector, readmodel, and
+// audit import both; projector also imports audit, which compares for a rebuild. readmodel
+// and projector do not import each other: they meet in Redis, through layout. redisconn
+// imports none of them. cmd wires them.
+//
+// Files, in reading order: doc.go (Log), checkpoints.go (reading checkpoints, errors).
+//
+// # Invariants
+//
+//   - The read model changes only in transactions that also move the checkpoint of the same
+//     partition, from exactly the value that the writer last saw. (Retry rewrites the
+//     checkpoint with its own value, which makes a transaction in progress start over.)
+//   - A checkpoint at position p: every event up to p is in the documents and indexes of its
+//     generation, and all of them are durable. (The embedded Redis may be ahead of the disk;
+//     the read model then waits before it shows anything.)
+//   - A generation answers only when its checkpoint is at Partition.Checkpoint and its state is
+//     Projected.
+//   - Every answered write is in the answer, or there is no answer: see Bound.
+//   - An event that cannot be projected hides its session and nothing else.
+//
+// # Goroutines and locks
+//
+// This package starts none and holds none. Projector.Run and ReadModel.Run own theirs; their
+// packages describe them.
 package projections
 
 import (
