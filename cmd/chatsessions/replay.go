@@ -7,46 +7,45 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
-	"chatsessions/domain"
-	"chatsessions/eventstore"
+	"chatsessions/cmd/chatsessions/replay"
+	"chatsessions/eventstore/audit"
 )
 
 type replayCommand struct {
 	logFlags
 	Since         string   `placeholder:"TIME" help:"Only what was recorded at that time or later: RFC 3339 (2026-11-22T12:00:00Z) or epoch milliseconds."`
 	Until         string   `placeholder:"TIME" help:"Only what was recorded at that time or earlier."`
-	Type          []string `placeholder:"TYPE" help:"Only events of this type, accepted or chat-session.accepted for example; can be given several times."`
-	Account       string   `placeholder:"UID" help:"Only what this account asked for, and what happened to sessions that it could see afterwards (as creator or participant)."`
-	Session       []string `placeholder:"ID" help:"Only the events of this session; can be given several times."`
+	Type          []string `placeholder:"TYPE" help:"Only events of this type, for example accepted or chat-session.accepted; repeatable."`
+	Account       string   `placeholder:"UID" help:"Only what this account requested, and what happened to sessions that it could see afterwards (as creator or participant)."`
+	Session       []string `placeholder:"ID" help:"Only the events of this session; repeatable."`
 	After         *uint64  `placeholder:"POSITION" help:"Only what comes after this position of the log."`
 	UntilPosition *uint64  `placeholder:"POSITION" help:"Only what comes up to this position."`
 
-	Output string `enum:"table,ndjson,json,csv" default:"table" help:"table, ndjson (a CloudEvent on each line), json (an array, as of history) or csv."`
-	File   string `placeholder:"FILE" help:"Where it is written, readable by its owner only; FILE appears when it is whole. Without it, to standard output."`
-	Force  bool   `help:"Replace FILE where there is one."`
+	Output string `enum:"table,ndjson,json,csv" default:"table" help:"table, ndjson (a CloudEvent on each line), json (an array, like history) or csv."`
+	File   string `placeholder:"FILE" help:"File to write, readable only by its owner; it appears when it is complete. Without it, standard output."`
+	Force  bool   `help:"Replace an existing FILE."`
 
 	ToSubject string  `placeholder:"SUBJECT" help:"Publish the events to this NATS subject instead, as they are in the log."`
-	Rate      float64 `default:"1000" placeholder:"N" help:"Events a second to publish at most (${default}); 0 is as fast as it goes."`
+	Rate      float64 `default:"1000" placeholder:"N" help:"Maximum number of events to publish in a second (${default}); 0 is no limit."`
 
 	given map[string]int // how often each flag is on the command line
 }
 
-// Help says more than the flags do.
+// Help is printed behind the flags' list.
 func (replayCommand) Help() string {
-	return `The events of the log in its order, up to its end as it is at the start. Only what is on disk is shown. Without filters it is the whole log; of several filters all have to hold.
+	return `Replays the events of the log in its order, up to its end at the start. Only events on disk are shown. Without filters, it replays the whole log; with several filters, all have to hold.
 
---since and --until are about the time of recording, the event's own time. It comes from the clock of the node that wrote, so it may go back between sessions. The log is searched for these times and not read from its beginning: an event is found as long as no clock was off by more than 10 minutes. With --after and --until-position (--after 0 for the beginning) nothing is searched, and everything between them is looked at.
+--since and --until compare the time of recording, the event's own time. It comes from the clock of the node that wrote, so it may run backwards between sessions. The log is searched for these times and not read from its beginning: an event is found if no clock was off by more than 10 minutes. With --after and --until-position (--after 0 for the beginning), there is no search, and everything between them is read.
 
-A message that cannot be read is told of in every output and on standard error, whatever the filters but --session say, and makes the exit status 1.
+A message that cannot be read is reported in every output and on standard error, whatever the filters other than --session say, and makes the exit status 1.
 
---to-subject publishes each event with the data and the headers that it has in the log, and says in Chat-Sessions-Position and Chat-Sessions-Subject where that is. Never to the log itself: a subject that its stream keeps is refused, and so is one of the server ($…, _…). If a stream keeps the subject, it acknowledges every event; if none does, the server confirms that it took them, and who does not listen misses them; nobody can listen to an embedded service that does not run, so that is refused. What was not confirmed is told with the position from which to go on.
+--to-subject publishes each event with its data and headers from the log, and adds Chat-Sessions-Position and Chat-Sessions-Subject, which say where in the log it is. It never publishes to the log itself: it refuses a subject that the log's stream keeps, and subjects of the server ($…, _…). If a stream keeps the subject, the stream acknowledges every event. If none does, the server confirms that it received them, and only connected subscribers get them. Nobody can connect to an embedded service that is stopped, so that is refused. Where something was not confirmed, the error names the position from which to continue.
 
-In csv a text that a spreadsheet would take for a formula has a ' in front; ndjson and json have every text as it is.
+In csv, a text that a spreadsheet would take for a formula starts with a '. In ndjson and json, every text is exact.
 
 ` + readsTheLog
 }
@@ -57,48 +56,51 @@ func (c *replayCommand) AfterApply(parsed *kong.Context) error {
 	return nil
 }
 
-// filter reads the flags, and finds those that make no sense.
-func (c replayCommand) filter() (eventFilter, error) {
-	f := eventFilter{account: c.Account, after: valueOr(c.After, 0), upTo: valueOr(c.UntilPosition, noEnd)}
-	if err := c.check(); err != nil {
-		return f, err
+// check finds flags that do not go together.
+func (c replayCommand) check() error {
+	switch {
+	case c.Rate < 0 || c.Rate != c.Rate:
+		return fmt.Errorf("--rate %v: want a number of events a second, or 0", c.Rate)
+	case c.ToSubject != "" && c.File != "":
+		return errors.New("--to-subject and --file: give one of them")
+	case c.ToSubject != "" && c.given["output"] > 0:
+		return errors.New("--to-subject and --output: events are published as they are in the log; give one of them")
+	case c.ToSubject == "" && c.given["rate"] > 0:
+		return errors.New("--rate is for --to-subject")
+	case c.File == "-":
+		return errors.New("--file -: without --file, it goes to standard output")
+	case c.Force && c.File == "":
+		return errors.New("--force is for --file")
 	}
-	var err error
-	if f.since, err = parseTime("--since", c.Since); err != nil {
-		return f, err
+	return c.logFlags.check()
+}
+
+// filter reads the flags that select events.
+func (c replayCommand) filter() (f replay.Filter, err error) {
+	f = replay.Filter{Account: c.Account, After: valueOr(c.After, 0), UpTo: valueOr(c.UntilPosition, replay.NoEnd)}
+	if f.Since, err = replay.ParseTime(c.Since); err != nil {
+		return f, fmt.Errorf("--since %w", err)
 	}
-	if f.until, err = parseTime("--until", c.Until); err != nil {
-		return f, err
+	if f.Until, err = replay.ParseTime(c.Until); err != nil {
+		return f, fmt.Errorf("--until %w", err)
 	}
-	if f.types, err = parseTypes(c.Type); err != nil {
-		return f, err
+	if f.Types, err = replay.ParseTypes(c.Type); err != nil {
+		return f, fmt.Errorf("--type %w", err)
 	}
 	for _, text := range c.Session {
 		id, err := parseSessionID(text)
 		if err != nil {
-			return f, err
+			return f, fmt.Errorf("--session %w", err)
 		}
-		if !slices.Contains(f.sessions, id) {
-			f.sessions = append(f.sessions, id)
+		if !slices.Contains(f.Sessions, id) {
+			f.Sessions = append(f.Sessions, id)
 		}
 	}
 	switch {
-	case !f.until.IsZero() && f.until.Before(f.since):
+	case !f.Until.IsZero() && f.Until.Before(f.Since):
 		return f, fmt.Errorf("--until %s is before --since %s", c.Until, c.Since)
-	case f.upTo < f.after:
-		return f, fmt.Errorf("--until-position %d is before --after %d", f.upTo, f.after)
-	case c.Rate < 0 || c.Rate != c.Rate:
-		return f, fmt.Errorf("--rate %v: want a number of events a second, or 0", c.Rate)
-	case c.ToSubject != "" && c.File != "":
-		return f, errors.New("--to-subject and --file: give one of them")
-	case c.ToSubject != "" && c.given["output"] > 0:
-		return f, errors.New("--to-subject and --output: events are published as they are in the log; give one of them")
-	case c.ToSubject == "" && c.given["rate"] > 0:
-		return f, errors.New("--rate is for --to-subject")
-	case c.File == "-":
-		return f, errors.New("--file -: without --file it goes to standard output")
-	case c.Force && c.File == "":
-		return f, errors.New("--force is for --file")
+	case f.UpTo < f.After:
+		return f, fmt.Errorf("--until-position %d is before --after %d", f.UpTo, f.After)
 	}
 	return f, nil
 }
@@ -106,96 +108,87 @@ func (c replayCommand) filter() (eventFilter, error) {
 // Run replays the log.
 func (c replayCommand) Run(ctx context.Context, s streams) error {
 	filter, err := c.filter()
+	if err == nil {
+		err = c.check()
+	}
 	if err != nil {
 		return usageError{err}
 	}
-	keepOnWithoutReader()
-	tuneMemory(newLogger(s))
-	out := s.out
-	var file *newFile
+	prepareToRead(s)
+	out, keep := s.out, func() error { return nil }
 	if c.File != "" { // before anything is read
-		if file, err = createFile(kong.ExpandPath(c.File), c.Force); err != nil {
+		file, err := replay.CreateFile(kong.ExpandPath(c.File), c.Force)
+		if err != nil {
 			return fmt.Errorf("--file: %w", err)
 		}
-		defer file.discard()
-		out = file
+		defer func() { _ = file.Cleanup() }()
+		out, keep = file, file.CloseAtomicallyReplace
 	}
 	stores, err := c.openLogFromOutside(ctx, newLogger(s))
 	if err != nil {
 		return err
 	}
 	defer stores.Close()
-	r := &replay{log: stores.log, filter: filter, searchSince: c.After == nil, searchUntil: c.UntilPosition == nil, defects: defects{out: s.err}}
+	r := &replay.Replay{Log: stores.log, Filter: filter, SearchSince: c.After == nil, SearchUntil: c.UntilPosition == nil, Defects: replay.Defects{Out: s.err}}
+	bar := newProgress(s.err)
+	defer bar.finish()
 	if c.File != "" || c.ToSubject != "" || !isTerminal(s.out) {
-		r.bar = newProgress(s.err)
-		defer r.bar.finish()
+		r.Progress = func(done, total uint64) { bar.show("reading the log", "events", done, total) }
 	}
 	if c.ToSubject != "" {
-		return c.republish(ctx, s, r, stores.embedded != nil)
+		return c.publish(ctx, s, r, bar, stores.embedded != nil)
 	}
-	events := &writerSink{eventWriter: newEventWriter(c.Output, out, false), last: filter.after}
-	if err := r.run(ctx, events); err != nil {
-		return c.brokenOff(events, err)
+	printer := replay.NewPrinter(c.Output, out, filter.After)
+	if err := r.Run(ctx, printer); err != nil {
+		return c.brokenOff(printer, err)
 	}
-	err = events.end()
-	if err == nil && file != nil {
-		err = file.keep()
+	err = printer.End()
+	if err == nil {
+		err = keep()
 	}
 	if err != nil {
 		return fmt.Errorf("the replay was broken off: %w", err)
 	}
-	return r.defects.err()
+	return r.Defects.Err()
 }
 
-// brokenOff says of a replay to a writer what there is of it.
-func (c replayCommand) brokenOff(events *writerSink, err error) error {
-	broken := fmt.Errorf("the replay was broken off: %w", err)
-	switch {
-	case c.File != "": // a part of it would be taken for all
-		return fmt.Errorf("%w; %s was not written", broken, c.File)
-	case events.failed:
-		return broken
-	case events.wrote && events.end() != nil:
-		return broken
+// brokenOff adds to the error of a replay what was printed before it.
+func (c replayCommand) brokenOff(printer *replay.Printer, err error) error {
+	err = fmt.Errorf("the replay was broken off: %w", err)
+	if c.File != "" { // a part of it would be taken for all
+		return fmt.Errorf("%w; %s was not written", err, c.File)
 	}
-	return fmt.Errorf("%w; go on with --after %d", broken, events.last)
+	if after, ok := printer.Resume(); ok {
+		return fmt.Errorf("%w; continue with --after %d", err, after)
+	}
+	return err
 }
 
-// republish publishes the events; alone says that the server is in this process, where
-// nobody else can reach it.
-func (c replayCommand) republish(ctx context.Context, s streams, r *replay, alone bool) error {
-	publisher, err := r.log.Republish(ctx, c.ToSubject)
-	var unfit *eventstore.SubjectError
+// publish publishes the events. With inProcess, the server is in this process, and nobody
+// else can connect to it.
+func (c replayCommand) publish(ctx context.Context, s streams, r *replay.Replay, bar *progress, inProcess bool) error {
+	publisher, err := audit.Republish(ctx, r.Log, c.ToSubject)
+	var unfit *audit.SubjectError
 	if errors.As(err, &unfit) {
 		return usageError{fmt.Errorf("--to-subject: %w", err)}
 	}
 	if err != nil {
 		return err
 	}
-	if alone && publisher.Stream() == "" {
-		return fmt.Errorf("--to-subject: nobody can listen to %s: the service in %s does not run, and no stream keeps that subject; start the service first", c.ToSubject, c.DataDir)
+	if inProcess && publisher.Stream() == "" {
+		return fmt.Errorf("--to-subject: nobody can subscribe to %s: the service in %s is not running, and no stream keeps that subject; start the service first", c.ToSubject, c.DataDir)
 	}
-	out := newPublishSink(publisher, c.Rate)
-	err = r.run(ctx, out)
-	if r.bar != nil {
-		r.bar.finish()
-	}
-	by := "the server"
-	if publisher.Stream() != "" {
-		by = "stream " + publisher.Stream()
-	}
-	fmt.Fprintf(s.out, "%d events were published to %s and confirmed by %s", out.confirmed, c.ToSubject, by)
-	if out.confirmed > 0 {
-		fmt.Fprintf(s.out, ": the first from position %d, the last from position %d", out.first, out.last)
-	}
-	fmt.Fprintln(s.out, ".")
+	out := replay.NewPublishing(publisher, c.Rate, r.Filter.After)
+	err = r.Run(ctx, out)
+	bar.finish()
+	fmt.Fprintln(s.out, out.Summary(c.ToSubject))
 	if err != nil {
-		return fmt.Errorf("the replay was broken off: %w; go on with --after %d", err, out.resume(r))
+		return fmt.Errorf("the replay was broken off: %w; continue with --after %d", err, out.Resume())
 	}
-	return r.defects.err()
+	return r.Defects.Err()
 }
 
-// isTerminal says whether a person sees what is written.
+// isTerminal reports whether a person sees what is written.
 func isTerminal(w io.Writer) bool {
 	file, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd())) //nolint:gosec // a small number
@@ -206,25 +199,4 @@ func valueOr(v *uint64, otherwise uint64) uint64 {
 		return otherwise
 	}
 	return *v
-}
-
-// eventTypePrefix is what the types of all events begin with.
-const eventTypePrefix = "chat-session."
-
-// parseTypes reads types of events, with or without the prefix.
-func parseTypes(texts []string) ([]domain.EventType, error) {
-	known := domain.EventTypes()
-	var types []domain.EventType
-	for _, text := range texts {
-		typ := domain.EventType(eventTypePrefix + strings.TrimPrefix(text, eventTypePrefix))
-		if !slices.Contains(known, typ) {
-			names := make([]string, len(known))
-			for i, k := range known {
-				names[i] = strings.TrimPrefix(string(k), eventTypePrefix)
-			}
-			return nil, fmt.Errorf("--type %s: there is no such type of events; there are %s", text, strings.Join(names, ", "))
-		}
-		types = append(types, typ)
-	}
-	return types, nil
 }

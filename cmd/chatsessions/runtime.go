@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"syscall"
@@ -62,4 +63,16 @@ func checkOpenFiles(readers int, logger *slog.Logger) {
 		logger.Warn("so many readers of the feed could use up the open files that the process may have; raise the limit (ulimit -n, LimitNOFILE), or lower --max-readers",
 			"limit", limit.Cur, "max readers", readers)
 	}
+}
+
+// prepareToRead sets the process up for a command that reads the log. A write to a closed
+// pipe (| head) becomes an error and does not end the process: an embedded log has to be
+// closed in good order.
+func prepareToRead(s streams) {
+	signal.Ignore(syscall.SIGPIPE)
+	tuneMemory(newLogger(s))
+}
+
+func newLogger(s streams) *slog.Logger {
+	return slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }

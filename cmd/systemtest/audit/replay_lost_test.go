@@ -77,7 +77,7 @@ func TestAReplayEndsWhereTheServerIsGone(t *testing.T) {
 	if len(all) > 1 {                                                           // below the head
 		last, _, _ = strings.Cut(all[len(all)-1], ",")
 	}
-	goOn := regexp.MustCompile(`broken off: .*; go on with --after (\d+)\n$`).FindStringSubmatch(linesErrs.String())
+	goOn := regexp.MustCompile(`broken off: .*; continue with --after (\d+)\n$`).FindStringSubmatch(linesErrs.String())
 	if goOn == nil || goOn[1] != last {
 		t.Errorf("%d lines, the last of %s, %q", len(all), last, linesErrs)
 	}

@@ -224,7 +224,7 @@ func TestAReplayToASubjectHasARateAndLeavesTheLogAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = slow.Wait()
-	told := regexp.MustCompile(`go on with --after (\d+)\n$`).FindStringSubmatch(errs.String())
+	told := regexp.MustCompile(`continue with --after (\d+)\n$`).FindStringSubmatch(errs.String())
 	if err == nil || told == nil {
 		t.Fatalf("%v, %q", err, errs.String())
 	}
@@ -293,7 +293,7 @@ func TestAReplayToASubjectOfAStoppedServiceNeedsAStream(t *testing.T) {
 	}
 	s.Stop()
 	status, stdout, stderr := rig.Command(t, nil, slices.Concat([]string{"replay", "--to-subject", "audit.lost"}, ofLog(s))...)
-	if status != rig.ExitFailed || stdout != "" || !strings.Contains(stderr, "nobody can listen to audit.lost") {
+	if status != rig.ExitFailed || stdout != "" || !strings.Contains(stderr, "nobody can subscribe to audit.lost") {
 		t.Errorf("exit status %d, %q, %q", status, stdout, stderr)
 	}
 	status, stdout, stderr = rig.Command(t, nil, slices.Concat([]string{"replay", "--to-subject", "audit.kept"}, ofLog(s))...)
