@@ -18,27 +18,27 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// RebuildOptions are what a rebuild can be told; the zero value will do.
+// RebuildOptions configure a rebuild. The zero value is usable.
 type RebuildOptions struct {
 	Logger     *slog.Logger // slog.Default when nil
-	Partitions int          // as ProjectorOptions.Partitions
-	// Progress, where it is set, is told how far a stage is, now and then. total is 0
-	// where it is not known.
+	Partitions int          // as Options.Partitions
+	// Progress, if not nil, is called now and then with the progress of a stage. total is
+	// 0 if unknown.
 	Progress func(s Stage, done, total uint64)
-	// Difference, if set, receives each difference between the read model that answers and
-	// the log.
+	// Difference, if not nil, is called with each difference between the read model that
+	// answers and the log.
 	Difference func(audit.Difference)
-	// Private says that the Redis lives and dies with a service, whose projector alone
-	// moves the checkpoint: nobody stands in for it.
+	// Private says that the Redis belongs to a running service, whose projector alone
+	// moves the checkpoint. No stand-in starts.
 	Private bool
 	// CompareOnly ends the rebuild after the comparison. The read model stays as it is.
 	CompareOnly bool
 }
 
-// A Stage is what a rebuild is doing.
+// A Stage is a stage of a rebuild.
 type Stage int
 
-// The stages, in their order.
+// The stages, in order.
 const (
 	Comparing  Stage = iota // counted in positions of the log
 	Filling                 // counted in positions of the log
@@ -46,45 +46,43 @@ const (
 	Removing                // counted in keys of Redis
 )
 
-// A Rebuilt is what came of a rebuild.
+// A Rebuilt is the result of a rebuild.
 type Rebuilt struct {
 	Position    uint64 `json:"position"`    // of the log, up to which it was filled or compared
-	Sessions    uint64 `json:"sessions"`    // that the log has to show at that position
-	Compared    bool   `json:"compared"`    // false where there was nothing to compare
+	Sessions    uint64 `json:"sessions"`    // that have to be shown at that position
+	Compared    bool   `json:"compared"`    // false if there was nothing to compare with
 	Differences uint64 `json:"differences"` // between the old read model and the log
-	Removed     int64  `json:"removed"`     // keys of read models that nobody reads any more
+	Removed     int64  `json:"removed"`     // keys of unused read models
 }
 
 // ErrRebuilding is returned when another rebuild is at work.
 var ErrRebuilding = errors.New("another rebuild of this read model is at work")
 
-// How long a rebuild that was killed keeps others from beginning, and how often one
-// that is alive says so.
+// A rebuild's lock expires after rebuildLockLife, in case the process was killed.
 const (
 	rebuildLockLife  = 5 * time.Second
 	rebuildLockRenew = time.Second
 	unlockTimeout    = 3 * time.Second
 )
 
-// projectorPatience is how long the projector at work may take to reach what the new
-// generation has, or to let it take over, before the rebuild looks after that itself.
+// projectorPatience is how long the running projector may take to adopt the new generation. After that, the rebuild starts a projector of its own.
 const projectorPatience = 2 * time.Second
 
 // Rebuild replaces the read model. It reports the differences between the one that answers
-// and the log, fills a new generation of every partition beside it from the log, and has
-// the projector let that take over, in one step for all readers. Then it removes the old
-// one. It can be interrupted at any time: the old read model then still answers, and the
-// next rebuild removes what is left of this one.
+// and the log, fills a new generation of every partition from the log, and has the
+// projector adopt it, which is one step for readers. Then it removes the old one. It can be
+// interrupted at any moment: the old read model keeps answering, and the next rebuild
+// removes the remains.
 func Rebuild(ctx context.Context, rdb redis.UniversalClient, log audit.Log, opts RebuildOptions) (Rebuilt, error) {
 	b := &rebuild{
-		RebuildOptions: opts, rdb: rdb, log: log, needed: make(chan struct{}, 1),
+		opts: opts, rdb: rdb, log: log, standInNeeded: make(chan struct{}, 1),
 		builder: New(rdb, log, Options{Logger: opts.Logger, Partitions: opts.Partitions}),
 	}
-	if b.Progress == nil {
-		b.Progress = func(Stage, uint64, uint64) {}
+	if b.opts.Progress == nil {
+		b.opts.Progress = func(Stage, uint64, uint64) {}
 	}
-	if b.Difference == nil {
-		b.Difference = func(audit.Difference) {}
+	if b.opts.Difference == nil {
+		b.opts.Difference = func(audit.Difference) {}
 	}
 	working, unlock, err := b.lock(ctx)
 	if err != nil {
@@ -93,51 +91,51 @@ func Rebuild(ctx context.Context, rdb redis.UniversalClient, log audit.Log, opts
 	defer unlock()
 	defer b.offerStandIn(working)()
 	if err := b.run(working); err != nil {
-		return b.done, errors.Join(context.Cause(working), err)
+		return b.result, errors.Join(context.Cause(working), err)
 	}
-	return b.done, nil
+	return b.result, nil
 }
 
 // A rebuild is one call of Rebuild.
 type rebuild struct {
-	RebuildOptions
-	rdb     redis.UniversalClient
-	log     audit.Log
-	builder *Projector    // of the generations that are built beside
-	needed  chan struct{} // told when no projector seems to be at work
-	done    Rebuilt
+	opts          RebuildOptions
+	rdb           redis.UniversalClient
+	log           audit.Log
+	builder       *Projector    // writes the new generations
+	standInNeeded chan struct{} // signaled when no projector seems to be at work
+	result        Rebuilt
 }
 
 func (b *rebuild) run(ctx context.Context) error {
-	if err := b.check(ctx); err != nil {
+	if err := b.checkLog(ctx); err != nil {
 		return err
 	}
-	var lanes []*lane
+	var writers []*partitionWriter
 	for _, part := range b.builder.partitions {
-		l, err := b.begin(ctx, part)
+		w, err := b.begin(ctx, part)
 		if err != nil {
 			return err
 		}
-		lanes = append(lanes, l)
+		writers = append(writers, w)
 	}
 	err := b.compare(ctx)
 	switch {
 	case err != nil:
 		return err
-	case b.CompareOnly:
-		err = b.giveUp(ctx)
+	case b.opts.CompareOnly:
+		err = b.discard(ctx)
 	default:
-		err = b.replace(ctx, lanes)
+		err = b.replace(ctx, writers)
 	}
 	if err != nil {
 		return err
 	}
 	for _, part := range b.builder.partitions {
 		removed, err := sweep(ctx, b.rdb, part, func(n int64) error {
-			b.Progress(Removing, uint64(b.done.Removed+n), 0) //nolint:gosec // not negative
+			b.opts.Progress(Removing, uint64(b.result.Removed+n), 0) //nolint:gosec // not negative
 			return nil
 		})
-		b.done.Removed += removed
+		b.result.Removed += removed
 		if err != nil {
 			return err
 		}
@@ -145,35 +143,36 @@ func (b *rebuild) run(ctx context.Context) error {
 	return nil
 }
 
-// replace fills the new generations and has them take over.
-func (b *rebuild) replace(ctx context.Context, lanes []*lane) error {
+// replace fills the new generations and waits until they are adopted.
+func (b *rebuild) replace(ctx context.Context, writers []*partitionWriter) error {
 	b.builder.mu.Lock()
-	b.builder.lanes = lanes
+	b.builder.writers = writers
 	b.builder.mu.Unlock()
-	err := b.builder.withWriters(ctx, lanes, func() error {
-		if err := b.fill(ctx, lanes); err != nil {
+	err := b.builder.withTransactions(ctx, writers, func() error {
+		if err := b.fill(ctx, writers); err != nil {
 			return err
 		}
-		return b.release(ctx, lanes)
+		return b.declareComplete(ctx, writers)
 	})
 	if err != nil {
 		return err
 	}
-	return b.awaitAdoption(ctx, lanes)
+	return b.awaitAdoption(ctx, writers)
 }
 
-// giveUp takes back the checkpoints of the new generations, which hold nothing.
-func (b *rebuild) giveUp(ctx context.Context) error {
+// discard removes the checkpoints of the new generations, which are empty.
+func (b *rebuild) discard(ctx context.Context) error {
 	for _, part := range b.builder.partitions {
 		if err := b.rdb.Del(ctx, part.Next()).Err(); err != nil {
-			return fmt.Errorf("give up the new read model: %w", err)
+			return fmt.Errorf("discard the new read model: %w", err)
 		}
 	}
 	return nil
 }
 
-// check finds out whether this is the read model that was meant.
-func (b *rebuild) check(ctx context.Context) error {
+// checkLog returns an error if the read model does not belong to this log, or has another
+// number of partitions.
+func (b *rebuild) checkLog(ctx context.Context) error {
 	for _, part := range b.builder.partitions {
 		text, err := projections.ReadText(ctx, b.rdb, part.Checkpoint())
 		if err != nil {
@@ -189,23 +188,23 @@ func (b *rebuild) check(ctx context.Context) error {
 	return nil
 }
 
-// begin begins the new generation of a partition. What an earlier rebuild has finished a
-// projector may just be letting take over: then that is awaited.
-func (b *rebuild) begin(ctx context.Context, part layout.Partition) (*lane, error) {
+// begin begins the new generation of a partition. If a projector is just adopting the
+// result of an earlier rebuild, it waits for that.
+func (b *rebuild) begin(ctx context.Context, part layout.Partition) (*partitionWriter, error) {
 	for {
 		found, err := projections.ReadText(ctx, b.rdb, part.Next())
 		if err != nil {
 			return nil, err
 		}
-		l, err := b.builder.begin(ctx, part, part.Next(), found)
-		if !errors.Is(err, errDeposed) && !errors.Is(err, errAstray) {
-			return l, err
+		w, err := b.builder.begin(ctx, part, part.Next(), found)
+		if !errors.Is(err, errDeposed) && !errors.Is(err, errUnexpected) {
+			return w, err
 		}
 	}
 }
 
-// lock keeps other rebuilds from beginning. The context that it returns ends when the
-// lock was lost.
+// lock keeps other rebuilds from starting. The returned context ends when the lock is
+// lost.
 func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
 	key, token := b.builder.partitions[0].RebuildLock(), rand.Text()
 	hold := func(ctx context.Context) (bool, error) {
@@ -245,14 +244,14 @@ func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
 		renewing.Wait()
 		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 		defer cancel()
-		_ = b.rdb.ZRem(leaving, key, token).Err() // otherwise it ends by itself
+		_ = b.rdb.ZRem(leaving, key, token).Err() // otherwise it expires
 	}
 	return working, unlock, nil
 }
 
-// offerStandIn makes this process a projector once one is needed, until it is dismissed.
+// offerStandIn runs a projector in this process once one is needed, until dismissed.
 func (b *rebuild) offerStandIn(ctx context.Context) (dismiss func()) {
-	if b.Private {
+	if b.opts.Private {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -261,9 +260,9 @@ func (b *rebuild) offerStandIn(ctx context.Context) (dismiss func()) {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-b.needed:
+		case <-b.standInNeeded:
 		}
-		p := New(b.rdb, b.builder.log, Options{Logger: b.Logger, Partitions: b.Partitions})
+		p := New(b.rdb, b.builder.log, Options{Logger: b.opts.Logger, Partitions: b.opts.Partitions})
 		return p.Run(ctx)
 	})
 	return func() {
@@ -272,31 +271,31 @@ func (b *rebuild) offerStandIn(ctx context.Context) (dismiss func()) {
 	}
 }
 
-// fill fills the lanes and tells how far it is.
-func (b *rebuild) fill(ctx context.Context, lanes []*lane) error {
+// fill fills the new generations and reports progress.
+func (b *rebuild) fill(ctx context.Context, writers []*partitionWriter) error {
 	end, err := b.builder.log.End(ctx)
 	if err != nil {
 		return fmt.Errorf("ask for the end of the log: %w", err)
 	}
-	b.Progress(Filling, 0, end)
-	b.builder.filled = func(position uint64) { b.Progress(Filling, min(position, end), end) }
-	if err := b.builder.fill(ctx, lanes); err != nil {
+	b.opts.Progress(Filling, 0, end)
+	b.builder.onFilled = func(position uint64) { b.opts.Progress(Filling, min(position, end), end) }
+	if err := b.builder.fill(ctx, writers); err != nil {
 		return err
 	}
-	b.Progress(Filling, end, end)
-	b.done.Position, b.done.Sessions = b.builder.position(), 0
-	for _, l := range lanes {
-		n, err := b.rdb.ZCard(ctx, l.keys.Index(layout.IndexAll)).Result()
+	b.opts.Progress(Filling, end, end)
+	b.result.Position, b.result.Sessions = b.builder.position(), 0
+	for _, w := range writers {
+		n, err := b.rdb.ZCard(ctx, w.keys.Index(layout.IndexAll)).Result()
 		if err != nil {
 			return fmt.Errorf("count the sessions: %w", err)
 		}
-		b.done.Sessions += uint64(n) //nolint:gosec // not negative
+		b.result.Sessions += uint64(n) //nolint:gosec // not negative
 	}
 	return nil
 }
 
-// compare reports every difference between the read model that answers and the log, if
-// there is one that can be compared.
+// compare reports every difference between the read model that answers and the log. It
+// does nothing if there is no read model that can be compared.
 func (b *rebuild) compare(ctx context.Context) error {
 	for _, part := range b.builder.partitions {
 		found, err := projections.ReadText(ctx, b.rdb, part.Checkpoint())
@@ -311,12 +310,12 @@ func (b *rebuild) compare(ctx context.Context) error {
 			return err
 		}
 	}
-	b.done.Compared = true
+	b.result.Compared = true
 	opts := audit.Options{
-		Partitions: b.Partitions, Slow: b.needStandIn,
+		Partitions: b.opts.Partitions, Slow: b.needStandIn,
 		Difference: func(d audit.Difference) error {
-			b.done.Differences++
-			b.Difference(d)
+			b.result.Differences++
+			b.opts.Difference(d)
 			return nil
 		},
 	}
@@ -325,33 +324,33 @@ func (b *rebuild) compare(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b.Progress(Comparing, 0, end)
+		b.opts.Progress(Comparing, 0, end)
 		_, err = b.log.Newest(ctx, fillBatchEvents, func(batch []domain.Entry) error {
-			b.Progress(Comparing, min(batch[len(batch)-1].Record.Position, end), end)
+			b.opts.Progress(Comparing, min(batch[len(batch)-1].Record.Position, end), end)
 			return compare(ctx, batch)
 		})
 		return err
 	})
-	b.done.Position, b.done.Sessions = done.Position, done.Sessions
+	b.result.Position, b.result.Sessions = done.Position, done.Sessions
 	return err
 }
 
-// needStandIn has this process stand in for a projector.
+// needStandIn asks for a projector in this process.
 func (b *rebuild) needStandIn() {
 	select {
-	case b.needed <- struct{}{}:
-	default: // it was told already
+	case b.standInNeeded <- struct{}{}:
+	default: // already requested
 	}
 }
 
-// release declares the new generations complete: from now on only the projector
-// writes them.
-func (b *rebuild) release(ctx context.Context, lanes []*lane) error {
-	b.Progress(TakingOver, 0, uint64(len(lanes)))
-	for _, l := range lanes {
-		ready := l.current
+// declareComplete hands the new generations to the projector, which alone writes them
+// from now on.
+func (b *rebuild) declareComplete(ctx context.Context, writers []*partitionWriter) error {
+	b.opts.Progress(TakingOver, 0, uint64(len(writers)))
+	for _, w := range writers {
+		ready := w.current
 		ready.State = layout.Complete
-		if err := l.write(ctx, newChunk(), ready); err != nil {
+		if err := w.write(ctx, newChunk(), ready); err != nil {
 			return err
 		}
 	}
@@ -359,33 +358,33 @@ func (b *rebuild) release(ctx context.Context, lanes []*lane) error {
 }
 
 // awaitAdoption returns when every partition answers from its new generation.
-func (b *rebuild) awaitAdoption(ctx context.Context, lanes []*lane) error {
+func (b *rebuild) awaitAdoption(ctx context.Context, writers []*partitionWriter) error {
 	for since := time.Now(); ; {
 		adopted := 0
-		for _, l := range lanes {
-			found, err := projections.ReadText(ctx, b.rdb, l.keys.Checkpoint())
+		for _, w := range writers {
+			found, err := projections.ReadText(ctx, b.rdb, w.keys.Checkpoint())
 			if err != nil {
 				return err
 			}
-			if c, ok := layout.ParseCheckpoint(found); ok && c.Generation == l.keys.Generation {
+			if c, ok := layout.ParseCheckpoint(found); ok && c.Generation == w.keys.Generation {
 				adopted++
 				continue
 			}
-			next, err := projections.ReadText(ctx, b.rdb, l.keys.Next())
+			next, err := projections.ReadText(ctx, b.rdb, w.keys.Next())
 			if err != nil {
 				return err
 			}
-			if c, ok := layout.ParseCheckpoint(next); !ok || c.Generation != l.keys.Generation {
-				// It may have been adopted in between; then it answers now.
-				found, err := projections.ReadText(ctx, b.rdb, l.keys.Checkpoint())
-				if c, ok := layout.ParseCheckpoint(found); err == nil && ok && c.Generation == l.keys.Generation {
+			if c, ok := layout.ParseCheckpoint(next); !ok || c.Generation != w.keys.Generation {
+				// It may have been adopted between the two reads.
+				found, err := projections.ReadText(ctx, b.rdb, w.keys.Checkpoint())
+				if c, ok := layout.ParseCheckpoint(found); err == nil && ok && c.Generation == w.keys.Generation {
 					continue
 				}
-				return errors.Join(errors.New("the new read model is gone: Redis was emptied, or somebody else rebuilt it"), err)
+				return errors.Join(errors.New("the new read model is gone: Redis was emptied, or another rebuild replaced it"), err)
 			}
 		}
-		b.Progress(TakingOver, uint64(adopted), uint64(len(lanes))) //nolint:gosec // not negative
-		if adopted == len(lanes) {
+		b.opts.Progress(TakingOver, uint64(adopted), uint64(len(writers))) //nolint:gosec // not negative
+		if adopted == len(writers) {
 			return nil
 		}
 		if time.Since(since) > projectorPatience {
