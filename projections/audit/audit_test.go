@@ -455,7 +455,7 @@ func TestAnAuditSaysWhyThereIsNothingToCompare(t *testing.T) {
 		}
 		return err
 	}
-	_ = says(log, 1, "there is no read model")
+	_ = says(log, 1, "there is no usable read model")
 	r := newRig(t, rdb, log)
 	r.caughtUp()
 	var parts *projections.PartitionsError

@@ -65,7 +65,8 @@ const (
 	unlockTimeout    = 3 * time.Second
 )
 
-// projectorPatience is how long the running projector may take to adopt the new generation. After that, the rebuild starts a projector of its own.
+// projectorPatience is how long the running projector may take to adopt the new
+// generation. After that, the rebuild starts a projector of its own.
 const projectorPatience = 2 * time.Second
 
 // Rebuild replaces the read model. It reports the differences between the one that answers
