@@ -8,12 +8,9 @@ import (
 	"chatsessions/eventstore"
 )
 
-// faulty says that in this build things can be made to fail; see faults.go.
+// See faults.go.
 const faulty = false
 
-// The clock, and how files are made durable: nil is the usual way. Only a build
-// that tests or measures the service has others.
-var (
-	now                          = time.Now
-	syncFile eventstore.SyncFunc = nil
-)
+func clock() func() time.Time { return time.Now }
+
+func syncFunc() eventstore.SyncFunc { return nil }
