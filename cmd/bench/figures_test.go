@@ -32,6 +32,9 @@ func TestARatioIsTheMedianOfTheRounds(t *testing.T) {
 	if r.Ratio != 1 || !slices.Equal(r.Rounds, []float64{1, 3, 0.5}) || r.Service != 20 || r.Baseline != 10 {
 		t.Errorf("got %+v", r)
 	}
+	if m := median([]float64{4, 1, 3, 2}); m != 2.5 {
+		t.Errorf("the median of four is %v", m)
+	}
 }
 
 func TestAPopulationIsDecidedByTheDomain(t *testing.T) {

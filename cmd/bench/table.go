@@ -31,9 +31,13 @@ func (f figures) add(name string, value float64) { f[name] = append(f[name], val
 // median of the rounds.
 func (f figures) median(name string) float64 { return median(f[name]) }
 
-// median returns the upper one of two.
+// median returns the middle value, or the mean of the two middle ones.
 func median(values []float64) float64 {
-	return slices.Sorted(slices.Values(values))[len(values)/2]
+	sorted, half := slices.Sorted(slices.Values(values)), len(values)/2
+	if len(sorted)%2 == 0 {
+		return (sorted[half-1] + sorted[half]) / 2
+	}
+	return sorted[half]
 }
 
 // ratio makes a row of two figures. The ratio is the median of the rounds' ratios, because

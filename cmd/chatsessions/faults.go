@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"chatsessions/eventstore"
+	"chatsessions/eventstore/embedded"
 )
 
 // A build with `-tags faults` can be made to fail by environment variables. It is for
@@ -34,7 +34,7 @@ func clock() func() time.Time {
 	return func() time.Time { return time.Now().Add(offset) }
 }
 
-func syncFunc() eventstore.SyncFunc {
+func syncFunc() embedded.SyncFunc {
 	given := os.Getenv("CHATSESSIONS_FAULT_SYNC")
 	takes := os.Getenv("CHATSESSIONS_FAULT_SYNC_TAKES")
 	path, fails := strings.CutPrefix(given, "fail:")

@@ -5,7 +5,7 @@ package main
 import (
 	"time"
 
-	"chatsessions/eventstore"
+	"chatsessions/eventstore/embedded"
 )
 
 // See faults.go.
@@ -13,4 +13,4 @@ const faulty = false
 
 func clock() func() time.Time { return time.Now }
 
-func syncFunc() eventstore.SyncFunc { return nil }
+func syncFunc() embedded.SyncFunc { return nil }

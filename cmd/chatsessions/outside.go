@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"chatsessions/eventstore"
+	"chatsessions/eventstore/embedded"
 	"chatsessions/projections"
 )
 
@@ -86,12 +87,12 @@ func (f logFlags) openExisting(ctx context.Context, inside connection, logger *s
 	s := &stores{}
 	o := eventstore.Options{Existing: true, Logger: logger}
 	if f.NATS.URL != "" && f.NATS.URL == inside.NATSURL {
-		syncer, err := eventstore.NewSyncer(filepath.Join(f.DataDir, logDir))
+		syncer, err := embedded.NewSyncer(filepath.Join(f.DataDir, logDir))
 		if err != nil {
 			return nil, err
 		}
 		s.onClose(syncer.Close)
-		o.Durable = syncer.Durable
+		o.Durability = syncer
 	}
 	err := s.openLog(ctx, f, o, nil)
 	if err == nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"chatsessions/eventstore"
+	"chatsessions/eventstore/embedded"
 	"chatsessions/projections/embeddedredis"
 	"chatsessions/projections/layout"
 	"chatsessions/projections/redisconn"
@@ -22,7 +23,7 @@ import (
 // stores are the log and the Redis of the read model, wherever they run.
 type stores struct {
 	log      *eventstore.Log
-	embedded *eventstore.Embedded // the server of the log, if it runs in this process
+	embedded *embedded.Server // the server of the log, if it runs in this process
 	redis    redis.UniversalClient
 	inside   connection // how to reach what runs in this process
 	// private: the Redis is inside a running service.
@@ -74,7 +75,10 @@ func (s *stores) openLog(ctx context.Context, f logFlags, o eventstore.Options, 
 		return err
 	}
 	s.onClose(nc.Close)
-	o.Replicas, o.Embedded = f.NATS.Replicas, s.embedded
+	o.Replicas = f.NATS.Replicas
+	if s.embedded != nil {
+		o.Durability, o.OnlyWriter = s.embedded, true
+	}
 	if s.log, err = eventstore.Open(ctx, nc, o); err != nil {
 		return err
 	}
@@ -111,11 +115,11 @@ func (l redisLog) Printf(_ context.Context, format string, v ...any) {
 func (s *stores) embedNATS(ctx context.Context, dataDir string, m *metrics, logger *slog.Logger) (*nats.Conn, error) {
 	const user = "chatsessions"
 	password := rand.Text()
-	server, err := eventstore.StartEmbedded(ctx, eventstore.EmbeddedOptions{
+	server, err := embedded.Start(ctx, embedded.Options{
 		StoreDir: filepath.Join(dataDir, logDir), User: user, Password: password, Logger: logger,
 		Sync: syncFunc(), Synced: m.synced(),
 	})
-	if errors.Is(err, eventstore.ErrInUse) {
+	if errors.Is(err, embedded.ErrInUse) {
 		return nil, fmt.Errorf("%s: another process serves this data directory; stop it, or choose another with --data-dir", dataDir)
 	}
 	if err != nil {
