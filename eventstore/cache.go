@@ -6,22 +6,22 @@ import (
 	"chatsessions/domain"
 )
 
-// maxCached is how much memory a Log spends on the newest events of sessions, in
-// bytes, about: of some 250,000 ordinary sessions.
+// maxCached is about how many bytes a Log spends on the newest events of sessions: enough
+// for some 250,000 ordinary sessions.
 const maxCached = 160 << 20
 
-// A cache holds the newest durable event of the sessions that were written lately,
-// as far as this node knows, so that a busy session's command needs no read.
-// Another node may have written since: what appends is checked by the log itself,
-// and what appends nothing is decided on the leader's newest event.
+// A cache holds the newest durable event of recently written sessions, as far as this node
+// knows, so that a command for a busy session needs no read. Another node may have written
+// since: an append is checked by the log itself, and a command that appends nothing is
+// decided on the leader's newest event.
 //
-// What is kept counts for one connection to the server only: behind the next one the
-// log may have been restored from an older copy.
+// An entry is valid for one connection to the server only: after a reconnection the log may
+// have been restored from an older copy.
 type cache struct {
 	records *otter.Cache[string, *cached]
 }
 
-// A cached is a record, and the connection over which it came; see Log.Connections.
+// A cached is a record and the connection over which it came; see Log.Connections.
 type cached struct {
 	*domain.Record
 	connection uint64
@@ -30,7 +30,7 @@ type cached struct {
 func newCache() cache {
 	return cache{otter.Must(&otter.Options[string, *cached]{
 		MaximumWeight: maxCached,
-		Weigher:       func(_ string, c *cached) uint32 { return weight(c.Record) },
+		Weigher:       func(_ string, c *cached) uint32 { return Weight(c.Record) },
 	})}
 }
 
@@ -42,20 +42,20 @@ func (c cache) get(id string, connection uint64) (*domain.Record, bool) {
 	return known.Record, true
 }
 
-// put keeps an event that has passed the barrier, unless a newer one is there.
+// put keeps a durable event, unless a newer one is there.
 func (c cache) put(r *domain.Record, connection uint64) {
 	id := r.Event.Session.ID
 	if known, ok := c.get(id, connection); ok && known.Position >= r.Position {
 		return
 	}
 	kept := *r
-	kept.Event.Changes, kept.Encoded = nil, nil // nobody decides by them
+	kept.Event.Changes, kept.Encoded = nil, nil // no decision needs them
 	c.records.Set(id, &cached{&kept, connection})
 }
 
-// weight is about how many bytes a record takes: its own, those of its place in the
-// cache, and its texts.
-func weight(r *domain.Record) uint32 {
+// Weight returns about how many bytes a record without its changes takes in a cache: the
+// record, its entry, and its texts.
+func Weight(r *domain.Record) uint32 {
 	s := &r.Event.Session
 	n := 600 + len(s.CreatedBy) + len(s.Room) + len(r.Request.CorrelationID)
 	for _, uid := range s.Participants {

@@ -9,6 +9,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/eventstore"
+	"chatsessions/eventstore/embedded"
 	"chatsessions/eventstore/natstest"
 
 	"github.com/nats-io/nats.go"
@@ -34,9 +35,9 @@ func TestLog(t *testing.T) {
 	})
 }
 
-func startEmbedded(t testing.TB, dir string) *eventstore.Embedded {
+func startEmbedded(t testing.TB, dir string) *embedded.Server {
 	t.Helper()
-	e, err := eventstore.StartEmbedded(testContext(t), eventstore.EmbeddedOptions{StoreDir: dir, User: "chatsessions", Password: "secret", Logger: testLogger(t)})
+	e, err := embedded.Start(testContext(t), embedded.Options{StoreDir: dir, User: "chatsessions", Password: "secret", Logger: testLogger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,7 @@ func startEmbedded(t testing.TB, dir string) *eventstore.Embedded {
 	return e
 }
 
-func connectEmbedded(t testing.TB, e *eventstore.Embedded) *nats.Conn {
+func connectEmbedded(t testing.TB, e *embedded.Server) *nats.Conn {
 	t.Helper()
 	nc, err := e.Connect()
 	if err != nil {
@@ -54,8 +55,8 @@ func connectEmbedded(t testing.TB, e *eventstore.Embedded) *nats.Conn {
 	return nc
 }
 
-func conformance(t *testing.T, connect func(testing.TB) *nats.Conn, embedded ...*eventstore.Embedded) {
-	one, other := openLog(t, connect(t), embedded...), openLog(t, connect(t), embedded...)
+func conformance(t *testing.T, connect func(testing.TB) *nats.Conn, e ...*embedded.Server) {
+	one, other := openLog(t, connect(t), e...), openLog(t, connect(t), e...)
 	if one.Identity() != other.Identity() {
 		t.Fatalf("two nodes of one log name it %s and %s", one.Identity(), other.Identity())
 	}

@@ -13,36 +13,34 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// ConnectOptions say how to reach an external NATS server.
+// ConnectOptions describe the connection to an external NATS server.
 type ConnectOptions struct {
-	// URL is one server or several, separated by commas. User and password, or a
-	// token, may be part of it. "tls://" asks for TLS.
+	// URL is one server or several, separated by commas. It may contain user and password,
+	// or a token. "tls://" requires TLS.
 	URL             string
 	CredentialsFile string // a NATS .creds file; "" for none
-	CAFile          string // PEM, the authorities to trust instead of the system's; "" for the system's
+	CAFile          string // PEM, the trusted authorities; "" for the system's
 	CertFile        string // PEM, the client's certificate; needs KeyFile
 	KeyFile         string // PEM, the key of CertFile
-	Name            string // by which the server's operators know the connection
+	Name            string // of the connection, for the server's operators
 	Logger          *slog.Logger
 }
 
 const (
-	// dialTimeout bounds one attempt to connect to one server. Who publishes
-	// meanwhile waits for it.
+	// dialTimeout bounds one attempt to connect to one server. Publishers wait for it.
 	dialTimeout = 2 * time.Second
-	// writeTimeout bounds one write to the socket. A server that is stopped but
-	// not gone would otherwise hold everybody who publishes.
+	// writeTimeout bounds one write to the socket. Otherwise a server that hangs would block
+	// every publisher.
 	writeTimeout = 2 * time.Second
-	// pingInterval and maxPings find out, within about ten seconds, that a server
-	// has gone without a word.
+	// pingInterval and maxPings detect a server that disappeared silently, within about ten
+	// seconds.
 	pingInterval = 5 * time.Second
 	maxPings     = 2
 )
 
-// Connect connects to an external server. The first attempt has to succeed; from
-// then on the connection reconnects by itself, for ever. While it is broken it
-// refuses messages instead of keeping them: a write that was answered with "not
-// written" must not be sent later.
+// Connect connects to an external server. The first attempt has to succeed; then the
+// connection reconnects by itself, forever. While it is broken, it refuses messages instead
+// of keeping them: a write that was answered with "not written" must not be sent later.
 func Connect(ctx context.Context, o ConnectOptions) (*nats.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -51,7 +49,7 @@ func Connect(ctx context.Context, o ConnectOptions) (*nats.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := connectionOptions(o.Name, o.Logger)
+	options := ConnectionOptions(o.Name, o.Logger)
 	options = append(options, nats.Timeout(timeLeft(ctx, dialTimeout)))
 	if o.CredentialsFile != "" {
 		if _, err := os.Stat(o.CredentialsFile); err != nil {
@@ -75,13 +73,13 @@ func Connect(ctx context.Context, o ConnectOptions) (*nats.Conn, error) {
 	return nc, nil
 }
 
-// connectionOptions are what every connection of this package has in common.
-func connectionOptions(name string, logger *slog.Logger) []nats.Option {
+// ConnectionOptions are the options of every connection to the log's server.
+func ConnectionOptions(name string, logger *slog.Logger) []nats.Option {
 	logger = orDiscard(logger)
 	return []nats.Option{
 		nats.Name(name),
 		nats.MaxReconnects(-1),
-		nats.IgnoreAuthErrorAbort(), // credentials may be put right while we run
+		nats.IgnoreAuthErrorAbort(), // credentials may be corrected while we run
 		nats.ReconnectWait(100 * time.Millisecond),
 		nats.ReconnectJitter(100*time.Millisecond, time.Second),
 		nats.ReconnectBufSize(-1),
@@ -102,7 +100,7 @@ func connectionOptions(name string, logger *slog.Logger) []nats.Option {
 	}
 }
 
-// CheckURL returns an error for what is no URL of ConnectOptions.
+// CheckURL returns an error if ConnectOptions.URL cannot have this value.
 func CheckURL(urls string) error {
 	_, err := redact(urls)
 	return err
@@ -121,7 +119,7 @@ func redact(urls string) (string, error) {
 		}
 		u, err := url.Parse(part)
 		if err != nil {
-			// The error of url.Parse quotes the URL, and with it the password.
+			// The error of url.Parse quotes the URL, including the password.
 			return "", errors.New("the NATS URL is not a URL; expected nats://[user:password@]host:port")
 		}
 		if _, hasPassword := u.User.Password(); u.User != nil && !hasPassword {

@@ -152,6 +152,21 @@ func TestDeadline(t *testing.T) {
 	})
 }
 
+// A barrier is a Durability of which only Durable does anything.
+type barrier func() error
+
+func (b barrier) Settle(context.Context, eventstore.Recovery) error { return b() }
+func (b barrier) Durable(context.Context, uint64) error             { return b() }
+func (b barrier) Err() error                                        { return nil }
+func (b barrier) Intend(uint64, []*nats.Msg) (eventstore.Intent, error) {
+	return noIntent{}, nil
+}
+
+type noIntent struct{}
+
+func (noIntent) Remove()     {}
+func (noIntent) Keep(uint64) {}
+
 // TestBarrier checks that nothing gets past a barrier that fails.
 func TestBarrier(t *testing.T) {
 	e := startEmbedded(t, t.TempDir())
@@ -159,12 +174,12 @@ func TestBarrier(t *testing.T) {
 	plain := openLog(t, nc)
 	var broken atomic.Bool
 	lost := errors.New("fsync failed")
-	l, err := eventstore.Open(testContext(t), nc, eventstore.Options{Durable: func(context.Context, uint64) error {
+	l, err := eventstore.Open(testContext(t), nc, eventstore.Options{Durability: barrier(func() error {
 		if broken.Load() {
 			return lost
 		}
 		return nil
-	}})
+	})})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +212,7 @@ func TestBarrier(t *testing.T) {
 	for _, err := range l.History(ctx, id) {
 		check("history", err, domain.ErrUnavailable)
 	}
-	_, err = eventstore.Open(ctx, nc, eventstore.Options{Durable: func(context.Context, uint64) error { return lost }})
+	_, err = eventstore.Open(ctx, nc, eventstore.Options{Durability: barrier(func() error { return lost })})
 	if !errors.Is(err, lost) {
 		t.Errorf("open: %v", err)
 	}

@@ -14,11 +14,11 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 )
 
-// maxBatches bounds how many atomic writes a Log has under way. The server takes
-// 50 unfinished ones per stream, from all nodes together.
+// maxBatches bounds the atomic writes that a Log has in flight. The server accepts 50
+// unfinished ones per stream, from all nodes together.
 const maxBatches = 16
 
-// An outcome is what one attempt to publish came to.
+// An outcome is the result of one attempt to publish.
 type outcome int
 
 const (
@@ -29,37 +29,38 @@ const (
 	conflict
 	// busy: not written, because of trouble that may pass.
 	busy
-	// refused: not written, and would not be another time.
+	// refused: not written, and another attempt would not be either.
 	refused
-	// broken: the store failed under it. It may have been written; another
-	// attempt cannot help.
+	// broken: the store failed. It may have been written; another attempt cannot help.
 	broken
 	// unknown: it may have been written, or may still be.
 	unknown
 )
 
-// Codes of errors that a publish can be answered with.
+// Error codes with which the server answers a publish.
 const (
 	// codeWrongLast: the newest message on the subject is another.
 	codeWrongLast = jetstream.JSErrCodeStreamWrongLastSequence
-	// codeWrongLastConstant is what a replicated stream says instead, also when a
-	// write to the subject is proposed and not yet decided.
+	// codeWrongLastConstant is the same on a replicated stream, and also means that a write
+	// to the subject is proposed and not yet decided.
 	codeWrongLastConstant jetstream.ErrorCode = 10164
 	codeStoreFailed       jetstream.ErrorCode = 10077
 	codeTooManyBatches                        = jetstreamext.JSErrCodeAtomicPublishTooManyInflight
-	// codeBatchIncomplete: a message of the batch was lost, its server was
-	// replaced, or it was one too many and its first message was turned away.
+	// codeBatchIncomplete: a message of the batch was lost, its leader was replaced, or the
+	// batch was one too many and its first message was rejected.
 	codeBatchIncomplete = jetstreamext.JSErrCodeBatchPublishIncomplete
 )
 
 // publish makes one attempt to write the messages, all or none, and returns the
 // sequence of the last one. Only the first carries an expected sequence.
 func (l *Log) publish(ctx context.Context, msgs []*nats.Msg) (uint64, outcome, error) {
-	if l.commands.IsClosed() {
+	if l.conn.IsClosed() {
 		return 0, refused, nats.ErrConnectionClosed
 	}
-	if e := l.options.Embedded; e != nil && e.Err() != nil {
-		return 0, refused, e.Err()
+	if d := l.options.Durability; d != nil {
+		if err := d.Err(); err != nil {
+			return 0, refused, err
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return 0, busy, err
@@ -72,14 +73,13 @@ func (l *Log) publish(ctx context.Context, msgs []*nats.Msg) (uint64, outcome, e
 			return 0, busy, ctx.Err()
 		}
 	}
-	// The time for the server's answer begins when it is asked: a batch that was
-	// sent and given up on at once would be sent again, and hold up the others.
+	// The time for the server's answer begins here, not while the batch waits for its turn:
+	// a batch that was sent and given up at once would be sent again and delay the others.
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	last := msgs[len(msgs)-1]
 	if len(msgs) > 1 {
-		// Without its last message a batch is not written, whatever became of the
-		// others.
+		// Without its last message a batch is not written, even if the others arrived.
 		batchID := uuid.NewString()
 		for i, m := range msgs {
 			m.Header.Set(jetstreamext.BatchIDHeader, batchID)
@@ -87,19 +87,19 @@ func (l *Log) publish(ctx context.Context, msgs []*nats.Msg) (uint64, outcome, e
 		}
 		last.Header.Set(jetstreamext.BatchCommitHeader, "1")
 		for _, m := range msgs[:len(msgs)-1] {
-			if err := l.commands.PublishMsg(m); err != nil {
+			if err := l.conn.PublishMsg(m); err != nil {
 				return 0, notSent(err), err
 			}
 		}
 	}
-	answer, err := l.commands.RequestMsgWithContext(ctx, last)
+	answer, err := l.conn.RequestMsgWithContext(ctx, last)
 	if err != nil {
 		return 0, classifyRequest(err), err
 	}
 	return parseAck(answer.Data, len(msgs))
 }
 
-// notSent is the outcome of an attempt that the client refused to send.
+// notSent returns the outcome of an attempt that the client refused to send.
 func notSent(err error) outcome {
 	if errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject) {
 		return refused
@@ -107,13 +107,13 @@ func notSent(err error) outcome {
 	return busy
 }
 
-// classifyRequest says what an error in place of an acknowledgement means.
+// classifyRequest returns the outcome of a request without an answer.
 func classifyRequest(err error) outcome {
 	switch {
 	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrBadSubject):
 		return notSent(err)
 	case errors.Is(err, nats.ErrNoResponders):
-		return busy // the server found nobody to give it to
+		return busy // no server took it
 	default:
 		return unknown
 	}
@@ -122,7 +122,8 @@ func classifyRequest(err error) outcome {
 // ackStart begins the acknowledgement of a single message.
 var ackStart = []byte(`{"stream":"` + StreamName + `","seq":`)
 
-// parseAck reads the server's answer to a publish of so many messages.
+// parseAck returns the sequence and outcome in the server's answer to a publish of so many
+// messages.
 func parseAck(data []byte, messages int) (uint64, outcome, error) {
 	if rest, ok := bytes.CutPrefix(data, ackStart); ok && messages == 1 && len(rest) > 1 && rest[len(rest)-1] == '}' {
 		if sequence, err := strconv.ParseUint(string(rest[:len(rest)-1]), 10, 64); err == nil && sequence > 0 {
@@ -147,15 +148,15 @@ func parseAck(data []byte, messages int) (uint64, outcome, error) {
 	return ack.Sequence, acknowledged, nil
 }
 
-// classifyAPI says what a refusal by the server means. With the exception of a
-// store that failed, the server refuses before it writes.
+// classifyAPI returns the outcome of a refusal by the server. Except when its store failed,
+// the server refuses before it writes.
 func classifyAPI(err *jetstream.APIError) outcome {
 	switch {
 	case hasCode(err, codeWrongLast, codeWrongLastConstant):
 		return conflict
 	case hasCode(err, codeStoreFailed):
 		return broken
-	case hasCode(err, codeTooManyBatches, codeBatchIncomplete), passing(err):
+	case hasCode(err, codeTooManyBatches, codeBatchIncomplete), isTransient(err):
 		return busy
 	default:
 		return refused

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"chatsessions/domain"
+	"chatsessions/eventstore/envelope"
 	"chatsessions/eventstore/natstest"
 
 	"github.com/google/uuid"
@@ -33,15 +34,6 @@ func onEachServer(t *testing.T, test func(t *testing.T, l *Log, conflicts ...jet
 		t.Cleanup(l.Close)
 		return l
 	}
-	t.Run("embedded", func(t *testing.T) {
-		e, err := StartEmbedded(t.Context(), EmbeddedOptions{StoreDir: t.TempDir(), User: "u", Password: "p"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(e.Shutdown)
-		nc, err := e.Connect()
-		test(t, open(t, nc, err), codeWrongLast)
-	})
 	t.Run("server", func(t *testing.T) {
 		s := natstest.Start(t, natstest.Config{})
 		nc, err := Connect(t.Context(), ConnectOptions{URL: s.URL()})
@@ -72,16 +64,16 @@ func TestServerStoresBatchHeaders(t *testing.T) {
 			t.Fatalf("%d, %v, %v", last, outcome, err)
 		}
 		for sequence := range uint64(3) {
-			m, err := l.get(t.Context(), leader, fmt.Sprintf(`{"seq":%d}`, sequence+1))
+			m, err := l.get(t.Context(), leader, apiRequest{Sequence: sequence + 1})
 			if err != nil {
 				t.Fatal(err)
 			}
-			commit := m.header.Get(jetstreamext.BatchCommitHeader)
-			if m.header.Get(jetstreamext.BatchIDHeader) == "" || m.header.Get(jetstreamext.BatchSeqHeader) != fmt.Sprint(sequence+1) || (commit == "1") != (sequence == 2) {
-				t.Errorf("message %d is stored with %v", sequence+1, m.header)
+			commit := m.Header.Get(jetstreamext.BatchCommitHeader)
+			if m.Header.Get(jetstreamext.BatchIDHeader) == "" || m.Header.Get(jetstreamext.BatchSeqHeader) != fmt.Sprint(sequence+1) || (commit == "1") != (sequence == 2) {
+				t.Errorf("message %d is stored with %v", sequence+1, m.Header)
 			}
-			if unfinished(m) != (sequence < 2) {
-				t.Errorf("message %d: unfinished is %v", sequence+1, unfinished(m))
+			if m.WriteContinues() != (sequence < 2) {
+				t.Errorf("message %d: continues: %v", sequence+1, m.WriteContinues())
 			}
 		}
 	})
@@ -198,12 +190,12 @@ func TestUnreadableMessages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, outcome, err := l.publish(t.Context(), rawBatch(subjectOf(id), created.Record.Position, 1)); outcome != acknowledged {
+		if _, outcome, err := l.publish(t.Context(), rawBatch(envelope.Subject(id), created.Record.Position, 1)); outcome != acknowledged {
 			t.Fatal(err)
 		}
 		check := func(what string, err error) {
 			t.Helper()
-			var unreadable *UnreadableError
+			var unreadable *envelope.UnreadableError
 			if !errors.As(err, &unreadable) || unreadable.Position != created.Record.Position+1 || unreadable.SessionID != id || errors.Is(err, domain.ErrUnavailable) {
 				t.Errorf("%s: %v", what, err)
 			}

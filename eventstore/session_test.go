@@ -10,6 +10,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/eventstore"
+	"chatsessions/eventstore/envelope"
 	"chatsessions/eventstore/natstest"
 
 	"github.com/nats-io/nats.go"
@@ -56,7 +57,7 @@ func testSession(t *testing.T, l *eventstore.Log, nc *nats.Conn) {
 		if strings.Join(got, ", ") != want {
 			t.Errorf("%q, want %q", got, want)
 		}
-		var unreadable *eventstore.UnreadableError
+		var unreadable *envelope.UnreadableError
 		if broken == "" && err != nil || broken != "" && (!errors.As(err, &unreadable) || !strings.Contains(err.Error(), broken)) {
 			t.Errorf("%v, want %q", err, broken)
 		}

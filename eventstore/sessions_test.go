@@ -12,6 +12,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/eventstore"
+	"chatsessions/eventstore/embedded"
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
@@ -50,13 +51,12 @@ func connect(t testing.TB, url string) *nats.Conn {
 	return nc
 }
 
-// openLog opens the log over a connection; one that leads to an embedded server
-// comes with it.
-func openLog(t testing.TB, nc *nats.Conn, embedded ...*eventstore.Embedded) *eventstore.Log {
+// openLog opens the log over a connection, with the embedded server to which it leads.
+func openLog(t testing.TB, nc *nats.Conn, e ...*embedded.Server) *eventstore.Log {
 	t.Helper()
 	o := eventstore.Options{Logger: testLogger(t)}
-	if len(embedded) > 0 {
-		o.Embedded = embedded[0]
+	if len(e) > 0 {
+		o.Durability, o.OnlyWriter = e[0], true
 	}
 	l, err := eventstore.Open(testContext(t), nc, o)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"chatsessions/domain"
+	"chatsessions/eventstore/envelope"
 )
 
 // A written is what one attempt has in the log.
@@ -78,7 +79,7 @@ func (x *examination) readLog() {
 	}
 	var records []*domain.Record
 	for _, e := range x.world.log.entries {
-		r, err := decode(&storedMsg{subject: e.subject, sequence: e.sequence, header: e.header, data: e.data})
+		r, err := envelope.Decode(&envelope.Message{Subject: e.subject, Sequence: e.sequence, Header: e.header, Data: e.data})
 		if err != nil {
 			x.complain("%v", err)
 			return

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/nats-io/nats.go"
 )
 
 // incidents are spread over the time in which clients come: what happens to
@@ -144,10 +146,10 @@ func (n *node) start() {
 	w := n.world
 	n.conn = &connection{world: w, node: n.index}
 	n.log = &Log{
-		commands: n.conn, created: w.begin, batches: make(chan struct{}, maxBatches), cache: newCache(), jitter: w.jitter,
+		conn: n.conn, created: w.begin, batches: make(chan struct{}, maxBatches), cache: newCache(), jitter: w.jitter,
 	}
 	if w.faults.barrier {
-		n.log.options.Durable = w.log.durable
+		n.log.options.Durability = w.log
 	}
 	w.note("node %d starts", n.index)
 }
@@ -172,8 +174,22 @@ func (w *world) restart(n *node) {
 // errSync is how the barrier fails.
 var errSync = errors.New("simulated: fdatasync failed")
 
-// durable is the barrier: a sync for each that waits.
-func (s *simulatedLog) durable(ctx context.Context, position uint64) error {
+// Settle implements Durability.
+func (s *simulatedLog) Settle(context.Context, Recovery) error { return nil }
+
+// Intend implements Durability: what a power cut leaves of a write is for the embedded log.
+func (s *simulatedLog) Intend(uint64, []*nats.Msg) (Intent, error) { return noIntent{}, nil }
+
+type noIntent struct{}
+
+func (noIntent) Remove()     {}
+func (noIntent) Keep(uint64) {}
+
+// Err implements Durability.
+func (s *simulatedLog) Err() error { return nil }
+
+// Durable is the barrier: a sync for each that waits.
+func (s *simulatedLog) Durable(ctx context.Context, position uint64) error {
 	w := s.world
 	w.mu.Lock()
 	switch {

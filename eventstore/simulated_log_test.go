@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"chatsessions/eventstore/envelope"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -94,7 +95,7 @@ func (s *simulatedLog) arrive(r *request) {
 		r.respond(jsonAnswer("the end", map[string]any{"created": w.begin, "state": map[string]any{"last_seq": len(s.entries)}}))
 	case batched:
 		s.stage(r)
-	case strings.HasPrefix(subject, subjectPrefix):
+	case strings.HasPrefix(subject, envelope.SubjectPrefix):
 		s.publish([]*nats.Msg{r.msg}, r)
 	default:
 		panic("nobody listens to " + subject)
@@ -225,7 +226,7 @@ func (s *simulatedLog) write(msgs []*nats.Msg) uint64 {
 			data: m.Data, at: time.Now(), last: i == len(msgs)-1,
 		}
 		s.entries = append(s.entries, e)
-		s.world.note("the log has event %d: %s version %s", e.sequence, e.header.Get(headerCorrelationID), e.header.Get(headerSessionVersion))
+		s.world.note("the log has event %d: %s version %s", e.sequence, e.header.Get(envelope.HeaderCorrelationID), e.header.Get(envelope.HeaderSessionVersion))
 	}
 	return uint64(len(s.entries))
 }

@@ -2,6 +2,7 @@ package eventstore
 
 import (
 	"bytes"
+	"chatsessions/eventstore/envelope"
 	"context"
 	"maps"
 	"slices"
@@ -165,8 +166,8 @@ func (c *connection) cut(d time.Duration) {
 }
 
 func (r *request) String() string {
-	if who := r.msg.Header.Get(headerCorrelationID); who != "" {
-		return who + " version " + r.msg.Header.Get(headerSessionVersion)
+	if who := r.msg.Header.Get(envelope.HeaderCorrelationID); who != "" {
+		return who + " version " + r.msg.Header.Get(envelope.HeaderSessionVersion)
 	}
 	return string(r.msg.Data)
 }

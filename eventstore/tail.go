@@ -7,14 +7,13 @@ import (
 	"chatsessions/domain"
 )
 
-// A tail hands the events that this process appends to the followers in the same
-// process, so that they need not read, and decode, what was just written. It serves
-// in front of an embedded log, to which nobody else writes. What it does not have,
-// the followers read from the log.
+// A tail hands the events that this process appends to the followers in the same process,
+// so that they need not read and decode them. It is for a log to which no other process
+// writes. Followers read events that the tail does not have from the log.
 type tail struct {
-	capacity int           // bytes that a reader may leave in the tail, about
+	capacity int           // how many bytes a reader may leave in the tail, about
 	patience time.Duration // how long an event may be missing while later ones are there
-	check    time.Duration // how often a reader that gets nothing asks for the log's end
+	check    time.Duration // how often a reader without events asks for the log's end
 
 	mu      sync.Mutex
 	readers map[*tailReader]struct{}
@@ -30,7 +29,7 @@ func newTail() *tail {
 // A tailReader is one follower's end of the tail.
 type tailReader struct {
 	tail   *tail
-	next   uint64               // events before this position are not wanted any more
+	next   uint64               // position of the next event that the follower needs
 	events map[uint64]tailEvent // by position
 	bytes  int                  // of the events, about
 	more   chan struct{}        // holds one element when events were added
@@ -41,11 +40,11 @@ type tailEvent struct {
 	last bool // of its write
 }
 
-// size is about how much memory the event takes: its session several times, as its
-// own bytes, in a message with the changes, and decoded.
+// size returns about how many bytes the event takes. It has its session three times: as
+// bytes of its own, in a message with the changes, and decoded.
 func (e tailEvent) size() int { return 512 + 3*len(e.Record.Encoded) }
 
-// open returns a reader of the events that are put from now on.
+// open returns a reader of the events that are put after it.
 func (t *tail) open() *tailReader {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -54,7 +53,7 @@ func (t *tail) open() *tailReader {
 	return r
 }
 
-// put adds the events of one write, which are in the log and perhaps not yet on disk.
+// put adds the events of one write. They are in the log, and may not be durable yet.
 func (t *tail) put(events []domain.Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -64,7 +63,7 @@ func (t *tail) put(events []domain.Entry) {
 }
 
 func (r *tailReader) put(events []domain.Entry) {
-	if events[0].Record.Position < r.next { // its follower was quicker to read it from the log
+	if events[0].Record.Position < r.next { // the follower has read it from the log
 		return
 	}
 	if r.bytes > r.tail.capacity {
@@ -88,8 +87,7 @@ func (r *tailReader) close() {
 	delete(r.tail.readers, r)
 }
 
-// skip drops the events up to a position, for good, and says whether the next one
-// is there.
+// skip drops the events up to a position, and reports whether the next one is there.
 func (r *tailReader) skip(position uint64) bool {
 	r.tail.mu.Lock()
 	defer r.tail.mu.Unlock()
@@ -108,8 +106,8 @@ func (r *tailReader) remove(e tailEvent) {
 	r.bytes -= e.size()
 }
 
-// take removes the next events, without a gap, whole writes and about limit at most,
-// and returns them. gap says that there are later ones behind a gap.
+// take removes and returns the next events without a gap: whole writes, about limit events
+// at most. gap reports that there are later events after a gap.
 func (r *tailReader) take(limit int) (taken []domain.Entry, gap bool) {
 	r.tail.mu.Lock()
 	defer r.tail.mu.Unlock()

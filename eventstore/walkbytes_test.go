@@ -19,12 +19,8 @@ func TestAHistoryOfMuchDataIsNotHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
-	writeEveryType(t, l)
-	message, err := l.message(t.Context(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, err := decode(message)
+	writeSessions(t, l, 1)
+	first, err := l.at(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,12 +29,11 @@ func TestAHistoryOfMuchDataIsNotHeld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func(before int) { maxWalkBytes = before }(maxWalkBytes)
 	for _, c := range []struct {
 		bytes int
 		walks bool
 	}{{maxWalkBytes, true}, {len(first.Encoded), false}} {
-		maxWalkBytes = c.bytes
+		l.maxWalkBytes = c.bytes
 		walked, err := l.walkBack(t.Context(), newest)
 		if err != nil || (walked != nil) != c.walks {
 			t.Errorf("with %d bytes %d events are held, %v", c.bytes, len(walked), err)

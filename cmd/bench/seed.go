@@ -15,6 +15,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/eventstore"
+	"chatsessions/eventstore/embedded"
 )
 
 // A population is finished telemedicine sessions as a busy service has them. A patient
@@ -118,20 +119,20 @@ func (p population) command(session, stage int) domain.Command {
 // four for each session, with those of others between them. It does not sync, because no
 // write is answered.
 func (p population) seed(ctx context.Context, dataDir string) error {
-	embedded, err := eventstore.StartEmbedded(ctx, eventstore.EmbeddedOptions{
+	server, err := embedded.Start(ctx, embedded.Options{
 		StoreDir: filepath.Join(dataDir, "log"), User: "bench", Password: uuid.NewString(),
 		Sync: func(string, func() error) error { return nil },
 	})
 	if err != nil {
 		return err
 	}
-	defer embedded.Shutdown()
-	nc, err := embedded.Connect()
+	defer server.Shutdown()
+	nc, err := server.Connect()
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	log, err := eventstore.Open(ctx, nc, eventstore.Options{Embedded: embedded})
+	log, err := eventstore.Open(ctx, nc, eventstore.Options{Durability: server, OnlyWriter: true})
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"chatsessions/eventstore"
+	"chatsessions/eventstore/embedded"
 )
 
 const faulty = true
@@ -37,7 +37,7 @@ func clockFault(given string) func() time.Time {
 	return func() time.Time { return time.Now().Add(offset) }
 }
 
-func syncFault(given string) eventstore.SyncFunc {
+func syncFault(given string) embedded.SyncFunc {
 	path, fails := strings.CutPrefix(given, "fail:")
 	switch {
 	case given == "":
@@ -55,7 +55,7 @@ func syncFault(given string) eventstore.SyncFunc {
 	}
 }
 
-func slowSync(given string, next eventstore.SyncFunc) eventstore.SyncFunc {
+func slowSync(given string, next embedded.SyncFunc) embedded.SyncFunc {
 	if given == "" {
 		return next
 	}

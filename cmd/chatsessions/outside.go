@@ -18,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"chatsessions/eventstore"
+	"chatsessions/eventstore/embedded"
 	"chatsessions/projections"
 	"chatsessions/projections/redisconn"
 )
@@ -107,12 +108,12 @@ func (f logFlags) openLogFromOutside(ctx context.Context, logger *slog.Logger) (
 func (s *stores) openExisting(ctx context.Context, f logFlags, reach connection, logger *slog.Logger) error {
 	o := eventstore.Options{Existing: true, Logger: logger}
 	if f.NATS.URL != "" && f.NATS.URL == reach.NATSURL {
-		syncer, err := eventstore.NewSyncer(filepath.Join(f.DataDir, logDir))
+		syncer, err := embedded.NewSyncer(filepath.Join(f.DataDir, logDir))
 		if err != nil {
 			return err
 		}
 		s.onClose(syncer.Close)
-		o.Durable = syncer.Durable
+		o.Durability = syncer
 	}
 	// How to get there is told to nobody: the server is gone when this command is.
 	err := s.openLog(ctx, f, o, rand.Text(), &connection{}, nil)

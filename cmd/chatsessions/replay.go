@@ -12,7 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"chatsessions/cmd/chatsessions/replay"
-	"chatsessions/eventstore"
+	"chatsessions/eventstore/audit"
 )
 
 type replayCommand struct {
@@ -167,8 +167,8 @@ func (c replayCommand) brokenOff(printer *replay.Printer, err error) error {
 // publish publishes the events. With inProcess, the server is in this process, and nobody
 // else can connect to it.
 func (c replayCommand) publish(ctx context.Context, s streams, r *replay.Replay, bar *progress, inProcess bool) error {
-	publisher, err := r.Log.Republish(ctx, c.ToSubject)
-	var unfit *eventstore.SubjectError
+	publisher, err := audit.Republish(ctx, r.Log, c.ToSubject)
+	var unfit *audit.SubjectError
 	if errors.As(err, &unfit) {
 		return usageError{fmt.Errorf("--to-subject: %w", err)}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"chatsessions/eventstore"
+	"chatsessions/eventstore/embedded"
 	"chatsessions/projections/embeddedredis"
 	"chatsessions/projections/layout"
 	"chatsessions/projections/redisconn"
@@ -84,7 +85,7 @@ func (f storeFlags) redisConnections() int { return f.RedisPartitions + 10*runti
 // stores are the log and the Redis of the read model, wherever they run.
 type stores struct {
 	log      *eventstore.Log
-	embedded *eventstore.Embedded // the server of the log, where it runs in this process
+	embedded *embedded.Server // the server of the log, where it runs in this process
 	redis    redis.UniversalClient
 	// private says that the Redis is inside a service that runs.
 	private bool
@@ -163,7 +164,10 @@ func (s *stores) openLog(ctx context.Context, c logFlags, o eventstore.Options, 
 		return err
 	}
 	s.onClose(nc.Close)
-	o.Replicas, o.Embedded = c.NATS.Replicas, s.embedded
+	o.Replicas = c.NATS.Replicas
+	if s.embedded != nil {
+		o.Durability, o.OnlyWriter = s.embedded, true
+	}
 	if s.log, err = eventstore.Open(ctx, nc, o); err != nil {
 		return err
 	}
@@ -188,20 +192,20 @@ func (l redisLog) Printf(_ context.Context, format string, v ...any) {
 }
 
 func (s *stores) embedNATS(ctx context.Context, dataDir, password string, reach *connection, m *metrics, logger *slog.Logger) (*nats.Conn, error) {
-	embedded, err := eventstore.StartEmbedded(ctx, eventstore.EmbeddedOptions{
+	server, err := embedded.Start(ctx, embedded.Options{
 		StoreDir: filepath.Join(dataDir, logDir), User: "chatsessions", Password: password, Logger: logger,
 		Sync: syncFile, Synced: m.synced(),
 	})
-	if errors.Is(err, eventstore.ErrInUse) {
+	if errors.Is(err, embedded.ErrInUse) {
 		return nil, fmt.Errorf("%s: another process serves this data directory; stop it, or choose another with --data-dir", dataDir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("starting the embedded log: %w", err)
 	}
-	s.embedded = embedded
-	s.onClose(embedded.Shutdown)
-	reach.NATSURL = "nats://chatsessions:" + password + "@" + strings.TrimPrefix(embedded.ClientURL(), "nats://")
-	return embedded.Connect()
+	s.embedded = server
+	s.onClose(server.Shutdown)
+	reach.NATSURL = "nats://chatsessions:" + password + "@" + strings.TrimPrefix(server.ClientURL(), "nats://")
+	return server.Connect()
 }
 
 func (s *stores) embedRedis(password string, reach *connection) (redis.UniversalClient, error) {

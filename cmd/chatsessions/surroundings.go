@@ -5,7 +5,7 @@ package main
 import (
 	"time"
 
-	"chatsessions/eventstore"
+	"chatsessions/eventstore/embedded"
 )
 
 // faulty says that in this build things can be made to fail; see faults.go.
@@ -14,6 +14,6 @@ const faulty = false
 // The clock, and how files are made durable: nil is the usual way. Only a build
 // that tests or measures the service has others.
 var (
-	now                          = time.Now
-	syncFile eventstore.SyncFunc = nil
+	now                        = time.Now
+	syncFile embedded.SyncFunc = nil
 )

@@ -16,6 +16,7 @@ import (
 	"chatsessions/cmd/chatsessions/replay"
 	"chatsessions/domain"
 	"chatsessions/eventstore"
+	logaudit "chatsessions/eventstore/audit"
 	"chatsessions/projections/audit"
 	"chatsessions/projections/layout"
 )
@@ -102,7 +103,7 @@ func (c verifyCommand) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	defer stores.Close()
-	v := &verifier{text: c.Output == "text", out: s.out, bar: newProgress(s.err), pace: stores.log.NewPacer()}
+	v := &verifier{text: c.Output == "text", out: s.out, bar: newProgress(s.err), pace: logaudit.NewPacer(stores.log)}
 	defer v.bar.finish()
 	if withModel {
 		err = v.logAndModel(ctx, stores, c.RedisPartitions)
@@ -146,7 +147,7 @@ type verifier struct {
 	text bool
 	out  io.Writer
 	bar  *progress
-	pace *eventstore.Pacer
+	pace *logaudit.Pacer
 
 	mu   sync.Mutex // log and read model are verified at once
 	done verifiedLine
@@ -154,8 +155,8 @@ type verifier struct {
 
 // log verifies the log, and hands every session on.
 func (v *verifier) log(ctx context.Context, log *eventstore.Log, settled func(context.Context, []domain.Entry) error) error {
-	done, err := log.Verify(ctx, eventstore.VerifyOptions{
-		Settled: settled, Pace: v.pace.Wait,
+	done, err := logaudit.Verify(ctx, log, logaudit.VerifyOptions{
+		Sessions: settled, Pace: v.pace.Wait,
 		Defect: func(d domain.Defect) error {
 			return v.tell(defectLine{Kind: d.Kind, Position: d.Position, SessionID: d.SessionID, Detail: d.Detail})
 		},

@@ -8,7 +8,7 @@ import (
 	"unicode"
 
 	"chatsessions/domain"
-	"chatsessions/eventstore"
+	"chatsessions/eventstore/envelope"
 )
 
 // Defects reports messages of the log that cannot be read, and counts them.
@@ -28,7 +28,7 @@ func (d *Defects) Count(batch []domain.Entry) {
 
 // Take reports err if a message of the log is the reason, and returns any other error.
 func (d *Defects) Take(err error) error {
-	var unreadable *eventstore.UnreadableError
+	var unreadable *envelope.UnreadableError
 	if errors.As(err, &unreadable) {
 		d.report(unreadable)
 		return nil

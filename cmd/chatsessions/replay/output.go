@@ -10,7 +10,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/domain/cloudevent"
-	"chatsessions/eventstore"
+	"chatsessions/eventstore/envelope"
 )
 
 // A format writes events for people or programs.
@@ -161,7 +161,7 @@ func appendUnreadable(b []byte, e *domain.Entry) []byte {
 
 // reason says why a message cannot be read.
 func reason(e *domain.Entry) string {
-	var unreadable *eventstore.UnreadableError
+	var unreadable *envelope.UnreadableError
 	if errors.As(e.Err, &unreadable) {
 		return unreadable.Err.Error()
 	}

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"chatsessions/domain"
-	"chatsessions/eventstore"
+	"chatsessions/eventstore/audit"
 )
 
 // The server has to confirm after so many events, or so long.
@@ -19,7 +19,7 @@ const (
 
 // A Publishing is the Output that publishes events to another subject, at a rate.
 type Publishing struct {
-	publisher *eventstore.Republisher
+	publisher *audit.Republisher
 	limiter   *rate.Limiter
 	pending   []uint64 // positions
 
@@ -29,7 +29,7 @@ type Publishing struct {
 
 // NewPublishing returns an output for so many events a second, 0 for no limit, that
 // continues after a position.
-func NewPublishing(publisher *eventstore.Republisher, perSecond float64, after uint64) *Publishing {
+func NewPublishing(publisher *audit.Republisher, perSecond float64, after uint64) *Publishing {
 	limit := rate.Limit(perSecond)
 	if perSecond == 0 {
 		limit = rate.Inf

@@ -10,6 +10,8 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/eventstore"
+	"chatsessions/eventstore/audit"
+	"chatsessions/eventstore/envelope"
 )
 
 const (
@@ -72,7 +74,7 @@ func (r *Replay) readLog(ctx context.Context, to Output) error {
 	if r.SearchUntil {
 		until = f.Until
 	}
-	first, last, err := r.Log.Between(ctx, since, until, min(f.After, f.UpTo), f.UpTo)
+	first, last, err := audit.Between(ctx, r.Log, since, until, min(f.After, f.UpTo), f.UpTo)
 	if err != nil {
 		return err
 	}
@@ -147,7 +149,7 @@ func (r *Replay) readSessions(ctx context.Context, to Output) (complete bool, er
 			return false, nil
 		case errors.Is(err, domain.ErrNotFound):
 			return false, NoSuchSession(id)
-		case errors.As(err, new(*eventstore.UnreadableError)):
+		case errors.As(err, new(*envelope.UnreadableError)):
 			unreadable = append(unreadable, err)
 		case err != nil:
 			return false, err

@@ -1,0 +1,116 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// blockFiles are the files <n>.blk to which the server appends a stream's messages. When
+// <n>.blk is full, it continues in <n+1>.blk. It never changes a full file, because the log
+// deletes nothing and is not compressed.
+type blockFiles struct {
+	dir      string
+	syncFile SyncFunc
+	newest   *os.File
+	index    int
+}
+
+// openBlockFiles opens the newest of a stream's block files.
+func openBlockFiles(dir string, syncFile SyncFunc) (blockFiles, error) {
+	b := blockFiles{dir: dir, syncFile: syncFile}
+	indices, err := blockIndices(dir)
+	if err != nil {
+		return b, err
+	}
+	if len(indices) == 0 {
+		return b, fmt.Errorf("%s has no block file", dir)
+	}
+	b.index = indices[len(indices)-1]
+	b.newest, err = os.Open(blockPath(dir, b.index))
+	return b, err
+}
+
+// sync makes durable what was in the files when it was called.
+func (b *blockFiles) sync() error {
+	for {
+		// All that was written before this line is in the newest file, unless the next file
+		// exists.
+		next, err := os.Open(blockPath(b.dir, b.index+1))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		full := err == nil
+		err = b.syncNewest()
+		if !full {
+			return err
+		}
+		if err == nil {
+			err = syncPath(b.dir, b.syncFile) // the next one's name
+		}
+		if err != nil {
+			_ = next.Close()
+			return err
+		}
+		_ = b.newest.Close() // it was only read
+		b.newest, b.index = next, b.index+1
+	}
+}
+
+func (b *blockFiles) syncNewest() error {
+	err := b.syncFile(b.newest.Name(), func() error { return datasync(b.newest) })
+	if err != nil {
+		return err
+	}
+	if links, err := linkCount(b.newest); err != nil || links == 0 {
+		return errors.Join(fmt.Errorf("%s was removed or replaced", b.newest.Name()), err)
+	}
+	return nil
+}
+
+func (b *blockFiles) close() { _ = b.newest.Close() }
+
+// streamDir returns the directory in which the server keeps the block files of a stream.
+func streamDir(storeDir, stream string) string {
+	return filepath.Join(storeDir, "jetstream", "$G", "streams", stream, "msgs")
+}
+
+func blockPath(dir string, index int) string {
+	return filepath.Join(dir, strconv.Itoa(index)+".blk")
+}
+
+// blockIndices returns the numbers of the block files, the lowest first.
+func blockIndices(dir string) ([]int, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var indices []int
+	for _, e := range entries {
+		name, isBlock := strings.CutSuffix(e.Name(), ".blk")
+		if !isBlock {
+			continue
+		}
+		index, err := strconv.Atoi(name)
+		if err != nil {
+			return nil, fmt.Errorf("%s is not a block file as expected", filepath.Join(dir, e.Name()))
+		}
+		indices = append(indices, index)
+	}
+	slices.Sort(indices)
+	return indices, nil
+}
+
+// linkCount returns the number of names of an open file: 0 after it was removed.
+func linkCount(f *os.File) (uint64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return uint64(info.Sys().(*syscall.Stat_t).Nlink), nil //nolint:unconvert // another type on other systems
+}

@@ -1,0 +1,36 @@
+// Package embedded runs the NATS server of the log inside the process, and makes the log
+// durable: JetStream acknowledges a message before it is synced, so nothing is answered
+// before it has passed a barrier (docs/decisions/0005).
+//
+// Read the files in this order:
+//
+//   - server.go: Start, Settle, Durable, Shutdown
+//   - barrier.go: one sync for all callers that are waiting
+//   - blocks.go: the server's block files, and how they are synced
+//   - intents.go: atomic writes in flight, so that a cut one is completed
+//   - storedir.go: clean and unclean ends of a run, syncing a tree
+//   - layout.go: checks that the server writes its files as the barrier expects
+//   - syncer.go: the barrier of a reader in another process
+//   - inprocess.go: connections that accept writes at once
+//   - datasync_*.go: fdatasync
+//
+// # Invariants
+//
+//   - Durable returns nil only after a sync that began when the event was in its file.
+//   - A failed sync is never repeated. The failure is final, and ends all writes.
+//   - Settle returns only when the log is on disk as it was found, with every cut write
+//     completed.
+//   - The intent of an atomic write is on disk before the server gets the write, and stays
+//     until the write is on disk as a whole, or can never be in the log.
+//   - Files only grow: no block file is replaced. The barrier fails if one is.
+//
+// # Goroutines
+//
+// A barrier has one, run, which close ends. An in-process connection has one, forward, which
+// ends when the connection is closed. The server's own goroutines end with Shutdown.
+//
+// # Locks
+//
+// Settle holds settling, and then no other lock of this package. barrier.mu, intents.mu, and
+// bufferedConn.mu are leaves: no other lock is taken under them.
+package embedded

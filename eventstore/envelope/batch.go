@@ -1,0 +1,14 @@
+package envelope
+
+import "github.com/synadia-io/orbit.go/jetstreamext"
+
+// The server stores the headers with which a message was published, so a stored message
+// shows whether it is part of an atomic write.
+
+// WriteID returns the id of the atomic write that the message is part of, "" for none.
+func (m *Message) WriteID() string { return m.Header.Get(jetstreamext.BatchIDHeader) }
+
+// WriteContinues reports whether the atomic write continues after the message.
+func (m *Message) WriteContinues() bool {
+	return m.WriteID() != "" && m.Header.Get(jetstreamext.BatchCommitHeader) == ""
+}

@@ -1,0 +1,238 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// minPayload is the size of the largest message that an event can need, in bytes, with a
+// margin: a hundred participants of 128 characters, twice (changes and session), in UTF-8.
+const minPayload = 256 << 10
+
+// openPatience bounds Open if its context has no deadline.
+const openPatience = 30 * time.Second
+
+// Options of a log.
+type Options struct {
+	// Replicas is the number of servers that keep the log. 0 means three for a cluster and
+	// one for a single server. A stream with more replicas is accepted.
+	Replicas int
+	// Durability stands between the server's acknowledgement and ours. Nil is for a server
+	// that acknowledges only what is on disk (sync_interval: always).
+	Durability Durability
+	// OnlyWriter says that no other Log writes. Followers then get the events that this Log
+	// appends without reading them.
+	OnlyWriter bool
+	// Existing has Open return ErrNoLog if there is no log, instead of creating it.
+	Existing bool
+	Logger   *slog.Logger
+}
+
+// Durability makes the log durable on a server that acknowledges before it syncs.
+type Durability interface {
+	// Settle makes the log durable as it was found, and completes atomic writes that a crash
+	// cut. Open calls it before anything is served.
+	Settle(ctx context.Context, found Recovery) error
+	// Intend makes it durable that the messages are about to be written, all or none, after
+	// a sequence of their subject.
+	Intend(after uint64, msgs []*nats.Msg) (Intent, error)
+	// Durable returns when the events up to a position, which the server has shown, are on
+	// disk. After a failed sync it returns an error, for good.
+	Durable(ctx context.Context, position uint64) error
+	// Err returns the reason why nothing can be written any more, nil if there is none.
+	Err() error
+}
+
+// An Intent is the durable note of an atomic write in flight. If neither method is called,
+// it stays until the next start, which then looks whether the write was cut.
+type Intent interface {
+	// Remove is for a write that is on disk, or that will never be in the log.
+	Remove()
+	// Keep is for a write that is in the log up to a position, and that nobody waits for. The
+	// note stays until the write is on disk.
+	Keep(position uint64)
+}
+
+// ErrNoLog is returned by Open with Options.Existing if there is no log.
+var ErrNoLog = errors.New("there is no log on these servers")
+
+// Log is the log of all events. It is safe for concurrent use.
+type Log struct {
+	nc       *nats.Conn
+	conn     requester // nc, or its substitute in a simulation
+	js       jetstream.JetStream
+	options  Options
+	logger   *slog.Logger
+	created  time.Time
+	identity string
+	batches  chan struct{} // one element for each atomic write in flight
+	cache    cache
+	tail     *tail // nil if others write to the log too
+	counters counters
+	jitter   func(longest time.Duration) time.Duration // of backoffs; nil draws at random
+	// patience is how long a Read retries after an interruption.
+	patience time.Duration
+	// maxWalkBytes bounds the data of the events that Session holds in memory.
+	maxWalkBytes int
+	// connections counts how often the connection was lost, and how often it was restored.
+	connections atomic.Uint64
+
+	ctx     context.Context // ends with Close
+	stop    context.CancelFunc
+	mu      sync.Mutex // orders the start of a follower before Close
+	follows sync.WaitGroup
+}
+
+// Open opens the log over a connection, and creates its stream if there is none. The
+// connection stays the caller's. It must not keep messages while it is broken
+// (nats.ReconnectBufSize(-1), as ConnectionOptions sets it). Open waits for a cluster that
+// is still starting until ctx ends, 30 s without a deadline. It returns a ConfigError for a
+// stream with other settings than needed.
+func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
+	if nc.Opts.ReconnectBufSize >= 0 {
+		return nil, errors.New("open log: the NATS connection keeps messages while it is broken; set nats.ReconnectBufSize(-1)")
+	}
+	if nc.MaxPayload() < minPayload {
+		return nil, fmt.Errorf("open log: the NATS server takes messages of %d bytes, needed are %d (max_payload)", nc.MaxPayload(), minPayload)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	if o.Replicas == 0 {
+		o.Replicas = 1
+		if nc.ConnectedClusterName() != "" {
+			o.Replicas = 3
+		}
+	}
+	ctx, cancel := withPatience(ctx, openPatience)
+	defer cancel()
+	needed := streamConfig(o.Replicas)
+	found, err := ensureStream(ctx, js, needed, o.Existing)
+	if err != nil {
+		return nil, fmt.Errorf("open log: stream %s: %w", StreamName, err)
+	}
+	if differences := compare(found.Config, needed); len(differences) > 0 {
+		return nil, &ConfigError{differences}
+	}
+	l := &Log{
+		nc: nc, conn: nc, js: js, options: o, logger: orDiscard(o.Logger),
+		created:  found.Created,
+		identity: StreamName + "@" + found.Created.UTC().Format(time.RFC3339Nano),
+		batches:  make(chan struct{}, maxBatches),
+		cache:    newCache(),
+		patience: interruptionPatience, maxWalkBytes: maxWalkBytes,
+	}
+	if o.OnlyWriter {
+		l.tail = newTail()
+	}
+	l.ctx, l.stop = context.WithCancel(context.Background())
+	l.countConnections()
+	// That an event is in the log does not mean that it is durable.
+	if o.Durability != nil {
+		if err := o.Durability.Settle(ctx, Recovery{log: l, Stream: found.Config}); err != nil {
+			l.stop()
+			return nil, fmt.Errorf("open log: %w", err)
+		}
+	}
+	return l, nil
+}
+
+// Identity returns one word that names this log and no other: the stream's name and the
+// time of its creation.
+func (l *Log) Identity() string { return l.identity }
+
+// Close ends all followers and returns when they have returned. The connection stays open.
+func (l *Log) Close() {
+	l.mu.Lock()
+	l.stop()
+	l.mu.Unlock()
+	l.follows.Wait()
+}
+
+// Durable returns when the events up to a position, which the server has shown, are on
+// disk. After a failed sync it returns an error, for good.
+func (l *Log) Durable(ctx context.Context, position uint64) error {
+	if l.options.Durability == nil {
+		return nil
+	}
+	return l.options.Durability.Durable(ctx, position)
+}
+
+// ErrReplaced is returned, together with domain.ErrUnavailable, when the stream is not the
+// one that was opened: it was deleted, and another one was created.
+var ErrReplaced = errors.New("the log was replaced by another")
+
+// End returns the position of the log's newest event, as the stream's leader has it; 0 for
+// an empty log. It returns domain.ErrUnavailable when the leader cannot be reached, and
+// ErrReplaced.
+func (l *Log) End(ctx context.Context) (uint64, error) {
+	ctx, cancel := withPatience(ctx, readPatience)
+	defer cancel()
+	end, err := l.lastSequence(ctx)
+	if err == nil {
+		err = l.Durable(ctx, end)
+	}
+	if err != nil {
+		return 0, unavailable("end of the log", err)
+	}
+	return end, nil
+}
+
+// Connections counts how often the connection to the server was lost, and how often it was
+// restored. After each change there may be another server, or a log that was restored from
+// an older copy.
+func (l *Log) Connections() uint64 { return l.connections.Load() }
+
+func (l *Log) countConnections() {
+	changed := l.nc.StatusChanged(nats.RECONNECTING, nats.CONNECTED)
+	l.follows.Go(func() {
+		defer l.nc.RemoveStatusListener(changed)
+		for {
+			select {
+			case <-l.ctx.Done():
+				return
+			case _, open := <-changed:
+				if !open {
+					return
+				}
+				l.connections.Add(1)
+			}
+		}
+	})
+}
+
+// Stats counts what a Log has done since it was opened.
+type Stats struct {
+	// Writes is the number of acknowledged, durable writes; Events that of their events.
+	Writes, Events uint64
+	// Conflicts counts the writes that another writer of the session overtook, so that the
+	// command was decided again.
+	Conflicts uint64
+	// Replays counts the repeated requests that were found in the log.
+	Replays uint64
+	// CacheHits counts the commands that found the session's newest event in memory,
+	// CacheMisses those that had to read it.
+	CacheHits, CacheMisses uint64
+}
+
+type counters struct {
+	writes, events, conflicts, replays, cacheHits, cacheMisses atomic.Uint64
+}
+
+// Stats returns the counts so far.
+func (l *Log) Stats() Stats {
+	c := &l.counters
+	return Stats{
+		Writes: c.writes.Load(), Events: c.events.Load(), Conflicts: c.conflicts.Load(), Replays: c.replays.Load(),
+		CacheHits: c.cacheHits.Load(), CacheMisses: c.cacheMisses.Load(),
+	}
+}
