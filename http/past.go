@@ -54,7 +54,7 @@ func (s *Server) past(ctx context.Context, caller domain.Caller, id string) iter
 // admitToPast checks by the newest event whether the caller may see the session, and makes
 // sure that no client is shown an older state from now on.
 func (s *Server) admitToPast(ctx context.Context, caller domain.Caller, newest *domain.Record) error {
-	if err := s.Reads.Settle(ctx, newest.Position); err != nil {
+	if err := s.Reads.AwaitEverywhere(ctx, newest.Position); err != nil {
 		return err
 	}
 	s.Reads.Observe(newest.Position)

@@ -125,7 +125,7 @@ func (s *Server) load(c *fiber.Ctx, id string) (query.Document, error) {
 		return query.Document{}, err
 	}
 	// A client that asks another node next must not see less.
-	if err := s.Reads.Settle(ctx, newest.Position); err != nil {
+	if err := s.Reads.AwaitEverywhere(ctx, newest.Position); err != nil {
 		return query.Document{}, err
 	}
 	s.Reads.Observe(newest.Position)
