@@ -9,14 +9,9 @@ import (
 var filterFields = sortedFilterFields()
 
 func sortedFilterFields() []field {
-	var sorted []field
-	for place := 1; ; place++ {
-		i := slices.IndexFunc(fields, func(f field) bool { return f.filter == place })
-		if i < 0 {
-			return sorted
-		}
-		sorted = append(sorted, fields[i])
-	}
+	sorted := slices.DeleteFunc(slices.Clone(fields), func(f field) bool { return f.filter == 0 })
+	slices.SortFunc(sorted, func(a, b field) int { return a.filter - b.filter })
+	return sorted
 }
 
 // FilterFields lists the fields by which a list can be filtered; see Filterable.

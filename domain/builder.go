@@ -48,13 +48,12 @@ func (b *eventBuilder) done() ([]Event, error) {
 	return b.events, nil
 }
 
-// latestStamp returns the time that the transition has to follow: that of the newest
-// stamp before it in the order of the state machine.
-func (s *Session) latestStamp(t Transition) int64 {
+// latestTime returns the time that the session's next transition has to follow.
+func (s *Session) latestTime() int64 {
 	latest := s.CreatedAt
-	for earlier := Start; earlier < t; earlier++ {
-		if s.Stamps[earlier] != nil {
-			latest = s.Stamps[earlier].At
+	for _, stamp := range s.Stamps {
+		if stamp != nil {
+			latest = stamp.At
 		}
 	}
 	return latest

@@ -53,7 +53,7 @@ func (c Create) decide(s Session) ([]Event, error) {
 			continue
 		}
 		b.transition(t, Stamp{
-			At:     valueOr(stamp.At, b.session.latestStamp(t)),
+			At:     valueOr(stamp.At, b.session.latestTime()),
 			By:     valueOr(stamp.By, created.CreatedBy),
 			Reason: valueOr(stamp.Reason, ""),
 		})
@@ -110,7 +110,7 @@ func (c Change) decide(s Session) ([]Event, error) {
 	}
 	for _, t := range asked {
 		stamp := values.Stamps[t]
-		now := max(b.notAfterNextGiven(c.Now, t+1), b.session.latestStamp(t))
+		now := max(b.notAfterNextGiven(c.Now, t+1), b.session.latestTime())
 		b.transition(t, Stamp{
 			At:     valueOr(stamp.At, now),
 			By:     valueOr(stamp.By, c.By.Account),

@@ -63,6 +63,8 @@ func TestQuotedTexts(t *testing.T) {
 		"zażółć \U0001d11e \u2028": "\"zażółć \U0001d11e \u2028\"",
 		"</script>&":               `"</script>&"`,
 		"a\xffb":                   "\"a\ufffdb\"",
+		"\"quoted\"":               `"\"quoted\""`,
+		"\x80":                     "\"\ufffd\"",
 		"\\plain":                  `"\\plain"`,
 	} {
 		if got := string(domain.AppendQuoted([]byte("x"), text)); got != "x"+want {

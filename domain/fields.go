@@ -73,7 +73,7 @@ var fields = []field{
 		set: func(s *Session, d decoder) (rest decoder, ok bool) {
 			version, ok := d.number()
 			s.Version = uint64(version) //nolint:gosec // not negative
-			return d, ok && version > 0
+			return d, ok
 		},
 		equal: func(a, b *Session) bool { return a.Version == b.Version },
 	},

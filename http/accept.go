@@ -6,10 +6,14 @@ import (
 	"strings"
 )
 
-// negotiate returns which of the offered media types the client likes best
-// (RFC 9110, section 12.5.1): the one of the highest quality, of two such the one that
-// it names more closely, and then the earlier. It is -1 where none will do. Who sends
-// no Accept takes anything; an element that cannot be read is passed over.
+// negotiate returns the index of the offered media type that the client prefers (RFC 9110,
+// section 12.5.1): the one of the highest quality; of two such, the one that it names more
+// closely; then the earlier one. It returns -1 if none is acceptable. A client without
+// Accept takes anything. An element that cannot be read is skipped.
+//
+// Fiber's c.Accepts is not used because it is wrong here, as a test shows: a range with q=0
+// is skipped and so excludes nothing, the quality of a type is not that of the closest range,
+// an invalid quality counts as 1, and only the first line of the header is read.
 func negotiate(accept string, offers []string) int {
 	if strings.Trim(accept, ", \t") == "" {
 		return 0
@@ -35,11 +39,11 @@ func negotiate(accept string, offers []string) int {
 
 // A mediaRange is one element of Accept.
 type mediaRange struct {
-	media   string // "*/*", "application/*" or a whole type, in lower case
+	media   string // "*/*", "application/*", or a whole type, in lower case
 	quality float64
 }
 
-// How closely a range names a media type: the closest one says its quality.
+// How closely a range names a media type. The quality is that of the closest range.
 const (
 	notNamed = iota
 	namedWithAll
@@ -54,14 +58,14 @@ func (r *mediaRange) names(media string) int {
 		return namedItself
 	case kind + "/*":
 		return namedWithItsKind
-	case "*/*", "*": // the short form is an old habit of some clients
+	case "*/*", "*": // some old clients send the short form
 		return namedWithAll
 	}
 	return notNamed
 }
 
-// parseAccept reads the elements of Accept, but for those with a parameter that no
-// representation here has: they name none of them.
+// parseAccept reads the elements of Accept. It drops those with a parameter that no
+// representation here has, because they match none.
 func parseAccept(accept string) []mediaRange {
 	var ranges []mediaRange
 	for element := range strings.SplitSeq(accept, ",") {
@@ -76,7 +80,7 @@ func parseAccept(accept string) []mediaRange {
 			}
 			delete(params, "q")
 		}
-		if strings.EqualFold(params["charset"], "utf-8") { // as JSON always is
+		if strings.EqualFold(params["charset"], "utf-8") { // JSON is always UTF-8
 			delete(params, "charset")
 		}
 		if len(params) == 0 {

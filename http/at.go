@@ -13,8 +13,8 @@ import (
 	"chatsessions/http/problem"
 )
 
-// getAt is GET /chat-sessions/:id?at=<time>: the session as it had been recorded by
-// the end of that millisecond.
+// getAt is GET /chat-sessions/:id?at=<time>: the session as it was recorded at the end of
+// that millisecond.
 func (s *Server) getAt(c *fiber.Ctx, at int64, condition conditions, names feathers.Selection) error {
 	if err := s.awaitInLog(c); err != nil {
 		return err
@@ -33,7 +33,7 @@ func (s *Server) getAt(c *fiber.Ctx, at int64, condition conditions, names feath
 		}
 		session := &r.Event.Session
 		recordedAt = session.UpdatedAt
-		// The newest event may be of a node whose clock is ahead of this one's.
+		// The newest event may come from a node whose clock is ahead.
 		if now := max(s.Now().UnixMilli(), recordedAt); newest && at > now {
 			return inTheFuture(at, now)
 		}
@@ -50,10 +50,10 @@ func (s *Server) getAt(c *fiber.Ctx, at int64, condition conditions, names feath
 		timestamp(at), timestamp(recordedAt))
 }
 
-// inTheFuture refuses a time of which nobody can say yet what will be recorded by then.
+// inTheFuture refuses a time by which more may still be recorded.
 func inTheFuture(at, now int64) error {
 	return problem.New(fiber.StatusUnprocessableEntity,
-		"at is %s, and here it is %s: what will be recorded until then cannot be told; leave at out to get the session as it is",
+		"at is %s, and here it is %s: what will be recorded until then is unknown; leave at out to get the session as it is",
 		timestamp(at), timestamp(now))
 }
 

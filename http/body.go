@@ -21,8 +21,8 @@ type member struct {
 	value jsontext.Value // stays as the client wrote it
 }
 
-// parseObject reads a body as one JSON object. Invalid UTF-8, lone surrogates
-// and duplicate names, at any depth, are refused (RFC 7493, section 2).
+// parseObject reads a body as one JSON object. It refuses invalid UTF-8, lone surrogates,
+// and duplicate names, at any depth (RFC 7493, section 2).
 func parseObject(body []byte) ([]member, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil, problem.BadRequest("the body is empty; send a JSON object, {} at least")
@@ -85,13 +85,13 @@ func kindName(k jsontext.Kind) string {
 	return "object"
 }
 
-// A bodyReader turns members into the values of a command, and collects what is
-// wrong with them. What is wrong counts as given all the same: the command will be
-// refused, and should not be told besides that something is missing.
+// A bodyReader turns members into the values of a command, and collects what is wrong with
+// them. A wrong value still counts as given, so that the response does not also call it
+// missing.
 type bodyReader struct {
 	problems []domain.FieldError
-	// unknown are the members that no command knows; foreign those of a session
-	// that a client cannot set.
+	// unknown are the members that no command has; foreign are those of a session that a
+	// client cannot set.
 	unknown []string
 	foreign []member
 }
@@ -163,7 +163,7 @@ func (r *bodyReader) stamp(v *domain.Values, m member) bool {
 			v.Stamps[t].By = r.text(m, domain.CheckAccount)
 			return true
 		case "":
-			// A transition without reasons has no name for them either.
+			// A transition without a reason has no ReasonField, so "" must not match it.
 		case t.ReasonField():
 			v.Stamps[t].Reason = r.clearable(m, domain.CheckReason)
 			return true
@@ -172,8 +172,8 @@ func (r *bodyReader) stamp(v *domain.Values, m member) bool {
 	return false
 }
 
-// directive reads start, accept, reject or finish. false, null and "" mean that
-// it was not asked for.
+// directive reads start, accept, reject, or finish. With false, null, and "", the client
+// does not ask for it.
 func (r *bodyReader) directive(c *domain.Change, m member) bool {
 	i := slices.IndexFunc(domain.Transitions(), func(t domain.Transition) bool { return t.String() == m.name })
 	if i < 0 {
@@ -212,7 +212,7 @@ func (r *bodyReader) directive(c *domain.Change, m member) bool {
 	return true
 }
 
-// text reads a string that must be there.
+// text reads a string that cannot be cleared.
 func (r *bodyReader) text(m member, check func(string) string) *string {
 	text := ""
 	switch m.value.Kind() {
@@ -263,9 +263,9 @@ func (r *bodyReader) participants(m member) *[]string {
 		r.wrong(m, "is a JSON %s; it must be an array of account uids", kindName(m.value.Kind()))
 		return &uids
 	}
-	foreign := map[string]bool{} // pointers to what is not a string
+	foreign := map[string]bool{} // pointers to values that are not strings
 	decoder := jsontext.NewDecoder(bytes.NewReader(m.value))
-	_, _ = decoder.ReadToken() // the value is valid, parseObject has seen to that
+	_, _ = decoder.ReadToken() // parseObject has checked the value
 	for i := 0; decoder.PeekKind() != ']'; i++ {
 		value, _ := decoder.ReadValue()
 		if value.Kind() == '"' {
@@ -292,13 +292,12 @@ func (r *bodyReader) participants(m member) *[]string {
 }
 
 func unquote(v jsontext.Value) string {
-	text, _ := jsontext.AppendUnquote(nil, v) // the value is valid, parseObject has seen to that
+	text, _ := jsontext.AppendUnquote(nil, v) // parseObject has checked the value
 	return string(text)
 }
 
-// ignored lists the members that do nothing to the session: those that no
-// command knows, and those that a client cannot set, where they differ from what
-// the session has.
+// ignored lists the members that have no effect: those that no command has, and those that
+// a client cannot set, if they differ from the session.
 func (r *bodyReader) ignored(s *domain.Session) []string {
 	names := slices.Clone(r.unknown)
 	if len(r.foreign) == 0 {
@@ -314,8 +313,8 @@ func (r *bodyReader) ignored(s *domain.Session) []string {
 	return names
 }
 
-// sameValue says whether two JSON values are equal: both a string or both a
-// number, since a session has no other members that a client cannot set.
+// sameValue reports whether two JSON values are equal: two strings or two numbers, because
+// a session has no other members that a client cannot set.
 func sameValue(a, b jsontext.Value) bool {
 	if a.Kind() != b.Kind() {
 		return false

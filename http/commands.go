@@ -11,22 +11,21 @@ import (
 	"chatsessions/http/problem"
 )
 
-// commands are the POSTs and PATCHes that are being carried out. Their number is
-// bounded: each takes memory and a place in the queue for the log, and behind a log
-// that is slow or gone one more would only make all of them later.
+// commands counts and bounds the POSTs and PATCHes in flight. Each takes memory and a place
+// in the queue for the log. When the log is slow or gone, one more would only delay all.
 type commands struct {
 	limit    int64 // 0 for none
 	inFlight atomic.Int64
 	refused  atomic.Uint64
-	warned   atomic.Int64 // when the log was told last that some were refused, ns
+	warned   atomic.Int64 // when a warning was logged last, ns
 }
 
-// warnEvery is how often, at most, the log says that commands are refused.
+// warnEvery is the shortest time between two warnings about refused commands.
 const warnEvery = 10 * time.Second
 
-// admit gives a command its place, or refuses it at once. That comes behind what is
-// wrong with the caller, who would otherwise be told to come again in vain, and
-// before everything that costs.
+// admit is a middleware that gives a command a place, or refuses it at once. It comes after
+// the check of the caller, for whom trying again is useless, and before everything that
+// costs.
 func (s *Server) admit(c *fiber.Ctx) error {
 	if err := auth.CheckWriter(c); err != nil {
 		return err
@@ -38,7 +37,7 @@ func (s *Server) admit(c *fiber.Ctx) error {
 	return c.Next()
 }
 
-// enter takes a place; false when there is none left.
+// enter takes a place, or returns false when there is none left.
 func (c *commands) enter() bool {
 	for {
 		n := c.inFlight.Load()
@@ -56,22 +55,22 @@ func (s *Server) overloaded() error {
 	refused := s.commands.refused.Add(1)
 	last, now := s.commands.warned.Load(), s.Now().UnixNano()
 	if now-last >= int64(warnEvery) && s.commands.warned.CompareAndSwap(last, now) {
-		s.Logger.Warn("commands are refused: as many as may be are in flight", "limit", limit, "refused since the start", refused)
+		s.Logger.Warn("commands are refused: the limit of commands in flight is reached", "limit", limit, "refused since the start", refused)
 	}
 	return problem.Unavailable(nil, "this node has as many changes in flight as it takes, %d; nothing was written, try again", limit).Quietly().Written(false)
 }
 
 // Stats are what a server counts.
 type Stats struct {
-	// Commands are in flight now; Refused were those beyond MaxCommands.
+	// Commands is how many are in flight now; Refused counts those beyond MaxCommands.
 	Commands int64
 	Refused  uint64
-	// Gone are the clients that left while their request waited.
+	// Gone counts the clients that disconnected while their request waited.
 	Gone uint64
 	Feed feed.Stats
 }
 
-// Stats returns what is so now.
+// Stats returns the current counts.
 func (s *Server) Stats() Stats {
 	return Stats{Commands: s.commands.inFlight.Load(), Refused: s.commands.refused.Load(), Gone: s.conns.Gone(), Feed: s.feed.Stats()}
 }

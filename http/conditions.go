@@ -2,15 +2,11 @@ package http
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
-	"github.com/google/uuid"
 
 	"chatsessions/http/problem"
 )
@@ -68,14 +64,15 @@ func parseTags(name, value string) (tagList, error) {
 	return list, nil
 }
 
-// conditions are those of a request on the version of a session.
+// conditions are the conditions of a request on the version of a session.
 type conditions struct{ match, noneMatch tagList }
 
 func parseConditions(c *fiber.Ctx) (k conditions, err error) {
 	if k.match, err = parseTags(fiber.HeaderIfMatch, wholeList(c, fiber.HeaderIfMatch)); err != nil {
 		return k, err
 	}
-	// Of a client's variable that is not set. To ignore it would undo what it is there for.
+	// The client has a variable that is not set. Ignoring the header would drop the check
+	// that the client wants.
 	if !k.match.any && len(k.match.tags) == 0 && len(c.Request().Header.PeekAll(fiber.HeaderIfMatch)) > 0 {
 		return k, problem.BadRequest("%s is empty; send an entity tag as it came in ETag, or leave the header out", fiber.HeaderIfMatch)
 	}
@@ -83,22 +80,22 @@ func parseConditions(c *fiber.Ctx) (k conditions, err error) {
 	return k, err
 }
 
-// wholeList returns a header whose value is a list: it may come in several lines
+// wholeList returns a header whose value is a list, which may come in several lines
 // (RFC 9110, section 5.3).
 func wholeList(c *fiber.Ctx, name string) string {
 	return string(bytes.Join(c.Request().Header.PeekAll(name), []byte(", ")))
 }
 
-// allow says whether a change of this version may be made
-// (RFC 9110, sections 13.1.1 and 13.1.2).
+// allow reports whether this version may be changed (RFC 9110, sections 13.1.1 and
+// 13.1.2).
 func (k conditions) allow(version uint64) bool {
 	return (!k.match.given || k.match.holds(problem.ETag(version), false)) &&
 		(!k.noneMatch.given || !k.noneMatch.holds(problem.ETag(version), true))
 }
 
-// answer judges the conditions of a GET of what has this entity tag, and is made of
-// this version of a session: true where that was all, a 304
-// (RFC 9110, section 13.2.2).
+// answer evaluates the conditions of a GET (RFC 9110, section 13.2.2). etag is that of the
+// representation; version is that of the session, for a 412. It returns true if it has
+// answered with a 304.
 func (k conditions) answer(c *fiber.Ctx, version uint64, etag string) (bool, error) {
 	if k.match.given && !k.match.holds(etag, false) {
 		return false, problem.PreconditionFailed(version, etag)
@@ -111,11 +108,10 @@ func (k conditions) answer(c *fiber.Ctx, version uint64, etag string) (bool, err
 	return true, c.SendStatus(fiber.StatusNotModified)
 }
 
-// preferences are what a client would like (RFC 7240).
+// preferences are what a client prefers (RFC 7240).
 type preferences struct{ strict, count bool }
 
-// parsePrefer reads the preferences; of one that is given more than once, the first
-// counts (section 2).
+// parsePrefer reads the preferences. The first of each name counts (section 2).
 func parsePrefer(c *fiber.Ctx) preferences {
 	first := map[string]string{}
 	for preference := range strings.SplitSeq(wholeList(c, headerPrefer), ",") {
@@ -132,7 +128,7 @@ func parsePrefer(c *fiber.Ctx) preferences {
 	}
 }
 
-// parsePosition reads Chat-Sessions-Position; 0 when there is none.
+// parsePosition reads Chat-Sessions-Position; without one it returns 0.
 func parsePosition(c *fiber.Ctx) (uint64, error) {
 	given := c.Get(headerPosition)
 	if given == "" {
@@ -143,64 +139,4 @@ func parsePosition(c *fiber.Ctx) (uint64, error) {
 		return 0, problem.BadRequest("%s: %q is not a position; send one as it came in that header", headerPosition, given)
 	}
 	return position, nil
-}
-
-// A requestKey is the identity of a repeatable request: the hash of caller,
-// method, path and Idempotency-Key. The zero value is a request without a key.
-type requestKey struct {
-	hash  [sha256.Size]byte
-	given bool
-}
-
-// maxKey bounds an Idempotency-Key, in bytes.
-const maxKey = 255
-
-func parseKey(c *fiber.Ctx, account, path string) (requestKey, error) {
-	keys := c.Request().Header.PeekAll(headerKey)
-	if len(keys) == 0 {
-		return requestKey{}, nil
-	}
-	if len(keys) > 1 {
-		return requestKey{}, problem.BadRequest("%s is given %d times; a request has one", headerKey, len(keys))
-	}
-	key := string(keys[0])
-	if len(key) == 0 || len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return requestKey{}, problem.BadRequest("%s: a key has 1 to %d printable ASCII characters", headerKey, maxKey)
-	}
-	h := sha256.New()
-	for _, part := range []string{account, c.Method(), path, key} {
-		// Length first, so that no two lists of parts run together to the same bytes.
-		_ = binary.Write(h, binary.BigEndian, uint32(len(part)))
-		h.Write([]byte(part))
-	}
-	return requestKey{[sha256.Size]byte(h.Sum(nil)), true}, nil
-}
-
-// String returns the key's hash in hex, "" where there is no key.
-func (k requestKey) String() string {
-	if !k.given {
-		return ""
-	}
-	return hex.EncodeToString(k.hash[:])
-}
-
-// sessionID returns the id of the session that a POST creates: with a key it
-// follows from the key (UUIDv8, RFC 9562), so that a repetition meets it.
-func (k requestKey) sessionID() string {
-	if !k.given {
-		return newID()
-	}
-	id := uuid.UUID(k.hash[:16])
-	id[6] = id[6]&0x0f | 0x80
-	id[8] = id[8]&0x3f | 0x80
-	return id.String()
-}
-
-// digest returns the hash in hex of the body that came with the key, "" without one.
-func (k requestKey) digest(body []byte) string {
-	if !k.given {
-		return ""
-	}
-	sum := sha256.Sum256(body)
-	return hex.EncodeToString(sum[:])
 }

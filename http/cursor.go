@@ -14,16 +14,15 @@ import (
 	"chatsessions/http/problem"
 )
 
-// A cursor is base64url of: a byte that says how the query is kept, createdAt
-// and id of the place to go on after, and the query: itself where it is short,
-// otherwise the digest under which the read model keeps it. So a link to the next
-// page is short whatever the query was.
+// A cursor is base64url of a byte for its kind, createdAt and id of the place after which
+// the next page starts, and the query. A long query is kept by the read model, and the
+// cursor has its digest, so every link to a next page is short.
 const (
 	cursorWithQuery  = 'q'
 	cursorWithDigest = 'd'
 
 	cursorPlace    = 1 + 8 + 16 // bytes before the query
-	maxCursorQuery = 192        // bytes of a query that is kept in the cursor
+	maxCursorQuery = 192        // bytes of a query in the cursor itself
 )
 
 func (s *Server) cursor(ctx context.Context, account, query string, after query.Place) (string, error) {
@@ -46,8 +45,7 @@ func (s *Server) cursor(ctx context.Context, account, query string, after query.
 	return base64.RawURLEncoding.EncodeToString(raw), nil
 }
 
-// openCursor returns the query that a cursor stands for, and the place to go on
-// after.
+// openCursor returns the query of a cursor, and the place after which the page starts.
 func (s *Server) openCursor(ctx context.Context, account, cursor string) (text string, after query.Place, err error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
 	if err != nil || len(raw) < cursorPlace {
@@ -67,7 +65,7 @@ func (s *Server) openCursor(ctx context.Context, account, cursor string) (text s
 		defer cancel()
 		text, err = s.Reads.LoadQuery(ctx, account, text)
 		if errors.Is(err, domain.ErrNotFound) {
-			return "", after, problem.BadRequest("$cursor is too old: its query is not kept any more, or was another account's; begin again with the first page")
+			return "", after, problem.BadRequest("$cursor is too old: its query is not kept any more, or was another account's; start again with the first page")
 		}
 		return text, after, err
 	}

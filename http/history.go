@@ -16,23 +16,23 @@ import (
 	"chatsessions/http/problem"
 )
 
-// Bounds of one answer with a history.
+// Bounds of one response with a history.
 const (
 	maxHistory      = 10_000  // events
-	maxHistoryBytes = 4 << 20 // a single event is told whatever it has
+	maxHistoryBytes = 4 << 20 // a single event may have more
 )
 
-// usualEnvelope is how much an event's attributes take, in bytes.
+// usualEnvelope is how many bytes the attributes of an event usually take.
 const usualEnvelope = 768
 
 // A historyForm is a representation of a history.
 type historyForm struct {
 	mediaType string
-	variant   string // what tells its entity tags from those of the others
+	variant   string // distinguishes its entity tags from those of the others
 	append    func(b []byte, r *domain.Record) []byte
 }
 
-// historyForms are those that a client can ask for; the first is the default.
+// historyForms returns the forms that a client can ask for; the first is the default.
 func historyForms() []historyForm {
 	return []historyForm{
 		{fiber.MIMEApplicationJSON, "", cloudevent.AppendHistory},
@@ -65,7 +65,7 @@ func (s *Server) history(c *fiber.Ctx) error {
 	}
 	ctx, cancel := context.WithTimeout(conn.Context(c), readDeadline)
 	defer cancel()
-	page, tag := historyPage{limit: query.limit}, ""
+	page, tag := historyPage{limit: query.limit, maxBytes: maxHistoryBytes}, ""
 	for r, err := range s.past(ctx, auth.Caller(c), id) {
 		if err != nil {
 			return err
@@ -106,15 +106,15 @@ func acceptedForm(c *fiber.Ctx) (historyForm, error) {
 	i := negotiate(accept, offers)
 	if i < 0 {
 		return historyForm{}, problem.New(fiber.StatusNotAcceptable,
-			"Accept %q fits nothing that a history can be had as; there are %s", accept, strings.Join(offers, " and "))
+			"Accept %q matches no form of a history; there are %s", accept, strings.Join(offers, " and "))
 	}
 	return forms[i], nil
 }
 
-// A historyQuery says which part of a history is asked for.
+// A historyQuery selects a part of a history.
 type historyQuery struct {
-	after uint64 // only what has a later position
-	limit int    // events of one answer
+	after uint64 // only events after this position
+	limit int    // events in one response
 }
 
 func parseHistoryQuery(text string) (historyQuery, error) {
@@ -147,7 +147,7 @@ func parseHistoryQuery(text string) (historyQuery, error) {
 	return q, nil
 }
 
-// next is the link to the page behind a position.
+// next returns the link to the page after a position.
 func (q *historyQuery) next(id string, position uint64) string {
 	limit := ""
 	if q.limit < maxHistory {
@@ -156,13 +156,14 @@ func (q *historyQuery) next(id string, position uint64) string {
 	return fmt.Sprintf(`<%s/%s/events?after=%d%s>; rel="next"`, pathSessions, id, position, limit)
 }
 
-// A historyPage keeps the oldest of the events that are added to it, as many as fit
-// into an answer. They come newest first.
+// A historyPage keeps the oldest of the events that are added to it, as many as fit into a
+// response. They are added newest first.
 type historyPage struct {
-	limit  int
-	events []placedEvent
-	bytes  int
-	more   bool // there were newer ones
+	limit    int // events
+	maxBytes int
+	events   []placedEvent
+	bytes    int
+	more     bool // newer events were dropped
 }
 
 // A placedEvent is an event as the client gets it, and its position.
@@ -174,7 +175,7 @@ type placedEvent struct {
 func (p *historyPage) add(position uint64, text []byte) {
 	p.events = append(p.events, placedEvent{position, text})
 	p.bytes += len(text)
-	for len(p.events) > 1 && (len(p.events) > p.limit || p.bytes > maxHistoryBytes) {
+	for len(p.events) > 1 && (len(p.events) > p.limit || p.bytes > p.maxBytes) {
 		p.bytes -= len(p.events[0].text)
 		p.events[0].text = nil
 		p.events, p.more = p.events[1:], true

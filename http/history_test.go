@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gofiber/fiber/v2"
+	"github.com/valyala/fasthttp"
 	"pgregory.net/rapid"
 
 	"chatsessions/http/problem"
@@ -84,15 +86,16 @@ func TestQueriesOfAHistory(t *testing.T) {
 
 // TestAPageKeepsTheOldestThatFit, one at least, and says whether there are newer ones.
 func TestAPageKeepsTheOldestThatFit(t *testing.T) {
+	const bound = 3000
 	rapid.Check(t, func(t *rapid.T) {
-		sizes := rapid.SliceOfN(rapid.IntRange(1, maxHistoryBytes/3), 1, 20).Draw(t, "sizes") // oldest first
-		page := historyPage{limit: rapid.IntRange(1, 20).Draw(t, "limit")}
-		room := strings.Repeat("9", maxHistoryBytes/3)
+		sizes := rapid.SliceOfN(rapid.IntRange(1, bound/3), 1, 20).Draw(t, "sizes") // oldest first
+		page := historyPage{maxBytes: bound, limit: rapid.IntRange(1, 20).Draw(t, "limit")}
+		room := strings.Repeat("9", bound/3)
 		for i := len(sizes) - 1; i >= 0; i-- {
 			page.add(uint64(i+1), []byte(room[:sizes[i]]))
 		}
 		fit, bytes := 0, 0
-		for fit < min(len(sizes), page.limit) && (fit == 0 || bytes+sizes[fit] <= maxHistoryBytes) {
+		for fit < min(len(sizes), page.limit) && (fit == 0 || bytes+sizes[fit] <= bound) {
 			bytes += sizes[fit]
 			fit++
 		}
@@ -107,8 +110,8 @@ func TestAPageKeepsTheOldestThatFit(t *testing.T) {
 			t.Fatalf("of %d events %d fit; the newest is at %d, more: %v", len(sizes), fit, page.events[0].position, page.more)
 		}
 	})
-	single := historyPage{limit: 10}
-	large := strings.Repeat("9", maxHistoryBytes+1)
+	single := historyPage{limit: 10, maxBytes: bound}
+	large := strings.Repeat("9", bound+1)
 	for position := range 3 {
 		single.add(uint64(3-position), []byte(large))
 	}
@@ -118,5 +121,31 @@ func TestAPageKeepsTheOldestThatFit(t *testing.T) {
 	empty := historyPage{}
 	if got := string(empty.array()); got != "[]" {
 		t.Errorf("an empty page is %s", got)
+	}
+}
+
+// TestFibersNegotiationIsNotUsed shows what it gets wrong. When this fails, accept.go may
+// be replaced by c.Accepts.
+func TestFibersNegotiationIsNotUsed(t *testing.T) {
+	const json, batch = "application/json", "application/cloudevents-batch+json"
+	app := fiber.New()
+	for accept, want := range map[string]string{
+		"application/json;q=0, */*": batch, "application/json;q=x": "", "application/json;q=2": "",
+		"application/*;q=0, */*": "",
+	} {
+		c := app.AcquireCtx(&fasthttp.RequestCtx{})
+		c.Request().Header.Set("Accept", accept)
+		offers := []string{json, batch}
+		ours := ""
+		if i := negotiate(accept, offers); i >= 0 {
+			ours = offers[i]
+		}
+		if ours != want {
+			t.Errorf("%s: %q, want %q", accept, ours, want)
+		}
+		if theirs := c.Accepts(offers...); theirs == want {
+			t.Errorf("%s: Fiber has it right now", accept)
+		}
+		app.ReleaseCtx(c)
 	}
 }

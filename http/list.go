@@ -38,7 +38,7 @@ func (s *Server) list(c *fiber.Ctx) error {
 	case errors.Is(err, domain.ErrTooExpensive):
 		return tooExpensive(&list.Query, err)
 	case errors.Is(err, domain.ErrBusy):
-		return problem.Unavailable(err, "there are too many lists to be found beside what is written now; try again").Quietly()
+		return problem.Unavailable(err, "there are too many lists to find beside the current writes; try again").Quietly()
 	case err != nil:
 		return err
 	}

@@ -48,7 +48,7 @@ var errEnough = errors.New("enough")
 // shown is a read model that shows everything already.
 type shown struct{ ReadModel }
 
-func (shown) Settle(context.Context, uint64) error { return nil }
+func (shown) AwaitEverywhere(context.Context, uint64) error { return nil }
 func (shown) Observe(uint64)                       {}
 
 func TestFewLongHistoriesAreReadAtATime(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"chatsessions/http/problem"
 )
 
-// Where the middlewares leave what they found, for the handlers.
+// What the middlewares leave for the handlers, and the headers that they read.
 const (
 	localCorrelation = "correlation"
 
@@ -21,7 +21,7 @@ const (
 	headerTraceParent = "Traceparent"
 )
 
-// trace gives the request its name: X-Request-Id, the client's own or a new one.
+// trace is a middleware that names the request: by X-Request-Id, or with a new id.
 func (s *Server) trace(c *fiber.Ctx) error {
 	id := strings.Clone(c.Get(headerRequestID))
 	if !visibleASCII(id, 128) {
@@ -33,7 +33,7 @@ func (s *Server) trace(c *fiber.Ctx) error {
 }
 
 func correlationID(c *fiber.Ctx) string {
-	id, _ := c.Locals(localCorrelation).(string) // absent where the head could not be read
+	id, _ := c.Locals(localCorrelation).(string) // absent if the head could not be read
 	return id
 }
 
@@ -46,14 +46,13 @@ func visibleASCII(s string, most int) bool {
 	return s != "" && len(s) <= most
 }
 
-// traceParent continues the caller's trace, or begins one
-// (W3C Trace Context, section 3.2).
+// traceParent continues the caller's trace, or begins one (W3C Trace Context, section
+// 3.2).
 func traceParent(given string) string {
 	var random [24]byte
-	_, _ = rand.Read(random[:]) // never fails, crypto/rand says
+	_, _ = rand.Read(random[:]) // never fails (crypto/rand)
 	id, span := random[:16], random[16:]
-	// Not sampled: nobody keeps this trace. A flag that says otherwise makes
-	// nats-server look for a trace in every event.
+	// Not sampled. With the flag set, nats-server looks for a trace in every event.
 	flags := "00"
 	b := make([]byte, 0, len("00-")+2*len(random)+len("--00"))
 	b = append(b, "00-"...)
@@ -76,7 +75,7 @@ func isHex(s string, bytes int) bool {
 	return err == nil && len(s) == 2*bytes && strings.ToLower(s) == s
 }
 
-// checkHead draws the lines for the size of the URI and the headers.
+// checkHead is a middleware that limits the size of the URI and the headers.
 func checkHead(c *fiber.Ctx) error {
 	header := &c.Request().Header
 	if conn.AmbiguousLength(header) {
@@ -98,7 +97,7 @@ func checkHead(c *fiber.Ctx) error {
 	return c.Next()
 }
 
-// jsonBody returns the body of a write, or what keeps it from being read as JSON.
+// jsonBody returns the body of a write, if it can be JSON.
 func jsonBody(c *fiber.Ctx) ([]byte, error) {
 	r := conn.BodyOf(c)
 	if r.TooLarge {
@@ -113,8 +112,8 @@ func jsonBody(c *fiber.Ctx) ([]byte, error) {
 	return r.Bytes, nil
 }
 
-// checkContentType accepts JSON in UTF-8 that is not compressed. A body that is
-// empty needs no type: that it is missing is the better thing to say.
+// checkContentType accepts JSON in UTF-8 that is not compressed. An empty body needs no
+// type: the better error is that it is missing.
 func checkContentType(c *fiber.Ctx, empty bool) error {
 	accepted := []string{fiber.MIMEApplicationJSON}
 	if c.Method() == fiber.MethodPatch {

@@ -47,9 +47,9 @@ type ReadModel interface {
 	// WaitFor returns when the read model has reached the position, or with an error after
 	// atMost.
 	WaitFor(ctx context.Context, position uint64, atMost time.Duration) error
-	// Settle returns when no node shows an older state than that of the position, which
+	// AwaitEverywhere returns when no node shows an older state than that of the position, which
 	// came from the log, or with domain.ErrUnavailable.
-	Settle(ctx context.Context, position uint64) error
+	AwaitEverywhere(ctx context.Context, position uint64) error
 	// Observe notes a position that a client was shown.
 	Observe(position uint64)
 	// SaveQuery and LoadQuery keep an account's long query behind a short paging cursor.

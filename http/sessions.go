@@ -63,7 +63,7 @@ func (s *Server) change(c *fiber.Ctx) error {
 		return err
 	}
 	decidedOn := result.Before
-	if decidedOn == nil { // nothing was changed
+	if decidedOn == nil { // nothing was written
 		decidedOn = &result.Record.Event.Session
 	}
 	w.answerPreferences(c, reader.ignored(decidedOn))
@@ -104,9 +104,8 @@ func (s *Server) get(c *fiber.Ctx) error {
 	return c.SendString(query.Select.Text(document.JSON))
 }
 
-// load gets a session from the read model, or from the log where the read model
-// cannot be trusted now, or does not have it: that there is none, only the log
-// can say.
+// load gets a session from the read model, or from the log if the read model cannot be
+// trusted now or does not have the session. Only the log can prove that there is none.
 func (s *Server) load(c *fiber.Ctx, id string) (query.Document, error) {
 	caller := auth.Caller(c)
 	account := caller.Account
@@ -125,8 +124,8 @@ func (s *Server) load(c *fiber.Ctx, id string) (query.Document, error) {
 	if err != nil {
 		return query.Document{}, err
 	}
-	// What this client sees, the next one that asks another node must see too.
-	if err := s.Reads.Settle(ctx, newest.Position); err != nil {
+	// A client that asks another node next must not see less.
+	if err := s.Reads.AwaitEverywhere(ctx, newest.Position); err != nil {
 		return query.Document{}, err
 	}
 	s.Reads.Observe(newest.Position)
@@ -146,13 +145,13 @@ type write struct {
 	key     requestKey
 	prefer  preferences
 	names   feathers.Selection
-	creates bool // the session does not exist yet
+	creates bool // it is a POST
 }
 
-// readWrite reads everything of a write that can be judged without the session.
-// The path is the resource's own, however the client spelt it.
+// readWrite reads the parts of a write that can be checked without the session. path is the
+// canonical path of the resource, which the client may have spelled otherwise.
 func readWrite(c *fiber.Ctx, path string) (w write, err error) {
-	w.caller = auth.Caller(c) // who may write, admit has seen to that
+	w.caller = auth.Caller(c) // admit has checked that they may write
 	if w.body, err = jsonBody(c); err != nil {
 		return w, err
 	}
@@ -167,7 +166,7 @@ func readWrite(c *fiber.Ctx, path string) (w write, err error) {
 	return w, err
 }
 
-// answerPreferences names the members that did nothing.
+// answerPreferences names the members that had no effect.
 func (w *write) answerPreferences(c *fiber.Ctx, ignored []string) {
 	if len(ignored) > 0 {
 		c.Set(headerIgnored, headerList(ignored))
@@ -180,8 +179,8 @@ func (w *write) answerPreferences(c *fiber.Ctx, ignored []string) {
 // maxIgnored bounds the value of Ignored-Fields, in bytes.
 const maxIgnored = 1 << 10
 
-// headerList writes names as a header's value, percent-encoded where a header
-// cannot hold them, and cut with "..." where there are too many.
+// headerList writes names as the value of a header. It percent-encodes what a header cannot
+// hold, and ends with "..." where there are too many.
 func headerList(names []string) string {
 	var b strings.Builder
 	for i, name := range names {
@@ -234,12 +233,12 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, body *bodyReader, co
 			"the session has too many events to tell whether this Idempotency-Key was used; without one, and with If-Match, the request will do").
 			With(fiber.HeaderRetryAfter, "3600").Written(true)
 	case errors.Is(err, domain.ErrUnreadable):
-		// With a key, it may have been written by an earlier request.
+		// With a key, an earlier request may have written it.
 		return result, problem.Unreadable(err).Written(w.key.given)
 	case errors.Is(err, domain.ErrUnavailable):
 		return result, problem.Unavailable(err, "the log cannot be reached now; the change was not written, try again").Written(false)
 	}
-	if result.Record == nil { // nothing of the session is shown
+	if result.Record == nil { // the response shows nothing of the session
 		return result, err
 	}
 	if gone := s.showPosition(c, result.Record.Position, err == nil); gone != nil {
@@ -248,9 +247,9 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, body *bodyReader, co
 	return result, err
 }
 
-// showPosition waits until the read model has reached what this answer tells,
-// refusals included, so that no later GET shows less. What is not there after
-// WriteWait, readers know to be missing. A client that left before must not be told.
+// showPosition waits until the read model has reached what the response shows, even a
+// refusal, so that no later GET shows less. After WriteWait, readers know that the write is
+// missing. If the client disconnects before, it gets a 503 instead.
 func (s *Server) showPosition(c *fiber.Ctx, position uint64, succeeded bool) error {
 	if position == 0 {
 		return nil
@@ -258,8 +257,8 @@ func (s *Server) showPosition(c *fiber.Ctx, position uint64, succeeded bool) err
 	if err := s.Reads.WaitFor(conn.Context(c), position, s.WriteWait); err != nil && conn.Gone(c.Context()) {
 		return problem.Abandoned(err, &succeeded)
 	}
-	// Not before: nobody has been shown the position while this waits, and a read
-	// would have to wait for the newest write of all.
+	// Not before the wait: no client has seen the position yet, and every read would have to
+	// wait for the newest write of all.
 	s.Reads.Observe(position)
 	if succeeded {
 		c.Set(headerPosition, strconv.FormatUint(position, 10))
@@ -291,7 +290,7 @@ func describeSession(c *fiber.Ctx, version uint64) {
 	c.Set(fiber.HeaderCacheControl, cachePrivately)
 }
 
-// sessionID returns the id that the path names; false for what cannot be one.
+// sessionID returns the id in the path, and whether it can be the id of a session.
 func sessionID(c *fiber.Ctx) (string, bool) {
 	id, err := url.PathUnescape(c.Params("id"))
 	if err != nil {

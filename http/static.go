@@ -8,12 +8,12 @@ import (
 	"github.com/gofiber/fiber/v2"
 )
 
-// cachePublicly lets a cache answer for an hour. What is served so belongs to the
-// program, and its formats only grow.
+// cachePublicly lets a cache answer for an hour. The documents belong to the program, and
+// their formats only grow.
 const cachePublicly = "public, max-age=3600"
 
-// Static serves a document that is the same for as long as the server lives, to
-// everybody, with or without a token. It is to be called before Serve.
+// Static serves a document that does not change while the server runs, with or without a
+// token. It must be called before Serve.
 func (s *Server) Static(path, contentType string, content []byte) {
 	sum := sha256.Sum256(content)
 	etag := `"` + hex.EncodeToString(sum[:16]) + `"`

@@ -11,20 +11,19 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// Bound is how long a write waits for the read model, from the log's
-// acknowledgement on, before it is answered all the same (see ReadModel.WaitFor);
-// and how old a look at the log's end may be that a read relies on. One rests on
-// the other: every write that any node has answered was either in the read model
-// before, or in the log for at least Bound; so it is at or before an end that was
-// asked for less than Bound ago.
+// Bound is how long a write waits for the read model after the log's acknowledgement
+// before it is answered anyway (readmodel.ReadModel.WaitFor). It is also the oldest a
+// probe of the log's end may be for a read to rely on it. One rests on the other: every
+// answered write was either in the read model before its answer, or in the log for at
+// least Bound. So it is at or before an end that was requested less than Bound ago.
 const Bound = 2 * time.Second
 
-// ErrOtherLog is returned when the read model that answers is not of the log from which
-// it was to be rebuilt. Where that is right, because the log was replaced, the
-// service's projector makes a new one by itself.
+// ErrOtherLog is returned when the read model that answers was made from another log. If
+// the log was replaced on purpose, the service's projector builds a new read model by
+// itself.
 var ErrOtherLog = errors.New("the read model in this Redis is of another log")
 
-// readText returns what a key holds, "" for nothing.
+// ReadText returns the string at a key, "" for none.
 func ReadText(ctx context.Context, from redis.Cmdable, key string) (string, error) {
 	text, err := from.Get(ctx, key).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
@@ -33,7 +32,7 @@ func ReadText(ctx context.Context, from redis.Cmdable, key string) (string, erro
 	return text, nil
 }
 
-// answering returns the checkpoint of the generation that answers.
+// Answering returns the checkpoint of the generation that answers for a partition.
 func Answering(ctx context.Context, rdb redis.UniversalClient, part layout.Partition) (layout.Checkpoint, error) {
 	text, err := ReadText(ctx, rdb, part.Checkpoint())
 	if err != nil {
@@ -46,12 +45,12 @@ func Answering(ctx context.Context, rdb redis.UniversalClient, part layout.Parti
 		}
 	}
 	if !ok {
-		return c, fmt.Errorf("there is no read model that can be used: %s is %q", part.Checkpoint(), text)
+		return c, fmt.Errorf("there is no usable read model: %s is %q", part.Checkpoint(), text)
 	}
 	return c, nil
 }
 
-// holds says whether the log still has the event to which a checkpoint belongs.
+// LogHolds reports whether the log still has the event at the checkpoint.
 func LogHolds(ctx context.Context, log Log, c layout.Checkpoint) (bool, error) {
 	if c.Event == "" {
 		return true, nil
@@ -63,8 +62,8 @@ func LogHolds(ctx context.Context, log Log, c layout.Checkpoint) (bool, error) {
 	return id == c.Event, nil
 }
 
-// A PartitionsError is returned by what needs a read model that is there, when there are
-// only some with another number of partitions.
+// A PartitionsError is returned when a read model is needed and Redis has only some with
+// another number of partitions.
 type PartitionsError struct {
 	Asked int
 	Found []int
@@ -74,8 +73,8 @@ func (e *PartitionsError) Error() string {
 	return fmt.Sprintf("there is no read model of %d partitions in this Redis, but of %d", e.Asked, e.Found)
 }
 
-// findPartitions returns a PartitionsError when this Redis has read models with other
-// numbers of partitions than the one asked for, nil when it has none at all.
+// FindPartitions returns a PartitionsError when this Redis has read models with other
+// numbers of partitions than the one asked for, and nil when it has no read model at all.
 func FindPartitions(ctx context.Context, rdb redis.UniversalClient, asked int) error {
 	other := &PartitionsError{Asked: asked}
 	pipe := rdb.Pipeline()
@@ -97,7 +96,7 @@ func FindPartitions(ctx context.Context, rdb redis.UniversalClient, asked int) e
 	return nil
 }
 
-// pause waits, and says whether there is reason to go on.
+// Pause waits for d and reports whether ctx is still alive.
 func Pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

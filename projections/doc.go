@@ -1,11 +1,43 @@
-// Package projections keeps the read model: it projects the event log into
-// Redis, and answers from there.
+// Package projections is the root of the read model: the part of the service that answers
+// reads. It holds what its packages share: the [Log] that they follow, how they read
+// checkpoints, and the time [Bound] on which freshness rests.
 //
-// One [Projector] follows the log and writes each session's newest state, with
-// the index entries that lists need, beside a checkpoint that says which log
-// this is and how far it was read. A [ReadModel] answers by id and with lists.
-// It gives an answer only when it can show that every write which any node has
-// answered is in it; otherwise it says [domain.ErrUnavailable].
+// An event takes this path: the log → projector (writes documents, indexes, and a
+// checkpoint in one transaction) → Redis → readmodel (answers a GET or a list).
+//
+//	layout         names of keys, and encodings of documents, index members, and
+//	               checkpoints. Pure.
+//	redisconn      connects to a Redis server, a Redis Cluster, or sentinels.
+//	projector      follows the log and writes; rebuilds; retries parked sessions.
+//	readmodel      answers by id and with lists, or refuses.
+//	audit          compares the read model with the log, and two generations of it.
+//	embeddedredis  a Redis inside the process, for a service without one.
+//	logtest, modeltest, redistest  support of tests only.
+//
+// Arrows: layout imports domain only. projections imports layout. projector, readmodel, and
+// audit import both; projector also imports audit, which compares for a rebuild. readmodel
+// and projector do not import each other: they meet in Redis, through layout. redisconn
+// imports none of them. cmd wires them.
+//
+// Files, in reading order: doc.go (Log), checkpoints.go (reading checkpoints, errors).
+//
+// # Invariants
+//
+//   - The read model changes only in transactions that also move the checkpoint of the same
+//     partition, from exactly the value that the writer last saw. (Retry rewrites the
+//     checkpoint with its own value, which makes a transaction in progress start over.)
+//   - A checkpoint at position p: every event up to p is in the documents and indexes of its
+//     generation, and all of them are durable. (The embedded Redis may be ahead of the disk;
+//     the read model then waits before it shows anything.)
+//   - A generation answers only when its checkpoint is at Partition.Checkpoint and its state is
+//     Projected.
+//   - Every answered write is in the answer, or there is no answer: see Bound.
+//   - An event that cannot be projected hides its session and nothing else.
+//
+// # Goroutines and locks
+//
+// This package starts none and holds none. Projector.Run and ReadModel.Run own theirs; their
+// packages describe them.
 package projections
 
 import (
@@ -14,26 +46,25 @@ import (
 	"chatsessions/domain"
 )
 
-// Log is what the projector and the read model need of the event log.
+// Log is what projectors and read models need of the event log.
 type Log interface {
-	// Identity names the log: another log, or the same one created anew, has
-	// another identity. It holds no spaces, and does not change while the log is open.
+	// Identity names the log. Another log, or the same one created again, has another
+	// identity. It holds no spaces and does not change while the log is open.
 	Identity() string
-	// End returns the position of the newest event, 0 for an empty log. It is
-	// asked of the log's leader: every event that was acknowledged before the
-	// call is at or before it.
+	// End returns the position of the newest event, 0 for an empty log. The log's leader
+	// is asked, so every event acknowledged before the call is at or before it.
 	End(ctx context.Context) (uint64, error)
-	// Follow hands over all events after a position, in order and without a gap,
-	// in batches of about limit events, until ctx ends or handle fails, whose
-	// error it returns. A batch holds what there is: it never waits to fill up.
-	// Its events may not be durable yet; an atomic write is never cut in two.
+	// Follow passes all events after a position to handle, in order and without a gap, in
+	// batches of about limit events. It returns when ctx ends or with handle's error. A
+	// batch holds what is there; it never waits to fill up. Its events may not be durable
+	// yet. An atomic write is never split.
 	Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Entry) error) error
-	// Newest hands over the newest event of every session, in the order of the log, and
-	// returns the position up to which that is so, which is that of the last of them, or
-	// 0. The events may not be durable yet.
+	// Newest passes the newest event of every session to handle, in log order. It returns
+	// the position of the last one, 0 for none: up to there nothing is missing. The
+	// events may not be durable yet.
 	Newest(ctx context.Context, limit int, handle func([]domain.Entry) error) (end uint64, err error)
-	// EventID returns the id of the event at a position, asked of the log's leader; ""
-	// where there is none.
+	// EventID returns the id of the event at a position as the log's leader has it, ""
+	// for none.
 	EventID(ctx context.Context, position uint64) (string, error)
 	// Durable returns when the events up to a position are durable.
 	Durable(ctx context.Context, position uint64) error

@@ -64,7 +64,7 @@ func Unavailable(err error, format string, args ...any) *Problem {
 // Unreadable is the 503 of a session with an event that cannot be read. It lasts until
 // an operator repairs the log.
 func Unreadable(err error) *Problem {
-	return Unavailable(err, "the log holds something of this session that cannot be read, so its state cannot be told; whoever runs the service finds it with `chatsessions parked`").
+	return Unavailable(err, "the log holds something of this session that cannot be read, so its state is unknown; the operator finds it with `chatsessions parked`").
 		With(fiber.HeaderRetryAfter, "3600")
 }
 

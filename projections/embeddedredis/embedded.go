@@ -16,13 +16,12 @@ import (
 	"chatsessions/projections/redisconn"
 )
 
-// expireEvery is how often the embedded Redis looks for keys whose time has come.
+// expireEvery is how often the server looks for expired keys.
 const expireEvery = 10 * time.Minute
 
-// An Embedded is a Redis inside this process, for a service without an external
-// one. It keeps nothing over a restart: the projector builds the read model anew
-// from the log. A list costs O(n log n) there: some milliseconds at 10,000
-// sessions, some tens of them at 100,000.
+// A Server is a Redis inside this process, for a service without an external one. A
+// restart empties it; the projector rebuilds the read model from the log. A list costs
+// O(n log n): a few milliseconds at 10,000 sessions, tens of milliseconds at 100,000.
 type Server struct {
 	server *miniredis.Miniredis
 	client redis.UniversalClient
@@ -31,8 +30,8 @@ type Server struct {
 	ended  sync.WaitGroup
 }
 
-// StartEmbedded starts a Redis on a free port of the loopback interface that
-// asks for the password. Close ends it.
+// Start starts a Redis that requires a password, on a free port of the loopback
+// interface. Close ends it.
 func Start(password string) (*Server, error) {
 	if password == "" {
 		return nil, errors.New("embedded redis: the password is empty")
@@ -42,7 +41,8 @@ func Start(password string) (*Server, error) {
 	if err := server.StartAddr("127.0.0.1:0"); err != nil {
 		return nil, fmt.Errorf("embedded redis: %w", err)
 	}
-	// miniredis does not tell those who watch the checkpoint when everything goes.
+	// miniredis does not notify connections that watch the checkpoint when everything is
+	// removed.
 	server.Server().SetPreHook(func(client *miniserver.Peer, command string, _ ...string) bool {
 		refused := command == "FLUSHALL" || command == "FLUSHDB" || command == "SWAPDB"
 		if refused {
@@ -61,22 +61,22 @@ func Start(password string) (*Server, error) {
 	e := &Server{server: server, client: client, url: at.String(), stop: stop}
 	e.ended.Go(func() {
 		for projections.Pause(ctx, expireEvery) {
-			server.FastForward(expireEvery) // its keys age only when told to
+			server.FastForward(expireEvery) // its keys age only on request
 		}
 	})
 	return e, nil
 }
 
-// Addr returns host and port of the server.
+// Addr returns the server's host and port.
 func (e *Server) Addr() string { return e.server.Addr() }
 
-// URL returns where to reach the server, credentials included.
+// URL returns the server's URL, credentials included.
 func (e *Server) URL() string { return e.url }
 
-// Client returns the client that this process uses; Close closes it.
+// Client returns this process's client. Close closes it.
 func (e *Server) Client() redis.UniversalClient { return e.client }
 
-// Close ends the server and everything in it.
+// Close ends the server and removes its data.
 func (e *Server) Close() error {
 	e.stop()
 	e.ended.Wait()

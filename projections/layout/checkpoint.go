@@ -5,30 +5,31 @@ import (
 	"strings"
 )
 
-// A checkpoint says which log a generation of the read model was made from, and how
-// far that was read. It lies in Redis beside the documents, and moves only by
-// compare-and-set in the transaction that writes them.
+// A Checkpoint says which log a generation of the read model was made from, and how far
+// the log was read. It lies in Redis beside the documents. It moves only by
+// compare-and-set, in the transaction that writes them.
 type Checkpoint struct {
 	Identity   string // of the log
 	Position   uint64 // every event up to it is in the read model
-	Event      string // id of the event there, by which a log that was rewritten is told; "" where that has none
-	Generation string // names the keys in which that is
-	// filled counts the documents of a generation that is being filled with the newest
-	// state of every session. Then position does not move.
+	Event      string // id of the event at Position, which shows whether the log was rewritten; "" for none
+	Generation string // names the keys that hold the read model
+	// filled counts documents while a generation is being filled with the newest state of
+	// every session; Position stays 0 then. Each step changes the checkpoint, which shows
+	// other projectors that this one is at work.
 	filled uint64
 	State  State
 }
 
-// A checkpointState is what is going on with a generation.
+// A State is the stage of a generation.
 type State byte
 
 const (
-	Projected State = 'p' // event by event
-	Filling   State = 'f' // with the newest state of every session
-	Complete  State = 'c' // a generation that was built beside is ready to take over
+	Projected State = 'p' // is kept up to date event by event
+	Filling   State = 'f' // is being filled with the newest state of every session
+	Complete  State = 'c' // was built beside the one that answers, and can take over
 )
 
-// String writes the checkpoint as it lies in Redis.
+// String returns the checkpoint as it is stored.
 func (c Checkpoint) String() string {
 	b := make([]byte, 0, 96)
 	b = append(append(b, c.Identity...), ' ')
@@ -38,8 +39,7 @@ func (c Checkpoint) String() string {
 	return string(append(b, c.Event...))
 }
 
-// parseCheckpoint reads what String wrote, and refuses everything else that may
-// stand in a checkpoint's place.
+// ParseCheckpoint reads what String wrote and rejects anything else.
 func ParseCheckpoint(text string) (c Checkpoint, ok bool) {
 	identity, rest, _ := strings.Cut(text, " ")
 	position, rest, _ := strings.Cut(rest, " ")
@@ -58,7 +58,7 @@ func ParseCheckpoint(text string) (c Checkpoint, ok bool) {
 	return c, true
 }
 
-// after returns the checkpoint behind an event that was projected.
+// After returns the checkpoint after an event was projected.
 func (c Checkpoint) After(position uint64, event string) Checkpoint {
 	c.Position, c.Event, c.filled = position, event, 0
 	if c.State == Filling {
@@ -67,8 +67,8 @@ func (c Checkpoint) After(position uint64, event string) Checkpoint {
 	return c
 }
 
-// fuller returns the checkpoint of a filling after so many more documents.
-func (c Checkpoint) Filling(documents int) Checkpoint {
+// AfterFilling returns the checkpoint after that many more documents were filled in.
+func (c Checkpoint) AfterFilling(documents int) Checkpoint {
 	c.filled += uint64(documents) //nolint:gosec // not negative
 	return c
 }

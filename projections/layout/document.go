@@ -12,16 +12,15 @@ import (
 	"chatsessions/domain"
 )
 
-// A stored is a session as it lies in Redis. Its value is three lines:
+// A Stored is a session as it is read from Redis. Its value has three lines:
 //
 //	the JSON that a client gets
 //	its index member (24 raw bytes), and between spaces its entries in the indexes
 //	its version and its position in the log
 //
-// JSON comes first and has no line break of its own, so that a GET hands it out
-// as it is. The entries stand beside it so that whoever replaces the document knows
-// the old ones, and so that visibility and filters are checked without parsing
-// the JSON.
+// The JSON comes first and has no line break of its own, so a GET returns it as it is.
+// The entries are stored with it so that a writer who replaces the document knows the old
+// ones, and so that visibility and filters are checked without parsing JSON.
 type Stored struct {
 	JSON string
 	Entries
@@ -29,25 +28,26 @@ type Stored struct {
 	Position uint64
 }
 
-// entries say where the indexes have a session. The zero value is in none.
+// Entries are a session's places in the indexes. The zero value is in none.
 //
-// Each value stands once, behind a letter for each of the fields that have it:
-// " s:finished r:room-1 pcS:alice pAF:bob ". A session with two participants would
-// be half as long again with the names of its indexes.
+// Each value stands once, behind one letter for each field that has it: " s:finished
+// r:room-1 pcS:alice pAF:bob ". With the names of the fields, a session with two
+// participants would be half as long again.
 type Entries struct {
 	Member string
 	values string
 }
 
-// fieldLetters stand for domain.FilterFields, in their order.
+// fieldLetters are the letters of domain.FilterFields, in the same order. They are part
+// of the stored format: a new field gets a new letter at the end.
 const fieldLetters = "strpcSARF"
 
 var filterFields = domain.FilterFields()
 
-// letterOf returns what stands for a filter field.
+// letterOf returns the letter of a filter field.
 func letterOf(field string) byte { return fieldLetters[slices.Index(filterFields, field)] }
 
-// has says whether a field has the value; bounded says what that looks like here.
+// has reports whether a field has the value, given in its keyForm.
 func (e *Entries) has(letter byte, boundedValue string) bool {
 	for from := 0; boundedValue != ""; from++ {
 		at := strings.Index(e.values[from:], boundedValue)
@@ -55,7 +55,7 @@ func (e *Entries) has(letter byte, boundedValue string) bool {
 			return false
 		}
 		from += at
-		// Not the end of a longer value, nor the beginning of one.
+		// It has to be a whole value, not the end or the beginning of a longer one.
 		letters, ok := strings.CutSuffix(e.values[:from], ":")
 		if !ok || !strings.HasPrefix(e.values[from+len(boundedValue):], " ") {
 			continue
@@ -68,7 +68,7 @@ func (e *Entries) has(letter byte, boundedValue string) bool {
 	return false // no value is empty
 }
 
-// isIn says whether the session belongs in an index.
+// IsIn reports whether the session belongs in an index.
 func (e *Entries) IsIn(index string) bool {
 	if index == IndexAll {
 		return e.Member != ""
@@ -77,7 +77,7 @@ func (e *Entries) IsIn(index string) bool {
 	return e.has(letterOf(field), value)
 }
 
-// indexes yields the names of the indexes that have the session.
+// Indexes yields the names of the indexes that the session belongs in.
 func (e *Entries) Indexes() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		if e.Member == "" || !yield(IndexAll) {
@@ -94,18 +94,18 @@ func (e *Entries) Indexes() iter.Seq[string] {
 	}
 }
 
-// A document is a session as it is to be stored, as an event left it.
+// A Document is a session to be stored, as an event left it.
 type Document struct {
 	ID       string
 	Position uint64
 	Event    string // id of the event
-	Value    []byte // nil for a session that is parked
+	Value    []byte // nil for a parked session
 	Entries
-	Before *Entries // of the session that it replaces; nil while that is not known
-	Reason string   // why the session cannot be shown; "" for one that can
+	Before *Entries // of the session that it replaces; nil while unknown
+	Reason string   // why the session is parked; "" if it is not
 }
 
-// newDocument encodes a session.
+// NewDocument encodes a session. It fails if the session cannot be shown, which parks it.
 func NewDocument(r *domain.Entry) (*Document, error) {
 	d := &Document{ID: r.Record.Event.Session.ID, Position: r.Record.Position, Event: r.Record.ID}
 	session := r.Record.JSON()
@@ -126,14 +126,14 @@ func NewDocument(r *domain.Entry) (*Document, error) {
 	b = append(b, ' ')
 	d.Value = strconv.AppendUint(b, r.Record.Position, 10)
 	if r.Before != nil {
-		if before, err := entriesOf(r.Before); err == nil { // otherwise it is parked, and Redis is asked
+		if before, err := entriesOf(r.Before); err == nil { // else it was parked before: Redis has to be read
 			d.Before = before
 		}
 	}
 	return d, nil
 }
 
-// entriesOf returns the entries of a session, none for one that does not exist.
+// entriesOf returns the entries of a session, empty ones if it does not exist.
 func entriesOf(s *domain.Session) (*Entries, error) {
 	if !s.Exists() {
 		return &Entries{}, nil
@@ -146,7 +146,7 @@ func entriesOf(s *domain.Session) (*Entries, error) {
 	return &e, nil
 }
 
-// appendEntries writes the index member of a session and its entries.
+// appendEntries appends the session's index member and its values.
 func appendEntries(b []byte, s *domain.Session) ([]byte, error) {
 	b, err := AppendMember(b, s.CreatedAt, s.ID)
 	if err != nil {
@@ -159,7 +159,7 @@ func appendEntries(b []byte, s *domain.Session) ([]byte, error) {
 	var room [8]entry
 	all := room[:0]
 	for field, value := range s.Filterable() {
-		value, letter := bounded(value), letterOf(field)
+		value, letter := keyForm(value), letterOf(field)
 		i := slices.IndexFunc(all, func(e entry) bool { return e.value == value })
 		if i < 0 {
 			all, i = append(all, entry{value: value}), len(all)
@@ -176,10 +176,10 @@ func appendEntries(b []byte, s *domain.Session) ([]byte, error) {
 	return b, nil
 }
 
-// parseEntries takes apart what appendEntries wrote.
+// parseEntries splits what appendEntries wrote.
 func parseEntries(text string) Entries { return Entries{text[:MemberLength], text[MemberLength:]} }
 
-// decodeDocument reads what newDocument wrote.
+// DecodeDocument reads a value that NewDocument wrote.
 func DecodeDocument(value string) (*Stored, error) {
 	text, rest, ok := strings.Cut(value, "\n")
 	if !ok || len(rest) < MemberLength {
@@ -198,10 +198,10 @@ func DecodeDocument(value string) (*Stored, error) {
 	return d, nil
 }
 
-// seenBy says whether an account may see the session. Only where the account stands
-// in the entries as a hash does this parse the JSON.
+// VisibleTo reports whether an account may see the session. It parses the JSON only if
+// the account is stored as a hash.
 func (d *Stored) VisibleTo(account string) (bool, error) {
-	value := bounded(account)
+	value := keyForm(account)
 	if !d.has('c', value) && !d.has('p', value) {
 		return false, nil
 	}

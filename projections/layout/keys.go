@@ -13,16 +13,16 @@ import (
 	"strings"
 )
 
-// version begins every key. A change of what the keys hold is a new
-// version, so that an old and a new binary can run side by side. Tests build
-// binaries with another one (-ldflags -X).
+// version begins every key of a read model. Any change of what the keys hold needs a new
+// version, so that old and new binaries can run side by side. Tests build binaries with
+// another one (-ldflags -X).
 var version = "cs2"
 
-// versionOfLayout begins every key of a read model.
+// Version returns the prefix of every key of a read model.
 func Version() string { return version }
 
-// layoutOf names a read model of so many partitions. One with another number of them
-// is another layout: it is built beside.
+// Name names the layout of a read model with that many partitions. Another number of
+// partitions is another layout, which is built beside the first.
 func Name(partitions int) string {
 	if partitions == 1 {
 		return version
@@ -30,15 +30,15 @@ func Name(partitions int) string {
 	return version + "x" + strconv.Itoa(partitions)
 }
 
-// MaxPartitions bounds their number: each list asks all of them.
+// MaxPartitions bounds the number of partitions: every list asks all of them.
 const MaxPartitions = 256
 
-// A partition is a part of the sessions, by their ids. Its keys share a hash tag, so
-// that Redis Cluster keeps them in one slot and one transaction can touch them all.
+// A Partition holds the sessions whose ids hash to it. Its keys share a hash tag, so
+// Redis Cluster keeps them in one slot, where one transaction can change them all.
 type Partition struct {
 	Base   string
-	Number int // which one it is, from 0 on
-	Count  int // how many there are
+	Number int // from 0
+	Count  int // of all partitions
 }
 
 func Partitions(n int) []Partition {
@@ -49,7 +49,7 @@ func Partitions(n int) []Partition {
 	return all
 }
 
-// shardOf returns which of n partitions a session belongs to.
+// PartitionNumber returns which of n partitions a session belongs to.
 func PartitionNumber(id string, n int) int {
 	if n == 1 {
 		return 0
@@ -59,78 +59,78 @@ func PartitionNumber(id string, n int) int {
 	return int(h.Sum32() % uint32(n)) //nolint:gosec // n is a small number
 }
 
-// partitionOf returns the partition of a session, of so many.
+// PartitionOf returns the partition of a session, out of n.
 func PartitionOf(id string, n int) Partition {
 	all := Partitions(n)
 	return all[PartitionNumber(id, len(all))]
 }
 
 func (p Partition) Checkpoint() string  { return p.Base + "checkpoint" }  // of the generation that answers
-func (p Partition) Next() string        { return p.Base + "next" }        // checkpoint of one that is built beside it
-func (p Partition) Generations() string { return p.Base + "generations" } // a set of all that have keys
+func (p Partition) Next() string        { return p.Base + "next" }        // checkpoint of a generation that is built beside it
+func (p Partition) Generations() string { return p.Base + "generations" } // a set: every generation that has keys
 func (p Partition) Notices() string     { return p.Base + "notices" }     // a pub/sub channel
-func (p Partition) RebuildLock() string { return p.Base + "rebuilding" }  // the lock of a rebuild
-func (p Partition) KeyPattern() string  { return p.Base + "*" }           // every key of the partition
+func (p Partition) RebuildLock() string { return p.Base + "rebuilding" }  // held by the rebuild at work
+func (p Partition) KeyPattern() string  { return p.Base + "*" }           // matches every key of the partition
 
-// A keyspace names the keys of one generation of a partition. A generation is filled
-// once and then kept up to date, until another one takes its place.
+// A Keyspace names the keys of one generation of a partition. A generation is filled once
+// and then kept up to date until another one replaces it.
 type Keyspace struct {
 	Partition
 	Generation string
-	Prefix     string // what its keys begin with
+	Prefix     string // begins all its keys
 }
 
 func (p Partition) Keys(generation string) Keyspace {
 	return Keyspace{p, generation, p.Base + generation + ":"}
 }
 
-func (k Keyspace) DocumentPrefix() string    { return k.Prefix + "doc:" } // what document keys begin with
+func (k Keyspace) DocumentPrefix() string    { return k.Prefix + "doc:" } // begins document keys
 func (k Keyspace) Document(id string) string { return k.DocumentPrefix() + id }
-func (k Keyspace) IndexPrefix() string       { return k.Prefix + "by:" } // what index keys begin with
+func (k Keyspace) IndexPrefix() string       { return k.Prefix + "by:" } // begins index keys
 func (k Keyspace) Index(name string) string  { return k.IndexPrefix() + name }
-func (k Keyspace) Parked() string            { return k.Prefix + "parked" } // a hash: why a session could not be projected, by id
-func (k Keyspace) GenerationPattern() string { return k.Prefix + "*" }      // a pattern: every key of the generation
+func (k Keyspace) Parked() string            { return k.Prefix + "parked" } // a hash: notes of parked sessions by id
+func (k Keyspace) GenerationPattern() string { return k.Prefix + "*" }      // matches every key of the generation
 
-// newGeneration returns a name that no generation has had.
+// NewGeneration returns a name that no generation has had.
 func NewGeneration() string { return strings.ToLower(rand.Text()[:8]) }
 
-// layoutsKey is where each node says, several times a second, in which layout it keeps
-// its read model. It is the same for all layouts, and always will be.
+// LayoutsKey is where each node registers its layout several times a second. It is the
+// same for all layouts and must never change.
 const LayoutsKey = "cs:layouts"
 
-// queryKey is where an account's saved list query lies, and queriesKey where it is
-// noted which ones the account has. They belong to no partition and to no layout: they
-// outlive a rebuild of the read model, and a node with another layout loads them too.
-// Those of an account share a hash tag.
+// QueryKey is where an account's saved list query is stored; QueriesKey lists the
+// account's queries. They belong to no partition and no layout: they survive a rebuild,
+// and nodes with another layout read them too. The keys of one account share a hash tag.
 func QueryKey(account, digest string) string {
 	return "cs:query:{" + hashed(account) + "}:" + digest
 }
 
 func QueriesKey(account string) string { return "cs:queries:{" + hashed(account) + "}" }
 
-// Names of indexes. An index is a sorted set of members, all with score 0.
+// IndexAll is the index of all sessions. An index is a sorted set of members, all with
+// score 0.
 const IndexAll = "all"
 
-func FieldIndex(field, value string) string { return field + ":" + bounded(value) }
+func FieldIndex(field, value string) string { return field + ":" + keyForm(value) }
 func isHashed(boundedValue string) bool     { return boundedValue[0] == hashMark }
 func Digest(text string) string             { return hashed(text) }
 func IsDigest(digest string) bool           { return len(digest) == DigestLength && IsPlain(digest) }
 
-// readerIndexes are those that together hold the sessions which an account may see.
+// ReaderIndexes are the indexes that together hold every session an account may see.
 func ReaderIndexes(account string) []string {
 	return []string{FieldIndex("createdBy", account), FieldIndex("participants", account)}
 }
 
 const (
-	maxPlain     = 64  // bytes; a UUID or a mail address stays legible
-	hashMark     = '~' // begins what stands for a value that is long or unsafe
+	maxPlain     = 64  // bytes; a UUID or a mail address stays readable
+	hashMark     = '~' // begins the form of a value that is long or unsafe
 	DigestLength = 32  // characters of a hash: 24 bytes in base64
 )
 
-// bounded is the form in which a value that a client chose goes into a key's
-// name: short, and without spaces or control characters. Different values may
-// in theory share a form, so a hit is verified against the document.
-func bounded(value string) string {
+// keyForm returns the form in which a client's value goes into a key name: short, without
+// spaces or control characters. In theory, two values may share a form, so every hit is
+// checked against the document.
+func keyForm(value string) string {
 	if IsPlain(value) {
 		return value
 	}
@@ -154,12 +154,12 @@ func hashed(text string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:24])
 }
 
-// memberLength is the length of an index member: 8 bytes of createdAt, big
-// endian, and the 16 bytes of the id. So the order of bytes, which is the order
-// of a sorted set whose scores are equal, is that of (createdAt, id).
+// MemberLength is the length of an index member: 8 bytes of createdAt, big-endian, then
+// the 16 bytes of the id. Redis orders members with equal scores by their bytes, so an
+// index is in the order of (createdAt, id).
 const MemberLength = 24
 
-// appendMember appends a session's index member.
+// AppendMember appends a session's index member.
 func AppendMember(b []byte, createdAt int64, id string) ([]byte, error) {
 	if createdAt < 0 {
 		return nil, fmt.Errorf("createdAt %d of session %q lies before 1970", createdAt, id)
@@ -172,8 +172,8 @@ func AppendMember(b []byte, createdAt int64, id string) ([]byte, error) {
 	return append(b, member[:]...), nil
 }
 
-// decodeID writes the 16 bytes of a UUID, and says whether the id is one in its
-// canonical form: lower case, with hyphens.
+// decodeID writes the 16 bytes of a UUID and reports whether the id is in canonical form:
+// lower case, with hyphens.
 func decodeID(to []byte, id string) bool {
 	if len(id) != 36 || id[8] != '-' || id[13] != '-' || id[18] != '-' || id[23] != '-' {
 		return false
@@ -195,13 +195,13 @@ func decodeID(to []byte, id string) bool {
 
 func IsID(id string) bool { return decodeID(make([]byte, 16), id) }
 
-// placeOf is the inverse of appendMember.
+// MemberPlace is the inverse of AppendMember.
 func MemberPlace(member string) (createdAt int64, id string) {
 	at := binary.BigEndian.Uint64([]byte(member))
 	return int64(at), MemberID(member) //nolint:gosec // appendMember wrote an int64
 }
 
-// idOf returns the id in an index member.
+// MemberID returns the id in an index member.
 func MemberID(member string) string {
 	b := []byte(member[8:])
 	id := make([]byte, 0, 36)
@@ -214,7 +214,7 @@ func MemberID(member string) string {
 	return string(id)
 }
 
-// Lexicographic bounds of sorted sets, as ZRANGEBYLEX takes them.
+// Lexicographic bounds of a sorted set, as ZRANGEBYLEX takes them.
 const (
 	LexFirst = "-"
 	LexLast  = "+"
@@ -224,8 +224,8 @@ func lexFrom(member string) string   { return "[" + member }
 func LexAfter(member string) string  { return "(" + member }
 func LexBefore(member string) string { return "(" + member }
 
-// lexTimes returns the bounds of the members whose createdAt lies between two
-// times, both inclusive; ok is false when there is no such time.
+// LexTimes returns the bounds of the members created between two times, both inclusive.
+// ok is false if no session can be.
 func LexTimes(first, last int64) (low, high string, ok bool) {
 	if last < 0 || first > last {
 		return "", "", false

@@ -68,7 +68,7 @@ func TestValuesInKeysAreShortAndSafe(t *testing.T) {
 		"alice": true, "a:b|c@d.e": true, logtest.ID(1): true, strings.Repeat("x", 64): true,
 		"": false, "a b": false, "a\nb": false, "~alice": false, "ü": false, strings.Repeat("x", 65): false, "\x7f": false,
 	} {
-		got := bounded(value)
+		got := keyForm(value)
 		if (got == value) != same || len(got) > maxPlain || strings.ContainsAny(got, " \n") {
 			t.Errorf("bounded(%q) is %q", value, got)
 		}

@@ -5,18 +5,18 @@ import (
 	"fmt"
 )
 
-// A Parked is a session that is not shown, because an event of it cannot be
-// projected. It is in no list, and a GET by id asks the log. A later event that can be
-// projected brings it back, and so does a retry.
+// A Parked is the note of a session that is not shown because an event of it cannot be
+// projected. Lists leave it out, and a GET by id asks the log. It is shown again after a
+// later event that can be projected, or after projector.Retry.
 type Parked struct {
 	SessionID string `json:"sessionId"`
 	Position  uint64 `json:"position"` // of the event
 	Reason    string `json:"reason"`
 
-	text string // as it lies in Redis
+	text string // as stored
 }
 
-// newParked notes that a document cannot be shown.
+// NewParked returns the note for a document that cannot be shown.
 func NewParked(d *Document) Parked {
 	p := Parked{SessionID: d.ID, Position: d.Position, Reason: d.Reason}
 	text, _ := json.Marshal(p) // never fails
@@ -24,7 +24,7 @@ func NewParked(d *Document) Parked {
 	return p
 }
 
-// parseParked reads what lies in Redis.
+// ParseParked reads a stored note.
 func ParseParked(text string) (Parked, error) {
 	p := Parked{text: text}
 	if err := json.Unmarshal([]byte(text), &p); err != nil {
@@ -33,5 +33,5 @@ func ParseParked(text string) (Parked, error) {
 	return p, nil
 }
 
-// String returns the text that lies in Redis.
+// String returns the note as stored.
 func (p Parked) String() string { return p.text }

@@ -1,2 +1,6 @@
-// Package logtest has a log in memory and sessions to put into it, for tests.
+// Package logtest provides a log in memory, sessions to write to it, and small helpers for
+// tests of projections. Only tests import it.
+//
+//	log.go  Log, and what can go wrong with it
+//	run.go  runs what has a Run method; waits; collects output
 package logtest

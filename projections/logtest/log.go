@@ -15,17 +15,17 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A fakeLog is a log in memory. It stands at the boundary of this package.
+// A Log is a log in memory. It implements projections.Log.
 type Log struct {
 	mu       sync.Mutex
 	identity string
 	Events   []domain.Entry // event i is at position i+1
-	written  int            // how many there have ever been
-	ends     int            // how often the end was asked for
-	trouble  error          // what End and Follow answer instead
+	written  int            // events ever written
+	ends     int            // calls of End
+	trouble  error          // returned by End, Follow, and Newest instead
 	grown    chan struct{}  // closed and replaced when anything changes
 	holds    uint64         // events from here on are not durable; 0 for none
-	cut      int            // batches hold at most so many events; 0 for the projector's limit
+	cut      int            // largest batch; 0 for the caller's limit
 }
 
 func New(identity string) *Log {
@@ -40,7 +40,7 @@ func (l *Log) change(f func()) {
 	l.grown = make(chan struct{})
 }
 
-// append records sessions, each as one event, and returns the last position.
+// Append writes one event for each session and returns the last position.
 func (l *Log) Append(sessions ...domain.Session) uint64 {
 	events := make([]domain.Entry, len(sessions))
 	for i, s := range sessions {
@@ -49,7 +49,7 @@ func (l *Log) Append(sessions ...domain.Session) uint64 {
 	return l.Record(events...)
 }
 
-// record records events, gives them their positions, and returns the last one.
+// Record writes events, assigns their positions, and returns the last one.
 func (l *Log) Record(events ...domain.Entry) uint64 {
 	var last uint64
 	l.change(func() {
@@ -66,25 +66,25 @@ func (l *Log) Record(events ...domain.Entry) uint64 {
 	return last
 }
 
-// recordUnreadable records a message of the n-th session that is no event.
+// RecordUnreadable writes a message of the n-th session that is not an event.
 func (l *Log) RecordUnreadable(n int) uint64 {
 	return l.Record(domain.Entry{Record: &domain.Record{Event: domain.Event{Session: domain.Session{ID: ID(n)}}}, Err: ErrNoEvent})
 }
 
-// all returns all events.
+// All returns all events.
 func (l *Log) All() []domain.Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.Events)
 }
 
-// length returns the position of the last event.
+// Length returns the position of the last event.
 func (l *Log) Length() uint64 { return uint64(len(l.All())) }
 
-// cutAt has batches hold at most so many events.
+// CutAt limits batches to that many events.
 func (l *Log) CutAt(n int) { l.change(func() { l.cut = n }) }
 
-// asked returns how often the end was asked for.
+// Asked returns how often the end was requested.
 func (l *Log) Asked() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -95,7 +95,7 @@ func (l *Log) Truncate(n int) { l.change(func() { l.Events = l.Events[:n:n] }) }
 
 func (l *Log) Fail(err error) { l.change(func() { l.trouble = err }) }
 
-// newest returns the newest state of every session.
+// Sessions returns the newest state of every session.
 func (l *Log) Sessions() map[string]domain.Session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -106,7 +106,7 @@ func (l *Log) Sessions() map[string]domain.Session {
 	return all
 }
 
-// load returns the newest event of a session.
+// Load returns the newest event of a session.
 func (l *Log) Load(_ context.Context, id string) (*domain.Record, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -131,7 +131,7 @@ func (l *Log) End(context.Context) (uint64, error) {
 	return uint64(len(l.Events)), l.trouble
 }
 
-// Durable returns when everything up to a position has been called durable.
+// Durable waits while the position is held.
 func (l *Log) Durable(ctx context.Context, position uint64) error {
 	for {
 		l.mu.Lock()
@@ -148,7 +148,7 @@ func (l *Log) Durable(ctx context.Context, position uint64) error {
 	}
 }
 
-// hold keeps what comes from a position on from being durable; 0 for nothing.
+// Hold keeps events from a position on from being durable; 0 releases them.
 func (l *Log) Hold(position uint64) { l.change(func() { l.holds = position }) }
 
 func (l *Log) EventID(_ context.Context, position uint64) (string, error) {
@@ -190,8 +190,8 @@ func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([
 	}
 }
 
-// Newest hands over what was the newest of its session when half of the log was there,
-// and then the other half: as if that had been written meanwhile.
+// Newest passes the newest events as of half of the log, and then the other half, as if
+// that had been written during the call.
 func (l *Log) Newest(_ context.Context, limit int, handle func([]domain.Entry) error) (uint64, error) {
 	l.mu.Lock()
 	end, trouble := uint64(len(l.Events)), l.trouble
@@ -220,10 +220,10 @@ var (
 	ErrNoEvent = errors.New("this is no event")
 )
 
-// id returns the n-th of a row of valid session ids.
+// ID returns the n-th of a series of valid session ids.
 func ID(n int) string { return fmt.Sprintf("01890000-0000-7000-8000-%012x", n) }
 
-// session returns a session as its n-th event might leave it.
+// Session returns a session that an event might have left.
 func Session(n int, createdAt int64, change ...func(*domain.Session)) domain.Session {
 	s := domain.Session{
 		ID: ID(n), CreatedAt: createdAt, CreatedBy: "alice", State: domain.StateCreated,
@@ -264,7 +264,7 @@ func MustRun(t testing.TB, err error) {
 	}
 }
 
-// unreadable turns the reason why a message is no event into the log's error.
+// Unreadable turns the reason why a message is not an event into the log's error.
 func Unreadable(err error) error {
 	if errors.Is(err, ErrNoEvent) {
 		return fmt.Errorf("%w: %w", domain.ErrUnreadable, err)
@@ -272,7 +272,7 @@ func Unreadable(err error) error {
 	return err
 }
 
-// event returns the event at a position.
+// Event returns the event at a position.
 func (l *Log) Event(_ context.Context, position uint64) (*domain.Record, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -282,8 +282,8 @@ func (l *Log) Event(_ context.Context, position uint64) (*domain.Record, error) 
 	return l.Events[position-1].Record, Unreadable(l.Events[position-1].Err)
 }
 
-// mend makes every message of a session an event, as a newer version of the service that
-// can read it would: the session has been started then.
+// Mend makes every message of a session an event, as for a newer version of the service
+// that can read it. The session is then started.
 func (l *Log) Mend(n int, changes ...func(*domain.Session)) {
 	l.change(func() {
 		l.Events = slices.Clone(l.Events) // others may be reading
@@ -296,7 +296,7 @@ func (l *Log) Mend(n int, changes ...func(*domain.Session)) {
 	})
 }
 
-// histories draws events of a few sessions, in some order.
+// Histories draws events of a few sessions, in some order.
 func Histories(rt *rapid.T) []domain.Session {
 	account := rapid.SampledFrom([]string{"alice", "bob", "carol", "dave of the\nsecond line", strings.Repeat("long", 32), "~tilde", "ünïcode"})
 	var events []domain.Session
@@ -319,17 +319,17 @@ func Histories(rt *rapid.T) []domain.Session {
 	return events
 }
 
-// A heldLog is a log of which one who uses it gets nothing durable from a position on,
-// until it is let go. Others are not held up.
+// A HeldLog is a view of a log in which nothing from a position on becomes durable until
+// it is let go. Other users of the log are not affected.
 type HeldLog struct {
 	*Log
 	From  atomic.Uint64 // 0 for nothing
-	LetGo chan struct{} // closed then
+	LetGo chan struct{} // closed to let go
 }
 
 func Hold(log *Log) *HeldLog { return &HeldLog{Log: log, LetGo: make(chan struct{})} }
 
-// Durable returns when the position is not held.
+// Durable waits while the position is held.
 func (l *HeldLog) Durable(ctx context.Context, position uint64) error {
 	if from := l.From.Load(); from == 0 || position < from {
 		return nil

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Running is something that runs until it is stopped.
+// A Running is something that runs until it is stopped.
 type Running struct {
 	stop context.CancelFunc
 	done chan struct{}
@@ -32,7 +32,7 @@ func (r *Running) End() {
 	<-r.done
 }
 
-// eventually waits for a condition, for long enough that only a defect misses it.
+// Eventually waits for a condition, long enough that only a defect misses it.
 func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)

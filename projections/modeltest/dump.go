@@ -14,14 +14,13 @@ import (
 	"chatsessions/projections/logtest"
 )
 
-// dump returns everything that Redis holds of the read model that answers, and whatever
-// else there is. Of generations it shows no names, since these are made up.
+// Dump returns everything in Redis. Names of generations, which are random, are left out.
 func Dump(t testing.TB, rdb redis.UniversalClient) map[string]string {
 	t.Helper()
 	return DumpOf(t, rdb, 1)
 }
 
-// dumpOf is dump for a read model of so many partitions.
+// DumpOf is Dump for a read model with that many partitions.
 func DumpOf(t testing.TB, rdb redis.UniversalClient, partitions int) map[string]string {
 	t.Helper()
 	ctx := context.Background()
@@ -32,7 +31,7 @@ func DumpOf(t testing.TB, rdb redis.UniversalClient, partitions int) map[string]
 		kind, err := rdb.Type(ctx, key).Result()
 		logtest.MustRun(t, err)
 		name, text := key, ""
-		var part layout.Partition // that the key is of
+		var part layout.Partition // of the key
 		for _, p := range layout.Partitions(partitions) {
 			if strings.HasPrefix(key, p.Base) {
 				part = p
@@ -75,7 +74,7 @@ func DumpOf(t testing.TB, rdb redis.UniversalClient, partitions int) map[string]
 	return all
 }
 
-// reached waits until a checkpoint is at a position. Any goroutine may call it.
+// Reached waits until a checkpoint is at a position. Any goroutine may call it.
 func Reached(t testing.TB, rdb redis.UniversalClient, key string, position uint64) {
 	t.Helper()
 	for until := time.Now().Add(30 * time.Second); time.Now().Before(until); {
@@ -87,7 +86,7 @@ func Reached(t testing.TB, rdb redis.UniversalClient, key string, position uint6
 	t.Errorf("%s does not reach %d", key, position)
 }
 
-// checkpoints returns what stands in the places of the partitions' checkpoints.
+// Checkpoints returns the checkpoints of all partitions.
 func Checkpoints(t testing.TB, rdb redis.UniversalClient, partitions int) []string {
 	t.Helper()
 	var all []string

@@ -6,7 +6,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A beforeEach is called before each command of a client, and can refuse it.
+// A BeforeEach is called before each command of a client and can reject it.
 type BeforeEach func(cmd redis.Cmder) error
 
 // DialHook implements redis.Hook.
@@ -23,7 +23,7 @@ func (f BeforeEach) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-// ProcessPipelineHook implements redis.Hook. Of a pipeline, all is sent or nothing.
+// ProcessPipelineHook implements redis.Hook. A pipeline is sent completely or not at all.
 func (f BeforeEach) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		if err := f(cmds[0]); err != nil {
@@ -36,7 +36,7 @@ func (f BeforeEach) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pr
 	}
 }
 
-// isRun says whether a command runs a script.
+// IsRun reports whether a command runs a script.
 func IsRun(cmd redis.Cmder, script *redis.Script) bool {
 	args := cmd.Args()
 	return len(args) > 1 && args[0] == "evalsha" && args[1] == script.Hash()

@@ -17,7 +17,7 @@ import (
 	"chatsessions/projections/redistest"
 )
 
-// onEveryRedis runs a test on the embedded Redis and on a real one.
+// OnEveryRedis runs a test on the embedded Redis and on a real one.
 func OnEveryRedis(t *testing.T, test func(t *testing.T, rdb redis.UniversalClient)) {
 	t.Run("embedded", func(t *testing.T) {
 		e, err := embeddedredis.Start("secret")
@@ -38,13 +38,13 @@ func Connect(t testing.TB, server *redistest.Server) redis.UniversalClient {
 	return rdb
 }
 
-// another returns a client of its own for the same Redis, as another process has.
+// Another returns another client of the same Redis, as another process would have.
 func Another(t testing.TB, rdb redis.UniversalClient) *redis.Client {
 	t.Helper()
 	return Database(t, rdb, rdb.(*redis.Client).Options().DB)
 }
 
-// database returns a client for the n-th database of a Redis.
+// Database returns a client of the n-th database of a Redis.
 func Database(t testing.TB, rdb redis.UniversalClient, n int) *redis.Client {
 	t.Helper()
 	options := *rdb.(*redis.Client).Options()
@@ -64,8 +64,8 @@ func Serving(t testing.TB, rdb redis.UniversalClient, part layout.Partition) lay
 	return part.Keys(c.Generation)
 }
 
-// mustHaveOneGeneration fails the test where a partition notes other generations than
-// the one that answers.
+// MustHaveOneGeneration fails the test if a partition has other generations than the one
+// that answers.
 func MustHaveOneGeneration(t testing.TB, rdb redis.UniversalClient, partitions []layout.Partition) {
 	t.Helper()
 	for _, part := range partitions {
@@ -77,7 +77,7 @@ func MustHaveOneGeneration(t testing.TB, rdb redis.UniversalClient, partitions [
 	}
 }
 
-// empty removes everything from a Redis at once. The embedded one refuses FLUSHALL.
+// Empty removes everything from a Redis. The embedded one rejects FLUSHALL.
 func Empty(t testing.TB, rdb redis.UniversalClient) {
 	t.Helper()
 	ctx := context.Background()

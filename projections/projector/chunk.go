@@ -14,8 +14,8 @@ type chunk struct {
 
 func newChunk() *chunk { return &chunk{at: map[string]int{}} }
 
-// full says whether a document has to go into another chunk. An atomic write is of
-// one session, and is not cut.
+// full reports whether a document has to go into the next chunk. An atomic write belongs
+// to one session and is never split.
 func (c *chunk) full(d *layout.Document) bool {
 	if c.newest == nil || d.ID == c.newest.ID {
 		return false
@@ -24,7 +24,7 @@ func (c *chunk) full(d *layout.Document) bool {
 	return c.bytes+len(d.Value) > maxBatchBytes || (!known && len(c.documents) >= maxBatchEvents)
 }
 
-// put adds a session as an event left it, in the place of what older events did.
+// put adds a document. It replaces an older one of the same session.
 func (c *chunk) put(d *layout.Document) {
 	c.newest = d
 	c.bytes += len(d.Value)
@@ -36,12 +36,11 @@ func (c *chunk) put(d *layout.Document) {
 	}
 	older := c.documents[i]
 	c.bytes -= len(older.Value)
-	d.Before = older.Before // that is what lies in Redis
+	d.Before = older.Before // which is what Redis holds
 	c.documents[i] = d
 }
 
-// indexChanges are what leaves and what enters each index, as arguments of ZREM
-// and ZADD: one command for each index, not one for each of its members.
+// indexChanges are the arguments of one ZREM and one ZADD per index.
 type indexChanges struct{ leaving, entering map[string][]any }
 
 // diff compares documents with what they replace.

@@ -118,13 +118,13 @@ func (i *interleaving) project0(which, events int) {
 	if p == nil {
 		p = New(i.rdb, i.log, silent(i.partitions))
 		for _, part := range p.partitions {
-			l, err := p.resume(ctx, part, true)
+			w, err := p.resume(ctx, part, true)
 			if i.isOver(err) {
 				return
 			}
-			p.lanes = append(p.lanes, l)
+			p.writers = append(p.writers, w)
 		}
-		if i.isOver(p.withWriters(ctx, p.lanes, func() error { return p.fill(ctx, p.lanes) })) {
+		if i.isOver(p.withTransactions(ctx, p.writers, func() error { return p.fill(ctx, p.writers) })) {
 			return
 		}
 		i.projectors[which] = p
@@ -146,7 +146,7 @@ func (i *interleaving) project0(which, events int) {
 // isOver says whether a projector or a rebuild has to begin anew, because of another one
 // or of what happened to Redis. No other error may happen.
 func (i *interleaving) isOver(err error) bool {
-	if err != nil && !errors.Is(err, errDeposed) && !errors.Is(err, errAstray) {
+	if err != nil && !errors.Is(err, errDeposed) && !errors.Is(err, errUnexpected) {
 		i.rt.Fatalf("got %v", err)
 	}
 	return err != nil
@@ -158,14 +158,14 @@ func (i *interleaving) beginRebuild() {
 	for _, part := range b.partitions {
 		found, err := projections.ReadText(ctx, i.rdb, part.Next())
 		logtest.MustRun(i.t, err)
-		l, err := b.begin(ctx, part, part.Next(), found)
+		w, err := b.begin(ctx, part, part.Next(), found)
 		logtest.MustRun(i.t, err)
-		b.lanes = append(b.lanes, l)
+		b.writers = append(b.writers, w)
 		if rapid.IntRange(0, 9).Draw(i.rt, "is killed") == 0 {
 			return
 		}
 	}
-	logtest.MustRun(i.t, b.withWriters(ctx, b.lanes, func() error { return b.fill(ctx, b.lanes) }))
+	logtest.MustRun(i.t, b.withTransactions(ctx, b.writers, func() error { return b.fill(ctx, b.writers) }))
 	i.builder = b
 }
 
@@ -185,10 +185,10 @@ func (i *interleaving) finishRebuild() {
 	if i.builder == nil {
 		return
 	}
-	b := &rebuild{RebuildOptions: RebuildOptions{Progress: func(Stage, uint64, uint64) {}}, builder: i.builder}
-	finished := i.builder.lanes[:rapid.IntRange(1, i.partitions).Draw(i.rt, "partitions that it gets to")]
-	i.isOver(i.builder.withWriters(context.Background(), finished, func() error {
-		return b.release(context.Background(), finished)
+	b := &rebuild{opts: RebuildOptions{Progress: func(Stage, uint64, uint64) {}}, builder: i.builder}
+	finished := i.builder.writers[:rapid.IntRange(1, i.partitions).Draw(i.rt, "partitions that it gets to")]
+	i.isOver(i.builder.withTransactions(context.Background(), finished, func() error {
+		return b.declareComplete(context.Background(), finished)
 	}))
 	i.builder = nil
 }

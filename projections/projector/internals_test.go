@@ -6,20 +6,20 @@ import (
 	"chatsessions/domain"
 )
 
-// begins makes the lanes, as project does, and fills what has to be filled.
+// begins makes the writers, as project does, and fills what has to be filled.
 func (p *Projector) begins(ctx context.Context) error {
-	p.lanes = nil
+	p.writers = nil
 	for _, part := range p.partitions {
-		l, err := p.resume(ctx, part, false)
+		w, err := p.resume(ctx, part, false)
 		if err != nil {
 			return err
 		}
-		p.lanes = append(p.lanes, l)
+		p.writers = append(p.writers, w)
 	}
-	return p.withWriters(ctx, p.lanes, func() error { return p.fill(ctx, p.lanes) })
+	return p.withTransactions(ctx, p.writers, func() error { return p.fill(ctx, p.writers) })
 }
 
 // applyAlone is apply with a writer of its own.
 func (p *Projector) applyAlone(ctx context.Context, batch []domain.Entry) error {
-	return p.withWriters(ctx, p.lanes, func() error { return p.apply(ctx, p.lanes, batch) })
+	return p.withTransactions(ctx, p.writers, func() error { return p.apply(ctx, p.writers, batch) })
 }

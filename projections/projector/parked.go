@@ -17,14 +17,14 @@ import (
 // ErrNotParked is returned for a session that is not parked, or no longer.
 var ErrNotParked = errors.New("the session is not parked")
 
-// reachEvery is how often the checkpoint is read until it has reached a position.
+// reachEvery is how often the checkpoint is read until it reaches a position.
 const reachEvery = 10 * time.Millisecond
 
-// parkedAtOnce is how many parked sessions are asked for in one trip, about.
+// parkedAtOnce is about how many parked sessions are read per round trip.
 const parkedAtOnce = 500
 
-// EachParked calls f for every session that is parked. A session that is parked or
-// brought back meanwhile may be missing. It returns f's error, or that of Redis.
+// EachParked calls f for every parked session. It may miss sessions that are parked or
+// restored during the call. It returns f's error, or Redis's.
 func EachParked(ctx context.Context, rdb redis.UniversalClient, partitions int, f func(layout.Parked) error) error {
 	for _, part := range layout.Partitions(partitions) {
 		c, err := projections.Answering(ctx, rdb, part)
@@ -32,7 +32,7 @@ func EachParked(ctx context.Context, rdb redis.UniversalClient, partitions int, 
 			return err
 		}
 		for cursor := uint64(0); ; {
-			var found []string // ids, each with what is noted
+			var found []string // ids and notes, alternating
 			if found, cursor, err = rdb.HScan(ctx, part.Keys(c.Generation).Parked(), cursor, "", parkedAtOnce).Result(); err != nil {
 				return fmt.Errorf("parked sessions: %w", err)
 			}
@@ -70,9 +70,9 @@ func FindParked(ctx context.Context, rdb redis.UniversalClient, partitions int, 
 	return layout.ParseParked(text)
 }
 
-// Retry brings a parked session back as the log has it now: load returns its newest
-// state. It returns load's error when that cannot be read still, ErrNotParked when the
-// session is not parked any more, and an error when it cannot be projected.
+// Retry restores a parked session as the log has it now; load returns its newest event.
+// It returns load's error if the event still cannot be read, ErrNotParked if the session
+// is no longer parked, and another error if it still cannot be projected.
 func Retry(ctx context.Context, rdb redis.UniversalClient, partitions int, p layout.Parked, load func(ctx context.Context, id string) (*domain.Record, error)) error {
 	newest, err := load(ctx, p.SessionID)
 	if err != nil {
@@ -82,7 +82,7 @@ func Retry(ctx context.Context, rdb redis.UniversalClient, partitions int, p lay
 	if err != nil {
 		return err
 	}
-	// Otherwise the projector would show older events of the session after this one.
+	// If the projector were behind, it would show older events of the session later.
 	part := layout.PartitionOf(p.SessionID, partitions)
 	c, err := reaching(ctx, rdb, part, d.Position)
 	if err != nil {
@@ -95,7 +95,7 @@ func Retry(ctx context.Context, rdb redis.UniversalClient, partitions int, p lay
 	}
 	done, err := retryScript.Run(ctx, rdb, keys, space.Generation, d.ID, p.String(), d.Value, d.Member).Int()
 	if err != nil {
-		return fmt.Errorf("bring session %s back: %w", p.SessionID, err)
+		return fmt.Errorf("restore session %s: %w", p.SessionID, err)
 	}
 	if done == 0 {
 		return fmt.Errorf("%s: %w", p.SessionID, ErrNotParked)
@@ -103,8 +103,8 @@ func Retry(ctx context.Context, rdb redis.UniversalClient, partitions int, p lay
 	return nil
 }
 
-// reaching returns the checkpoint of the generation that answers when that has reached
-// a position, and an error when it has not within Bound.
+// reaching returns the checkpoint of the generation that answers once it has reached a
+// position. It fails after projections.Bound.
 func reaching(ctx context.Context, rdb redis.UniversalClient, part layout.Partition, position uint64) (layout.Checkpoint, error) {
 	for until := time.Now().Add(projections.Bound); ; {
 		c, err := projections.Answering(ctx, rdb, part)
@@ -112,7 +112,7 @@ func reaching(ctx context.Context, rdb redis.UniversalClient, part layout.Partit
 		case err != nil || c.Position >= position:
 			return c, err
 		case time.Now().After(until):
-			return c, fmt.Errorf("the read model is at position %d, and the session at %d: is a projector at work?", c.Position, position)
+			return c, fmt.Errorf("the read model is at position %d, and the session at %d: is a projector running?", c.Position, position)
 		case !projections.Pause(ctx, reachEvery):
 			return c, ctx.Err()
 		}

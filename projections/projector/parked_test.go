@@ -133,7 +133,7 @@ func TestAReadModelThatIsFilledParksTheSameSessions(t *testing.T) {
 		r.mustBeParked(1, position, logtest.ErrNoEvent.Error(), 2, 3, 4)
 		r.mustBeWhole()
 		for range 2 {
-			done, err := Rebuild(t.Context(), rdb, log, quietly())
+			done, err := Rebuild(t.Context(), rdb, log, quietOptions())
 			if err != nil || done.Differences != 0 || done.Sessions != 3 {
 				t.Errorf("got %+v, %v", done, err)
 			}

@@ -87,21 +87,21 @@ func TestIncrementalProjectionIntoPartitionsEqualsOneFromScratch(t *testing.T) {
 			for rest := log.Events; len(rest) > 0; {
 				n := rapid.IntRange(1, len(rest)).Draw(rt, "batch")
 				if rapid.IntRange(0, 2).Draw(rt, "dies between partitions") == 0 {
-					only := p.lanes[:1:1]
-					for _, l := range p.lanes[1:] {
+					only := p.writers[:1:1]
+					for _, w := range p.writers[1:] {
 						if rapid.Bool().Draw(rt, "gets there") {
-							only = append(only, l)
+							only = append(only, w)
 						}
 					}
-					logtest.MustRun(t, p.withWriters(ctx, only, func() error {
-						for _, l := range only {
+					logtest.MustRun(t, p.withTransactions(ctx, only, func() error {
+						for _, w := range only {
 							var documents []*layout.Document
 							for i := range rest[:n] {
-								if d := p.documentOf(&rest[i]); layout.PartitionNumber(d.ID, 3) == l.keys.Number {
+								if d := p.documentOf(&rest[i]); layout.PartitionNumber(d.ID, 3) == w.keys.Number {
 									documents = append(documents, d)
 								}
 							}
-							logtest.MustRun(t, l.apply(ctx, documents, &rest[n-1]))
+							logtest.MustRun(t, w.apply(ctx, documents, &rest[n-1]))
 						}
 						return nil
 					}))
@@ -150,11 +150,11 @@ func TestAProjectorThatIsLateWritesNoPartition(t *testing.T) {
 		for n := range 20 {
 			log.Append(logtest.Session(n, int64(n)))
 		}
-		logtest.MustRun(t, late.withWriters(ctx, late.lanes, func() error {
+		logtest.MustRun(t, late.withTransactions(ctx, late.writers, func() error {
 			logtest.MustRun(t, p.applyAlone(ctx, log.Events[:10]))
 			before := modeltest.DumpOf(t, rdb, 3)
 			for range 2 {
-				if err := late.apply(ctx, late.lanes, log.Events); !errors.Is(err, errDeposed) {
+				if err := late.apply(ctx, late.writers, log.Events); !errors.Is(err, errDeposed) {
 					t.Errorf("got %v, want %v", err, errDeposed)
 				}
 				modeltest.SameKeys(t, modeltest.DumpOf(t, rdb, 3), before)

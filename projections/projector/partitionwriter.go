@@ -11,61 +11,61 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// A lane writes one generation of one partition.
-type lane struct {
-	log     projections.Log
-	keys    layout.Keyspace
-	place   string // key of its checkpoint
-	private bool
-	logger  *slog.Logger
-	writer  *writer
-	current layout.Checkpoint   // what this lane believes to stand in Redis
-	parked  map[string]struct{} // the sessions that are parked
+// A partitionWriter writes one generation of one partition.
+type partitionWriter struct {
+	log           projections.Log
+	keys          layout.Keyspace
+	checkpointKey string // of its checkpoint
+	private       bool
+	logger        *slog.Logger
+	tx            *transaction
+	current       layout.Checkpoint   // what Redis should hold at checkpointKey
+	parked        map[string]struct{} // sessions that are parked
 }
 
-// openLane returns a lane that goes on from a checkpoint.
-func (p *Projector) openLane(ctx context.Context, part layout.Partition, place string, c layout.Checkpoint) (*lane, error) {
-	l := &lane{log: p.log, keys: part.Keys(c.Generation), place: place, private: p.private, logger: p.logger, current: c, parked: map[string]struct{}{}}
-	ids, err := p.rdb.HKeys(ctx, l.keys.Parked()).Result()
+// openPartition returns a writer that resumes at a checkpoint.
+func (p *Projector) openPartition(ctx context.Context, part layout.Partition, place string, c layout.Checkpoint) (*partitionWriter, error) {
+	w := &partitionWriter{log: p.log, keys: part.Keys(c.Generation), checkpointKey: place, private: p.private, logger: p.logger, current: c, parked: map[string]struct{}{}}
+	ids, err := p.rdb.HKeys(ctx, w.keys.Parked()).Result()
 	if err != nil {
-		return nil, fmt.Errorf("read which sessions are parked: %w", err)
+		return nil, fmt.Errorf("read the parked sessions: %w", err)
 	}
 	for _, id := range ids {
-		l.parked[id] = struct{}{}
+		w.parked[id] = struct{}{}
 	}
-	return l, nil
+	return w, nil
 }
 
-// apply writes the documents, in the order of their events, in parts where one
-// transaction would take too long, and moves the checkpoint to the last event, which
-// may be of another partition.
-func (l *lane) apply(ctx context.Context, documents []*layout.Document, last *domain.Entry) error {
+// apply writes documents in the order of their events and moves the checkpoint to the
+// last event of the batch, which may belong to another partition. Long batches take
+// several transactions.
+func (w *partitionWriter) apply(ctx context.Context, documents []*layout.Document, last *domain.Entry) error {
 	next := newChunk()
 	for _, d := range documents {
-		if d.Position <= l.current.Position {
+		if d.Position <= w.current.Position {
 			continue
 		}
 		if next.full(d) {
-			if err := l.write(ctx, next, l.current.After(next.newest.Position, next.newest.Event)); err != nil {
+			if err := w.write(ctx, next, w.current.After(next.newest.Position, next.newest.Event)); err != nil {
 				return err
 			}
 			next = newChunk()
 		}
 		next.put(d)
 	}
-	if last.Record.Position <= l.current.Position {
+	if last.Record.Position <= w.current.Position {
 		return nil
 	}
-	return l.write(ctx, next, l.current.After(last.Record.Position, last.Record.ID))
+	return w.write(ctx, next, w.current.After(last.Record.Position, last.Record.ID))
 }
 
-// put adds documents to a generation that is being filled.
-func (l *lane) put(ctx context.Context, documents []*layout.Document) error {
+// fill adds documents to a generation that is being filled.
+func (w *partitionWriter) fill(ctx context.Context, documents []*layout.Document) error {
 	next := newChunk()
 	for _, d := range documents {
-		d.Before = nil // the event before is not what it replaces here
+		d.Before = nil // the generation may not hold the event before
 		if next.full(d) {
-			if err := l.write(ctx, next, l.current.Filling(len(next.documents))); err != nil {
+			if err := w.write(ctx, next, w.current.AfterFilling(len(next.documents))); err != nil {
 				return err
 			}
 			next = newChunk()
@@ -75,76 +75,76 @@ func (l *lane) put(ctx context.Context, documents []*layout.Document) error {
 	if len(next.documents) == 0 {
 		return nil
 	}
-	return l.write(ctx, next, l.current.Filling(len(next.documents)))
+	return w.write(ctx, next, w.current.AfterFilling(len(next.documents)))
 }
 
 // write writes one chunk and moves the checkpoint.
-func (l *lane) write(ctx context.Context, c *chunk, after layout.Checkpoint) error {
+func (w *partitionWriter) write(ctx context.Context, c *chunk, after layout.Checkpoint) error {
 	for {
-		err := l.tryToWrite(ctx, c, after)
+		err := w.tryToWrite(ctx, c, after)
 		if !errors.Is(err, errTouched) {
 			return err
 		}
 	}
 }
 
-func (l *lane) tryToWrite(ctx context.Context, c *chunk, after layout.Checkpoint) error {
-	if err := l.replaced(ctx, c.documents); err != nil {
+func (w *partitionWriter) tryToWrite(ctx context.Context, c *chunk, after layout.Checkpoint) error {
+	if err := w.findReplaced(ctx, c.documents); err != nil {
 		return err
 	}
-	if !l.private {
+	if !w.private {
 		durable := after.Position
 		if c.newest != nil {
 			durable = max(durable, c.newest.Position)
 		}
-		if err := l.log.Durable(ctx, durable); err != nil {
+		if err := w.log.Durable(ctx, durable); err != nil {
 			return fmt.Errorf("events up to position %d: %w", durable, err)
 		}
 	}
-	change := change{keys: l.keys, documents: c.documents, indexes: diff(c.documents)}
+	change := change{keys: w.keys, documents: c.documents, indexes: diff(c.documents)}
 	for _, d := range c.documents {
-		if _, known := l.parked[d.ID]; known && d.Reason == "" {
+		if _, known := w.parked[d.ID]; known && d.Reason == "" {
 			change.healed = append(change.healed, d.ID)
 		}
 	}
-	if err := l.writer.write(ctx, l.current.String(), after, change); err != nil {
-		return fmt.Errorf("write positions %d to %d into the read model: %w", l.current.Position+1, after.Position, err)
+	if err := w.tx.commit(ctx, w.current.String(), after, change); err != nil {
+		return fmt.Errorf("write positions %d to %d into the read model: %w", w.current.Position+1, after.Position, err)
 	}
 	for _, d := range c.documents {
 		if d.Reason != "" {
-			l.parked[d.ID] = struct{}{}
-			l.logger.Error("an event cannot be projected: its session is parked", "session", d.ID, "position", d.Position, "error", d.Reason)
+			w.parked[d.ID] = struct{}{}
+			w.logger.Error("an event cannot be projected: its session is parked", "session", d.ID, "position", d.Position, "error", d.Reason)
 		} else {
-			delete(l.parked, d.ID)
+			delete(w.parked, d.ID)
 		}
 	}
-	l.current = after
+	w.current = after
 	return nil
 }
 
-// replaced finds the documents that these replace, whose index entries may have to
-// go. Where the log did not tell the session before, Redis has it: as of the same
-// checkpoint on which the writer insists.
-func (l *lane) replaced(ctx context.Context, documents []*layout.Document) error {
+// findReplaced finds the entries that the documents replace, and which may have to leave
+// their indexes. If the log did not supply the session before the event, Redis has it, as
+// of the same checkpoint that the transaction expects.
+func (w *partitionWriter) findReplaced(ctx context.Context, documents []*layout.Document) error {
 	var keys []string
 	parked := false
 	for _, d := range documents {
-		if _, known := l.parked[d.ID]; known {
-			d.Before, parked = nil, true // its entries went when it was parked, and may have come back since
+		if _, known := w.parked[d.ID]; known {
+			d.Before, parked = nil, true // its entries were removed when it was parked, and Retry may have restored them
 		}
 		if d.Before == nil {
-			keys = append(keys, l.keys.Document(d.ID))
+			keys = append(keys, w.keys.Document(d.ID))
 		}
 	}
 	if len(keys) == 0 {
 		return nil
 	}
-	if parked { // and may come back any time
-		if err := l.writer.watch(ctx); err != nil {
+	if parked { // Retry may restore it at any time
+		if err := w.tx.watch(ctx); err != nil {
 			return err
 		}
 	}
-	found, err := l.writer.documents(ctx, keys)
+	found, err := w.tx.documents(ctx, keys)
 	if err != nil {
 		return err
 	}

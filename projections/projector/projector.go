@@ -16,42 +16,42 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// Bounds of one transaction, so that others are served in between.
+// Bounds of one transaction, so that Redis serves others in between.
 const (
 	maxBatchEvents = 256
 	maxBatchBytes  = 1 << 20
-	// fillBatchEvents is how many are read at once to fill a generation.
+	// fillBatchEvents is how many events are read at once to fill a generation.
 	fillBatchEvents = 512
 )
 
 // Pauses of the projector.
 const (
-	watchEvery = 250 * time.Millisecond // how often an idle projector looks whether its checkpoint still stands
+	watchEvery = 250 * time.Millisecond // how often an idle projector checks its checkpoints
 	minBackoff = 50 * time.Millisecond
 	maxBackoff = time.Second
 )
 
-// ProjectorOptions are what a projector can be told; the zero value will do.
+// Options configure a projector. The zero value is usable.
 type Options struct {
 	Logger *slog.Logger // slog.Default when nil
-	// Partitions is how many parts the read model has; 0 is one. Every process that
-	// uses it has to be told the same.
+	// Partitions is the number of partitions of the read model; 0 is one. Every process
+	// that uses the read model needs the same number.
 	Partitions int
-	// Notify is told each position that a partition of the read model has passed, at
-	// once and without a way through Redis; it must not block. See ReadModel.Projected.
+	// Notify, if not nil, is called with each position that a partition has passed. It
+	// spares a read model in this process the way through Redis (see
+	// readmodel.ReadModel.Projected). It must not block.
 	Notify func(partition int, position uint64)
-	// Private says that this Redis lives and dies with this process, which alone reads
-	// it, through a ReadModel. Then it may hold what is not durable yet, which the
-	// ReadModel waits for, and nobody is sent notices.
+	// Private says that only this process reads this Redis, through a ReadModel, and that
+	// the Redis ends with the process. It may then hold events that are not durable yet,
+	// because the ReadModel waits for them. No notices are published.
 	Private bool
-	// Applied, where it is set, is told of each batch that was written: how many
-	// events were in it, and how long it took. It is called between two batches and
-	// must be quick.
+	// Applied, if not nil, is called after each batch with its number of events and the
+	// time it took. It must be quick.
 	Applied func(events int, took time.Duration)
 }
 
-// A Projector writes the log into the read model. Any number may run: one
-// advances, the others stand by.
+// A Projector writes the log into the read model. Any number may run: one advances, the
+// others stand by.
 type Projector struct {
 	rdb        redis.UniversalClient
 	log        projections.Log
@@ -60,26 +60,26 @@ type Projector struct {
 	notify     func(int, uint64)
 	applied    func(events int, took time.Duration)
 	private    bool
-	filled     func(position uint64) // told how far a filling is
-	began      map[string]bool       // the generations that this projector has begun
+	onFilled   func(position uint64) // called with the position that filling has reached
+	began      map[string]bool       // generations begun by this projector
 
-	mu    sync.Mutex // held while Redis is changed
-	lanes []*lane    // one for each partition, while the log is followed
+	mu      sync.Mutex         // held while Redis is changed, and for writers
+	writers []*partitionWriter // one per partition
 }
 
-// Why following the log was broken off.
+// Reasons to stop following the log.
 var (
 	// errDeposed: another projector moved the checkpoint.
 	errDeposed = errors.New("another projector is at work")
-	// errDamaged: a transaction was carried out in part.
+	// errDamaged: a transaction was executed in part.
 	errDamaged = errors.New("the read model is damaged")
-	// errAstray: what stands in Redis is not what this projector left there.
-	errAstray = errors.New("the read model was changed beneath the projector")
-	// errSuccessor: a generation that was built beside waits to be taken over.
-	errSuccessor = errors.New("a rebuilt read model is ready")
+	// errUnexpected: Redis does not hold what this projector wrote.
+	errUnexpected = errors.New("the read model is not as the projector left it")
+	// errSuccessorReady: a generation that was built beside is ready to take over.
+	errSuccessorReady = errors.New("a rebuilt read model is ready")
 )
 
-// NewProjector returns a projector of a log into the Redis of rdb. Run starts it.
+// New returns a projector of the log into Redis. Run starts it.
 func New(rdb redis.UniversalClient, log projections.Log, opts Options) *Projector {
 	p := &Projector{
 		rdb: rdb, log: log, partitions: layout.Partitions(opts.Partitions), began: map[string]bool{},
@@ -91,15 +91,15 @@ func New(rdb redis.UniversalClient, log projections.Log, opts Options) *Projecto
 	if p.notify == nil {
 		p.notify = func(int, uint64) {}
 	}
-	p.filled = func(uint64) {}
+	p.onFilled = func(uint64) {}
 	if p.applied == nil {
 		p.applied = func(int, time.Duration) {}
 	}
 	return p
 }
 
-// Run projects until ctx ends, and returns nil then. Whatever goes wrong
-// meanwhile is logged and tried again: nothing is skipped.
+// Run projects until ctx ends; then it returns nil. It logs every failure and retries; it
+// skips nothing.
 func (p *Projector) Run(ctx context.Context) error {
 	backoff := minBackoff
 	takeOver := false
@@ -116,64 +116,65 @@ func (p *Projector) Run(ctx context.Context) error {
 			takeOver = p.standBy(ctx)
 			backoff = minBackoff
 			continue
-		case errors.Is(err, errSuccessor):
+		case errors.Is(err, errSuccessorReady):
 			continue
 		case p.position() > before:
 			backoff = minBackoff
 		}
 		level := slog.LevelWarn
-		if err.Error() != reported { // once loudly, so that it is seen, and can still be read
+		if err.Error() != reported { // the first time as an error, repetitions as warnings
 			level, reported = slog.LevelError, err.Error()
 		}
-		p.logger.Log(ctx, level, "projector stopped, will try again", "error", err, "in", backoff.String())
+		p.logger.Log(ctx, level, "projector stopped, will retry", "error", err, "in", backoff.String())
 		projections.Pause(ctx, backoff)
 		backoff = min(2*backoff, maxBackoff)
 	}
 	return nil
 }
 
-// project goes on from the checkpoints until something is wrong, which it returns.
+// project resumes at the checkpoints and works until something fails. It returns that
+// error.
 func (p *Projector) project(ctx context.Context, takeOver bool) error {
-	lanes := make([]*lane, len(p.partitions))
+	writers := make([]*partitionWriter, len(p.partitions))
 	for i, part := range p.partitions {
 		var err error
-		if lanes[i], err = p.resume(ctx, part, takeOver); err != nil {
+		if writers[i], err = p.resume(ctx, part, takeOver); err != nil {
 			return err
 		}
 	}
 	p.mu.Lock()
-	p.lanes = lanes
+	p.writers = writers
 	p.mu.Unlock()
-	return p.withWriters(ctx, lanes, func() error {
-		if err := p.fill(ctx, lanes); err != nil {
+	return p.withTransactions(ctx, writers, func() error {
+		if err := p.fill(ctx, writers); err != nil {
 			return err
 		}
 		from := p.position()
-		for i, l := range lanes {
-			p.notify(i, l.current.Position)
+		for i, w := range writers {
+			p.notify(i, w.current.Position)
 		}
 		p.logger.Info("projecting", "log", p.log.Identity(), "after", from)
-		return p.follow(ctx, lanes, from)
+		return p.follow(ctx, writers, from)
 	})
 }
 
-// withWriters runs f while each lane has a writer.
-func (p *Projector) withWriters(ctx context.Context, lanes []*lane, f func() error) error {
-	if len(lanes) == 0 {
+// withTransactions runs f while each partition writer has a transaction.
+func (p *Projector) withTransactions(ctx context.Context, writers []*partitionWriter, f func() error) error {
+	if len(writers) == 0 {
 		return f()
 	}
-	l := lanes[0]
-	return withWriter(ctx, p.rdb, l.place, p.private, func(w *writer) error {
-		l.writer = w
-		return p.withWriters(ctx, lanes[1:], f)
+	w := writers[0]
+	return withTransaction(ctx, p.rdb, w.checkpointKey, p.private, func(tx *transaction) error {
+		w.tx = tx
+		return p.withTransactions(ctx, writers[1:], f)
 	})
 }
 
-// fill gives lanes that hold nothing yet the newest state of every session.
-func (p *Projector) fill(ctx context.Context, lanes []*lane) error {
+// fill writes the newest state of every session into the partitions that are still empty.
+func (p *Projector) fill(ctx context.Context, writers []*partitionWriter) error {
 	empty := 0
-	for _, l := range lanes {
-		if l.current.State == layout.Filling {
+	for _, w := range writers {
+		if w.current.State == layout.Filling {
 			empty++
 		}
 	}
@@ -181,16 +182,16 @@ func (p *Projector) fill(ctx context.Context, lanes []*lane) error {
 		return nil
 	}
 	var end uint64
-	var last string                               // id of the event there
-	batches := make(chan [][]*layout.Document, 1) // one is encoded while Redis takes the one before
+	var last string                               // id of the event at end
+	batches := make(chan [][]*layout.Document, 1) // the next batch is encoded while Redis takes this one
 	working, both := errgroup.WithContext(ctx)
 	working.Go(func() (err error) {
 		defer close(batches)
 		end, err = p.log.Newest(both, fillBatchEvents, func(batch []domain.Entry) error {
 			last = batch[len(batch)-1].Record.ID
 			select {
-			case batches <- p.split(batch, len(lanes)):
-				p.filled(batch[len(batch)-1].Record.Position)
+			case batches <- p.split(batch, len(writers)):
+				p.onFilled(batch[len(batch)-1].Record.Position)
 				return nil
 			case <-both.Done():
 				return both.Err()
@@ -200,11 +201,11 @@ func (p *Projector) fill(ctx context.Context, lanes []*lane) error {
 	})
 	working.Go(func() error {
 		for batch := range batches {
-			err := p.eachLane(lanes, batch, func(l *lane, documents []*layout.Document) error {
-				if l.current.State != layout.Filling {
+			err := p.eachPartition(writers, batch, func(w *partitionWriter, documents []*layout.Document) error {
+				if w.current.State != layout.Filling {
 					return nil
 				}
-				return l.put(both, documents)
+				return w.fill(both, documents)
 			})
 			if err != nil {
 				return err
@@ -215,53 +216,52 @@ func (p *Projector) fill(ctx context.Context, lanes []*lane) error {
 	if err := working.Wait(); err != nil {
 		return err
 	}
-	return p.eachLane(lanes, make([][]*layout.Document, len(lanes)), func(l *lane, _ []*layout.Document) error {
-		if l.current.State != layout.Filling {
+	return p.eachPartition(writers, make([][]*layout.Document, len(writers)), func(w *partitionWriter, _ []*layout.Document) error {
+		if w.current.State != layout.Filling {
 			return nil
 		}
-		return l.write(ctx, newChunk(), l.current.After(end, last))
+		return w.write(ctx, newChunk(), w.current.After(end, last))
 	})
 }
 
-// follow writes the events after a position until something is wrong, which it
-// returns.
-func (p *Projector) follow(ctx context.Context, lanes []*lane, after uint64) error {
+// follow writes the events after a position until something fails. It returns that error.
+func (p *Projector) follow(ctx context.Context, writers []*partitionWriter, after uint64) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var watching sync.WaitGroup
-	watching.Go(func() { cancel(p.watch(ctx, lanes)) })
+	watching.Go(func() { cancel(p.watch(ctx, writers)) })
 	err := p.log.Follow(ctx, after, maxBatchEvents, func(batch []domain.Entry) error {
 		began := time.Now()
-		err := p.apply(ctx, lanes, batch)
+		err := p.apply(ctx, writers, batch)
 		if err == nil {
 			p.applied(len(batch), time.Since(began))
 		}
 		return err
 	})
 	if cause := context.Cause(ctx); cause != nil {
-		err = cause // what watch found; Follow only saw its context end
+		err = cause // the error of watch; Follow only saw its context end
 	}
 	cancel(nil)
 	watching.Wait()
 	if err == nil {
-		err = errors.New("the log ended its stream of events")
+		err = errors.New("the log stopped sending events")
 	}
 	return err
 }
 
 // apply writes the newest state of each session in the batch.
-func (p *Projector) apply(ctx context.Context, lanes []*lane, batch []domain.Entry) error {
+func (p *Projector) apply(ctx context.Context, writers []*partitionWriter, batch []domain.Entry) error {
 	last := &batch[len(batch)-1]
-	return p.eachLane(lanes, p.split(batch, len(lanes)), func(l *lane, documents []*layout.Document) error {
-		if err := l.apply(ctx, documents, last); err != nil {
+	return p.eachPartition(writers, p.split(batch, len(writers)), func(w *partitionWriter, documents []*layout.Document) error {
+		if err := w.apply(ctx, documents, last); err != nil {
 			return err
 		}
-		p.notify(l.keys.Number, l.current.Position)
+		p.notify(w.keys.Number, w.current.Position)
 		return nil
 	})
 }
 
-// split encodes the events of a batch, for each of n partitions its own.
+// split encodes the events of a batch for each of n partitions.
 func (p *Projector) split(batch []domain.Entry, n int) [][]*layout.Document {
 	parts := make([][]*layout.Document, n)
 	for i := range batch {
@@ -272,24 +272,24 @@ func (p *Projector) split(batch []domain.Entry, n int) [][]*layout.Document {
 	return parts
 }
 
-// eachLane calls f for every lane with what belongs there. The first lane goes first:
-// of two projectors only one gets beyond it, so no two of them have some of the
-// partitions each.
-func (p *Projector) eachLane(lanes []*lane, parts [][]*layout.Document, f func(*lane, []*layout.Document) error) error {
+// eachPartition calls f for every partition with its documents. It completes the first
+// one before it starts the others. Of two projectors, only one gets past the first, so
+// they never share the partitions between them.
+func (p *Projector) eachPartition(writers []*partitionWriter, parts [][]*layout.Document, f func(*partitionWriter, []*layout.Document) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := f(lanes[0], parts[0]); err != nil {
+	if err := f(writers[0], parts[0]); err != nil {
 		return err
 	}
 	var others errgroup.Group
-	for i, l := range lanes[1:] {
-		others.Go(func() error { return f(l, parts[1+i]) })
+	for i, w := range writers[1:] {
+		others.Go(func() error { return f(w, parts[1+i]) })
 	}
 	return others.Wait()
 }
 
-// documentOf encodes what an event left. What cannot be is parked: the session is
-// not shown until that is mended, and everything else goes on.
+// documentOf encodes an event. If that fails, it parks the session, which is hidden until
+// it can be projected. All other sessions are unaffected.
 func (p *Projector) documentOf(event *domain.Entry) *layout.Document {
 	err := event.Err
 	if err == nil {
@@ -301,26 +301,26 @@ func (p *Projector) documentOf(event *domain.Entry) *layout.Document {
 	return &layout.Document{ID: event.Record.Event.Session.ID, Position: event.Record.Position, Reason: err.Error()}
 }
 
-// position returns how far every partition is.
+// position returns the position that every partition has reached.
 func (p *Projector) position() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var least uint64
-	for i, l := range p.lanes {
-		if i == 0 || l.current.Position < least {
-			least = l.current.Position
+	for i, w := range p.writers {
+		if i == 0 || w.current.Position < least {
+			least = w.current.Position
 		}
 	}
 	return least
 }
 
-// watch returns when a checkpoint in Redis is not the one that this projector left
-// there, when it lies past the end of the log, or when a generation that was built
-// beside is ready: an idle projector would not find out before the next event.
-func (p *Projector) watch(ctx context.Context, lanes []*lane) error {
+// watch returns an error when a checkpoint is not what this projector wrote, when it is
+// past the end of the log, or when a successor is ready. An idle projector would notice
+// only with the next event.
+func (p *Projector) watch(ctx context.Context, writers []*partitionWriter) error {
 	for projections.Pause(ctx, watchEvery) {
-		for _, l := range lanes {
-			if err := p.look(ctx, l); err != nil {
+		for _, w := range writers {
+			if err := p.checkPartition(ctx, w); err != nil {
 				return err
 			}
 		}
@@ -328,26 +328,26 @@ func (p *Projector) watch(ctx context.Context, lanes []*lane) error {
 	return nil
 }
 
-func (p *Projector) look(ctx context.Context, l *lane) error {
-	if next, err := p.successor(ctx, l.keys.Partition); err != nil {
+func (p *Projector) checkPartition(ctx context.Context, w *partitionWriter) error {
+	if next, err := p.successor(ctx, w.keys.Partition); err != nil {
 		return err
 	} else if next != (layout.Checkpoint{}) {
-		return errSuccessor
+		return errSuccessorReady
 	}
 	if !p.mu.TryLock() {
-		return nil // it is writing, and will see for itself
+		return nil // a transaction is running, which checks by itself
 	}
-	expected := l.current
-	found, err := l.writer.read(ctx)
+	expected := w.current
+	found, err := w.tx.read(ctx)
 	p.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	if found != expected.String() {
-		return moved(p.log.Identity(), found)
+		return checkpointMoved(p.log.Identity(), found)
 	}
 	if end, err := p.log.End(ctx); err == nil && end < expected.Position {
-		return fmt.Errorf("%w: the log ends at %d, before the checkpoint at %d", errAstray, end, expected.Position)
+		return fmt.Errorf("%w: the log ends at %d, before the checkpoint at %d", errUnexpected, end, expected.Position)
 	}
 	return nil
 }

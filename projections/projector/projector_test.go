@@ -188,10 +188,10 @@ func TestABatchThatBuildsOnAnotherCheckpointWritesNothing(t *testing.T) {
 		logtest.MustRun(t, p.begins(ctx))
 		logtest.MustRun(t, late.begins(ctx))
 		log.Append(logtest.Session(1, 1), logtest.Session(1, 1, logtest.Version(2)), logtest.Session(2, 2))
-		logtest.MustRun(t, late.withWriters(ctx, late.lanes, func() error {
+		logtest.MustRun(t, late.withTransactions(ctx, late.writers, func() error {
 			logtest.MustRun(t, p.applyAlone(ctx, events))
 			before := modeltest.Dump(t, rdb)
-			if err := late.apply(ctx, late.lanes, events[:1]); !errors.Is(err, errDeposed) {
+			if err := late.apply(ctx, late.writers, events[:1]); !errors.Is(err, errDeposed) {
 				t.Errorf("got %v, want %v", err, errDeposed)
 			}
 			if err := late.applyAlone(ctx, events[:1]); !errors.Is(err, errDeposed) {
@@ -202,15 +202,15 @@ func TestABatchThatBuildsOnAnotherCheckpointWritesNothing(t *testing.T) {
 		}))
 
 		next := []domain.Entry{{Record: &domain.Record{Event: domain.Event{Session: logtest.Session(3, 3)}, Position: 4}}}
-		logtest.MustRun(t, p.withWriters(ctx, p.lanes, func() error {
+		logtest.MustRun(t, p.withTransactions(ctx, p.writers, func() error {
 			modeltest.Empty(t, rdb)
-			if err := p.apply(ctx, p.lanes, next); !errors.Is(err, errAstray) {
-				t.Errorf("got %v, want %v", err, errAstray)
+			if err := p.apply(ctx, p.writers, next); !errors.Is(err, errUnexpected) {
+				t.Errorf("got %v, want %v", err, errUnexpected)
 			}
 			return nil
 		}))
-		if err := p.applyAlone(ctx, next); !errors.Is(err, errAstray) {
-			t.Fatalf("got %v, want %v", err, errAstray)
+		if err := p.applyAlone(ctx, next); !errors.Is(err, errUnexpected) {
+			t.Fatalf("got %v, want %v", err, errUnexpected)
 		}
 		modeltest.SameKeys(t, modeltest.Dump(t, rdb), map[string]string{})
 	})
@@ -391,9 +391,9 @@ func TestAnEndThatIsOldOnceIsNoReasonToRebuild(t *testing.T) {
 	r := newRig(t, e.Client(), log)
 	r.caughtUp()
 	p := New(e.Client(), &hiccup{Log: log}, Options{Logger: slog.New(slog.DiscardHandler)})
-	l, err := p.resume(t.Context(), p.partitions[0], false)
-	if err != nil || l.current.Position != 2 {
-		t.Fatalf("got %v, %v", l, err)
+	w, err := p.resume(t.Context(), p.partitions[0], false)
+	if err != nil || w.current.Position != 2 {
+		t.Fatalf("got %v, %v", w, err)
 	}
 }
 

@@ -18,27 +18,27 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// RebuildOptions are what a rebuild can be told; the zero value will do.
+// RebuildOptions configure a rebuild. The zero value is usable.
 type RebuildOptions struct {
 	Logger     *slog.Logger // slog.Default when nil
-	Partitions int          // as ProjectorOptions.Partitions
-	// Progress, where it is set, is told how far a stage is, now and then. total is 0
-	// where it is not known.
+	Partitions int          // as Options.Partitions
+	// Progress, if not nil, is called now and then with the progress of a stage. total is
+	// 0 if unknown.
 	Progress func(s Stage, done, total uint64)
-	// Difference, where it is set, is told each difference between the old read model
-	// and the new one.
+	// Difference, if not nil, is called with each difference between the old and the new
+	// read model.
 	Difference func(audit.Difference)
-	// Private says that the Redis lives and dies with a service, whose projector alone
-	// moves the checkpoint: nobody stands in for it.
+	// Private says that the Redis belongs to a running service, whose projector alone
+	// moves the checkpoint. No stand-in starts.
 	Private bool
 	// CompareOnly removes the new read model after the comparison.
 	CompareOnly bool
 }
 
-// A Stage is what a rebuild is doing.
+// A Stage is a stage of a rebuild.
 type Stage int
 
-// The stages, in their order.
+// The stages, in order.
 const (
 	Filling    Stage = iota // counted in positions of the log
 	Comparing               // counted in keys of Redis
@@ -46,45 +46,44 @@ const (
 	Removing                // counted in keys of Redis
 )
 
-// A Rebuilt is what came of a rebuild.
+// A Rebuilt is the result of a rebuild.
 type Rebuilt struct {
-	Position    uint64 `json:"position"`    // up to which the log was read when the comparison began
-	Sessions    uint64 `json:"sessions"`    // in the new read model then
-	Compared    bool   `json:"compared"`    // false where there was nothing to compare with
-	Differences uint64 `json:"differences"` // between the old one and the log
-	Removed     int64  `json:"removed"`     // keys of read models that nobody reads any more
+	Position    uint64 `json:"position"`    // of the log when the comparison began
+	Sessions    uint64 `json:"sessions"`    // in the new read model at that time
+	Compared    bool   `json:"compared"`    // false if there was nothing to compare with
+	Differences uint64 `json:"differences"` // between the old read model and the log
+	Removed     int64  `json:"removed"`     // keys of unused read models
 }
 
 // ErrRebuilding is returned when another rebuild is at work.
 var ErrRebuilding = errors.New("another rebuild of this read model is at work")
 
-// How long a rebuild that was killed keeps others from beginning, and how often one
-// that is alive says so.
+// A rebuild's lock expires after rebuildLockLife, in case the process was killed.
 const (
 	rebuildLockLife  = 5 * time.Second
 	rebuildLockRenew = time.Second
 	unlockTimeout    = 3 * time.Second
 )
 
-// projectorPatience is how long the projector at work may take to reach what the new
-// generation has, or to let it take over, before the rebuild looks after that itself.
+// projectorPatience is how long the running projector may take to catch up with the new
+// generation or to adopt it. After that, the rebuild starts a projector of its own.
 const projectorPatience = 2 * time.Second
 
-// Rebuild makes the read model anew beside the one that answers: it fills a new
-// generation of every partition from the log, keeps it up to date, compares it with
-// the one that answers, and has the projector let it take over, which is one step for
-// all who read. Then it removes the old one. It may be broken off at any moment: what
-// answered before answers still, and the next rebuild removes what was left.
+// Rebuild builds a new read model beside the one that answers. It fills a new generation
+// of every partition from the log, keeps it up to date, compares it with the old one, and
+// has the projector adopt it, which is one step for readers. Then it removes the old one.
+// It can be interrupted at any moment: the old read model keeps answering, and the next
+// rebuild removes the remains.
 func Rebuild(ctx context.Context, rdb redis.UniversalClient, log projections.Log, opts RebuildOptions) (Rebuilt, error) {
 	b := &rebuild{
-		RebuildOptions: opts, rdb: rdb, needed: make(chan struct{}, 1),
+		opts: opts, rdb: rdb, standInNeeded: make(chan struct{}, 1),
 		builder: New(rdb, log, Options{Logger: opts.Logger, Partitions: opts.Partitions}),
 	}
-	if b.Progress == nil {
-		b.Progress = func(Stage, uint64, uint64) {}
+	if b.opts.Progress == nil {
+		b.opts.Progress = func(Stage, uint64, uint64) {}
 	}
-	if b.Difference == nil {
-		b.Difference = func(audit.Difference) {}
+	if b.opts.Difference == nil {
+		b.opts.Difference = func(audit.Difference) {}
 	}
 	working, unlock, err := b.lock(ctx)
 	if err != nil {
@@ -93,62 +92,62 @@ func Rebuild(ctx context.Context, rdb redis.UniversalClient, log projections.Log
 	defer unlock()
 	defer b.offerStandIn(working)()
 	if err := b.run(working); err != nil {
-		return b.done, errors.Join(context.Cause(working), err)
+		return b.result, errors.Join(context.Cause(working), err)
 	}
-	return b.done, nil
+	return b.result, nil
 }
 
 // A rebuild is one call of Rebuild.
 type rebuild struct {
-	RebuildOptions
-	rdb     redis.UniversalClient
-	builder *Projector    // of the generations that are built beside
-	needed  chan struct{} // told when no projector seems to be at work
-	done    Rebuilt
+	opts          RebuildOptions
+	rdb           redis.UniversalClient
+	builder       *Projector    // writes the new generations
+	standInNeeded chan struct{} // signaled when no projector seems to be at work
+	result        Rebuilt
 }
 
 func (b *rebuild) run(ctx context.Context) error {
-	if err := b.check(ctx); err != nil {
+	if err := b.checkLog(ctx); err != nil {
 		return err
 	}
-	var lanes []*lane
+	var writers []*partitionWriter
 	for _, part := range b.builder.partitions {
-		l, err := b.begin(ctx, part)
+		w, err := b.begin(ctx, part)
 		if err != nil {
 			return err
 		}
-		lanes = append(lanes, l)
+		writers = append(writers, w)
 	}
 	b.builder.mu.Lock()
-	b.builder.lanes = lanes
+	b.builder.writers = writers
 	b.builder.mu.Unlock()
-	err := b.builder.withWriters(ctx, lanes, func() error {
-		if err := b.fill(ctx, lanes); err != nil {
+	err := b.builder.withTransactions(ctx, writers, func() error {
+		if err := b.fill(ctx, writers); err != nil {
 			return err
 		}
-		if err := b.compareWhileFollowing(ctx, lanes); err != nil || b.CompareOnly {
+		if err := b.compareWhileFollowing(ctx, writers); err != nil || b.opts.CompareOnly {
 			return err
 		}
-		return b.release(ctx, lanes)
+		return b.declareComplete(ctx, writers)
 	})
 	if err != nil {
 		return err
 	}
-	if b.CompareOnly {
+	if b.opts.CompareOnly {
 		for _, part := range b.builder.partitions {
 			if err := b.rdb.Del(ctx, part.Next()).Err(); err != nil {
-				return fmt.Errorf("give the new read model up: %w", err)
+				return fmt.Errorf("discard the new read model: %w", err)
 			}
 		}
-	} else if err := b.awaitAdoption(ctx, lanes); err != nil {
+	} else if err := b.awaitAdoption(ctx, writers); err != nil {
 		return err
 	}
 	for _, part := range b.builder.partitions {
 		removed, err := sweep(ctx, b.rdb, part, func(n int64) error {
-			b.Progress(Removing, uint64(b.done.Removed+n), 0) //nolint:gosec // not negative
+			b.opts.Progress(Removing, uint64(b.result.Removed+n), 0) //nolint:gosec // not negative
 			return nil
 		})
-		b.done.Removed += removed
+		b.result.Removed += removed
 		if err != nil {
 			return err
 		}
@@ -156,8 +155,9 @@ func (b *rebuild) run(ctx context.Context) error {
 	return nil
 }
 
-// check finds out whether this is the read model that was meant.
-func (b *rebuild) check(ctx context.Context) error {
+// checkLog returns an error if the read model does not belong to this log, or has another
+// number of partitions.
+func (b *rebuild) checkLog(ctx context.Context) error {
 	for _, part := range b.builder.partitions {
 		text, err := projections.ReadText(ctx, b.rdb, part.Checkpoint())
 		if err != nil {
@@ -173,23 +173,23 @@ func (b *rebuild) check(ctx context.Context) error {
 	return nil
 }
 
-// begin begins the new generation of a partition. What an earlier rebuild has finished a
-// projector may just be letting take over: then that is awaited.
-func (b *rebuild) begin(ctx context.Context, part layout.Partition) (*lane, error) {
+// begin begins the new generation of a partition. If a projector is just adopting the
+// result of an earlier rebuild, it waits for that.
+func (b *rebuild) begin(ctx context.Context, part layout.Partition) (*partitionWriter, error) {
 	for {
 		found, err := projections.ReadText(ctx, b.rdb, part.Next())
 		if err != nil {
 			return nil, err
 		}
-		l, err := b.builder.begin(ctx, part, part.Next(), found)
-		if !errors.Is(err, errDeposed) && !errors.Is(err, errAstray) {
-			return l, err
+		w, err := b.builder.begin(ctx, part, part.Next(), found)
+		if !errors.Is(err, errDeposed) && !errors.Is(err, errUnexpected) {
+			return w, err
 		}
 	}
 }
 
-// lock keeps other rebuilds from beginning. The context that it returns ends when the
-// lock was lost.
+// lock keeps other rebuilds from starting. The returned context ends when the lock is
+// lost.
 func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
 	key, token := b.builder.partitions[0].RebuildLock(), rand.Text()
 	hold := func(ctx context.Context) (bool, error) {
@@ -229,14 +229,14 @@ func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
 		renewing.Wait()
 		leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 		defer cancel()
-		_ = b.rdb.ZRem(leaving, key, token).Err() // otherwise it ends by itself
+		_ = b.rdb.ZRem(leaving, key, token).Err() // otherwise it expires
 	}
 	return working, unlock, nil
 }
 
-// offerStandIn makes this process a projector once one is needed, until it is dismissed.
+// offerStandIn runs a projector in this process once one is needed, until dismissed.
 func (b *rebuild) offerStandIn(ctx context.Context) (dismiss func()) {
-	if b.Private {
+	if b.opts.Private {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -245,9 +245,9 @@ func (b *rebuild) offerStandIn(ctx context.Context) (dismiss func()) {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-b.needed:
+		case <-b.standInNeeded:
 		}
-		p := New(b.rdb, b.builder.log, Options{Logger: b.Logger, Partitions: b.Partitions})
+		p := New(b.rdb, b.builder.log, Options{Logger: b.opts.Logger, Partitions: b.opts.Partitions})
 		return p.Run(ctx)
 	})
 	return func() {
@@ -256,58 +256,58 @@ func (b *rebuild) offerStandIn(ctx context.Context) (dismiss func()) {
 	}
 }
 
-// fill fills the lanes and tells how far it is.
-func (b *rebuild) fill(ctx context.Context, lanes []*lane) error {
+// fill fills the new generations and reports progress.
+func (b *rebuild) fill(ctx context.Context, writers []*partitionWriter) error {
 	end, err := b.builder.log.End(ctx)
 	if err != nil {
 		return fmt.Errorf("ask for the end of the log: %w", err)
 	}
-	b.Progress(Filling, 0, end)
-	b.builder.filled = func(position uint64) { b.Progress(Filling, min(position, end), end) }
-	if err := b.builder.fill(ctx, lanes); err != nil {
+	b.opts.Progress(Filling, 0, end)
+	b.builder.onFilled = func(position uint64) { b.opts.Progress(Filling, min(position, end), end) }
+	if err := b.builder.fill(ctx, writers); err != nil {
 		return err
 	}
-	b.Progress(Filling, end, end)
+	b.opts.Progress(Filling, end, end)
 	return nil
 }
 
-// compareWhileFollowing compares while the new generations are kept up to date.
-func (b *rebuild) compareWhileFollowing(ctx context.Context, lanes []*lane) error {
+// compareWhileFollowing compares while it keeps the new generations up to date.
+func (b *rebuild) compareWhileFollowing(ctx context.Context, writers []*partitionWriter) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	finished := errors.New("the comparison is finished")
 	var working sync.WaitGroup
 	working.Go(func() {
 		cancel(b.builder.log.Follow(ctx, b.builder.position(), maxBatchEvents, func(batch []domain.Entry) error {
-			return b.builder.apply(ctx, lanes, batch)
+			return b.builder.apply(ctx, writers, batch)
 		}))
 	})
 	working.Go(func() {
-		err := b.compare(ctx, lanes)
+		err := b.compare(ctx, writers)
 		if err == nil {
 			err = finished
 		}
 		cancel(err)
 	})
 	working.Wait()
-	if cause := context.Cause(ctx); !errors.Is(cause, finished) { // of the two, what came first
+	if cause := context.Cause(ctx); !errors.Is(cause, finished) { // whichever ended first
 		return cause
 	}
 	return nil
 }
 
-// compare reports every difference between the generations that answer and the ones that
-// were built, if there are any that can be compared.
-func (b *rebuild) compare(ctx context.Context, lanes []*lane) error {
-	b.done.Position = b.builder.position()
+// compare reports every difference between the generations that answer and the new ones.
+// It does nothing if the old ones cannot be compared.
+func (b *rebuild) compare(ctx context.Context, writers []*partitionWriter) error {
+	b.result.Position = b.builder.position()
 	var pairs []audit.Pair
-	for _, l := range lanes {
-		n, err := b.rdb.ZCard(ctx, l.keys.Index(layout.IndexAll)).Result()
+	for _, w := range writers {
+		n, err := b.rdb.ZCard(ctx, w.keys.Index(layout.IndexAll)).Result()
 		if err != nil {
 			return fmt.Errorf("compare: %w", err)
 		}
-		b.done.Sessions += uint64(n) //nolint:gosec // not negative
-		found, err := projections.ReadText(ctx, b.rdb, l.keys.Checkpoint())
+		b.result.Sessions += uint64(n) //nolint:gosec // not negative
+		found, err := projections.ReadText(ctx, b.rdb, w.keys.Checkpoint())
 		if err != nil {
 			return err
 		}
@@ -318,35 +318,35 @@ func (b *rebuild) compare(ctx context.Context, lanes []*lane) error {
 		if rewritten, err := b.builder.isRewritten(ctx, answers); err != nil || rewritten != "" {
 			return err
 		}
-		pairs = append(pairs, audit.Pair{Built: l.keys, Answers: l.keys.Keys(answers.Generation)})
+		pairs = append(pairs, audit.Pair{Built: w.keys, Answers: w.keys.Keys(answers.Generation)})
 	}
-	b.done.Compared = true
+	b.result.Compared = true
 	return audit.CompareGenerations(ctx, b.rdb, pairs, audit.CompareOptions{
 		Difference: func(d audit.Difference) {
-			b.done.Differences++
-			b.Difference(d)
+			b.result.Differences++
+			b.opts.Difference(d)
 		},
-		Progress: func(done, total uint64) { b.Progress(Comparing, done, total) },
+		Progress: func(done, total uint64) { b.opts.Progress(Comparing, done, total) },
 		Slow:     b.needStandIn,
 	})
 }
 
-// needStandIn has this process stand in for a projector.
+// needStandIn asks for a projector in this process.
 func (b *rebuild) needStandIn() {
 	select {
-	case b.needed <- struct{}{}:
-	default: // it was told already
+	case b.standInNeeded <- struct{}{}:
+	default: // already requested
 	}
 }
 
-// release declares the new generations complete: from now on only the projector
-// writes them.
-func (b *rebuild) release(ctx context.Context, lanes []*lane) error {
-	b.Progress(TakingOver, 0, uint64(len(lanes)))
-	for _, l := range lanes {
-		ready := l.current
+// declareComplete hands the new generations to the projector, which alone writes them
+// from now on.
+func (b *rebuild) declareComplete(ctx context.Context, writers []*partitionWriter) error {
+	b.opts.Progress(TakingOver, 0, uint64(len(writers)))
+	for _, w := range writers {
+		ready := w.current
 		ready.State = layout.Complete
-		if err := l.write(ctx, newChunk(), ready); err != nil {
+		if err := w.write(ctx, newChunk(), ready); err != nil {
 			return err
 		}
 	}
@@ -354,33 +354,33 @@ func (b *rebuild) release(ctx context.Context, lanes []*lane) error {
 }
 
 // awaitAdoption returns when every partition answers from its new generation.
-func (b *rebuild) awaitAdoption(ctx context.Context, lanes []*lane) error {
+func (b *rebuild) awaitAdoption(ctx context.Context, writers []*partitionWriter) error {
 	for since := time.Now(); ; {
 		adopted := 0
-		for _, l := range lanes {
-			found, err := projections.ReadText(ctx, b.rdb, l.keys.Checkpoint())
+		for _, w := range writers {
+			found, err := projections.ReadText(ctx, b.rdb, w.keys.Checkpoint())
 			if err != nil {
 				return err
 			}
-			if c, ok := layout.ParseCheckpoint(found); ok && c.Generation == l.keys.Generation {
+			if c, ok := layout.ParseCheckpoint(found); ok && c.Generation == w.keys.Generation {
 				adopted++
 				continue
 			}
-			next, err := projections.ReadText(ctx, b.rdb, l.keys.Next())
+			next, err := projections.ReadText(ctx, b.rdb, w.keys.Next())
 			if err != nil {
 				return err
 			}
-			if c, ok := layout.ParseCheckpoint(next); !ok || c.Generation != l.keys.Generation {
-				// It may have been adopted in between; then it answers now.
-				found, err := projections.ReadText(ctx, b.rdb, l.keys.Checkpoint())
-				if c, ok := layout.ParseCheckpoint(found); err == nil && ok && c.Generation == l.keys.Generation {
+			if c, ok := layout.ParseCheckpoint(next); !ok || c.Generation != w.keys.Generation {
+				// It may have been adopted between the two reads.
+				found, err := projections.ReadText(ctx, b.rdb, w.keys.Checkpoint())
+				if c, ok := layout.ParseCheckpoint(found); err == nil && ok && c.Generation == w.keys.Generation {
 					continue
 				}
-				return errors.Join(errors.New("the new read model is gone: Redis was emptied, or somebody else rebuilt it"), err)
+				return errors.Join(errors.New("the new read model is gone: Redis was emptied, or another rebuild replaced it"), err)
 			}
 		}
-		b.Progress(TakingOver, uint64(adopted), uint64(len(lanes))) //nolint:gosec // not negative
-		if adopted == len(lanes) {
+		b.opts.Progress(TakingOver, uint64(adopted), uint64(len(writers))) //nolint:gosec // not negative
+		if adopted == len(writers) {
 			return nil
 		}
 		if time.Since(since) > projectorPatience {

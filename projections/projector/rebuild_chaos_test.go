@@ -31,7 +31,7 @@ func TestWhateverHappensDuringRebuildsNothingOlderIsAnswered(t *testing.T) {
 					if kill {
 						client, mayFail = killedAfter(t, rdb, 5+rand.IntN(40*partitions)), true
 					}
-					opts := quietly()
+					opts := quietOptions()
 					opts.Partitions = partitions
 					opts.Difference = func(d audit.Difference) {
 						if !flush {

@@ -25,13 +25,13 @@ func TestOneRebuildIsAtWorkAtATime(t *testing.T) {
 	modeltest.OnEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		t.Parallel() // it waits most of the time
 		w := newWorld(t, rdb, 10, 1)
-		if _, err := Rebuild(t.Context(), killedAfter(t, rdb, 10), w.log, quietly()); !errors.Is(err, errKilled) {
+		if _, err := Rebuild(t.Context(), killedAfter(t, rdb, 10), w.log, quietOptions()); !errors.Is(err, errKilled) {
 			t.Fatalf("got %v", err)
 		}
 		goOn, results := make(chan struct{}), make(chan error, 2)
 		for range 2 {
 			go func() {
-				opts := quietly()
+				opts := quietOptions()
 				opts.Progress = func(Stage, uint64, uint64) { <-goOn }
 				_, err := Rebuild(t.Context(), rdb, w.log, opts)
 				results <- err
@@ -47,7 +47,7 @@ func TestOneRebuildIsAtWorkAtATime(t *testing.T) {
 			}
 			return nil
 		}))
-		_, err := Rebuild(t.Context(), fourth, w.log, quietly())
+		_, err := Rebuild(t.Context(), fourth, w.log, quietOptions())
 		if third := <-results; third != nil || err != nil {
 			t.Errorf("the third one: %v; the one that waited: %v", third, err)
 		}
@@ -80,7 +80,7 @@ func TestARebuildThatIsBrokenOffChangesNothingAndTheNextOneSucceeds(t *testing.T
 			w.caughtUp()
 			answers := w.serving()
 			ctx, kill := context.WithCancel(t.Context())
-			opts, told := quietly(), map[Stage]int{}
+			opts, told := quietOptions(), map[Stage]int{}
 			opts.Progress = func(stage Stage, _, _ uint64) {
 				if told[stage]++; (stop{stage, told[stage]}) == at {
 					kill()
@@ -123,7 +123,7 @@ func TestARebuildThatIsKilledAtAnyMomentHarmsNothing(t *testing.T) {
 			t.Run(fmt.Sprint(partitions, " partitions"), func(t *testing.T) {
 				modeltest.Empty(t, rdb)
 				w := newWorld(t, rdb, 20, partitions)
-				opts := quietly()
+				opts := quietOptions()
 				opts.Partitions = partitions
 				killed := 0
 				for trips := rand.IntN(4); ; trips += 1 + rand.IntN(4*partitions) {
@@ -161,7 +161,7 @@ func TestWhatARebuildHasFinishedIsAdoptedByWhoeverComes(t *testing.T) {
 				modeltest.Empty(t, rdb)
 				w := newWorld(t, rdb, 20, partitions)
 				ctx, kill := context.WithCancel(t.Context())
-				opts, told := quietly(), 0
+				opts, told := quietOptions(), 0
 				opts.Partitions = partitions
 				opts.Progress = func(stage Stage, _, _ uint64) {
 					switch {
@@ -226,7 +226,7 @@ func TestAStandbyTakesOverWhileARebuildIsAtWork(t *testing.T) {
 			return standsBy >= 0
 		})
 		compares, goOn := make(chan struct{}), make(chan struct{})
-		opts, once := quietly(), sync.Once{}
+		opts, once := quietOptions(), sync.Once{}
 		opts.Progress = func(stage Stage, _, _ uint64) {
 			if stage == Comparing {
 				once.Do(func() { close(compares); <-goOn })

@@ -97,7 +97,7 @@ func (w *world) rest() {
 	w.busy.Wait()
 }
 
-func quietly() RebuildOptions { return RebuildOptions{Logger: slog.New(slog.DiscardHandler)} }
+func quietOptions() RebuildOptions { return RebuildOptions{Logger: slog.New(slog.DiscardHandler)} }
 
 // rebuild rebuilds the read model, and checks that another one answers then.
 func (w *world) rebuild() Rebuilt {
@@ -106,7 +106,7 @@ func (w *world) rebuild() Rebuilt {
 	for i, part := range w.parts {
 		before[i] = modeltest.Serving(w.t, w.rdb, part).Generation
 	}
-	opts := quietly()
+	opts := quietOptions()
 	opts.Partitions = len(w.parts)
 	opts.Difference = func(d audit.Difference) { w.t.Errorf("is no difference: %+v", d) }
 	done, err := Rebuild(w.t.Context(), w.rdb, w.log, opts)
@@ -165,7 +165,7 @@ func TestWhatARebuildHasReadIsNotTakenForWhatAnswers(t *testing.T) {
 			w.log.Hold(0)
 			return nil
 		}))
-		opts := quietly()
+		opts := quietOptions()
 		opts.CompareOnly = true
 		_, err := Rebuild(t.Context(), watched, logtest.Hold(w.log), opts)
 		logtest.MustRun(t, err)
@@ -203,7 +203,7 @@ func TestAPrivateReadModelIsRebuiltThroughItsProjector(t *testing.T) {
 	outside := modeltest.Another(t, e.Client())
 	for range 3 {
 		before := modeltest.Serving(t, outside, layout.Partitions(1)[0])
-		opts := quietly()
+		opts := quietOptions()
 		opts.Private = true
 		if done, err := Rebuild(t.Context(), outside, log, opts); err != nil || done.Differences != 0 {
 			t.Errorf("got %+v, %v", done, err)
@@ -273,7 +273,7 @@ func TestARebuildNeedsNoProjector(t *testing.T) {
 			p := New(r.rdb, r.log, silent(1))
 			logtest.MustRun(t, p.begins(t.Context()))
 			logtest.MustRun(t, s.make(t.Context(), r.rdb, p.partitions[0], r.log))
-			rebuilding.Go(func() { r.done, r.err = Rebuild(t.Context(), r.rdb, r.log, quietly()) })
+			rebuilding.Go(func() { r.done, r.err = Rebuild(t.Context(), r.rdb, r.log, quietOptions()) })
 			all = append(all, r)
 		}
 		rebuilding.Wait()
@@ -293,7 +293,7 @@ func TestACompareOnlyRebuildChangesNothing(t *testing.T) {
 	modeltest.OnEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		w := newWorld(t, rdb, 50, 1)
 		before, answers := modeltest.Dump(t, rdb), w.serving()
-		opts := quietly()
+		opts := quietOptions()
 		opts.CompareOnly = true
 		done, err := Rebuild(t.Context(), rdb, w.log, opts)
 		if err != nil || !done.Compared || done.Differences != 0 || done.Sessions != 50 {
@@ -312,7 +312,7 @@ func TestAReadModelOfAnotherLogIsNotRebuilt(t *testing.T) {
 	modeltest.OnEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		w := newWorld(t, rdb, 5, 1)
 		before := modeltest.Dump(t, rdb)
-		if _, err := Rebuild(t.Context(), rdb, logtest.New("other"), quietly()); !errors.Is(err, projections.ErrOtherLog) {
+		if _, err := Rebuild(t.Context(), rdb, logtest.New("other"), quietOptions()); !errors.Is(err, projections.ErrOtherLog) {
 			t.Errorf("got %v", err)
 		}
 		modeltest.SameKeys(t, modeltest.Dump(t, rdb), before)

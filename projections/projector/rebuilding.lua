@@ -1,8 +1,8 @@
--- Notes that a rebuild is at work, by the clock of Redis, unless another one is.
+-- Takes or renews the lock of a rebuild, by the clock of Redis, unless another rebuild has it.
 --
--- KEYS  1: the rebuild at work, by when that was noted last
--- ARGV  1: the rebuild, 2: how long a note counts, in milliseconds
--- Returns 1, or 0 when another one is at work.
+-- KEYS  1: the rebuild at work, scored by its last renewal
+-- ARGV  1: the rebuild, 2: how long a renewal lasts, in milliseconds
+-- Returns 1, or 0 if another rebuild has the lock.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

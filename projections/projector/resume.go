@@ -14,27 +14,27 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// Confirmation that a checkpoint lies past the log's end: a leader that was just
-// deposed may name an old end, and a rebuild is dear.
+// A checkpoint past the log's end is confirmed several times: a leader that was just
+// deposed may report an old end, and a rebuild is expensive.
 const (
 	endAsked    = 3
 	endAskEvery = 200 * time.Millisecond
 )
 
-// standby's patience: how long the checkpoint may rest with events waiting
-// before another projector takes over, and how often it looks.
+// A standby takes over when the checkpoint has not moved for stallAfter although there is
+// work.
 const (
 	stallAfter = time.Second
 	stallEvery = 100 * time.Millisecond
-	// fillStallAfter is the same for a generation that is being filled: the log has to
-	// find the newest event of every session first.
+	// fillStallAfter is the same for a generation that is being filled: the log first has
+	// to find the newest event of every session.
 	fillStallAfter = 15 * time.Second
 )
 
-// resume returns the lane of a partition, at the checkpoint to go on from. Where there
-// is none, or one that cannot be of this log, it begins a new generation. takeOver is
-// for a projector that has watched long enough to know that no other is at work.
-func (p *Projector) resume(ctx context.Context, part layout.Partition, takeOver bool) (*lane, error) {
+// resume returns the writer of a partition, at the checkpoint to resume from. If there is
+// no checkpoint, or one that does not belong to this log, it begins a new generation.
+// takeOver says that no other projector is at work.
+func (p *Projector) resume(ctx context.Context, part layout.Partition, takeOver bool) (*partitionWriter, error) {
 	found, err := projections.ReadText(ctx, p.rdb, part.Checkpoint())
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func (p *Projector) resume(ctx context.Context, part layout.Partition, takeOver 
 	if next, err := p.successor(ctx, part); err != nil {
 		return nil, err
 	} else if next != (layout.Checkpoint{}) {
-		lacks := uint64(0) // nothing: a position of another log, or one that this log has lost
+		lacks := uint64(0) // none, if the position belongs to another log or was lost
 		if ok && c.Identity == identity {
 			rewritten, err := p.isRewritten(ctx, c)
 			if err != nil {
@@ -54,7 +54,7 @@ func (p *Projector) resume(ctx context.Context, part layout.Partition, takeOver 
 				lacks = c.Position
 			}
 		}
-		return p.succeed(ctx, part, next, found, lacks)
+		return p.adopt(ctx, part, next, found, lacks)
 	}
 	switch {
 	case found == "":
@@ -74,7 +74,7 @@ func (p *Projector) resume(ctx context.Context, part layout.Partition, takeOver 
 			return nil, err
 		}
 		if rewritten == "" {
-			return p.openLane(ctx, part, part.Checkpoint(), c)
+			return p.openPartition(ctx, part, part.Checkpoint(), c)
 		}
 		p.logger.Error("the log was restored from an older copy, it lost events: rebuilding the read model",
 			"log", identity, "checkpoint", c.Position, "found", rewritten)
@@ -82,8 +82,8 @@ func (p *Projector) resume(ctx context.Context, part layout.Partition, takeOver 
 	return p.begin(ctx, part, part.Checkpoint(), found)
 }
 
-// isRewritten says what shows that the log does not hold what the read model was made
-// from, "" for nothing.
+// isRewritten returns the evidence that the log does not hold what the read model was
+// made from, "" for none.
 func (p *Projector) isRewritten(ctx context.Context, c layout.Checkpoint) (sign string, err error) {
 	past, end, err := p.isPastEnd(ctx, c.Position)
 	if err != nil {
@@ -99,7 +99,7 @@ func (p *Projector) isRewritten(ctx context.Context, c layout.Checkpoint) (sign 
 	return fmt.Sprintf("the event at %d is another one", c.Position), nil
 }
 
-// isPastEnd says whether the log ends before the position, every time it is asked.
+// isPastEnd reports whether the log ends before the position each time it is asked.
 func (p *Projector) isPastEnd(ctx context.Context, position uint64) (past bool, end uint64, err error) {
 	for range endAsked {
 		end, err = p.log.End(ctx)
@@ -116,18 +116,18 @@ func (p *Projector) isPastEnd(ctx context.Context, position uint64) (past bool, 
 	return true, end, nil
 }
 
-// begin puts the checkpoint of a new, empty generation in the place of what was found
-// there, and removes what no checkpoint names any more.
-func (p *Projector) begin(ctx context.Context, part layout.Partition, place, found string) (*lane, error) {
+// begin replaces the checkpoint with that of a new, empty generation, and removes the
+// generations that no checkpoint names.
+func (p *Projector) begin(ctx context.Context, part layout.Partition, place, found string) (*partitionWriter, error) {
 	c := layout.Checkpoint{Identity: p.log.Identity(), Generation: layout.NewGeneration(), State: layout.Filling}
 	p.began[c.Generation] = true
-	err := withWriter(ctx, p.rdb, place, p.private, func(w *writer) error {
+	err := withTransaction(ctx, p.rdb, place, p.private, func(tx *transaction) error {
 		change := change{keys: part.Keys(c.Generation), begins: true}
-		if err := w.write(ctx, found, c, change); err != nil {
+		if err := tx.commit(ctx, found, c, change); err != nil {
 			return err
 		}
 		change.begins = false
-		// The checkpoint moves meanwhile, so that whoever stands by sees somebody at work.
+		// The checkpoint keeps moving, so that standbys see work in progress.
 		told := time.Now()
 		removed, err := sweep(ctx, p.rdb, part, func(int64) error {
 			if time.Since(told) < stallEvery {
@@ -135,22 +135,22 @@ func (p *Projector) begin(ctx context.Context, part layout.Partition, place, fou
 			}
 			told = time.Now()
 			before := c.String()
-			c = c.Filling(1)
-			return w.write(ctx, before, c, change)
+			c = c.AfterFilling(1)
+			return tx.commit(ctx, before, c, change)
 		})
 		if removed > 0 {
-			p.logger.Info("removed read models that nobody reads", "keys", removed)
+			p.logger.Info("removed unused read models", "keys", removed)
 		}
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("begin a read model: %w", err)
 	}
-	return p.openLane(ctx, part, place, c)
+	return p.openPartition(ctx, part, place, c)
 }
 
-// successor returns the checkpoint of a generation that was built beside and waits to
-// be taken over, or the zero value.
+// successor returns the checkpoint of a generation that is ready to take over, or the
+// zero value.
 func (p *Projector) successor(ctx context.Context, part layout.Partition) (layout.Checkpoint, error) {
 	text, err := projections.ReadText(ctx, p.rdb, part.Next())
 	if err != nil {
@@ -162,53 +162,53 @@ func (p *Projector) successor(ctx context.Context, part layout.Partition) (layou
 	return layout.Checkpoint{}, nil
 }
 
-// succeed lets a generation that was built beside take the place of what was found,
-// which is at a position, and returns its lane. It first gets what it lacks, so that
-// no reader has to wait for it.
-func (p *Projector) succeed(ctx context.Context, part layout.Partition, next layout.Checkpoint, found string, position uint64) (*lane, error) {
-	l, err := p.openLane(ctx, part, part.Next(), next)
+// adopt replaces the generation that answers, which is at a position, with its successor,
+// and returns the successor's writer. The successor first catches up, so that no reader
+// has to wait.
+func (p *Projector) adopt(ctx context.Context, part layout.Partition, next layout.Checkpoint, found string, position uint64) (*partitionWriter, error) {
+	w, err := p.openPartition(ctx, part, part.Next(), next)
 	if err != nil {
 		return nil, err
 	}
-	err = withWriter(ctx, p.rdb, l.place, p.private, func(w *writer) error {
-		l.writer = w
-		return p.catchUp(ctx, l, position)
+	err = withTransaction(ctx, p.rdb, w.checkpointKey, p.private, func(tx *transaction) error {
+		w.tx = tx
+		return p.catchUp(ctx, w, position)
 	})
-	if errors.Is(err, errDeposed) || errors.Is(err, errAstray) {
-		return nil, fmt.Errorf("%w: another rebuild has begun instead", errSuccessor)
+	if errors.Is(err, errDeposed) || errors.Is(err, errUnexpected) {
+		return nil, fmt.Errorf("%w: another rebuild has replaced it", errSuccessorReady)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("catch up with the rebuilt read model: %w", err)
 	}
-	if err := p.log.Durable(ctx, l.current.Position); err != nil {
+	if err := p.log.Durable(ctx, w.current.Position); err != nil {
 		return nil, err
 	}
-	if err := p.swap(ctx, l, found); err != nil {
+	if err := p.swapCheckpoints(ctx, w, found); err != nil {
 		return nil, err
 	}
-	p.logger.Info("the rebuilt read model has taken over", "partition", part.Number, "generation", next.Generation, "position", l.current.Position)
-	return l, nil
+	p.logger.Info("the rebuilt read model has taken over", "partition", part.Number, "generation", next.Generation, "position", w.current.Position)
+	return w, nil
 }
 
-// errReached ends the following of the log at a position.
+// errReached stops Follow at a position.
 var errReached = errors.New("the position is reached")
 
-// catchUp brings a lane to a position.
-func (p *Projector) catchUp(ctx context.Context, l *lane, position uint64) error {
-	if l.current.Position >= position {
+// catchUp brings a partition writer to a position.
+func (p *Projector) catchUp(ctx context.Context, w *partitionWriter, position uint64) error {
+	if w.current.Position >= position {
 		return nil
 	}
-	err := p.log.Follow(ctx, l.current.Position, maxBatchEvents, func(batch []domain.Entry) error {
+	err := p.log.Follow(ctx, w.current.Position, maxBatchEvents, func(batch []domain.Entry) error {
 		var documents []*layout.Document
 		for i := range batch {
-			if layout.PartitionNumber(batch[i].Record.Event.Session.ID, len(p.partitions)) == l.keys.Number {
+			if layout.PartitionNumber(batch[i].Record.Event.Session.ID, len(p.partitions)) == w.keys.Number {
 				documents = append(documents, p.documentOf(&batch[i]))
 			}
 		}
-		if err := l.apply(ctx, documents, &batch[len(batch)-1]); err != nil {
+		if err := w.apply(ctx, documents, &batch[len(batch)-1]); err != nil {
 			return err
 		}
-		if l.current.Position >= position {
+		if w.current.Position >= position {
 			return errReached
 		}
 		return nil
@@ -219,52 +219,52 @@ func (p *Projector) catchUp(ctx context.Context, l *lane, position uint64) error
 	return err
 }
 
-// swap puts the checkpoint of a generation that was built beside in the place of the
-// one that answers, in one step with its own going away. The lane writes there then.
-func (p *Projector) swap(ctx context.Context, l *lane, answers string) error {
-	after := l.current
+// swapCheckpoints makes a successor the generation that answers and removes its own
+// checkpoint, in one step.
+func (p *Projector) swapCheckpoints(ctx context.Context, w *partitionWriter, answers string) error {
+	after := w.current
 	after.State = layout.Projected
-	place := l.keys.Checkpoint()
-	err := watched(ctx, p.rdb, func(tx *redis.Tx) error {
+	place := w.keys.Checkpoint()
+	err := watching(ctx, p.rdb, func(tx *redis.Tx) error {
 		found, err := projections.ReadText(ctx, tx, place)
 		if err != nil {
 			return err
 		}
 		if found != answers {
-			return moved(after.Identity, found)
+			return checkpointMoved(after.Identity, found)
 		}
-		if found, err = projections.ReadText(ctx, tx, l.place); err != nil {
+		if found, err = projections.ReadText(ctx, tx, w.checkpointKey); err != nil {
 			return err
 		}
-		if found != l.current.String() { // which says nothing about the other projector
-			return fmt.Errorf("%w: another rebuild has begun instead", errSuccessor)
+		if found != w.current.String() { // the other projector has nothing to do with this
+			return fmt.Errorf("%w: another rebuild has replaced it", errSuccessorReady)
 		}
 		_, err = tx.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
 			pipe.Set(ctx, place, after.String(), 0)
-			pipe.Del(ctx, l.place)
-			pipe.Publish(ctx, l.keys.Notices(), after.String())
+			pipe.Del(ctx, w.checkpointKey)
+			pipe.Publish(ctx, w.keys.Notices(), after.String())
 			return nil
 		})
 		return err
-	}, place, l.place)
-	if errors.Is(err, redis.TxFailedErr) { // one of the two has moved: the next attempt sees which
-		return fmt.Errorf("%w, and something has moved", errSuccessor)
+	}, place, w.checkpointKey)
+	if errors.Is(err, redis.TxFailedErr) { // one of the two has moved; the next attempt finds out which
+		return fmt.Errorf("%w, but a checkpoint has moved", errSuccessorReady)
 	}
 	if err != nil {
 		return fmt.Errorf("let the rebuilt read model take over: %w", err)
 	}
-	l.place, l.current = place, after
+	w.checkpointKey, w.current = place, after
 	return nil
 }
 
-// standBy returns true when the other projector has stopped: nothing moves, and
-// there is something to do. It returns false when ctx ends.
+// standBy returns true when the other projector has stopped: no checkpoint moves although
+// there is work. It returns false when ctx ends.
 func (p *Projector) standBy(ctx context.Context) bool {
 	last, since := "", time.Now()
 	for projections.Pause(ctx, stallEvery) {
-		found, waiting, err := p.standing(ctx)
+		found, waiting, err := p.readStanding(ctx)
 		if err != nil {
-			since = time.Now() // the other one cannot get on either
+			since = time.Now() // the other projector is stuck for the same reason
 			continue
 		}
 		if found != last || !waiting {
@@ -283,9 +283,8 @@ func (p *Projector) standBy(ctx context.Context) bool {
 	return false
 }
 
-// standing returns what stands in the checkpoints' places, and whether there is
-// something that a projector should be doing.
-func (p *Projector) standing(ctx context.Context) (found string, waiting bool, err error) {
+// readStanding returns the checkpoints, and whether a projector has work to do.
+func (p *Projector) readStanding(ctx context.Context) (found string, waiting bool, err error) {
 	var all []string
 	for _, part := range p.partitions {
 		texts := make([]string, 2)
@@ -303,7 +302,7 @@ func (p *Projector) standing(ctx context.Context) (found string, waiting bool, e
 		upToDate := ok && c.Identity == p.log.Identity() && c.State == layout.Projected && c.Position == end
 		waiting = waiting || !upToDate || next.State == layout.Complete
 		all = append(all, texts[0])
-		if next.State == layout.Complete { // before, it is a rebuild that moves it
+		if next.State == layout.Complete { // until then, the rebuild moves it
 			all = append(all, texts[1])
 		}
 	}

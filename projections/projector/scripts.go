@@ -6,8 +6,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// The scripts. Each says at its top what it is given and what it returns. They
-// use only what both Redis and miniredis have.
+// The scripts. Each documents its arguments and reply at the top. They use only commands
+// that both Redis and miniredis have.
 var (
 	//go:embed sweep.lua
 	sweepSource string

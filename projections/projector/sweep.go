@@ -10,13 +10,12 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// sweepKeys is how many keys one script looks at.
+// sweepKeys is how many keys one script examines.
 const sweepKeys = 1000
 
-// sweep removes the generations of a partition that no checkpoint names, and returns
-// how many keys that were, as it tells progress meanwhile, whose
-// error ends it. It may be broken off at any
-// time and be begun again.
+// sweep removes the generations of a partition that no checkpoint names, and returns how
+// many keys it removed. It calls progress with that number as it grows, and stops with
+// progress's error. It can be interrupted and repeated.
 func sweep(ctx context.Context, rdb redis.UniversalClient, part layout.Partition, progress func(removed int64) error) (removed int64, err error) {
 	generations, err := rdb.SMembers(ctx, part.Generations()).Result()
 	if err != nil {

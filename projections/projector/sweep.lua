@@ -1,13 +1,13 @@
--- Removes some keys of a generation that nobody reads any more.
+-- Removes some keys of an unused generation.
 --
--- KEYS  1: checkpoint, 2: checkpoint of what is built beside, 3: the generations
+-- KEYS  1: checkpoint, 2: checkpoint of a generation that is built beside, 3: the generations
 -- ARGV  1: the generation
 --       2: pattern of its keys
 --       3: cursor of the scan
---       4: how many keys to look at, about
--- Returns the next cursor and how many keys it removed; nothing is removed, and
--- the cursor is '', when the generation is one of those that the checkpoints name.
--- When the scan is through, the generation is no longer in the list of them.
+--       4: about how many keys to examine
+-- Returns the next cursor and how many keys it removed. If a checkpoint names the
+-- generation, it removes nothing and returns '' as the cursor. At the end of the scan,
+-- it removes the generation from the list of generations.
 
 for i = 1, 2 do
   local text = redis.call('GET', KEYS[i])

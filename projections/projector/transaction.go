@@ -11,72 +11,72 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// A writer changes one generation of a partition through one connection that watches
-// its checkpoint (WATCH, MULTI, EXEC): what it sends is carried out, all or nothing,
-// only if the checkpoint has not moved since the writer saw it. It sees it again in
-// the trip that writes, so a batch costs one trip.
+// A transaction changes one generation of a partition over a connection that watches its
+// checkpoint (WATCH, MULTI, EXEC). Redis executes a commit completely, and only if the
+// checkpoint has not moved since it was read. Each commit also watches and reads the
+// checkpoint for the next one, so a batch costs one round trip.
 //
-// A Lua script could do the same; see docs/decisions/0006 for why it does not.
+// A Lua script could do the same; docs/decisions/0006 says why it does not.
 //
-// The connection is given back only when it watches nothing: the first WATCH goes
-// through tx, which sends UNWATCH in the end, whatever was sent meanwhile.
-type writer struct {
-	tx    *redis.Tx
-	place string // key of the checkpoint: of the generation that answers, or of one built beside it
-	alone bool   // nobody else reads or writes this Redis
-	found string // the checkpoint that is watched, as it was seen then
+// The connection returns to the pool only when it watches nothing: the first WATCH goes
+// through redis.Client.Watch, which sends UNWATCH at the end in any case.
+type transaction struct {
+	conn          *redis.Tx
+	checkpointKey string // of the generation that answers, or of one built beside it
+	private       bool   // no other process uses this Redis
+	found         string // the checkpoint as it was when it was last watched
 }
 
-// withWriter runs f with a writer of what the checkpoint at a place vouches for.
-func withWriter(ctx context.Context, rdb redis.UniversalClient, place string, alone bool, f func(*writer) error) error {
-	// The end of ctx ends f; the connection must be told to stop watching even then.
-	return watched(context.WithoutCancel(ctx), rdb, func(tx *redis.Tx) error {
-		w := &writer{tx: tx, place: place, alone: alone}
+// withTransaction runs f with a transaction on the checkpoint at a key.
+func withTransaction(ctx context.Context, rdb redis.UniversalClient, place string, alone bool, f func(*transaction) error) error {
+	// When ctx ends, f ends; the connection still has to send UNWATCH.
+	return watching(context.WithoutCancel(ctx), rdb, func(conn *redis.Tx) error {
+		tx := &transaction{conn: conn, checkpointKey: place, private: alone}
 		var err error
-		if w.found, err = w.read(ctx); err != nil {
+		if tx.found, err = tx.read(ctx); err != nil {
 			return err
 		}
-		return f(w)
+		return f(tx)
 	}, place)
 }
 
-// watched runs f on a connection that watches the keys.
-func watched(ctx context.Context, rdb redis.UniversalClient, f func(*redis.Tx) error, keys ...string) error {
+// watching runs f on a connection that watches the keys.
+func watching(ctx context.Context, rdb redis.UniversalClient, f func(*redis.Tx) error, keys ...string) error {
 	called := false
-	err := rdb.Watch(ctx, func(tx *redis.Tx) error {
+	err := rdb.Watch(ctx, func(conn *redis.Tx) error {
 		called = true
-		return f(tx)
+		return f(conn)
 	}, keys...)
-	if err == nil && !called { // go-redis 9.23 says so while a slot moves to another node of a cluster
-		return fmt.Errorf("%s cannot be watched now: no node of the cluster has it", keys[0])
+	if err == nil && !called { // go-redis 9.23 does this while a slot moves to another node of a cluster
+		return fmt.Errorf("cannot watch %s: no node of the cluster owns its slot now", keys[0])
 	}
 	return err
 }
 
-// errTouched: somebody changed what the checkpoint vouches for and left it where it was,
-// as Retry does.
+// errTouched: a watched checkpoint was written and has the same value, as Retry leaves
+// it.
 var errTouched = errors.New("the read model was touched")
 
-// watch watches the checkpoint, where that is not done all the time.
-func (w *writer) watch(ctx context.Context) error {
-	if !w.alone {
+// watch watches the checkpoint of a private Redis, where that is not always done.
+func (tx *transaction) watch(ctx context.Context) error {
+	if !tx.private {
 		return nil
 	}
-	err := w.tx.Watch(ctx, w.place).Err()
+	err := tx.conn.Watch(ctx, tx.checkpointKey).Err()
 	if err == nil {
-		w.found, err = w.read(ctx)
+		tx.found, err = tx.read(ctx)
 	}
 	return err
 }
 
-// read returns what stands in the checkpoint's place now, "" for nothing.
-func (w *writer) read(ctx context.Context) (string, error) {
-	return projections.ReadText(ctx, w.tx, w.place)
+// read returns the checkpoint as it is now, "" for none.
+func (tx *transaction) read(ctx context.Context) (string, error) {
+	return projections.ReadText(ctx, tx.conn, tx.checkpointKey)
 }
 
-// documents reads documents by their keys, nil for those that are not there.
-func (w *writer) documents(ctx context.Context, keys []string) ([]*layout.Stored, error) {
-	reply, err := w.tx.MGet(ctx, keys...).Result()
+// documents reads documents by key, nil for a missing one.
+func (tx *transaction) documents(ctx context.Context, keys []string) ([]*layout.Stored, error) {
+	reply, err := tx.conn.MGet(ctx, keys...).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read the documents to replace: %w", err)
 	}
@@ -91,56 +91,56 @@ func (w *writer) documents(ctx context.Context, keys []string) ([]*layout.Stored
 	return documents, nil
 }
 
-// A change is what one transaction does to the read model beside moving the
-// checkpoint; the zero value is nothing.
+// A change is what a transaction does besides moving the checkpoint. The zero value does
+// nothing.
 type change struct {
 	keys      layout.Keyspace
 	documents []*layout.Document
 	indexes   indexChanges
-	healed    []any // sessions that are parked no more
-	begins    bool  // the generation is a new one
+	healed    []any // sessions that are no longer parked
+	begins    bool  // this is a new generation
 }
 
-// write carries a change out and moves the checkpoint from expected to after. When
-// something else stands there, nothing is written and the error says what that means.
-func (w *writer) write(ctx context.Context, expected string, after layout.Checkpoint, c change) error {
-	if w.found != expected {
-		return moved(after.Identity, w.found)
+// commit executes a change and moves the checkpoint from expected to after. If the
+// checkpoint is another one, it writes nothing and returns an error that says why.
+func (tx *transaction) commit(ctx context.Context, expected string, after layout.Checkpoint, c change) error {
+	if tx.found != expected {
+		return checkpointMoved(after.Identity, tx.found)
 	}
-	trip := w.tx.Pipeline()
+	trip := tx.conn.Pipeline()
 	trip.Do(ctx, "MULTI")
-	c.send(ctx, trip, w.place, after)
-	if !w.alone && w.place == c.keys.Checkpoint() { // what nobody reads yet is no news, and would have writes answered too early
+	c.send(ctx, trip, tx.checkpointKey, after)
+	if !tx.private && tx.checkpointKey == c.keys.Checkpoint() { // a notice of a hidden generation would release writes too early
 		trip.Do(ctx, "PUBLISH", c.keys.Notices(), after.String())
 	}
 	done := trip.Do(ctx, "EXEC")
 	now := func() string { return after.String() }
-	if !w.alone { // otherwise each is a turn in a queue behind everybody who reads
-		trip.Do(ctx, "WATCH", w.place)
-		now = trip.Get(ctx, w.place).Val
+	if !tx.private { // each command to the embedded Redis waits behind all readers
+		trip.Do(ctx, "WATCH", tx.checkpointKey)
+		now = trip.Get(ctx, tx.checkpointKey).Val
 	}
 	if _, err := trip.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return err // of the first command that failed
+		return err // the first command that failed
 	}
-	w.found = now()
+	tx.found = now()
 	replies, err := done.Slice()
 	if errors.Is(err, redis.Nil) {
-		if w.alone {
-			if w.found, err = w.read(ctx); err != nil {
+		if tx.private {
+			if tx.found, err = tx.read(ctx); err != nil {
 				return err
 			}
 		}
-		if w.found == expected {
+		if tx.found == expected {
 			return errTouched
 		}
-		return moved(after.Identity, w.found)
+		return checkpointMoved(after.Identity, tx.found)
 	}
 	if err != nil {
 		return err
 	}
 	for _, reply := range replies {
 		if failed, ok := reply.(error); ok {
-			return w.damaged(ctx, failed)
+			return tx.damaged(ctx, failed)
 		}
 	}
 	return nil
@@ -178,17 +178,17 @@ func (c *change) send(ctx context.Context, trip redis.Pipeliner, place string, a
 	}
 }
 
-// damaged tells everybody that what is there is no model of the log: Redis does not
-// undo what it did before and after a command that failed.
-func (w *writer) damaged(ctx context.Context, cause error) error {
-	mark := w.tx.Set(context.WithoutCancel(ctx), w.place, "damaged", 0)
-	return fmt.Errorf("%w: %w", errDamaged, errors.Join(cause, mark.Err()))
+// damaged marks the read model as damaged. When a command of a transaction fails, Redis
+// keeps the effects of the others.
+func (tx *transaction) damaged(ctx context.Context, cause error) error {
+	mark := tx.conn.Set(context.WithoutCancel(ctx), tx.checkpointKey, "damaged", 0)
+	return fmt.Errorf("%tx: %w", errDamaged, errors.Join(cause, mark.Err()))
 }
 
-// moved says what it means that something else stands in the checkpoint's place.
-func moved(identity, found string) error {
+// checkpointMoved returns the error for an unexpected checkpoint.
+func checkpointMoved(identity, found string) error {
 	if c, ok := layout.ParseCheckpoint(found); ok && c.Identity == identity {
 		return errDeposed
 	}
-	return fmt.Errorf("%w: checkpoint %q", errAstray, found)
+	return fmt.Errorf("%tx: checkpoint %q", errUnexpected, found)
 }

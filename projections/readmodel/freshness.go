@@ -13,98 +13,97 @@ import (
 
 const (
 	probeEvery = projections.Bound / 10
-	// probeLife stays below Bound by a margin for clocks that run unequally fast.
+	// probeLife is below Bound by a margin for clocks that run at different speeds.
 	probeLife = projections.Bound - probeEvery
-	// behindFor is how many probes in a row must say that the log ends before a
-	// position which this node knows, until the position is given up.
-	behindFor = 5
+	// logBehindFor is how many probes in a row must find the log's end before a known
+	// position until that position is dropped.
+	logBehindFor = 5
 )
 
-// Why the read model's answer was not given.
+// Reasons to give no answer.
 var (
-	// errUntrusted: it may lack something that was answered; always wrapped with a reason.
+	// errUntrusted: an answer might lack an answered write. It is always wrapped with a
+	// reason.
 	errUntrusted = errors.New("the read model cannot be trusted now")
-	// errMoved: another generation of the read model answers now.
+	// errMoved: another generation answers now.
 	errMoved = errors.New("the read model was rebuilt")
 )
 
-// A probe is one look at the end of the log.
+// A probe is one look at the log's end.
 type probe struct {
-	asked time.Time // before the question was sent
+	asked time.Time // before the request was sent
 	end   uint64
-	epoch uint64 // how many connections to Redis had been made by then
+	epoch uint64 // number of connections made by then
 }
 
-// A ticket says what the read model must have passed for an answer to be given.
-// It is drawn before the question is sent: what happens later, on a connection
-// that is delayed or tried again, cannot soften it.
+// A ticket says what the read model must hold for an answer to be given. It is drawn
+// before the read is sent, so no delay or retry of the read can weaken it.
 type ticket struct {
 	identity   string
-	generation string // of the read model, in which is read
+	generation string // that is read
 	need       uint64
-	epoch      uint64 // how many connections to Redis had been made before
+	epoch      uint64 // number of connections made before
 }
 
-// freshness is what a node knows about how far the log and the read model are.
+// freshness is what a node knows about the progress of log and read model.
 type freshness struct {
 	mu          sync.Mutex
-	floor       uint64   // the largest position that this node has shown to a client
-	passed      []uint64 // the largest position that this node has seen projected, by partition
-	generations []string // that answer, by partition; "" while that is not known
-	probes      []probe  // oldest first, those of the last Bound and one or two before
-	behind      int      // how many probes in a row found the log's end before floor
-	newest      Status   // as of the newest probe; Trusted is not kept
-	doubt       string   // why nothing can be trusted, whatever the probes say; "" for nothing
+	shown       uint64   // the largest position that this node has shown a client
+	passed      []uint64 // the largest position known to be projected, by partition
+	generations []string // that answer, by partition; "" if unknown
+	probes      []probe  // oldest first: those of the last Bound, and one or two before
+	logBehind   int      // how many probes in a row found the log's end before a known position
+	newest      Status   // as of the newest probe; Trusted is computed when asked for
+	distrusted  string   // why nothing can be trusted, whatever the probes say; "" for no reason
 
-	waiting  waiters
-	doubters int           // how many wait for healed
-	healed   chan struct{} // closed and replaced when the read model was shown to be trustworthy
-	awaited  chan struct{} // told when somebody begins to wait
-	probeNow chan struct{} // told when a probe is wanted at once
+	waiting       waiters
+	awaitingTrust int           // how many wait for trusted
+	trusted       chan struct{} // closed and replaced when the read model is found trustworthy
+	awaited       chan struct{} // signaled when a wait begins
+	probeNow      chan struct{} // signaled to request a probe at once
 }
 
 func newFreshness(partitions int) *freshness {
 	return &freshness{
 		passed:      make([]uint64, partitions),
 		generations: make([]string, partitions),
-		doubt:       "checkpoint and log have not been compared yet",
-		healed:      make(chan struct{}),
+		distrusted:  "checkpoint and log have not been compared yet",
+		trusted:     make(chan struct{}),
 		awaited:     make(chan struct{}, 1),
 		probeNow:    make(chan struct{}, 1),
 	}
 }
 
-// ticket draws a ticket for a read of a partition that begins now. epoch is how many
-// connections to Redis have been made: behind a new one there may be another server,
-// with an older copy, so only a look at the log's end that was asked for after it
-// says what an answer has to hold.
+// ticket draws a ticket for a read of a partition that begins now. epoch is the number of
+// connections made so far. A new connection may lead to a server with an older copy, so
+// only a probe sent after it says what an answer has to hold.
 func (f *freshness) ticket(shard int, identity string, epoch uint64, now time.Time) (ticket, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.doubt != "" {
-		return ticket{}, fmt.Errorf("%w: %s", errUntrusted, f.doubt)
+	if f.distrusted != "" {
+		return ticket{}, fmt.Errorf("%w: %s", errUntrusted, f.distrusted)
 	}
 	t := ticket{identity: identity, generation: f.generations[shard], epoch: epoch}
 	if t.generation == "" {
 		return t, fmt.Errorf("%w: there is none yet", errUntrusted)
 	}
-	for _, p := range f.probes { // the oldest that counts demands the least
+	for _, p := range f.probes { // the oldest valid one demands the least
 		if p.epoch == epoch && age(now, p.asked) <= probeLife {
-			t.need = max(f.floor, f.passed[shard], p.end)
+			t.need = max(f.shown, f.passed[shard], p.end)
 			return t, nil
 		}
 	}
 	return t, fmt.Errorf("%w: the end of the log is not known", errUntrusted)
 }
 
-// age is the longer of what the monotonic and the wall clock say: the former
-// stands still while a machine sleeps.
+// age is the longer of monotonic and wall-clock time. The monotonic clock stands still
+// while a machine sleeps.
 func age(now, then time.Time) time.Duration {
 	return max(now.Sub(then), now.Round(0).Sub(then.Round(0)))
 }
 
-// check judges the checkpoint that came with an answer, and returns it, the zero one
-// where it cannot be read.
+// check returns the checkpoint that came with an answer, and an error if the answer must
+// not be given.
 func (t *ticket) check(text string) (layout.Checkpoint, error) {
 	c, ok := layout.ParseCheckpoint(text)
 	switch {
@@ -124,8 +123,8 @@ func (t *ticket) check(text string) (layout.Checkpoint, error) {
 	return c, nil
 }
 
-// projected records a checkpoint that the read model has been seen to have.
-func (f *freshness) projected(shard int, generation string, position uint64) {
+// recordProjected records a checkpoint that was seen.
+func (f *freshness) recordProjected(shard int, generation string, position uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if generation != "" {
@@ -135,45 +134,44 @@ func (f *freshness) projected(shard int, generation string, position uint64) {
 		return
 	}
 	f.passed[shard] = position
-	f.waiting.release(f.everywhere())
+	f.waiting.release(f.passedByAll())
 }
 
-// everywhere is the position that all partitions have passed.
-func (f *freshness) everywhere() uint64 { return slices.Min(f.passed) }
+// passedByAll is the position that all partitions have passed.
+func (f *freshness) passedByAll() uint64 { return slices.Min(f.passed) }
 
-// observe records a position that a client has been shown.
-func (f *freshness) observe(position uint64) {
+// recordShown records a position that a client is shown.
+func (f *freshness) recordShown(position uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.floor = max(f.floor, position)
+	f.shown = max(f.shown, position)
 }
 
-// highest is the largest position that is known to have been in the log.
+// highest is the largest position known to have been in the log.
 func (f *freshness) highest() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return max(f.floor, slices.Max(f.passed))
+	return max(f.shown, slices.Max(f.passed))
 }
 
-// probed records a look at the log's end. before is the floor before it was
-// asked for, compared says whether the checkpoint had been read then: an end
-// before a position that is known to be projected means that the log has lost
-// events, and then the read model holds what the log does not.
-func (f *freshness) probed(p probe, before uint64, compared bool) {
+// recordProbe records a probe. before is the highest position known before the probe,
+// compared says whether the checkpoints were read then. If the log ends before a
+// projected position, it has lost events that the read model still holds.
+func (f *freshness) recordProbe(p probe, before uint64, compared bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if p.end < before {
-		f.doubt = fmt.Sprintf("the log ends at %d, and %d had been seen", p.end, before)
+		f.distrusted = fmt.Sprintf("the log ends at %d, and %d had been seen", p.end, before)
 		f.probes = nil
-		if f.behind++; f.behind >= behindFor {
-			f.floor, f.behind = 0, 0 // the next probe begins anew
+		if f.logBehind++; f.logBehind >= logBehindFor {
+			f.shown, f.logBehind = 0, 0 // the next probe starts over
 			clear(f.passed)
 		}
 		return
 	}
-	f.behind = 0
+	f.logBehind = 0
 	if compared {
-		f.doubt = ""
+		f.distrusted = ""
 	}
 	for len(f.probes) > 2 && p.asked.Sub(f.probes[2].asked) >= projections.Bound {
 		f.probes = f.probes[1:]
@@ -181,21 +179,21 @@ func (f *freshness) probed(p probe, before uint64, compared bool) {
 	f.probes = append(f.probes, p)
 }
 
-// distrust gives the reason why nothing can be trusted, until the next look.
+// distrust withholds all answers for a reason, until the next probe.
 func (f *freshness) distrust(doubt string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.doubt, f.probes = doubt, nil
+	f.distrusted, f.probes = doubt, nil
 }
 
-// unsettled is how long from now on another node may still answer from a read model
-// that is older than the position: until Bound has gone by since the position was in
-// the log, which is no later than when the probe after the one that told it was asked.
-// Where nodes have other read models, it does not help that this one has passed it.
-func (f *freshness) unsettled(position uint64, now time.Time, others bool) time.Duration {
+// staleFor is how long another node may still answer without the position: until Bound
+// has passed since it was in the log. That was no later than the start of the probe after
+// the one that showed it. If other nodes have read models of their own (others), it does
+// not matter that this one has passed the position.
+func (f *freshness) staleFor(position uint64, now time.Time, others bool) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !others && position <= f.everywhere() {
+	if !others && position <= f.passedByAll() {
 		return 0
 	}
 	for i, next := range f.probes {
@@ -206,11 +204,11 @@ func (f *freshness) unsettled(position uint64, now time.Time, others bool) time.
 	return projections.Bound
 }
 
-// wait returns a waiter for the position, nil when it has been passed.
+// wait returns a waiter for the position, nil if it has been passed.
 func (f *freshness) wait(position uint64) *waiter {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if position <= f.everywhere() {
+	if position <= f.passedByAll() {
 		return nil
 	}
 	signal(f.awaited)
@@ -223,38 +221,38 @@ func (f *freshness) forget(w *waiter) {
 	f.waiting.remove(w)
 }
 
-// awaitHealing returns a channel that is closed when the read model is next
-// shown to be trustworthy. Call done when nobody listens any more.
-func (f *freshness) awaitHealing() (healed <-chan struct{}, done func()) {
+// awaitTrusted returns a channel that is closed when the read model is next found
+// trustworthy. Call done after the wait.
+func (f *freshness) awaitTrusted() (healed <-chan struct{}, done func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.doubters++
+	f.awaitingTrust++
 	signal(f.awaited)
 	signal(f.probeNow)
-	return f.healed, func() {
+	return f.trusted, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.doubters--
+		f.awaitingTrust--
 	}
 }
 
-// heal wakes those who wait for the read model to be trustworthy.
-func (f *freshness) heal() {
+// announceTrusted wakes those who wait for trust.
+func (f *freshness) announceTrusted() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	close(f.healed)
-	f.healed = make(chan struct{})
+	close(f.trusted)
+	f.trusted = make(chan struct{})
 }
 
-// demand says who waits: for a position, and for the read model to be
-// trustworthy; and which position has been passed.
+// demand returns how many wait for a position, how many for trust, and the position
+// passed by all partitions.
 func (f *freshness) demand() (positions, doubters int, passed uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.waiting), f.doubters, f.everywhere()
+	return len(f.waiting), f.awaitingTrust, f.passedByAll()
 }
 
-// signal tells a channel with room for one message, unless it was told already.
+// signal sends to a channel with room for one message, unless one is there.
 func signal(to chan<- struct{}) {
 	select {
 	case to <- struct{}{}:

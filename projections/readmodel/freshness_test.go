@@ -15,8 +15,8 @@ import (
 // compared returns a freshness in which nothing is in doubt.
 func compared(at time.Time, end uint64) *freshness {
 	f := newFreshness(1)
-	f.projected(0, "g", 0)
-	f.probed(probe{at, end, 0}, 0, true)
+	f.recordProjected(0, "g", 0)
+	f.recordProbe(probe{at, end, 0}, 0, true)
 	return f
 }
 
@@ -26,12 +26,12 @@ func TestATicketDemandsTheOldestEndThatStillCounts(t *testing.T) {
 	if _, err := f.ticket(0, "log", 0, now); !errors.Is(err, errUntrusted) {
 		t.Fatalf("before the first comparison: %v", err)
 	}
-	f.probed(probe{now, 5, 0}, 0, false)
+	f.recordProbe(probe{now, 5, 0}, 0, false)
 	if _, err := f.ticket(0, "log", 0, now); !errors.Is(err, errUntrusted) {
 		t.Fatalf("the checkpoint was not read: %v", err)
 	}
 	f = compared(now, 5)
-	f.probed(probe{now.Add(time.Second), 8, 0}, 5, false)
+	f.recordProbe(probe{now.Add(time.Second), 8, 0}, 5, false)
 	for _, c := range []struct {
 		after time.Duration
 		need  uint64
@@ -58,11 +58,11 @@ func TestAProbeIsTooOldWhenTheMachineSlept(t *testing.T) {
 func TestATicketDemandsWhatWasProjectedOrShown(t *testing.T) {
 	now := time.Now()
 	f := compared(now, 5)
-	f.projected(0, "g", 7)
+	f.recordProjected(0, "g", 7)
 	before, err := f.ticket(0, "log", 0, now)
 	logtest.MustRun(t, err)
-	f.observe(9)
-	f.projected(0, "g", 8)
+	f.recordShown(9)
+	f.recordProjected(0, "g", 8)
 	after, err := f.ticket(0, "log", 0, now)
 	logtest.MustRun(t, err)
 	if before.need != 7 || after.need != 9 {
@@ -115,7 +115,7 @@ func TestANewConnectionDemandsANewLookAtTheLog(t *testing.T) {
 	if _, err := f.ticket(0, "log", 1, now); !errors.Is(err, errUntrusted) {
 		t.Fatalf("got %v", err)
 	}
-	f.probed(probe{now, 8, 1}, 5, true)
+	f.recordProbe(probe{now, 8, 1}, 5, true)
 	if ticket, err := f.ticket(0, "log", 1, now); err != nil || ticket.need != 8 {
 		t.Fatalf("got %+v, %v", ticket, err)
 	}
@@ -124,15 +124,15 @@ func TestANewConnectionDemandsANewLookAtTheLog(t *testing.T) {
 func TestALogThatEndsBeforeWhatWasSeenIsDoubted(t *testing.T) {
 	now := time.Now()
 	f := compared(now, 5)
-	f.projected(0, "g", 9)
-	for range behindFor {
-		f.probed(probe{now, 6, 0}, f.highest(), true)
+	f.recordProjected(0, "g", 9)
+	for range logBehindFor {
+		f.recordProbe(probe{now, 6, 0}, f.highest(), true)
 		if _, err := f.ticket(0, "log", 0, now); !errors.Is(err, errUntrusted) {
 			t.Fatalf("got %v", err)
 		}
 	}
-	f.projected(0, "g", 6) // the read model was rebuilt
-	f.probed(probe{now, 6, 0}, f.highest(), true)
+	f.recordProjected(0, "g", 6) // the read model was rebuilt
+	f.recordProbe(probe{now, 6, 0}, f.highest(), true)
 	if ticket, err := f.ticket(0, "log", 0, now); err != nil || ticket.need != 6 {
 		t.Fatalf("got %+v, %v", ticket, err)
 	}
@@ -154,8 +154,8 @@ func TestWaitersAreReleasedInTheOrderOfTheirPositions(t *testing.T) {
 		f.forget(w)
 	}
 	for _, passed := range []uint64{1, 2, 500, 400, 999, 1000} {
-		f.projected(0, "g", passed)
-		passed = f.everywhere()
+		f.recordProjected(0, "g", passed)
+		passed = f.passedByAll()
 		for _, w := range all {
 			released := false
 			select {
@@ -176,32 +176,32 @@ func TestWaitersAreReleasedInTheOrderOfTheirPositions(t *testing.T) {
 func TestAPositionIsSettledWhenNoNodeCanShowLess(t *testing.T) {
 	now := time.Now()
 	f := compared(now, 5)
-	if left := f.unsettled(5, now, false); left != projections.Bound {
+	if left := f.staleFor(5, now, false); left != projections.Bound {
 		t.Errorf("the log told it only now: %v left", left)
 	}
 	// A look is answered before the next one is asked.
-	f.probed(probe{now.Add(probeEvery), 6, 0}, 0, true)
+	f.recordProbe(probe{now.Add(probeEvery), 6, 0}, 0, true)
 	for _, c := range []struct {
 		position uint64
 		after    time.Duration
 		left     time.Duration
 	}{{5, probeEvery, projections.Bound}, {5, projections.Bound, probeEvery}, {5, projections.Bound + probeEvery, 0}, {6, projections.Bound + probeEvery, projections.Bound}} {
-		if left := f.unsettled(c.position, now.Add(c.after), false); left != c.left {
+		if left := f.staleFor(c.position, now.Add(c.after), false); left != c.left {
 			t.Errorf("position %d, %v later: %v left, want %v", c.position, c.after, left, c.left)
 		}
 	}
 	// Looks go on; what was settled stays so.
 	for at := 2 * probeEvery; at < 3*projections.Bound; at += probeEvery {
-		f.probed(probe{now.Add(at), 9, 0}, 0, true)
-		if left := f.unsettled(5, now.Add(at), false); left != max(0, projections.Bound+probeEvery-at) {
+		f.recordProbe(probe{now.Add(at), 9, 0}, 0, true)
+		if left := f.staleFor(5, now.Add(at), false); left != max(0, projections.Bound+probeEvery-at) {
 			t.Errorf("%v later: %v left", at, left)
 		}
 	}
 	if len(f.probes) > int(projections.Bound/probeEvery)+3 {
 		t.Errorf("%d looks are kept", len(f.probes))
 	}
-	f.projected(0, "g", 10)
-	if left := f.unsettled(10, now, false); left != 0 {
+	f.recordProjected(0, "g", 10)
+	if left := f.staleFor(10, now, false); left != 0 {
 		t.Errorf("the read model has it: %v left", left)
 	}
 }

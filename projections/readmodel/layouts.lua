@@ -1,8 +1,8 @@
--- Notes that a layout of the read model is in use, by the clock of Redis.
+-- Registers a layout of the read model as in use, by the clock of Redis.
 --
--- KEYS  1: the layouts, by when they were noted last
--- ARGV  1: the layout, 2: how long a note counts, in milliseconds
--- Returns how many other layouts are in use.
+-- KEYS  1: the layouts, scored by their last registration
+-- ARGV  1: the layout, 2: how long a registration lasts, in milliseconds
+-- Returns the number of other layouts in use.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -27,7 +27,7 @@ func sideBySide(t *testing.T, rdb redis.UniversalClient, log *logtest.Log) [2]*r
 	t.Helper()
 	rigs := [2]*rig{newRigOf(t, rdb, log, 1), newRigOf(t, rdb, log, 2)}
 	for _, r := range rigs {
-		logtest.Eventually(t, "each knows of the other", func() bool { return r.layouts.sharesLog() })
+		logtest.Eventually(t, "each knows of the other", func() bool { return r.others.shareLog() })
 		r.caughtUp()
 	}
 	return rigs
@@ -147,7 +147,7 @@ func TestTheLogIsAskedBeforeEachAnswerWhileAnotherLayoutIsInUse(t *testing.T) {
 		}
 		other := newReadModel(t, rdb, log, Options{Logger: alone.logger(), Partitions: 2})
 		using := logtest.Start(t, other.Run)
-		logtest.Eventually(t, "it knows of the other one", func() bool { return alone.layouts.sharesLog() })
+		logtest.Eventually(t, "it knows of the other one", func() bool { return alone.others.shareLog() })
 		if n := alone.asks(reads); n < reads {
 			t.Errorf("beside another one, it asks %d times for %d reads", n, reads)
 		}
@@ -156,7 +156,7 @@ func TestTheLogIsAskedBeforeEachAnswerWhileAnotherLayoutIsInUse(t *testing.T) {
 		score := float64(time.Now().Add(-layoutLife).UnixMilli())
 		logtest.MustRun(t, rdb.ZAdd(t.Context(), layout.LayoutsKey, redis.Z{Score: score, Member: layout.Name(2)}).Err())
 		earlier(alone.ReadModel, layoutMemory)
-		logtest.Eventually(t, "it knows that the other one is gone", func() bool { return !alone.layouts.sharesLog() })
+		logtest.Eventually(t, "it knows that the other one is gone", func() bool { return !alone.others.shareLog() })
 		if n := alone.asks(reads); n >= reads {
 			t.Errorf("alone again, it asks %d times for %d reads", n, reads)
 		}
@@ -174,10 +174,10 @@ func TestANewLayoutServesWhenAllOthersKnowOfIt(t *testing.T) {
 		r.caughtUp()
 		newcomer := newRigOf(t, rdb, log, 2)
 		newcomer.caughtUp()
-		if since := time.Since(newcomer.layouts.since); since <= projections.Bound {
+		if since := time.Since(newcomer.others.since); since <= projections.Bound {
 			t.Errorf("it is ready %v after it has said that it is there", since)
 		}
-		if !r.layouts.sharesLog() {
+		if !r.others.shareLog() {
 			t.Error("the other one does not know of it")
 		}
 	})
@@ -200,8 +200,8 @@ func TestWhetherOthersKnowOfANodeMattersOnlyBesideThem(t *testing.T) {
 		{private: true, known: true},
 	} {
 		m := newReadModel(t, nil, logtest.New("log"), Options{Private: c.private})
-		l := &m.layouts
-		l.noted, l.since, l.other, l.guest = c.noted, c.since, c.other, c.guest
+		l := &m.others
+		l.registered, l.since, l.present, l.late = c.noted, c.since, c.other, c.guest
 		if m.isKnown(now) != c.known {
 			t.Errorf("%+v: %v", c, m.isKnown(now))
 		}
@@ -264,8 +264,8 @@ func TestANodeIsKnownWhenTheOthersHaveHadTimeToLook(t *testing.T) {
 		check := func(when string, m *ReadModel, known, asks bool) {
 			t.Helper()
 			now := time.Now()
-			if m.layouts.isKnown(now) != known || m.layouts.sharesLog() != asks {
-				t.Errorf("%s: known is %v, asks is %v, want %v, %v", when, m.layouts.isKnown(now), m.layouts.sharesLog(), known, asks)
+			if m.others.isKnown(now) != known || m.others.shareLog() != asks {
+				t.Errorf("%s: known is %v, asks is %v, want %v, %v", when, m.others.isKnown(now), m.others.shareLog(), known, asks)
 			}
 		}
 		first := node(1)
@@ -278,10 +278,10 @@ func TestANodeIsKnownWhenTheOthersHaveHadTimeToLook(t *testing.T) {
 		if err := guest.WaitFor(t.Context(), 0, time.Millisecond); err == nil {
 			t.Error("a node that is not known answers a write that others may not have")
 		}
-		if _, err := guest.views(guest.all); err == nil {
+		if _, err := guest.views(guest.allPartitions); err == nil {
 			t.Error("a node that is not known shows what others may not have")
 		}
-		guest.layouts.since = guest.layouts.since.Add(-projections.Bound) // and it has said so again since
+		guest.others.since = guest.others.since.Add(-projections.Bound) // and it has said so again since
 		check("when the others have looked", guest, true, true)
 		logtest.MustRun(t, guest.WaitFor(t.Context(), 0, time.Millisecond))
 
@@ -303,11 +303,11 @@ func TestANodeIsKnownWhenTheOthersHaveHadTimeToLook(t *testing.T) {
 
 // earlier has all that a node knows of the layouts happen earlier.
 func earlier(m *ReadModel, by time.Duration) {
-	l := &m.layouts
+	l := &m.others
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.noted, l.since = l.noted.Add(-by), l.since.Add(-by)
-	if !l.seen.IsZero() {
-		l.seen = l.seen.Add(-by)
+	l.registered, l.since = l.registered.Add(-by), l.since.Add(-by)
+	if !l.lastSeen.IsZero() {
+		l.lastSeen = l.lastSeen.Add(-by)
 	}
 }

@@ -12,30 +12,29 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// What one list may cost before it is refused: it must not slow writes down.
+// Limits of one list, so that lists do not slow down writes.
 const (
-	maxExamined = 200_000         // entries of indexes looked at, for the page and for the count each
-	maxListTime = 2 * time.Second // or until ctx' deadline, if that is earlier; of what is left, half is for the count
-	freeSkip    = 1000            // a list that skips more waits for its turn all along; there is the cursor
+	maxExamined = 200_000         // index entries examined, for the page and for the count each
+	maxListTime = 2 * time.Second // or ctx's deadline, if earlier; the count gets half of what is left
+	freeSkip    = 1000            // a list that skips more is paced from its first trip; cursors are cheaper
 )
 
-// List returns the sessions that match a query. It returns
-// domain.ErrTooExpensive when it would have to look at too many sessions,
-// domain.ErrBusy when there is too much else to do, and domain.ErrUnavailable when the
-// read model cannot be reached or trusted now.
+// List returns the sessions that match a query. It returns domain.ErrTooExpensive if it
+// would have to examine too many sessions, domain.ErrBusy under too much load, and
+// domain.ErrUnavailable if the read model cannot be reached or trusted now.
 //
-// A session that does not change while a client goes from page to page is
-// returned exactly once; one that changes may have moved. The total is left out
-// when counting would cost too much. The page is shared with others who asked the
-// same, and must not be changed. Any other error is a defect of the caller: a filter
-// on a field without an index, or a place that is not a session's.
+// A session that does not change while a client pages is returned exactly once; one that
+// changes may have moved. The total is left out if counting would cost too much. The page
+// is shared with concurrent requests for the same list and must not be changed. Any other
+// error is a defect of the caller: a filter on a field without an index, or an invalid
+// place.
 func (m *ReadModel) List(ctx context.Context, q query.Query) (query.Page, error) {
 	p, err := newPlan(q)
 	if err != nil {
 		return query.Page{}, err
 	}
-	return m.shared.list(ctx, q, func(ctx context.Context) (page query.Page, err error) {
-		err = m.answer(ctx, m.all, func(views []*view) error {
+	return m.lists.list(ctx, q, func(ctx context.Context) (page query.Page, err error) {
+		err = m.answer(ctx, m.allPartitions, func(views []*view) error {
 			page, err = m.list(ctx, p, views)
 			return err
 		})
@@ -46,30 +45,30 @@ func (m *ReadModel) List(ctx context.Context, q query.Query) (query.Page, error)
 	})
 }
 
-// list answers from some partitions, as a rule in one trip to Redis that finds the
-// sessions and one that reads their documents. A script could do both, but a document
-// takes it ten times as long as MGET: only a few come with the first trip.
+// list answers from some partitions. As a rule, one trip to Redis finds the sessions and
+// one reads their documents. A script could do both, but reading a document takes a
+// script ten times as long as MGET, so only a few come with the first trip.
 func (m *ReadModel) list(ctx context.Context, p *plan, views []*view) (query.Page, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxListTime)
 	defer cancel()
-	l := &listing{ReadModel: m, plan: p, allowed: m.budget}
+	l := &listing{model: m, plan: p, allowed: m.budget}
 	for _, view := range views {
-		l.walkers = append(l.walkers, &walker{listing: l, view: view, part: p.rest})
+		l.walkers = append(l.walkers, &walker{list: l, view: view, part: p.rest})
 	}
-	defer l.end()
+	defer l.close()
 	return l.page(ctx)
 }
 
-// A listing is one attempt to answer one query.
+// A listing is one attempt to answer a query.
 type listing struct {
-	*ReadModel
-	plan    *plan
-	walkers []*walker // one for each partition
-	wanted  int       // how many members will still be taken, about
-	taken   int       // how many were
-	allowed int       // how many entries of indexes may be looked at, from the beginning
-	paced   bool      // every trip waits for its turn, not only those behind the first ones
-	leave   func()    // gives the seat back; nil without one
+	model     *ReadModel
+	plan      *plan
+	walkers   []*walker // one per partition
+	wanted    int       // about how many members are still to be taken
+	taken     int       // members taken so far
+	allowed   int       // index entries that may be examined, in total
+	paced     bool      // every trip waits for its turn, even the first ones
+	leaveSeat func()    // releases the seat; nil without one
 }
 
 func (l *listing) page(ctx context.Context) (query.Page, error) {
@@ -108,7 +107,7 @@ func (l *listing) page(ctx context.Context) (query.Page, error) {
 	var err error
 	switch {
 	case !q.Count:
-	case limit > 0 && page.Next == nil && q.After == nil && !byRank: // all of it was taken
+	case limit > 0 && page.Next == nil && q.After == nil && !byRank: // everything was taken
 		page.Total = new(int64(l.taken))
 	default:
 		page.Total, err = l.total(ctx)
@@ -116,35 +115,35 @@ func (l *listing) page(ctx context.Context) (query.Page, error) {
 	return page, err
 }
 
-// begin reads the first slice of each partition, all at once. It is not held up: most
-// lists need no other.
+// begin reads the first slice of every partition at once. It does not wait for a turn:
+// most lists need nothing more.
 func (l *listing) begin(ctx context.Context) error {
-	find, looks := 0, maxLooks
+	find, looks := 0, maxSlice
 	if l.wanted > 0 {
 		find = l.portion()
 		switch {
 		case l.plan.indexes() == 1:
 			looks = find
 		case len(l.plan.tests) == 1:
-			looks = min(2*find, maxLooks)
+			looks = min(2*find, maxSlice)
 		default:
-			looks = min(max(looksPerFind*find, minLooks), maxLooks)
+			looks = min(max(slicePerMatch*find, minSlice), maxSlice)
 		}
 	}
 	return l.trip(ctx, func() error {
-		return together(l.walkers, func(w *walker) error {
-			w.looks, w.few = looks, fewDocuments
+		return eachWalker(l.walkers, func(w *walker) error {
+			w.slice, w.withDocuments = looks, fewDocuments
 			if len(l.plan.tests) == 1 && !l.plan.query.Count {
-				w.source = 1 // nothing to choose
+				w.source = 1 // there is no choice
 			}
 			return w.read(ctx, find)
 		})
 	})
 }
 
-// take takes the next members, at most so many.
-func (l *listing) take(ctx context.Context, most int) ([]*pick, error) {
-	var picks []*pick
+// take takes the next members, at most that many.
+func (l *listing) take(ctx context.Context, most int) ([]*match, error) {
+	var matches []*match
 	for range most {
 		p, err := l.next(ctx)
 		if err != nil {
@@ -153,42 +152,42 @@ func (l *listing) take(ctx context.Context, most int) ([]*pick, error) {
 		if p == nil {
 			break
 		}
-		picks = append(picks, p)
+		matches = append(matches, p)
 	}
-	return picks, nil
+	return matches, nil
 }
 
-// fill puts documents into the page until it is full.
+// fill adds documents to the page until it is full.
 func (l *listing) fill(ctx context.Context, page *query.Page, limit int) error {
 	last := ""
 	for len(page.Documents) < limit {
-		picks, err := l.take(ctx, limit-len(page.Documents))
-		if err != nil || len(picks) == 0 {
+		matches, err := l.take(ctx, limit-len(page.Documents))
+		if err != nil || len(matches) == 0 {
 			return err
 		}
-		if err := l.documents(ctx, page, picks); err != nil {
+		if err := l.documents(ctx, page, matches); err != nil {
 			return err
 		}
-		last = picks[len(picks)-1].member
+		last = matches[len(matches)-1].member
 	}
 	more, err := l.next(ctx)
 	if more == nil && !errors.Is(err, domain.ErrTooExpensive) {
 		return err
 	}
-	createdAt, id := layout.MemberPlace(last) // there is more, or may be: a next page
+	createdAt, id := layout.MemberPlace(last) // there is more, or may be
 	page.Next = &query.Place{CreatedAt: createdAt, ID: id}
 	return nil
 }
 
-// documents puts the documents of some picks into the page.
-func (l *listing) documents(ctx context.Context, page *query.Page, picks []*pick) error {
-	if len(picks) > maxDocuments {
-		if err := l.sit(ctx); err != nil {
+// documents adds the documents of the matches to the page.
+func (l *listing) documents(ctx context.Context, page *query.Page, matches []*match) error {
+	if len(matches) > maxDocuments {
+		if err := l.takeSeat(ctx); err != nil {
 			return err
 		}
 	}
-	for some := range slices.Chunk(picks, maxDocuments) {
-		if slices.ContainsFunc(some, func(p *pick) bool { return !p.read }) {
+	for some := range slices.Chunk(matches, maxDocuments) {
+		if slices.ContainsFunc(some, func(p *match) bool { return !p.fetched }) {
 			if err := l.trip(ctx, func() error { return l.fetch(ctx, some) }); err != nil {
 				return err
 			}
@@ -207,9 +206,9 @@ func (l *listing) documents(ctx context.Context, page *query.Page, picks []*pick
 	return nil
 }
 
-// total counts the whole result: by the sizes of indexes where that is exact, else
-// by walking through all of it, up to what a list may cost. A count believes in the
-// names of indexes even where they hold a hash: nothing of another's session is shown.
+// total counts the whole result: by the sizes of indexes if they are exact, else by
+// walking through it within the limits. A count trusts index names even if they hold a
+// hash: it shows nothing of another's session.
 func (l *listing) total(ctx context.Context) (*int64, error) {
 	size, looks := int64(0), int64(0)
 	for _, w := range l.walkers {
@@ -219,17 +218,17 @@ func (l *listing) total(ctx context.Context) (*int64, error) {
 	if l.plan.counts() {
 		return &size, nil
 	}
-	if looks > int64(l.budget) {
+	if looks > int64(l.model.budget) {
 		return nil, nil
 	}
-	deadline, _ := ctx.Deadline() // list has set one
+	deadline, _ := ctx.Deadline() // set by list
 	ctx, cancel := context.WithTimeout(ctx, time.Until(deadline)/2)
 	defer cancel()
-	l.allowed = l.looked() + l.budget
+	l.allowed = l.examined() + l.model.budget
 	n := 0
 	for _, w := range l.walkers {
 		for w.rewind(); !w.done; {
-			err := l.further(ctx, w, maxLooks)
+			err := l.readMore(ctx, w, maxSlice)
 			if errors.Is(err, domain.ErrTooExpensive) {
 				return nil, nil
 			}
@@ -243,52 +242,52 @@ func (l *listing) total(ctx context.Context) (*int64, error) {
 	return new(int64(n)), nil
 }
 
-// further reads another slice of a partition. It returns domain.ErrTooExpensive when
-// that would be too much.
-func (l *listing) further(ctx context.Context, w *walker, find int) error {
-	if l.looked() >= l.allowed {
+// readMore reads another slice of a partition. It returns domain.ErrTooExpensive once the
+// list has examined too much.
+func (l *listing) readMore(ctx context.Context, w *walker, find int) error {
+	if l.examined() >= l.allowed {
 		return domain.ErrTooExpensive
 	}
 	return l.inTurn(ctx, func() error { return w.read(ctx, find) })
 }
 
-// trip makes trips that wait for their turn only if all of the list's do.
+// trip makes a first trip, or waits for a turn if the whole list is paced.
 func (l *listing) trip(ctx context.Context, f func() error) error {
 	if l.paced {
 		return l.inTurn(ctx, f)
 	}
-	return l.pace.share(ctx, f)
+	return l.model.pacer.first(ctx, f)
 }
 
-// inTurn makes trips that wait for their turn.
+// inTurn makes a trip that waits for its turn.
 func (l *listing) inTurn(ctx context.Context, f func() error) error {
-	err := l.pace.pass(ctx, f)
+	err := l.model.pacer.inTurn(ctx, f)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return domain.ErrTooExpensive
 	}
 	return err
 }
 
-func (l *listing) looked() int {
+func (l *listing) examined() int {
 	n := 0
 	for _, w := range l.walkers {
-		n += w.looked
+		n += w.examined
 	}
 	return n
 }
 
-// sit waits for a seat, for a page of many documents; end gives it back.
-func (l *listing) sit(ctx context.Context) error {
-	if l.leave != nil {
+// takeSeat waits for one of the seats for long pages; close releases it.
+func (l *listing) takeSeat(ctx context.Context) error {
+	if l.leaveSeat != nil {
 		return nil
 	}
-	leave, err := l.pace.seat(ctx)
-	l.leave, l.paced = leave, true
+	leave, err := l.model.pacer.seat(ctx)
+	l.leaveSeat, l.paced = leave, true
 	return err
 }
 
-func (l *listing) end() {
-	if l.leave != nil {
-		l.leave()
+func (l *listing) close() {
+	if l.leaveSeat != nil {
+		l.leaveSeat()
 	}
 }

@@ -1,26 +1,26 @@
--- Finds the next members of a list in one partition, as of one checkpoint: walks the
--- indexes of one filter, and keeps the members that every other filter has too.
--- A filter has the members of all its indexes.
+-- Finds the next members of a list in one partition, as of one checkpoint. It walks the
+-- indexes of one filter and keeps the members that pass every other filter. A member
+-- passes a filter if any of the filter's indexes holds it.
 --
 -- KEYS  1: checkpoint, then the indexes, filter by filter
 -- ARGV  1: ZRANGEBYLEX or ZREVRANGEBYLEX
---       2, 3: the bounds of the walk, in the order that the command wants
---       4: how many members to skip, by rank: only if there is one index
+--       2, 3: the bounds of the walk, in the command's order
+--       4: how many members to skip by rank; only with a single index
 --       5: which filter to walk, from 1; 0 for the one with the fewest members
---       6, 7: lower and upper bound between which members are counted for that
---       8: how many entries of indexes to look at, about
+--       6, 7: lower and upper bound of the members to count for that choice
+--       8: about how many index entries to examine
 --       9: how many members to find at most; 0 to count only
---       10: for how many members at most their documents are read, if there are no more
---       11: what document keys begin with
+--       10: read the documents too, if at most this many members are found
+--       11: prefix of document keys
 --       12...: how many indexes each filter has
--- Returns the checkpoint; which filter was walked; how many members its indexes have,
--- if it was not given; how many entries were looked at; the last member that was
--- passed, or false when there are no more behind; the members found; and for each its
--- document, false for one that is missing, or none at all.
+-- Returns the checkpoint; the filter that was walked; the number of members of its indexes,
+-- if it was chosen here; the number of entries examined; the last member examined, or
+-- false if there are no more after it; the members found; and either their documents,
+-- false for a missing one, or an empty list.
 
 local command, first, last = ARGV[1], ARGV[2], ARGV[3]
-local looks, find = tonumber(ARGV[8]), tonumber(ARGV[9])
-local looked = 0
+local slice, find = tonumber(ARGV[8]), tonumber(ARGV[9])
+local examined = 0
 
 local filters, key = {}, 2
 for f = 12, #ARGV do
@@ -56,13 +56,13 @@ local function reply(passed, found)
     end
     documents = redis.call('MGET', unpack(documents))
   end
-  return {redis.call('GET', KEYS[1]) or '', source, size, looked, passed, found, documents}
+  return {redis.call('GET', KEYS[1]) or '', source, size, examined, passed, found, documents}
 end
 
 if find == 0 then return reply(false, {}) end
 
 if tonumber(ARGV[4]) > 0 then
-  -- By rank the millionth is found as fast as the first.
+  -- A rank is found in logarithmic time.
   local index, up, outside = filters[source][1], command == 'ZRANGEBYLEX', 0
   local complement = (string.sub(first, 1, 1) == '[' and '(' or '[') .. string.sub(first, 2)
   if up and first ~= '-' then outside = redis.call('ZLEXCOUNT', index, '-', complement) end
@@ -73,8 +73,8 @@ if tonumber(ARGV[4]) > 0 then
   first = '[' .. member
 end
 
--- Lua compares strings by the server's locale, but a list is in the order of bytes:
--- so members are compared by createdAt as a number, and then byte by byte.
+-- Lua compares strings by the server's locale, but a list is in byte order. So members
+-- are compared by createdAt as a number, and then byte by byte.
 local function createdAt(member)
   local a, b, c, d, e, f, g = string.byte(member, 2, 8) -- the first is 0
   return (((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f) * 256 + g
@@ -91,7 +91,7 @@ local function precedes(part, other)
   return a > b
 end
 
--- Moves a part of an index on to its next member. Says whether there is one.
+-- Advances a part of an index to its next member. Returns whether there is one.
 local function advance(part, batch)
   part.at = part.at + 1
   if part.at > #part.members and #part.members == part.batch then
@@ -99,7 +99,7 @@ local function advance(part, batch)
     part.batch = math.max(batch, 2 * part.batch)
     part.members = redis.call(command, part.index, from, last, 'LIMIT', 0, part.batch)
     part.at = 1
-    looked = looked + #part.members
+    examined = examined + #part.members
   end
   local head = part.members[part.at]
   if not head then return false end
@@ -108,7 +108,7 @@ local function advance(part, batch)
   return true
 end
 
--- Puts a part where it belongs in a heap, whose top has the next member of all.
+-- Restores the heap below an element. Its top holds the next member of all.
 local function sift(heap, i)
   while true do
     local nearest = i
@@ -123,11 +123,11 @@ local function sift(heap, i)
   end
 end
 
--- Returns the next members of all of some indexes, and whether there may be more.
+-- Returns the next members of the union of some indexes, and whether there may be more.
 local function walk(indexes, size)
   if #indexes == 1 then
     local members = redis.call(command, indexes[1], first, last, 'LIMIT', 0, size)
-    looked = looked + #members
+    examined = examined + #members
     return members, #members == size
   end
   local heap, batch = {}, math.max(2, math.ceil(2 * size / #indexes))
@@ -152,12 +152,12 @@ local function walk(indexes, size)
   return members, heap[1] ~= nil
 end
 
--- Returns those members that are in one of some indexes.
-local function held(members, indexes)
+-- Returns those members that any of some indexes holds.
+local function heldByAny(members, indexes)
   local hit, rest, places = {}, members -- places of the rest among the members
   for _, index in ipairs(indexes) do
     if #rest == 0 then break end
-    looked = looked + #rest
+    examined = examined + #rest
     local missing, at = {}, {}
     for i, score in ipairs(redis.call('ZMSCORE', index, unpack(rest))) do
       local place = places and places[i] or i
@@ -178,11 +178,11 @@ local function held(members, indexes)
 end
 
 local indexes = filters[source]
-local cost = math.min(2, #indexes) + (#KEYS - 1 - #indexes) -- looks that a member takes
-local members, more = walk(indexes, math.max(8, math.floor(looks / cost)))
+local cost = math.min(2, #indexes) + (#KEYS - 1 - #indexes) -- entries examined per member
+local members, more = walk(indexes, math.max(8, math.floor(slice / cost)))
 local found = members
 for f = 1, #filters do
-  if f ~= source and #found > 0 then found = held(found, filters[f]) end
+  if f ~= source and #found > 0 then found = heldByAny(found, filters[f]) end
 end
 local passed = more and members[#members]
 if #found > find then

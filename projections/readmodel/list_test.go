@@ -573,7 +573,7 @@ func TestALongListWaitsForItsTurnAndAShortOneDoesNot(t *testing.T) {
 			r.log.Append(logtest.Session(n, int64(n), logtest.Room(fmt.Sprint("room", n%3))))
 		}
 		r.caughtUp()
-		leave, err := enter(t.Context(), r.pace.turn)
+		leave, err := acquire(t.Context(), r.pacer.turn)
 		logtest.MustRun(t, err)
 		in := func(limit int, rooms ...string) query.Query {
 			q := query.Everything(limit)

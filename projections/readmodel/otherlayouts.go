@@ -10,81 +10,83 @@ import (
 )
 
 const (
-	// layoutLife is how long a layout counts as in use after a node has said so.
+	// layoutLife is how long a layout counts as in use after a node registered it.
 	layoutLife = 10 * time.Second
-	// layoutMemory is how long a node goes on as if another layout were in use after it
-	// saw one: a Redis that was emptied forgets who is there.
+	// layoutMemory is how long a node remembers another layout that it saw: a Redis that
+	// was emptied forgets who is there.
 	layoutMemory = layoutLife / 2
-	// layoutTrust is how long a node relies on what it said. It is less than the others
-	// remember, whatever became of Redis.
+	// layoutTrust is how long a node relies on its registration. It is less than others
+	// remember, whatever happens to Redis.
 	layoutTrust = layoutMemory / 2
 )
 
-// While nodes of two layouts run side by side, as in a rolling upgrade, a write that is
-// answered because one read model has it may be missing in the other. Those who read
-// therefore ask the log for its end before each answer, and a node that is new waits
-// for Bound until it serves: by then every other node knows of it. One that could not
-// say for a while that it is there, because it or Redis stood still, is new again.
+// Nodes of two layouts run side by side during a rolling upgrade. A write that is
+// answered because one read model has it may be missing in the other. So nodes that see
+// another layout ask the log for its end before each answer, and a new node waits for
+// Bound before it serves: by then every other node knows of it. A node that could not
+// register for a while, because it or Redis stood still, is new again.
 
-// layouts is what a node knows of the layouts in use, and what others know of its own.
-type layouts struct {
-	mu    sync.Mutex
-	since time.Time // this node has noted its layout again and again from then on
-	guest bool      // another layout was in use already then
-	noted time.Time // the last time
-	seen  time.Time // when another layout was last in use
-	other bool      // whether one may be in use now
+// otherLayouts is what a node knows of other layouts in use, and what they know of its
+// own.
+type otherLayouts struct {
+	mu         sync.Mutex
+	since      time.Time // start of uninterrupted registrations
+	late       bool      // another layout was in use at since
+	registered time.Time // last time
+	lastSeen   time.Time // another layout
+	present    bool      // another layout may be in use now
 }
 
-// register says that this layout is in use, and looks whether another one is. Where that
-// fails, one may be.
+// register registers this node's layout and looks for others. After a failure, it assumes
+// that there is one.
 func (m *ReadModel) register(ctx context.Context) {
 	began := time.Now()
 	n, err := layoutsScript.Run(ctx, m.rdb, []string{layout.LayoutsKey}, layout.Name(len(m.partitions)), layoutLife.Milliseconds()).Int()
-	l := &m.layouts
+	l := &m.others
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
-		l.other = true
+		l.present = true
 		return
 	}
 	now := time.Now()
-	if l.noted.IsZero() || age(began, l.noted) > layoutTrust {
-		l.since, l.guest = now, n > 0
+	if l.registered.IsZero() || age(began, l.registered) > layoutTrust {
+		l.since, l.late = now, n > 0
 	}
-	l.noted = began
+	l.registered = began
 	if n > 0 {
-		if l.seen.IsZero() {
+		if l.lastSeen.IsZero() {
 			m.logger.Info("nodes with another layout of the read model are at work: each answer asks the log first")
 		}
-		l.seen = now
+		l.lastSeen = now
 	}
-	l.other = n > 0 || !l.seen.IsZero() && age(now, l.seen) < layoutMemory
+	l.present = n > 0 || !l.lastSeen.IsZero() && age(now, l.lastSeen) < layoutMemory
 }
 
-// sharesLog says whether nodes with another layout may use the same log.
-func (l *layouts) sharesLog() bool {
+// shareLog reports whether nodes with another layout may use the same log.
+func (l *otherLayouts) shareLog() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.other
+	return l.present
 }
 
-// isKnown says whether nodes with another layout, if there are any, know that this
-// one is there.
-func (l *layouts) isKnown(now time.Time) bool {
+// isKnown reports whether nodes with another layout, if any, know of this one.
+func (l *otherLayouts) isKnown(now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.noted.IsZero() && age(now, l.noted) <= layoutTrust && !l.isNew(now)
+	return !l.registered.IsZero() && age(now, l.registered) <= layoutTrust && !l.isNew(now)
 }
 
-// mayRead says the same for a read, which relies on a probe that is not old, and the
-// probe came after an attempt to register.
-func (l *layouts) mayRead(now time.Time) bool {
+// mayRead is isKnown for a read. The read relies on a recent probe, and each probe
+// registers first.
+func (l *otherLayouts) mayRead(now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.isNew(now)
 }
 
-// isNew says whether nodes that were there before this one may not know of it. Those
-// that come later see it with their first look.
-func (l *layouts) isNew(now time.Time) bool { return l.guest && age(now, l.since) <= projections.Bound }
+// isNew reports whether nodes that were there first may not know of this one. Later nodes
+// see it when they register.
+func (l *otherLayouts) isNew(now time.Time) bool {
+	return l.late && age(now, l.since) <= projections.Bound
+}

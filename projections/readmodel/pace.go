@@ -10,52 +10,50 @@ import (
 	"chatsessions/projections"
 )
 
-// How lists make room for writes.
+// How lists yield to writes.
 const (
-	restFor   = 9                      // while writes are in flight, long lists rest for so many times as long as they work
-	maxRest   = 250 * time.Millisecond // but no longer, after a trip that was held up
-	maxApart  = 10 * time.Millisecond  // between the beginnings of two short ones
-	calmAfter = 20 * time.Millisecond  // without a write: a single client pauses between two of them
-	lookEvery = 2 * time.Millisecond   // at whether there are writes
-	longPages = 16                     // how many pages of more than maxDocuments are read at once
+	restFor   = 9                      // during writes, long lists rest this many times as long as they work
+	maxRest   = 250 * time.Millisecond // limit of one rest, after a trip that was held up
+	maxApart  = 10 * time.Millisecond  // between the starts of two first trips
+	calmAfter = 20 * time.Millisecond  // a single client pauses between two writes
+	lookEvery = 2 * time.Millisecond   // for writes to have ended
+	longPages = 16                     // pages of more than maxDocuments read at once
 )
 
-// A pace keeps lists from slowing writes down, and from filling the memory. What a
-// list takes from the writes is time of Redis and of this process, which decodes and
-// sends it: by the time of a trip both are known well enough.
+// A pacer keeps lists from slowing down writes and from filling memory. A list costs
+// writes time, in Redis and in this process; the duration of a trip measures both.
 //
-// The first trips of a list, all that most lists need, take their share beside the
-// writes: as much for a list as for a write. They begin one after the other, in rounds of
-// all that wait when a round begins. The others wait for their turn, and
-// together get a tenth of the time.
-type pace struct {
-	writes func() int // how many are in flight
+// First trips are all that most lists need. They share the time with the writes: each
+// list gets as much as each write. They start one after another, in rounds of all that
+// wait when the round begins. Further trips wait for a turn and together get a tenth of
+// the time.
+type pacer struct {
+	writes func() int // in flight
 
-	short   atomic.Int64  // first trips that are waiting or under way
-	typical atomic.Int64  // nanoseconds that one takes that is not held up, about
-	line    chan struct{} // of one element: who puts it there is the first of those that wait
-	next    time.Time     // when the first of them may begin
-	apart   time.Duration // how long after it the one behind
-	round   int64         // for how many more of them that holds
+	short   atomic.Int64  // first trips that wait or run
+	typical atomic.Int64  // typical nanoseconds of an undisturbed first trip
+	line    chan struct{} // holds one token: its owner is the first in line
+	next    time.Time     // when the first in line may start
+	apart   time.Duration // from one start to the next in this round
+	round   int64         // starts left in this round
 
-	turn    chan struct{} // of one element: who puts it there has the turn
-	opens   time.Time     // until then, who has the turn rests
-	written time.Time     // when who had the turn saw writes in flight last
-	seats   chan struct{} // of longPages elements: who puts one there may read a long page
+	turn      chan struct{} // holds one token: its owner has the turn
+	opensAt   time.Time     // the owner of the turn rests until then
+	lastWrite time.Time     // when the owner of the turn last saw writes in flight
+	seats     chan struct{} // holds longPages tokens, one for each long page
 }
 
-func newPace(writes func() int) *pace {
+func newPacer(writes func() int) *pacer {
 	if writes == nil {
 		writes = func() int { return 0 }
 	}
-	return &pace{writes: writes, line: make(chan struct{}, 1), turn: make(chan struct{}, 1), seats: make(chan struct{}, longPages)}
+	return &pacer{writes: writes, line: make(chan struct{}, 1), turn: make(chan struct{}, 1), seats: make(chan struct{}, longPages)}
 }
 
-// share runs f, the first trip of a list, when its share allows, and returns f's error.
-// It returns domain.ErrBusy when that is not before three quarters of the time until
-// ctx' deadline are over: whoever began with nothing left would take a share for nothing,
-// and all behind him, who wait as long, after him.
-func (p *pace) share(ctx context.Context, f func() error) error {
+// first runs f, the first trip of a list, when its share allows. It returns f's error, or
+// domain.ErrBusy if three quarters of the time until ctx's deadline have passed: a list
+// that started later would use its share for nothing, and so would those after it.
+func (p *pacer) first(ctx context.Context, f func() error) error {
 	p.short.Add(1)
 	defer p.short.Add(-1)
 	waiting, cancel := ctx, context.CancelFunc(func() {})
@@ -72,16 +70,15 @@ func (p *pace) share(ctx context.Context, f func() error) error {
 	}
 	began := time.Now()
 	if err = f(); err == nil {
-		p.took(time.Since(began))
+		p.recordTrip(time.Since(began))
 	}
 	return err
 }
 
-// begin returns when a first trip may begin. Of n that wait beside m writes, each is
-// to get as much of the time as each write: so n of them begin, which is a round, while m
-// could.
-func (p *pace) begin(ctx context.Context) error {
-	leave, err := enter(ctx, p.line)
+// begin returns when a first trip may start. Of n trips that wait beside m writes, each
+// gets as much time as each write. So a round of n starts in the time of m trips.
+func (p *pacer) begin(ctx context.Context) error {
+	leave, err := acquire(ctx, p.line)
 	if err != nil {
 		return err
 	}
@@ -90,9 +87,9 @@ func (p *pace) begin(ctx context.Context) error {
 		return err
 	}
 	now := time.Now()
-	if earliest := now.Add(-maxApart); p.next.Before(earliest) { // who begins late does not hold up those behind
+	if earliest := now.Add(-maxApart); p.next.Before(earliest) { // a late start does not delay those behind
 		p.next = earliest
-	} else if p.next.After(now) { // nor who begins early, because the writes have ended, those beside the next ones
+	} else if p.next.After(now) { // an early start, because writes have ended, does not delay those beside the next writes
 		p.next = now
 	}
 	if p.round == 0 {
@@ -104,9 +101,9 @@ func (p *pace) begin(ctx context.Context) error {
 	return nil
 }
 
-// took takes note of a trip's duration. Most are held up by others: so the shortest
-// counts, until it is forgotten.
-func (p *pace) took(d time.Duration) {
+// recordTrip records the duration of a trip. Most trips are held up by others, so the
+// shortest counts, and fades.
+func (p *pacer) recordTrip(d time.Duration) {
 	if typical := p.typical.Load(); typical == 0 || int64(d) < typical+typical/16 {
 		p.typical.Store(int64(d))
 	} else {
@@ -114,63 +111,63 @@ func (p *pace) took(d time.Duration) {
 	}
 }
 
-// pass runs f when it is its turn, and returns f's error. It returns
-// domain.ErrTooExpensive when the turn would not come before ctx' deadline.
-func (p *pace) pass(ctx context.Context, f func() error) error {
-	leave, err := enter(ctx, p.turn)
+// inTurn runs f when it has the turn. It returns f's error, or domain.ErrTooExpensive if
+// the turn would not come before ctx's deadline.
+func (p *pacer) inTurn(ctx context.Context, f func() error) error {
+	leave, err := acquire(ctx, p.turn)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	if err := await(ctx, p.opens, p.writing); err != nil {
+	if err := await(ctx, p.opensAt, p.writing); err != nil {
 		return err
 	}
 	began := time.Now()
 	err = f()
 	if now := time.Now(); p.writing() {
-		p.opens = now.Add(min(restFor*now.Sub(began), maxRest))
+		p.opensAt = now.Add(min(restFor*now.Sub(began), maxRest))
 	}
 	return err
 }
 
-// writing says whether there are writes, which there also are between two of them.
-// It is for who has the turn.
-func (p *pace) writing() bool {
+// writing reports whether there are writes; a short pause between two counts as writing.
+// The owner of the turn calls it.
+func (p *pacer) writing() bool {
 	now := time.Now()
 	if p.writes() > 0 {
-		p.written = now
+		p.lastWrite = now
 	}
-	return now.Sub(p.written) < calmAfter
+	return now.Sub(p.lastWrite) < calmAfter
 }
 
-// seat returns when a long page may be read; call leave when it was. It returns
-// domain.ErrTooExpensive when that is not before ctx' deadline.
-func (p *pace) seat(ctx context.Context) (leave func(), err error) { return enter(ctx, p.seats) }
+// seat returns when a long page may be read; call leave after it. It returns
+// domain.ErrTooExpensive if ctx's deadline passes first.
+func (p *pacer) seat(ctx context.Context) (leave func(), err error) { return acquire(ctx, p.seats) }
 
-func enter(ctx context.Context, room chan struct{}) (leave func(), err error) {
+func acquire(ctx context.Context, room chan struct{}) (leave func(), err error) {
 	select {
 	case room <- struct{}{}:
 		return func() { <-room }, nil
 	case <-ctx.Done():
-		return nil, outOfTime(ctx)
+		return nil, endError(ctx)
 	}
 }
 
-// await waits until a time, or until there are no writes any more.
+// await waits until a time, or until writes have ended.
 func await(ctx context.Context, at time.Time, writing func() bool) error {
 	for left := time.Until(at); left > 0 && writing(); left = time.Until(at) {
 		if deadline, ok := ctx.Deadline(); ok && deadline.Before(at) {
 			return domain.ErrTooExpensive
 		}
 		if !projections.Pause(ctx, min(left, lookEvery)) {
-			return outOfTime(ctx)
+			return endError(ctx)
 		}
 	}
 	return nil
 }
 
-// outOfTime says why ctx has ended: too much to do, or nobody who waits for it.
-func outOfTime(ctx context.Context) error {
+// endError returns the error for an ended ctx: too much load, or a canceled request.
+func endError(ctx context.Context) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return domain.ErrTooExpensive
 	}

@@ -20,10 +20,10 @@ func work() error { time.Sleep(slice); return nil }
 
 func TestWhileWritesAreInFlightListsTakeATenthOfTheTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPace(func() int { return 1 })
+		p := newPacer(func() int { return 1 })
 		began := time.Now()
 		for range 11 {
-			logtest.MustRun(t, p.pass(t.Context(), work))
+			logtest.MustRun(t, p.inTurn(t.Context(), work))
 		}
 		if took := time.Since(began); took != 11*slice+10*restFor*slice {
 			t.Fatalf("took %v", took)
@@ -33,10 +33,10 @@ func TestWhileWritesAreInFlightListsTakeATenthOfTheTime(t *testing.T) {
 
 func TestWithoutWritesListsDoNotRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPace(nil)
+		p := newPacer(nil)
 		began := time.Now()
 		for range 10 {
-			logtest.MustRun(t, p.pass(t.Context(), work))
+			logtest.MustRun(t, p.inTurn(t.Context(), work))
 		}
 		if took := time.Since(began); took != 10*slice {
 			t.Fatalf("took %v", took)
@@ -47,11 +47,11 @@ func TestWithoutWritesListsDoNotRest(t *testing.T) {
 func TestListsGoOnSoonAfterTheLastWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		writes := 1
-		p := newPace(func() int { return writes })
-		logtest.MustRun(t, p.pass(t.Context(), work))
+		p := newPacer(func() int { return writes })
+		logtest.MustRun(t, p.inTurn(t.Context(), work))
 		writes = 0
 		began := time.Now()
-		logtest.MustRun(t, p.pass(t.Context(), work))
+		logtest.MustRun(t, p.inTurn(t.Context(), work))
 		if waited := time.Since(began) - slice; waited < calmAfter-slice || waited > calmAfter+lookEvery {
 			t.Fatalf("waited %v", waited)
 		}
@@ -60,10 +60,10 @@ func TestListsGoOnSoonAfterTheLastWrite(t *testing.T) {
 
 func TestATripThatWasHeldUpDoesNotHoldUpAllOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPace(func() int { return 1 })
-		logtest.MustRun(t, p.pass(t.Context(), func() error { time.Sleep(time.Second); return nil }))
+		p := newPacer(func() int { return 1 })
+		logtest.MustRun(t, p.inTurn(t.Context(), func() error { time.Sleep(time.Second); return nil }))
 		began := time.Now()
-		logtest.MustRun(t, p.pass(t.Context(), work))
+		logtest.MustRun(t, p.inTurn(t.Context(), work))
 		if waited := time.Since(began) - slice; waited != maxRest {
 			t.Fatalf("waited %v", waited)
 		}
@@ -72,13 +72,13 @@ func TestATripThatWasHeldUpDoesNotHoldUpAllOthers(t *testing.T) {
 
 func TestOneAtATimePassesInTheOrderOfArrival(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPace(nil)
+		p := newPacer(nil)
 		var all sync.WaitGroup
 		var order []int
 		passing := 0
 		for n := range 20 {
 			all.Go(func() {
-				logtest.MustRun(t, p.pass(t.Context(), func() error {
+				logtest.MustRun(t, p.inTurn(t.Context(), func() error {
 					if passing++; passing > 1 {
 						t.Error("two at once")
 					}
@@ -101,35 +101,35 @@ func TestOneAtATimePassesInTheOrderOfArrival(t *testing.T) {
 
 func TestWhoWouldHaveToWaitForTooLongIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPace(func() int { return 1 })
-		logtest.MustRun(t, p.pass(t.Context(), work))
+		p := newPacer(func() int { return 1 })
+		logtest.MustRun(t, p.inTurn(t.Context(), work))
 		began := time.Now()
 		short, cancel := context.WithTimeout(t.Context(), slice)
 		defer cancel()
-		if err := p.pass(short, work); !errors.Is(err, domain.ErrTooExpensive) || time.Since(began) > 0 {
+		if err := p.inTurn(short, work); !errors.Is(err, domain.ErrTooExpensive) || time.Since(began) > 0 {
 			t.Fatalf("behind a closed gate: %v, after %v", err, time.Since(began))
 		}
-		leave, err := enter(t.Context(), p.turn)
+		leave, err := acquire(t.Context(), p.turn)
 		logtest.MustRun(t, err)
-		if err := p.pass(short, work); !errors.Is(err, domain.ErrTooExpensive) || time.Since(began) != slice {
+		if err := p.inTurn(short, work); !errors.Is(err, domain.ErrTooExpensive) || time.Since(began) != slice {
 			t.Fatalf("in the queue: %v, after %v", err, time.Since(began))
 		}
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := p.pass(gone, work); !errors.Is(err, context.Canceled) {
+		if err := p.inTurn(gone, work); !errors.Is(err, context.Canceled) {
 			t.Fatalf("gone: %v", err)
 		}
 		leave()
-		if err := p.pass(t.Context(), func() error { return logtest.ErrDown }); !errors.Is(err, logtest.ErrDown) {
+		if err := p.inTurn(t.Context(), func() error { return logtest.ErrDown }); !errors.Is(err, logtest.ErrDown) {
 			t.Fatalf("got %v", err)
 		}
-		logtest.MustRun(t, p.pass(t.Context(), work))
+		logtest.MustRun(t, p.inTurn(t.Context(), work))
 	})
 }
 
 func TestOnlySoManyLongPagesAreReadAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPace(nil)
+		p := newPacer(nil)
 		var leave func()
 		for range longPages {
 			var err error
@@ -158,15 +158,15 @@ func TestAListGetsAsMuchOfTheTimeAsAWrite(t *testing.T) {
 		{64, 64, 1000},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPace(func() int { return c.writes })
-			logtest.MustRun(t, p.share(t.Context(), func() error { time.Sleep(trip); return nil }))
+			p := newPacer(func() int { return c.writes })
+			logtest.MustRun(t, p.first(t.Context(), func() error { time.Sleep(trip); return nil }))
 			began := time.Now()
 			var trips atomic.Int64
 			var all sync.WaitGroup
 			for range c.lists {
 				all.Go(func() {
 					for time.Since(began) < during {
-						logtest.MustRun(t, p.share(t.Context(), func() error { time.Sleep(trip); return nil }))
+						logtest.MustRun(t, p.first(t.Context(), func() error { time.Sleep(trip); return nil }))
 						trips.Add(1)
 					}
 				})
@@ -181,9 +181,9 @@ func TestAListGetsAsMuchOfTheTimeAsAWrite(t *testing.T) {
 
 func TestAFirstTripThatWouldBeginTooLateIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPace(func() int { return 1000 })
+		p := newPacer(func() int { return 1000 })
 		for range 3 {
-			logtest.MustRun(t, p.share(t.Context(), work))
+			logtest.MustRun(t, p.first(t.Context(), work))
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), maxApart/2)
 		defer cancel()
@@ -192,7 +192,7 @@ func TestAFirstTripThatWouldBeginTooLateIsRefused(t *testing.T) {
 		var refused atomic.Int64
 		for range 4 {
 			all.Go(func() {
-				if err := p.share(ctx, work); errors.Is(err, domain.ErrBusy) && time.Since(began) <= maxApart/2 {
+				if err := p.first(ctx, work); errors.Is(err, domain.ErrBusy) && time.Since(began) <= maxApart/2 {
 					refused.Add(1)
 				} else {
 					logtest.MustRun(t, err)
@@ -213,15 +213,15 @@ func TestAFirstTripThatWouldBeginTooLateIsRefused(t *testing.T) {
 func TestAThousandFirstTripsAtOnceBeginBeforeTheirDeadline(t *testing.T) {
 	const trip, lists = time.Millisecond, 1000
 	synctest.Test(t, func(t *testing.T) {
-		p := newPace(func() int { return lists })
+		p := newPacer(func() int { return lists })
 		f := func() error { time.Sleep(trip); return nil }
-		logtest.MustRun(t, p.share(t.Context(), f))
+		logtest.MustRun(t, p.first(t.Context(), f))
 		ctx, cancel := context.WithTimeout(t.Context(), maxListTime)
 		defer cancel()
 		var all sync.WaitGroup
 		began := time.Now()
 		for range lists {
-			all.Go(func() { logtest.MustRun(t, p.share(ctx, f)) })
+			all.Go(func() { logtest.MustRun(t, p.first(ctx, f)) })
 		}
 		all.Wait()
 		if took := time.Since(began); took < lists*trip*9/10 {
@@ -234,8 +234,8 @@ func TestAThousandFirstTripsAtOnceBeginBeforeTheirDeadline(t *testing.T) {
 func TestWhoBeginsLateHasTimeLeft(t *testing.T) {
 	const most, each, during = int(time.Second / maxApart), 2, 20 // a second
 	synctest.Test(t, func(t *testing.T) {
-		p := newPace(func() int { return 1000 })
-		logtest.MustRun(t, p.share(t.Context(), work))
+		p := newPacer(func() int { return 1000 })
+		logtest.MustRun(t, p.first(t.Context(), work))
 		var found, refused atomic.Int64
 		var all sync.WaitGroup
 		for range during * each * most {
@@ -243,7 +243,7 @@ func TestWhoBeginsLateHasTimeLeft(t *testing.T) {
 			all.Go(func() {
 				ctx, cancel := context.WithTimeout(t.Context(), maxListTime)
 				defer cancel()
-				err := p.share(ctx, func() error {
+				err := p.first(ctx, func() error {
 					if !projections.Pause(ctx, slice) {
 						return ctx.Err()
 					}
@@ -268,18 +268,18 @@ func TestWhoDidNotHaveToWaitDoesNotHoldUpThoseBesideTheNextWrites(t *testing.T) 
 	synctest.Test(t, func(t *testing.T) {
 		var writes atomic.Int64
 		writes.Store(1000)
-		p := newPace(func() int { return int(writes.Load()) })
-		logtest.MustRun(t, p.share(t.Context(), work))
+		p := newPacer(func() int { return int(writes.Load()) })
+		logtest.MustRun(t, p.first(t.Context(), work))
 		var all sync.WaitGroup
 		for range 500 {
-			all.Go(func() { logtest.MustRun(t, p.share(t.Context(), work)) })
+			all.Go(func() { logtest.MustRun(t, p.first(t.Context(), work)) })
 		}
 		time.Sleep(4 * maxApart) // a round of all of them has begun
 		writes.Store(0)
 		all.Wait()
 		writes.Store(1)
 		began := time.Now()
-		logtest.MustRun(t, p.share(t.Context(), work))
+		logtest.MustRun(t, p.first(t.Context(), work))
 		if waited := time.Since(began) - slice; waited > maxApart {
 			t.Fatalf("waited %v", waited)
 		}

@@ -9,22 +9,22 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// A plan is how a query is answered: which part of the indexes is walked, and what
-// is to be found there.
+// A plan is how a query is answered: which part of the indexes to walk, and which
+// sessions match.
 type plan struct {
 	query query.Query
-	tests []test // at least one; a session in the list passes all of them
+	tests []test // at least one; a match passes all of them
 	whole bounds // of createdAt
-	rest  bounds // what of it lies behind the place where the page before ended
-	empty bool   // no session can match, whatever there is
+	rest  bounds // the part of whole after the previous page
+	empty bool   // nothing can match
 }
 
-// A test is one condition on a session: it must be in one of some indexes.
+// A test is one condition on a session: it must be in one of these indexes.
 type test struct {
 	indexes []string
 	values  []string
-	of      func(*domain.Session) []string // the session's own values
-	hashed  bool                           // an index's name does not prove the value
+	of      func(*domain.Session) []string // returns the session's own values
+	hashed  bool                           // the name of an index does not prove the value
 	apart   bool                           // no session is in two of the indexes
 }
 
@@ -51,7 +51,7 @@ func newPlan(q query.Query) (*plan, error) {
 			p.rest = p.whole.resume(string(member))
 		}
 	}
-	seen := q.VisibleTo == "" // no session is found that the account may not see
+	seen := q.VisibleTo == "" // the other tests find only sessions that the account may see
 	for _, filter := range q.Filters {
 		if !slices.Contains(domain.FilterFields(), filter.Field) {
 			return nil, fmt.Errorf("no index of field %q", filter.Field)
@@ -67,7 +67,7 @@ func newPlan(q query.Query) (*plan, error) {
 			func(s *domain.Session) []string { return s.FilterValues(filter.Field) })
 		t.apart = len(values) == 1 || filter.Field != "participants"
 		p.tests = append(p.tests, t)
-		// What the account created or takes part in, it may see.
+		// An account may see what it created or takes part in.
 		seen = seen || slices.Equal(values, []string{q.VisibleTo}) &&
 			(filter.Field == "createdBy" || filter.Field == "participants")
 	}
@@ -80,7 +80,7 @@ func newPlan(q query.Query) (*plan, error) {
 	return p, nil
 }
 
-// indexes returns how many indexes the tests have together.
+// indexes returns the number of indexes of all tests.
 func (p *plan) indexes() int {
 	n := 0
 	for _, t := range p.tests {
@@ -89,11 +89,11 @@ func (p *plan) indexes() int {
 	return n
 }
 
-// counts says whether the sizes of the indexes add up to that of the whole result.
+// counts reports whether the sizes of the indexes add up to the size of the result.
 func (p *plan) counts() bool { return len(p.tests) == 1 && p.tests[0].apart }
 
-// matches verifies a document against the whole query. A name of an index that
-// holds a hash is taken for a hint: then the document's own values decide.
+// matches checks a document against the whole query. An index name that holds a hash is
+// only a hint; the document's own values decide.
 func (p *plan) matches(d *layout.Stored) (bool, error) {
 	for _, t := range p.tests {
 		if !slices.ContainsFunc(t.indexes, d.IsIn) {
@@ -124,7 +124,7 @@ type bounds struct {
 	ascending bool
 }
 
-// after returns what lies behind a member.
+// after returns the part after a member.
 func (b bounds) after(member string) bounds {
 	if b.ascending {
 		b.low = layout.LexAfter(member)
@@ -134,8 +134,7 @@ func (b bounds) after(member string) bounds {
 	return b
 }
 
-// resume returns what lies behind a member that may lie outside of the bounds:
-// it does not widen them.
+// resume is after for a member that may be outside of the bounds; it never widens them.
 func (b bounds) resume(member string) bounds {
 	if b.ascending && (b.low == layout.LexFirst || member >= b.low[1:]) ||
 		!b.ascending && (b.high == layout.LexLast || member < b.high[1:]) {
@@ -144,7 +143,7 @@ func (b bounds) resume(member string) bounds {
 	return b
 }
 
-// precedes says whether one member comes before another in the direction.
+// precedes reports whether one member comes before another in this direction.
 func (b bounds) precedes(one, other string) bool {
 	if b.ascending {
 		return one < other
@@ -152,7 +151,7 @@ func (b bounds) precedes(one, other string) bool {
 	return one > other
 }
 
-// args returns the command that walks an index, and its bounds in its order.
+// args returns the command that walks an index, and its bounds in the command's order.
 func (b bounds) args() (command, first, last string) {
 	if b.ascending {
 		return "ZRANGEBYLEX", b.low, b.high

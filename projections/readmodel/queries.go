@@ -15,15 +15,15 @@ import (
 const (
 	// queryLife is how long a saved query is kept after its last use.
 	queryLife = 24 * time.Hour
-	// maxQueries is how many saved queries an account can have; the one that was
-	// saved first makes room. So nobody can fill Redis with them.
+	// maxQueries is how many saved queries an account can have, so that no account can
+	// fill Redis. The oldest is removed first.
 	maxQueries = 100
 )
 
-// SaveQuery keeps the text of an account's list query, for a cursor that would be
-// too long with it, and returns the digest to load it by. It is kept for 24 hours
-// after its last use, unless the account saves a hundred others meanwhile; saving
-// it again is a use. It returns domain.ErrUnavailable when Redis cannot be reached.
+// SaveQuery saves the text of an account's list query for a cursor that would be too long
+// with it, and returns the digest to load it by. It is kept for 24 hours after its last
+// use, unless the account saves a hundred others. Saving it again is a use. It returns
+// domain.ErrUnavailable if Redis cannot be reached.
 func (m *ReadModel) SaveQuery(ctx context.Context, account, text string) (digest string, err error) {
 	digest = layout.Digest(text)
 	keys := []string{layout.QueryKey(account, digest), layout.QueriesKey(account)}
@@ -34,9 +34,9 @@ func (m *ReadModel) SaveQuery(ctx context.Context, account, text string) (digest
 	return digest, nil
 }
 
-// LoadQuery returns the text that SaveQuery kept for the account. It returns
-// domain.ErrNotFound when there is none, and domain.ErrUnavailable when Redis
-// cannot be reached.
+// LoadQuery returns the text that SaveQuery saved for the account. It returns
+// domain.ErrNotFound if there is none, and domain.ErrUnavailable if Redis cannot be
+// reached.
 func (m *ReadModel) LoadQuery(ctx context.Context, account, digest string) (string, error) {
 	if !layout.IsDigest(digest) {
 		return "", domain.ErrNotFound

@@ -17,63 +17,61 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// patience is how long a read waits for the read model to become trustworthy
-// before it gives up.
+// patience is how long a read waits for the read model to become trustworthy.
 const patience = time.Second
 
-// ReadModelOptions are what a read model can be told; the zero value will do.
+// Options configure a read model. The zero value is usable.
 type Options struct {
 	Logger *slog.Logger // slog.Default when nil
-	// Partitions is how many parts the read model has; 0 is one. Every process that
-	// uses it has to be told the same.
+	// Partitions is the number of partitions of the read model; 0 is one. Every process
+	// that uses the read model needs the same number.
 	Partitions int
-	// Private says that this Redis lives and dies with this process, which alone reads it.
+	// Private says that only this process uses this Redis, which ends with the process.
 	Private bool
-	// AskEnd says that other nodes write to the log, and have read models of their own
-	// that this one does not hear of: each answer first asks the log for its end.
+	// AskEnd says that other nodes write to the log and have read models of their own,
+	// which this node cannot observe. Each answer first asks the log for its end.
 	AskEnd bool
-	// Writes says how many commands are being carried out now; nil is none. Lists make
-	// room for them.
+	// Writes returns the number of commands in flight; nil means none. Lists yield to
+	// them.
 	Writes func() int
-	// Connections, where it is set, counts the connections to Redis and to the log that
-	// have been made: behind a new one there may be an older copy of either.
+	// Connections, if not nil, counts the connections made to Redis and to the log. A new
+	// one may lead to an older copy of either.
 	Connections func() uint64
 }
 
-// A ReadModel answers from Redis what the projector wrote there, or not at all:
-// an answer holds every write that any node has answered before the question,
-// as long as write handlers wait for their position with WaitFor, up to Bound.
+// A ReadModel answers from what the projector wrote to Redis, or refuses. Every answer
+// holds every write that any node answered before the question. That rests on write
+// handlers calling WaitFor, up to projections.Bound, before they answer.
 type ReadModel struct {
-	rdb         redis.UniversalClient
-	trips       []*trips // to each partition
-	log         projections.Log
-	partitions  []layout.Partition
-	all         []int   // every partition
-	one         [][]int // each partition alone
-	logger      *slog.Logger
-	fresh       *freshness
-	private     bool
-	askEnd      bool
-	connections func() uint64
-	layouts     layouts
-	compared    uint64 // connections when checkpoint and log were last compared
-	budget      int    // entries of indexes that a list may look at
-	pace        *pace
-	shared      *shared
+	rdb           redis.UniversalClient
+	trips         []*trips // by partition
+	log           projections.Log
+	partitions    []layout.Partition
+	allPartitions []int   // every partition
+	onePartition  [][]int // for each partition, a list of it alone
+	logger        *slog.Logger
+	fresh         *freshness
+	private       bool
+	askEnd        bool
+	connections   func() uint64
+	others        otherLayouts
+	comparedEpoch uint64 // connections when the checkpoints were last compared with the log
+	budget        int    // index entries that a list may examine
+	pacer         *pacer
+	lists         *sharedLists
 }
 
-// NewReadModel returns the read model of a log in the Redis of rdb. It answers
-// while Run runs.
+// New returns the read model of a log. It answers while Run runs.
 func New(rdb redis.UniversalClient, log projections.Log, opts Options) *ReadModel {
 	m := &ReadModel{
 		rdb: rdb, log: log, partitions: layout.Partitions(opts.Partitions), logger: opts.Logger,
-		private: opts.Private, askEnd: opts.AskEnd, connections: opts.Connections, compared: math.MaxUint64, budget: maxExamined,
-		pace: newPace(opts.Writes), shared: newShared(),
+		private: opts.Private, askEnd: opts.AskEnd, connections: opts.Connections, comparedEpoch: math.MaxUint64, budget: maxExamined,
+		pacer: newPacer(opts.Writes), lists: newSharedLists(),
 	}
 	m.fresh = newFreshness(len(m.partitions))
 	for i := range m.partitions {
-		m.all = append(m.all, i)
-		m.one = append(m.one, []int{i})
+		m.allPartitions = append(m.allPartitions, i)
+		m.onePartition = append(m.onePartition, []int{i})
 		m.trips = append(m.trips, &trips{rdb: rdb, checkpoint: m.partitions[i].Checkpoint()})
 	}
 	if m.logger == nil {
@@ -85,31 +83,31 @@ func New(rdb redis.UniversalClient, log projections.Log, opts Options) *ReadMode
 	return m
 }
 
-// Get returns a session, and whether the account may see it; "" may see all. It
-// returns domain.ErrNotFound where the read model does not hold it, and
-// domain.ErrUnavailable when it cannot be reached or trusted now.
+// Get returns a session, and whether the account may see it; "" may see all. It returns
+// domain.ErrNotFound if the read model does not hold the session, and
+// domain.ErrUnavailable if the read model cannot be reached or trusted now.
 func (m *ReadModel) Get(ctx context.Context, id, account string) (query.Document, error) {
 	if !layout.IsID(id) {
 		return query.Document{}, domain.ErrNotFound
 	}
 	var found query.Document
-	err := m.answer(ctx, m.one[layout.PartitionNumber(id, len(m.partitions))], func(views []*view) error {
+	err := m.answer(ctx, m.onePartition[layout.PartitionNumber(id, len(m.partitions))], func(views []*view) error {
 		v := views[0]
 		checkpoint, value, err := m.trips[v.keys.Number].get(v.keys.Document(id))
 		if err != nil {
 			return err
 		}
-		if _, err := m.trust(v, checkpoint); err != nil {
+		if _, err := m.trustCheckpoint(v, checkpoint); err != nil {
 			return err
 		}
 		if value == "" {
-			return domain.ErrNotFound // the log is asked, before that is believed
+			return domain.ErrNotFound // the caller asks the log before it believes this
 		}
 		d, err := layout.DecodeDocument(value)
 		if err != nil {
 			return err
 		}
-		// This session alone, not what others have written since.
+		// Wait for this session only, not for what others have written since.
 		if err := m.log.Durable(ctx, d.Position); err != nil {
 			return err
 		}
@@ -125,15 +123,15 @@ func (m *ReadModel) Get(ctx context.Context, id, account string) (query.Document
 	return found, nil
 }
 
-// WaitFor returns when the read model has passed the position, with ctx's error when
-// that ends first, and with context.DeadlineExceeded when it takes longer than atMost.
-// Where nodes with another layout do not know of this one yet, it waits for that too.
+// WaitFor returns nil when the read model has passed the position, ctx's error if ctx
+// ends first, and context.DeadlineExceeded after atMost. If nodes with another layout do
+// not know this one yet, it waits for that too.
 func (m *ReadModel) WaitFor(ctx context.Context, position uint64, atMost time.Duration) error {
 	w := m.fresh.wait(position)
-	if w == nil && m.isSettled(position) {
+	if w == nil && m.isEverywhere(position) {
 		return nil
 	}
-	timer := timers.Get().(*time.Timer) // every write waits here
+	timer := timers.Get().(*time.Timer) // pooled, because every write waits here
 	defer timers.Put(timer)
 	timer.Reset(atMost)
 	defer timer.Stop()
@@ -148,7 +146,7 @@ func (m *ReadModel) WaitFor(ctx context.Context, position uint64, atMost time.Du
 			return ctx.Err()
 		}
 	}
-	for !m.isSettled(position) {
+	for !m.isEverywhere(position) {
 		select {
 		case <-time.After(noticeEvery):
 		case <-timer.C:
@@ -160,50 +158,49 @@ func (m *ReadModel) WaitFor(ctx context.Context, position uint64, atMost time.Du
 	return nil
 }
 
-// isSettled says whether no node answers without a position that this read model has
-// passed.
-func (m *ReadModel) isSettled(position uint64) bool {
+// isEverywhere reports whether no node answers without a position that this read model
+// has passed.
+func (m *ReadModel) isEverywhere(position uint64) bool {
 	now := time.Now()
-	return m.isKnown(now) || m.fresh.unsettled(position, now, true) == 0
+	return m.isKnown(now) || m.fresh.staleFor(position, now, true) == 0
 }
 
-// timers are stopped timers.
+// timers holds stopped timers.
 var timers = sync.Pool{New: func() any {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	return timer
 }}
 
-// Observe tells of a position that this node is about to show to a client:
-// from now on it gives no answer from a read model that is older.
-func (m *ReadModel) Observe(position uint64) { m.fresh.observe(position) }
+// Observe records a position that this node is about to show a client. From now on, this
+// node gives no answer from an older read model.
+func (m *ReadModel) Observe(position uint64) { m.fresh.recordShown(position) }
 
-// Settle returns when no node answers any more from a read model that is older than
-// the position, which the log has shown: when the read model has passed it, or every
-// node knows better, which takes Bound at most. It returns domain.ErrUnavailable
-// when ctx ends first.
-func (m *ReadModel) Settle(ctx context.Context, position uint64) error {
+// AwaitEverywhere returns when no node answers from a read model older than the position,
+// which the log has shown. That is when this read model has passed it, or when every node
+// has probed the log since, which takes projections.Bound at most. It returns
+// domain.ErrUnavailable if ctx ends first.
+func (m *ReadModel) AwaitEverywhere(ctx context.Context, position uint64) error {
 	now := time.Now()
 	known := m.isKnown(now)
-	if known && m.askEnd { // as all nodes do
+	if known && m.askEnd { // all nodes then ask the log first
 		return nil
 	}
-	left := m.fresh.unsettled(position, now, !known)
+	left := m.fresh.staleFor(position, now, !known)
 	if left > 0 && m.WaitFor(ctx, position, left) != nil && ctx.Err() != nil {
 		return fmt.Errorf("%w: wait for position %d to be shown: %w", domain.ErrUnavailable, position, ctx.Err())
 	}
 	return nil
 }
 
-// Projected tells of a position that a partition of the read model has passed. It is
-// for a projector in the same process; see ProjectorOptions.Notify.
+// Projected records a position that a partition has passed. A projector in the same
+// process calls it; see projector.Options.Notify.
 func (m *ReadModel) Projected(partition int, position uint64) {
-	m.fresh.projected(partition, "", position)
+	m.fresh.recordProjected(partition, "", position)
 }
 
-// CaughtUp returns when the read model has reached the end that the log had at the
-// time of the call and can be trusted, and every other node knows of this one; or
-// with ctx's error.
+// CaughtUp returns nil when the read model has reached the log's end as of the call, can
+// be trusted, and is known to every other node. It returns ctx's error if ctx ends first.
 func (m *ReadModel) CaughtUp(ctx context.Context) error {
 	end, known := uint64(0), false
 	for {
@@ -223,19 +220,19 @@ func (m *ReadModel) CaughtUp(ctx context.Context) error {
 	}
 }
 
-func (m *ReadModel) isKnown(now time.Time) bool { return m.private || m.layouts.isKnown(now) }
+func (m *ReadModel) isKnown(now time.Time) bool { return m.private || m.others.isKnown(now) }
 
-// A view is one partition of the read model, as one request reads it.
+// A view is one partition as one request reads it.
 type view struct {
 	keys   layout.Keyspace
 	ticket ticket
 }
 
-// views returns some partitions for a read that begins now.
+// views returns the partitions for a read that begins now.
 func (m *ReadModel) views(shards []int) ([]*view, error) {
 	views := make([]*view, len(shards))
 	epoch, now := m.connections(), time.Now()
-	if !m.private && !m.layouts.mayRead(now) {
+	if !m.private && !m.others.mayRead(now) {
 		return nil, fmt.Errorf("%w: nodes with another layout may not know of this one", errUntrusted)
 	}
 	for i, shard := range shards {
@@ -248,14 +245,14 @@ func (m *ReadModel) views(shards []int) ([]*view, error) {
 	return views, nil
 }
 
-// answer reads some partitions. Where they cannot be trusted it waits a little for
-// them to become so, and reads again.
+// answer reads some partitions. If they cannot be trusted, it waits up to patience for
+// them and reads again.
 func (m *ReadModel) answer(ctx context.Context, shards []int, read func([]*view) error) error {
 	end, err := m.endToShow(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", domain.ErrUnavailable, err)
 	}
-	var first []*view // as the question was put: what is answered later need not be in the answer
+	var first []*view // as of the question: the answer need not hold later writes
 	patient := time.Now().Add(patience)
 	for {
 		views, err := m.views(shards)
@@ -280,27 +277,27 @@ func (m *ReadModel) answer(ctx context.Context, shards []int, read func([]*view)
 	}
 }
 
-// endToShow asks for the end that the log has now, and waits a little for the read
-// model to reach it, where answers have to; 0 where the looks in the background do.
+// endToShow returns the log's end, after it waited a little for the read model to reach
+// it. It returns 0 if the probes in the background suffice.
 func (m *ReadModel) endToShow(ctx context.Context) (uint64, error) {
 	if !m.asksEnd() {
 		return 0, nil
 	}
 	end, err := m.log.End(ctx)
 	if err == nil {
-		_ = m.WaitFor(ctx, end, patience) // if not, the read says so
+		_ = m.WaitFor(ctx, end, patience) // a failure shows in the read
 	}
 	return end, err
 }
 
-func (m *ReadModel) asksEnd() bool { return m.askEnd || m.layouts.sharesLog() }
+func (m *ReadModel) asksEnd() bool { return m.askEnd || m.others.shareLog() }
 
-// awaitTrust waits until an answer would be trusted, at most so long.
+// awaitTrust waits until answers would be trusted, at most that long.
 func (m *ReadModel) awaitTrust(ctx context.Context, atMost time.Duration) bool {
 	if atMost <= 0 {
 		return false
 	}
-	healed, done := m.fresh.awaitHealing()
+	healed, done := m.fresh.awaitTrusted()
 	defer done()
 	timer := time.NewTimer(atMost)
 	defer timer.Stop()
@@ -313,11 +310,11 @@ func (m *ReadModel) awaitTrust(ctx context.Context, atMost time.Duration) bool {
 	return false
 }
 
-// trust judges the checkpoint that came with an answer, and returns its position.
-// What the same request reads later must not be older.
-func (m *ReadModel) trust(v *view, text string) (position uint64, err error) {
+// trustCheckpoint checks the checkpoint that came with an answer and returns its
+// position. Later reads of the same request must not be older.
+func (m *ReadModel) trustCheckpoint(v *view, text string) (position uint64, err error) {
 	c, err := v.ticket.check(text)
-	m.note(v.keys.Number, c)
+	m.learn(v.keys.Number, c)
 	if err == nil && v.ticket.epoch != m.connections() {
 		err = fmt.Errorf("%w: there is a new connection, perhaps to another server", errUntrusted)
 	}
@@ -327,11 +324,11 @@ func (m *ReadModel) trust(v *view, text string) (position uint64, err error) {
 	return c.Position, err
 }
 
-// check is trust, for an answer that rests on everything up to the checkpoint. That
-// may not be durable yet; nobody is to see it before it is.
-func (m *ReadModel) check(ctx context.Context, v *view, reply any) error {
+// trustDurable is trustCheckpoint for an answer that rests on everything up to the
+// checkpoint. It waits until that is durable.
+func (m *ReadModel) trustDurable(ctx context.Context, v *view, reply any) error {
 	text, _ := reply.(string)
-	position, err := m.trust(v, text)
+	position, err := m.trustCheckpoint(v, text)
 	if err != nil {
 		return err
 	}

@@ -438,10 +438,10 @@ func TestANodeWithoutRedisShowsNothingThatOthersDoNotShowYet(t *testing.T) {
 	position := log.Append(logtest.Session(1, 1, logtest.Version(2)))
 	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if err := r.Settle(short, position); !errors.Is(err, domain.ErrUnavailable) {
+	if err := r.AwaitEverywhere(short, position); !errors.Is(err, domain.ErrUnavailable) {
 		t.Errorf("settled at once: %v", err)
 	}
-	logtest.MustRun(t, r.Settle(t.Context(), position))
+	logtest.MustRun(t, r.AwaitEverywhere(t.Context(), position))
 }
 
 func TestAPositionIsWaitedForInAllPartitions(t *testing.T) {

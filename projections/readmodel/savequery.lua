@@ -1,8 +1,8 @@
--- Keeps an account's query, and of all its queries the newest ones.
+-- Saves a query of an account, and removes the account's oldest ones.
 --
--- KEYS  1: the query, 2: the account's queries, by when they were saved
--- ARGV  1: text, 2: digest, 3: now and 4: life in milliseconds, 5: how many are
---       kept, 6: what the keys of the account's queries begin with
+-- KEYS  1: the query, 2: the account's queries, scored by when they were saved
+-- ARGV  1: text, 2: digest, 3: now and 4: life in milliseconds, 5: how many to
+--       keep, 6: prefix of the keys of the account's queries
 
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[4])
 redis.call('ZADD', KEYS[2], ARGV[3], ARGV[2])

@@ -11,36 +11,36 @@ import (
 	"chatsessions/domain/query"
 )
 
-// shared lists are read once for all who ask the same at the same time, as many do
-// for the newest sessions. Who asks while an answer is being read does not get that
-// one, which may lack a write that he was told of; he waits for the next, together
-// with all others who do.
-type shared struct {
+// sharedLists reads a list once for all who request the same list concurrently, as many
+// do for the newest sessions. A request that arrives during a read does not get that
+// page, which may lack a write that its client knows of. It waits for the next read, with
+// all others that arrive until then.
+type sharedLists struct {
 	mu    sync.Mutex
-	asked map[string]*question // those that are being answered
+	asked map[string]*question // lists being read
 }
 
-// A question is one that somebody reads the answer to.
+// A question is a list that is being read.
 type question struct {
-	next *sharedPage // of those who have asked since; nil for nobody
+	next *sharedPage // for requests since; nil for none
 }
 
-// A sharedPage is the answer for all who asked before it began to be read.
+// A sharedPage is the answer to all requests that came before its read began.
 type sharedPage struct {
-	waiting int           // how many want it
-	latest  time.Time     // when the last of them gives up
-	endless bool          // somebody does not
-	lead    chan struct{} // of one element: who takes it has to read the answer
-	read    chan struct{} // closed when page and err are there
+	waiting int           // requests
+	latest  time.Time     // deadline of the last of them
+	endless bool          // one has no deadline
+	lead    chan struct{} // holds one token: the request that takes it does the read
+	read    chan struct{} // closed when page and err are set
 	page    query.Page
 	err     error
 }
 
-func newShared() *shared { return &shared{asked: map[string]*question{}} }
+func newSharedLists() *sharedLists { return &sharedLists{asked: map[string]*question{}} }
 
-// list returns what read returns, which was begun after the call. It returns ctx's
-// error when that ends while somebody else reads. The page must not be changed.
-func (s *shared) list(ctx context.Context, q query.Query, read func(context.Context) (query.Page, error)) (query.Page, error) {
+// list returns the result of a read that began after the call. It returns an error if ctx
+// ends while another request reads. The page must not be changed.
+func (s *sharedLists) list(ctx context.Context, q query.Query, read func(context.Context) (query.Page, error)) (query.Page, error) {
 	key := textOf(q)
 	s.mu.Lock()
 	asked, busy := s.asked[key]
@@ -69,8 +69,8 @@ func (s *shared) list(ctx context.Context, q query.Query, read func(context.Cont
 	return mine.page, mine.err
 }
 
-// lead reads the answer for all, until the last of them gives up.
-func (s *shared) lead(ctx context.Context, key string, asked *question, mine *sharedPage, read func(context.Context) (query.Page, error)) {
+// lead does the read for all, until the last of them gives up.
+func (s *sharedLists) lead(ctx context.Context, key string, asked *question, mine *sharedPage, read func(context.Context) (query.Page, error)) {
 	mine.err = fmt.Errorf("%w: whoever read the list has failed", domain.ErrUnavailable) // unless read returns
 	defer func() {
 		s.mu.Lock()
@@ -96,8 +96,8 @@ func (p *sharedPage) join(ctx context.Context) {
 	}
 }
 
-// advance has the next answer read by one of those who wait for it.
-func (s *shared) advance(key string, asked *question) {
+// advance starts the next read by one of the requests that wait for it.
+func (s *sharedLists) advance(key string, asked *question) {
 	if asked.next == nil {
 		delete(s.asked, key)
 		return
@@ -106,8 +106,8 @@ func (s *shared) advance(key string, asked *question) {
 	asked.next = nil
 }
 
-// leave is for who waits no longer.
-func (s *shared) leave(key string, asked *question, mine *sharedPage) {
+// leave removes a request that no longer waits.
+func (s *sharedLists) leave(key string, asked *question, mine *sharedPage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if mine.waiting--; mine.waiting > 0 {
@@ -118,13 +118,13 @@ func (s *shared) leave(key string, asked *question, mine *sharedPage) {
 		return
 	}
 	select {
-	case <-mine.lead: // nobody is left who could
+	case <-mine.lead: // no request is left to take it
 		s.advance(key, asked)
 	default:
 	}
 }
 
-// textOf writes a query; different ones differ.
+// textOf returns a key for a query; different queries have different keys.
 func textOf(q query.Query) string {
 	b := strconv.AppendQuote(make([]byte, 0, 256), q.VisibleTo)
 	for _, f := range q.Filters {

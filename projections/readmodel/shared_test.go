@@ -19,7 +19,7 @@ import (
 
 // A clockedList is a list whose total says when it began to be read.
 type clockedList struct {
-	shared *shared
+	shared *sharedLists
 	clock  atomic.Int64
 	reads  atomic.Int64
 }
@@ -42,7 +42,7 @@ func (l *clockedList) ask(ctx context.Context) (began int64, err error) {
 // Whoever asks gets an answer that began to be read after that, and few are read.
 func TestASharedListIsNotOlderThanTheQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &clockedList{shared: newShared()}
+		l := &clockedList{shared: newSharedLists()}
 		var all sync.WaitGroup
 		const clients, questions = 64, 100
 		for range clients {
@@ -74,7 +74,7 @@ func TestASharedListIsNotOlderThanTheQuestion(t *testing.T) {
 
 func TestTheOthersGetTheirListWhenTheOneWhoReadsItIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &clockedList{shared: newShared()}
+		l := &clockedList{shared: newSharedLists()}
 		var all sync.WaitGroup
 		ask := func(patience time.Duration) {
 			all.Go(func() {
@@ -108,7 +108,7 @@ func TestTheOthersGetTheirListWhenTheOneWhoReadsItIsGone(t *testing.T) {
 
 func TestAListIsReadForAsLongAsSomebodyWaitsForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &clockedList{shared: newShared()}
+		l := &clockedList{shared: newSharedLists()}
 		var all sync.WaitGroup
 		for _, patience := range []time.Duration{time.Minute, 3 * slice / 2, time.Minute} {
 			all.Go(func() {
@@ -131,7 +131,7 @@ func TestAListIsReadForAsLongAsSomebodyWaitsForIt(t *testing.T) {
 
 func TestAPanicIsNoEmptyList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newShared()
+		s := newSharedLists()
 		var all sync.WaitGroup
 		var panics, refused atomic.Int64
 		for n := range 4 { // the first reads alone, one of the others for all three

@@ -2,25 +2,25 @@ package readmodel
 
 import "time"
 
-// A Status is how far the log and the read model were when this node looked last,
-// which it does several times a second.
+// A Status is the progress of log and read model at the last probe. Probes run several
+// times a second.
 type Status struct {
 	// End is the position of the log's newest event.
 	End uint64
-	// Projected is the position that the read model had then, shortly before the
-	// end was asked for; 0 where there was none that can be used.
+	// Projected is the read model's position shortly before the probe, 0 if there was no
+	// usable read model.
 	Projected uint64
-	// Parked is how many sessions are parked.
+	// Parked is the number of parked sessions.
 	Parked int64
-	// Trusted says whether an answer from the read model would have been given.
+	// Trusted reports whether an answer from the read model would have been given.
 	Trusted bool
 }
 
-// Status tells how far the log and the read model are, without asking them.
+// Status returns the progress of log and read model without asking them.
 func (m *ReadModel) Status() Status { return m.fresh.status(time.Now()) }
 
-// looked records what a probe saw.
-func (f *freshness) looked(s Status) {
+// recordStatus records the result of a probe.
+func (f *freshness) recordStatus(s Status) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.newest = s
@@ -32,7 +32,7 @@ func (f *freshness) status(now time.Time) Status {
 	s := f.newest
 	for _, p := range f.probes {
 		if age(now, p.asked) <= probeLife {
-			s.Trusted = f.doubt == "" && s.Projected >= p.end
+			s.Trusted = f.distrusted == "" && s.Projected >= p.end
 			break
 		}
 	}

@@ -10,12 +10,12 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// noticeEvery is how often the checkpoint is read while somebody waits and no
-// notice comes: what a lost notice costs.
+// noticeEvery is how often the checkpoint is read while a request waits and no notice
+// comes. It is the cost of a lost notice.
 const noticeEvery = 10 * time.Millisecond
 
-// Run keeps track of the log and the read model until ctx ends, and returns nil
-// then. Without it no answer is ever trusted.
+// Run tracks the log and the read model until ctx ends; then it returns nil. Without it,
+// no answer is trusted.
 func (m *ReadModel) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { m.keepProbing(ctx) })
@@ -25,8 +25,8 @@ func (m *ReadModel) Run(ctx context.Context) error {
 	return nil
 }
 
-// keepProbing asks for the log's end on this node's own clock: what another
-// node says about it could have been long on its way.
+// keepProbing asks for the log's end by this node's own clock: a report from another node
+// might have been delayed.
 func (m *ReadModel) keepProbing(ctx context.Context) {
 	ticker := time.NewTicker(probeEvery)
 	defer ticker.Stop()
@@ -54,7 +54,7 @@ func (m *ReadModel) keepProbing(ctx context.Context) {
 }
 
 func (m *ReadModel) probe(ctx context.Context) error {
-	standing, parked, err := m.lookAround(ctx)
+	standing, parked, err := m.readProgress(ctx)
 	before := m.fresh.highest()
 	seen := probe{asked: time.Now(), epoch: m.connections()}
 	bounded, cancel := context.WithTimeout(ctx, projections.Bound/2)
@@ -63,11 +63,11 @@ func (m *ReadModel) probe(ctx context.Context) error {
 	if seen.end, failed = m.log.End(bounded); failed != nil {
 		return fmt.Errorf("ask for the end of the log: %w", failed)
 	}
-	if seen.epoch != m.compared {
+	if seen.epoch != m.comparedEpoch {
 		if err != nil {
 			return err
 		}
-		// Behind a new connection, to Redis or to the log, there may be an older copy.
+		// A new connection, to Redis or to the log, may lead to an older copy.
 		held, failed := m.logHolds(bounded)
 		if failed != nil {
 			return failed
@@ -76,14 +76,14 @@ func (m *ReadModel) probe(ctx context.Context) error {
 			m.fresh.distrust("the log does not hold what it was made from")
 			return nil
 		}
-		m.compared = seen.epoch
+		m.comparedEpoch = seen.epoch
 	}
-	m.fresh.probed(seen, before, err == nil)
-	m.fresh.looked(Status{End: seen.end, Projected: standing, Parked: parked})
+	m.fresh.recordProbe(seen, before, err == nil)
+	m.fresh.recordStatus(Status{End: seen.end, Projected: standing, Parked: parked})
 	return nil
 }
 
-// logHolds says whether the log has the events to which the checkpoints belong.
+// logHolds reports whether the log has the events at the checkpoints.
 func (m *ReadModel) logHolds(ctx context.Context) (bool, error) {
 	texts, err := m.readCheckpoints(ctx)
 	if err != nil {
@@ -99,8 +99,8 @@ func (m *ReadModel) logHolds(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// lookAround reads how far the read model is, and who else uses this Redis.
-func (m *ReadModel) lookAround(ctx context.Context) (standing uint64, parked int64, err error) {
+// readProgress reads how far the read model is, and registers this node's layout.
+func (m *ReadModel) readProgress(ctx context.Context) (standing uint64, parked int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, projections.Bound/2)
 	defer cancel()
 	if !m.private {
@@ -127,7 +127,7 @@ func (m *ReadModel) lookAround(ctx context.Context) (standing uint64, parked int
 	return standing, parked, nil
 }
 
-// readCheckpoints reads what stands in the checkpoints' places, and takes note of it.
+// readCheckpoints reads the checkpoints and learns from them.
 func (m *ReadModel) readCheckpoints(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, projections.Bound/2)
 	defer cancel()
@@ -138,20 +138,20 @@ func (m *ReadModel) readCheckpoints(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		c, _ := layout.ParseCheckpoint(texts[i])
-		m.note(i, c)
+		m.learn(i, c)
 	}
 	return texts, nil
 }
 
-// note learns from a checkpoint how far a partition is; nothing from one that could not
-// be read, which is of no log.
-func (m *ReadModel) note(shard int, c layout.Checkpoint) {
+// learn records a partition's progress from a checkpoint. It ignores one of another log,
+// which includes one that could not be parsed.
+func (m *ReadModel) learn(shard int, c layout.Checkpoint) {
 	if c.Identity == m.log.Identity() {
-		m.fresh.projected(shard, c.Generation, c.Position)
+		m.fresh.recordProjected(shard, c.Generation, c.Position)
 	}
 }
 
-// keepListening takes the notices that projectors in other processes send.
+// keepListening receives the notices of projectors in other processes.
 func (m *ReadModel) keepListening(ctx context.Context) {
 	shards := map[string]int{}
 	var names []string
@@ -161,7 +161,7 @@ func (m *ReadModel) keepListening(ctx context.Context) {
 	}
 	notices := m.rdb.Subscribe(ctx, names...)
 	defer notices.Close()        //nolint:errcheck // nothing is lost
-	channel := notices.Channel() // subscribes again by itself
+	channel := notices.Channel() // resubscribes by itself
 	for {
 		select {
 		case <-ctx.Done():
@@ -171,12 +171,12 @@ func (m *ReadModel) keepListening(ctx context.Context) {
 				return
 			}
 			c, _ := layout.ParseCheckpoint(notice.Payload)
-			m.note(shards[notice.Channel], c)
+			m.learn(shards[notice.Channel], c)
 		}
 	}
 }
 
-// keepPolling reads the checkpoint while somebody waits for it to move.
+// keepPolling reads the checkpoints while requests wait for them to move.
 func (m *ReadModel) keepPolling(ctx context.Context) {
 	for {
 		select {
@@ -202,10 +202,10 @@ func (m *ReadModel) keepPolling(ctx context.Context) {
 	}
 }
 
-// poll reads the checkpoints as a read would, and wakes those who wait for them to
-// be trusted when they would have been. It returns an error when Redis fails.
+// poll reads the checkpoints as a read would. If they can be trusted, it wakes those who
+// wait for that. It returns an error if Redis fails.
 func (m *ReadModel) poll(ctx context.Context) error {
-	_, doubt := m.views(m.all)
+	_, doubt := m.views(m.allPartitions)
 	texts, err := m.readCheckpoints(ctx)
 	if err != nil {
 		return err
@@ -215,15 +215,15 @@ func (m *ReadModel) poll(ctx context.Context) error {
 		return nil
 	}
 	if m.trusted(texts, 0) {
-		m.fresh.heal()
+		m.fresh.announceTrusted()
 	}
 	return nil
 }
 
-// trusted says whether answers with these checkpoints would be given, and hold
+// trusted reports whether answers with these checkpoints would be given and hold
 // everything up to a position.
 func (m *ReadModel) trusted(texts []string, position uint64) bool {
-	views, err := m.views(m.all)
+	views, err := m.views(m.allPartitions)
 	if err != nil {
 		return false
 	}

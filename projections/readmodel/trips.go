@@ -12,40 +12,39 @@ import (
 
 // Bounds of the trips to one partition.
 const (
-	tripsUnderway = 2   // more would each carry less, and cost Redis and this process as much as a full one
-	tripDocuments = 256 // so that who asks for a short document is not kept by very many long ones
-	// tripTime is how long a trip may take, from when the first one joined. A GET asks
-	// the log after that.
+	maxTrips      = 2   // more would carry fewer documents each, at the same cost for Redis and this process
+	tripDocuments = 256 // so that a short document does not wait for very many long ones
+	// tripTime is how long a trip may take after its first passenger joined. Then a GET
+	// asks the log.
 	tripTime = 500 * time.Millisecond
 )
 
-// trips carry those who ask for a document of a partition to Redis and back, all who
-// ask at the same time together: one MGET of the checkpoint and of their documents.
-// Who comes while enough trips are under way goes with the next one; so each carries
-// more the more is asked, and nobody waits where little is.
+// trips combine concurrent requests for documents of a partition: one MGET of the
+// checkpoint and of all their documents. While enough trips are running, new requests
+// join the next one. Batches grow with load; an idle system adds no wait.
 type trips struct {
 	rdb        redis.UniversalClient
 	checkpoint string // its key
 
-	mu       sync.Mutex
-	underway int
-	next     []*trip // have not begun; all but the last one are full
+	mu      sync.Mutex
+	running int
+	next    []*trip // not started; all but the last are full
 }
 
-// tripHead is how long the command of an empty trip is.
+// tripHead is the length of an empty trip's command.
 const tripHead = 2
 
-// A trip is one MGET. It is not given up when somebody who shares it goes away.
+// A trip is one MGET. It continues when one of its passengers leaves.
 type trip struct {
-	command []any // with the keys of the checkpoint and of the documents
+	command []any // MGET, the checkpoint's key, and the documents' keys
 	until   time.Time
 	done    chan struct{}
 	values  []string
 	err     error
 }
 
-// get reads a document, "" for none, and the checkpoint as it is at the same moment.
-// Both are read after the call, which takes tripTime at most.
+// get reads a document, "" for none, and the checkpoint as of the same moment. Both are
+// read after the call, within tripTime.
 func (t *trips) get(key string) (checkpoint, document string, err error) {
 	mine, seat := t.join(key)
 	<-mine.done
@@ -55,7 +54,7 @@ func (t *trips) get(key string) (checkpoint, document string, err error) {
 	return mine.values[0], mine.values[seat], nil
 }
 
-// join takes a seat in a trip that has not begun.
+// join adds a key to a trip that has not started.
 func (t *trips) join(key string) (mine *trip, seat int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -69,14 +68,14 @@ func (t *trips) join(key string) (mine *trip, seat int) {
 		t.next = append(t.next, mine)
 	}
 	mine.command = append(mine.command, key)
-	if t.underway < tripsUnderway {
-		t.underway++
+	if t.running < maxTrips {
+		t.running++
 		go t.run()
 	}
 	return mine, len(mine.command) - 2
 }
 
-// run makes one trip after the other, until nobody waits for one.
+// run makes one trip after another until no request waits.
 func (t *trips) run() {
 	for mine := t.begin(); mine != nil; mine = t.begin() {
 		ctx, cancel := context.WithDeadline(context.Background(), mine.until)
@@ -88,13 +87,13 @@ func (t *trips) run() {
 	}
 }
 
-// begin returns the trip whose turn it is, nil where nobody waits.
+// begin returns the next trip, nil if no request waits.
 func (t *trips) begin() *trip {
-	runtime.Gosched() // whoever is just about to ask comes along: a trip costs much, a passenger little
+	runtime.Gosched() // lets requests that are about to join do so: a trip is expensive, a passenger cheap
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.next) == 0 {
-		t.underway--
+		t.running--
 		return nil
 	}
 	mine := t.next[0]

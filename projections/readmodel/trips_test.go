@@ -50,7 +50,7 @@ func TestWhoAsksAtTheSameTimeTravelsTogether(t *testing.T) {
 		logtest.Eventually(t, "no trip is under way when nobody asks", func() bool {
 			all.mu.Lock()
 			defer all.mu.Unlock()
-			return all.underway == 0 && len(all.next) == 0
+			return all.running == 0 && len(all.next) == 0
 		})
 	})
 }

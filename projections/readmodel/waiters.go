@@ -5,12 +5,12 @@ import "container/heap"
 // A waiter waits until the read model has passed a position.
 type waiter struct {
 	position uint64
-	passed   chan struct{} // closed when it has
-	index    int           // in the heap; -1 when it is no longer there
+	passed   chan struct{} // closed then
+	index    int           // in the heap; -1 after removal
 }
 
-// waiters is a heap, the smallest position first: a batch wakes those whose
-// position it has passed and touches no other.
+// waiters is a heap with the smallest position on top, so a batch wakes those whose
+// position it passed and touches no others.
 type waiters []*waiter
 
 func (w waiters) Len() int           { return len(w) }
@@ -49,7 +49,7 @@ func (w *waiters) remove(one *waiter) {
 	}
 }
 
-// release wakes everybody who waits for a position up to this one.
+// release wakes all who wait for this position or an earlier one.
 func (w *waiters) release(passed uint64) {
 	for len(*w) > 0 && (*w)[0].position <= passed {
 		close(heap.Pop(w).(*waiter).passed)

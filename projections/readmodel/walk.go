@@ -10,82 +10,82 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// Bounds of one trip to Redis, which serves nobody else meanwhile.
+// Limits of one trip to Redis, which serves no other client during it.
 const (
-	// minLooks and maxLooks are entries of indexes to look at in one slice: a look
-	// takes Redis 0.15 to 0.3 µs.
-	minLooks, maxLooks = 128, 1024
-	// looksPerFind is with how many of them the first slice of a list with several
-	// filters tries to find a session.
-	looksPerFind = 8
-	// maxDocuments is how many documents are asked for in one trip, 0.2 µs each.
+	// minSlice and maxSlice bound the index entries examined in one slice. Each takes
+	// Redis 0.15 to 0.3 µs.
+	minSlice, maxSlice = 128, 1024
+	// slicePerMatch is how many entries the first slice of a list with several filters
+	// examines for each wanted session.
+	slicePerMatch = 8
+	// maxDocuments is how many documents one trip reads, 0.2 µs each.
 	maxDocuments = 128
-	// fewDocuments is how many come in the same trip as their members. There they take
-	// Redis 2 µs each; from ten on, another trip is cheaper for everybody.
+	// fewDocuments is how many documents come with the trip that finds their members, at
+	// 2 µs each. From ten on, another trip is cheaper.
 	fewDocuments = 10
 )
 
-// A walker walks through what one partition has of a list, slice by slice.
+// A walker walks through one partition's part of a list, slice by slice.
 type walker struct {
-	*listing
-	*view
-	part   bounds  // what has not been walked yet
-	found  []*pick // what has been found there and was not taken yet
-	passed string  // the member in front of part: all before it has been found
-	done   bool    // there is nothing in part
+	list   *listing
+	view   *view
+	part   bounds   // not walked yet
+	found  []*match // found and not taken yet
+	passed string   // the member before part: everything up to it was found
+	done   bool     // part is empty
 
-	source int   // the test whose indexes are walked, from 1; 0 until Redis has chosen
-	size   int64 // how many members they have within the plan's bounds; 0 if Redis was not asked
-	skip   int   // members to leave out by rank
-	looks  int   // bound of the next slice
-	looked int   // how many entries of indexes have been looked at
-	few    int   // for how many members their documents come with them
+	source        int   // the test whose indexes are walked, from 1; 0 until Redis has chosen
+	size          int64 // members of those indexes within the plan's bounds; 0 if Redis did not count
+	skip          int   // members to skip by rank
+	slice         int   // limit of the next slice
+	examined      int   // index entries examined so far
+	withDocuments int   // read documents along with up to this many members
 }
 
-// A pick is a member that was found for the list, and its document.
-type pick struct {
+// A match is a member found for the list, and its document.
+type match struct {
 	walker   *walker
 	member   string
-	read     bool
-	document *layout.Stored // nil until it was read, or if there is none
+	fetched  bool
+	document *layout.Stored // nil before it is fetched, or if there is none
 }
 
-// set takes Redis' answer for the document.
-func (p *pick) set(value any) (err error) {
-	p.read = true
+// setDocument takes Redis's reply for the document.
+func (p *match) setDocument(value any) (err error) {
+	p.fetched = true
 	if text, ok := value.(string); ok {
 		p.document, err = layout.DecodeDocument(text)
 	}
 	return err
 }
 
-// read finds some of the next members, find at most, none if it is 0.
+// read finds the next members, at most find. With find 0, it only counts.
 func (w *walker) read(ctx context.Context, find int) error {
-	keys := make([]string, 1, 1+w.plan.indexes())
-	keys[0] = w.keys.Checkpoint()
+	keys := make([]string, 1, 1+w.list.plan.indexes())
+	keys[0] = w.view.keys.Checkpoint()
 	command, first, last := w.part.args()
 	args := []any{
-		command, first, last, w.skip, w.source, w.plan.whole.low, w.plan.whole.high,
-		w.looks, find, w.few, w.keys.DocumentPrefix(),
+		command, first, last, w.skip, w.source, w.list.plan.whole.low, w.list.plan.whole.high,
+		w.slice, find, w.withDocuments, w.view.keys.DocumentPrefix(),
 	}
-	for _, t := range w.plan.tests {
+	for _, t := range w.list.plan.tests {
 		args = append(args, len(t.indexes))
 		for _, index := range t.indexes {
-			keys = append(keys, w.keys.Index(index))
+			keys = append(keys, w.view.keys.Index(index))
 		}
 	}
-	reply, err := listScript.Run(ctx, w.rdb, keys, args...).Slice()
+	reply, err := listScript.Run(ctx, w.list.model.rdb, keys, args...).Slice()
 	if err != nil {
 		return err
 	}
-	if err := w.check(ctx, w.view, reply[0]); err != nil {
+	if err := w.list.model.trustDurable(ctx, w.view, reply[0]); err != nil {
 		return err
 	}
-	return w.learn(reply, find)
+	return w.takeReply(reply, find)
 }
 
-// learn takes note of what the script has returned.
-func (w *walker) learn(reply []any, find int) error {
+// takeReply takes the reply of the script.
+func (w *walker) takeReply(reply []any, find int) error {
 	source, _ := reply[1].(int64)
 	size, _ := reply[2].(int64)
 	looked, _ := reply[3].(int64)
@@ -97,20 +97,20 @@ func (w *walker) learn(reply []any, find int) error {
 	if w.source == 0 {
 		w.source, w.size = int(source), size
 	}
-	w.looked += int(looked)
+	w.examined += int(looked)
 	if find == 0 {
 		return nil
 	}
-	w.skip, w.looks = 0, min(2*w.looks, maxLooks)
-	picks := make([]pick, len(members))
+	w.skip, w.slice = 0, min(2*w.slice, maxSlice)
+	matches := make([]match, len(members))
 	for i, value := range members {
-		p := &picks[i]
+		p := &matches[i]
 		p.walker = w
 		if p.member, _ = value.(string); len(p.member) != layout.MemberLength {
 			return fmt.Errorf("an index member of %d bytes is not in the layout %s", len(p.member), layout.Version())
 		}
 		if i < len(documents) {
-			if err := p.set(documents[i]); err != nil {
+			if err := p.setDocument(documents[i]); err != nil {
 				return err
 			}
 		}
@@ -124,21 +124,21 @@ func (w *walker) learn(reply []any, find int) error {
 	return nil
 }
 
-// cost is how many entries of indexes are looked at for each member of the source.
+// cost is how many index entries are examined for each member of the source.
 func (w *walker) cost() int {
-	own := len(w.plan.tests[w.source-1].indexes)
-	return min(2, own) + w.plan.indexes() - own
+	own := len(w.list.plan.tests[w.source-1].indexes)
+	return min(2, own) + w.list.plan.indexes() - own
 }
 
-// rewind begins anew, with everything that the plan's bounds hold.
+// rewind starts over with the whole of the plan's bounds.
 func (w *walker) rewind() {
-	w.part, w.found, w.passed, w.done, w.looks = w.plan.whole, nil, "", false, maxLooks
-	w.few = 0
+	w.part, w.found, w.passed, w.done, w.slice = w.list.plan.whole, nil, "", false, maxSlice
+	w.withDocuments = 0
 }
 
-// nearest returns the walker whose next member, or whose next slice, comes first in
-// the order of the list; nil when all is walked.
-func nearest(walkers []*walker) *walker {
+// nextWalker returns the walker whose next member or slice comes first in the list's
+// order; nil when all are done.
+func nextWalker(walkers []*walker) *walker {
 	var first *walker
 	place := ""
 	for _, w := range walkers {
@@ -157,10 +157,10 @@ func nearest(walkers []*walker) *walker {
 }
 
 // next takes the next member, nil when there are no more. It returns
-// domain.ErrTooExpensive when finding it would cost too much.
-func (l *listing) next(ctx context.Context) (*pick, error) {
+// domain.ErrTooExpensive if finding it costs too much.
+func (l *listing) next(ctx context.Context) (*match, error) {
 	for {
-		w := nearest(l.walkers)
+		w := nextWalker(l.walkers)
 		if w == nil {
 			return nil, nil
 		}
@@ -171,44 +171,44 @@ func (l *listing) next(ctx context.Context) (*pick, error) {
 			l.taken++
 			return p, nil
 		}
-		if err := l.further(ctx, w, l.portion()); err != nil {
+		if err := l.readMore(ctx, w, l.portion()); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// portion is how many members each partition has to find, so that together they have
-// what is wanted. Sessions are spread over the partitions at random; two slices
-// where one would have done cost more than some members too many.
+// portion is how many members each partition has to find so that together they have
+// enough. Sessions are spread over partitions at random, and a second slice costs more
+// than a few surplus members.
 func (l *listing) portion() int {
 	n := float64(l.wanted)
 	if partitions := float64(len(l.walkers)); partitions > 1 {
 		n = n/partitions + 4*math.Sqrt(n/partitions)
 	}
-	return int(min(max(n, 1), maxLooks))
+	return int(min(max(n, 1), maxSlice))
 }
 
-// fetch reads the documents that some picks still lack, those of each partition in one trip.
-func (l *listing) fetch(ctx context.Context, picks []*pick) error {
-	return together(l.walkers, func(w *walker) error {
-		keys, own := []string{w.keys.Checkpoint()}, []*pick(nil)
-		for _, p := range picks {
-			if p.walker == w && !p.read {
-				keys, own = append(keys, w.keys.Document(layout.MemberID(p.member))), append(own, p)
+// fetch reads the documents that some matches still lack, in one trip per partition.
+func (l *listing) fetch(ctx context.Context, matches []*match) error {
+	return eachWalker(l.walkers, func(w *walker) error {
+		keys, own := []string{w.view.keys.Checkpoint()}, []*match(nil)
+		for _, p := range matches {
+			if p.walker == w && !p.fetched {
+				keys, own = append(keys, w.view.keys.Document(layout.MemberID(p.member))), append(own, p)
 			}
 		}
 		if len(own) == 0 {
 			return nil
 		}
-		reply, err := w.rdb.MGet(ctx, keys...).Result()
+		reply, err := w.list.model.rdb.MGet(ctx, keys...).Result()
 		if err != nil {
 			return err
 		}
-		if err := w.check(ctx, w.view, reply[0]); err != nil {
+		if err := w.list.model.trustDurable(ctx, w.view, reply[0]); err != nil {
 			return err
 		}
 		for i, p := range own {
-			if err := p.set(reply[1+i]); err != nil {
+			if err := p.setDocument(reply[1+i]); err != nil {
 				return err
 			}
 		}
@@ -216,11 +216,11 @@ func (l *listing) fetch(ctx context.Context, picks []*pick) error {
 	})
 }
 
-// verify says whether a pick belongs in the result: a session may have changed since
-// its member was found.
-func (l *listing) verify(ctx context.Context, p *pick) (bool, error) {
+// verify reports whether a match belongs in the result: the session may have changed
+// since its member was found.
+func (l *listing) verify(ctx context.Context, p *match) (bool, error) {
 	if p.document == nil {
-		l.logger.WarnContext(ctx, "an index names a session that the read model does not hold", "id", layout.MemberID(p.member))
+		l.model.logger.WarnContext(ctx, "an index names a session that the read model does not hold", "id", layout.MemberID(p.member))
 		return false, nil
 	}
 	if p.document.Member != p.member {
@@ -229,8 +229,8 @@ func (l *listing) verify(ctx context.Context, p *pick) (bool, error) {
 	return l.plan.matches(p.document)
 }
 
-// together runs f for all walkers at once, and returns their errors.
-func together(walkers []*walker, f func(*walker) error) error {
+// eachWalker runs f for all walkers at once and returns an error of one.
+func eachWalker(walkers []*walker, f func(*walker) error) error {
 	if len(walkers) == 1 {
 		return f(walkers[0])
 	}

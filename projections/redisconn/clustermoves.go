@@ -8,21 +8,21 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// tellOfMoves has a function called before a command goes to another node of a cluster
-// than the last one for its slot did.
-func tellOfMoves(client *redis.ClusterClient, prefix string, moved func()) {
+// onSlotMove calls moved before a command goes to another node of the cluster than the
+// last command for its slot.
+func onSlotMove(client *redis.ClusterClient, prefix string, moved func()) {
 	owners := new(slotOwners)
 	client.OnNewNode(func(node *redis.Client) { node.AddHook(slotHook{node, owners, prefix, moved}) })
 }
 
-// slotOwners are the nodes that got the last command for each slot of a cluster.
+// slotOwners are the nodes that got the last command for each slot.
 type slotOwners [1 << 14]atomic.Pointer[redis.Client]
 
-// A slotHook sees all commands that go to one node of a cluster.
+// A slotHook sees every command that goes to one node of the cluster.
 type slotHook struct {
 	node   *redis.Client
 	owners *slotOwners
-	prefix string // begins the keys that count
+	prefix string // begins the keys whose slots count
 	moved  func()
 }
 
@@ -32,7 +32,7 @@ func (h slotHook) see(cmd redis.Cmder) {
 		return
 	}
 	if owner := &h.owners[slotOf(key)]; owner.Load() != h.node {
-		h.moved() // first, so that nobody who finds the new owner gets ahead of it
+		h.moved() // before the owner is stored, so that no reader sees the new owner first
 		owner.Store(h.node)
 	}
 }
@@ -55,8 +55,7 @@ func (h slotHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 	}
 }
 
-// keyOf returns the first key of a command of ours. It is the first argument, and
-// the third one of a script.
+// keyOf returns the first key of a command: its first argument, or the third of a script.
 func keyOf(cmd redis.Cmder, prefix string) (string, bool) {
 	args := cmd.Args()
 	for _, at := range [...]int{1, 3} {

@@ -16,29 +16,28 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// Timeouts of one exchange with Redis. Trouble is told quickly, because those
-// who ask know how to go on: the projector tries again, a reader says 503.
+// Timeouts of one exchange with Redis. They are short because every caller can handle a
+// failure: the projector retries, a read answers 503.
 const (
 	dialTimeout  = 2 * time.Second
 	replyTimeout = 3 * time.Second
 )
 
-// slotsEvery is how often a client in use asks a Redis Cluster which node has which
-// slots. A node that has died tells nobody who its successor is, so this bounds how
-// long a client goes on asking the dead one.
+// slotsEvery is how often a client in use asks a Redis Cluster which node owns which
+// slots. A dead node cannot name its successor, so this bounds how long a client keeps
+// asking it.
 const slotsEvery = time.Second
 
-// RedisOptions say how to reach Redis.
+// Options configure a connection.
 type Options struct {
-	// URL says where Redis is, how it is run and who asks:
-	//
+	// URL says where Redis is, how it runs, and who connects:
 	//	redis://user:password@host:port/db
 	//	redis+cluster://user:password@host1:port1,host2:port2
 	//	redis+sentinel://user:password@sentinel1:port1,sentinel2:port2/db?master=NAME
 	//
-	// With rediss in place of redis, all connections are TLS. One node of a cluster is
-	// enough, and so is one sentinel: they know the others. The parameters, behind a
-	// question mark and separated by &, are
+	// With rediss instead of redis, all connections use TLS. One node of a cluster is
+	// enough, and so is one sentinel: they know the others. The parameters follow a
+	// question mark and are separated by &:
 	//
 	//	master             the name under which the sentinels watch the master
 	//	sentinel_user      who asks the sentinels, where they want to know that
@@ -49,45 +48,45 @@ type Options struct {
 	//	                   the host that is dialled (nodes of a cluster are dialled by
 	//	                   the address that they announce)
 	//
-	// What is special in a URL is written %XX in user, password and parameters.
+	// Special characters in user, password, and parameters are percent-encoded (%XX).
 	URL string
-	// PoolSize is the number of connections to each server; 0 is go-redis' default, 10
-	// per CPU, and 5 in a cluster.
+	// PoolSize is the number of connections to each server. 0 is the default of go-redis:
+	// 10 per CPU, and 5 in a cluster.
 	PoolSize int
-	// OnConnect, if not nil, is called before the first command of ours on a new
-	// connection to a server with data, and in a cluster also before one that goes to
-	// another node than the last one for its slot did: connections to a node may be
-	// older than its being a master. Either way the server may have older data than the
-	// one before. It is called by the goroutines that send the commands, several at a
-	// time; it must not block, and not use the client. Where it is set, all connections
-	// are made at the start if a server answers then, and kept.
+	// OnConnect, if not nil, is called before the first command on a new connection to a
+	// data server. In a cluster it is also called before a command goes to another node
+	// than the last one for its slot, because that connection may be older than the
+	// node's promotion. Either way, the server may have older data than the previous one.
+	// It is called by the goroutines that send commands, several at a time; it must not
+	// block or use the client. If it is set and a server answers, all connections are
+	// made at the start and kept.
 	OnConnect func()
-	// KeyPrefix begins the keys for whose slots OnConnect is called in a cluster.
+	// KeyPrefix begins the keys whose slots OnConnect watches in a cluster.
 	KeyPrefix string
 }
 
-// Connect returns a client for Redis. A server that refuses the credentials or the
-// database, has a certificate that is not trusted, or is run in another way than the
-// URL says, is an error. One that cannot be reached now is not: the projector and the
-// read model try until it can. No error holds a password.
+// Connect returns a client for Redis. It fails if a server rejects the credentials or the
+// database, has an untrusted certificate, or runs in another mode than the URL says. A
+// server that cannot be reached now is not an error: the projector and the read model
+// retry. No error contains a password.
 //
-// Everything is read from masters: a replica may be behind what a client has seen.
+// All reads go to masters: a replica may be behind what a client has seen.
 func Connect(ctx context.Context, opts Options) (redis.UniversalClient, error) {
 	t, err := parseTarget(opts.URL)
 	if err != nil {
 		return nil, fmt.Errorf("redis URL: %w", err)
 	}
-	t.PoolSize = opts.PoolSize
-	t.DialTimeout, t.ReadTimeout, t.WriteTimeout = dialTimeout, replyTimeout, replyTimeout
-	t.ConnMaxIdleTime = -1 // see openAll
-	t.ContextTimeoutEnabled = true
-	t.DialerRetries = 1
-	t.MaxRetries = 1
-	t.MinRetryBackoff, t.MaxRetryBackoff = 5*time.Millisecond, 50*time.Millisecond
-	t.ClientName = "chatsessions"
+	t.options.PoolSize = opts.PoolSize
+	t.options.DialTimeout, t.options.ReadTimeout, t.options.WriteTimeout = dialTimeout, replyTimeout, replyTimeout
+	t.options.ConnMaxIdleTime = -1 // see openAll
+	t.options.ContextTimeoutEnabled = true
+	t.options.DialerRetries = 1
+	t.options.MaxRetries = 1
+	t.options.MinRetryBackoff, t.options.MaxRetryBackoff = 5*time.Millisecond, 50*time.Millisecond
+	t.options.ClientName = "chatsessions"
 	// Older servers log an error for each of these at every connection.
-	t.DisableIdentity = true
-	t.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	t.options.DisableIdentity = true
+	t.options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 
 	if err := t.ask(ctx); err != nil {
 		return nil, err
@@ -98,34 +97,33 @@ func Connect(ctx context.Context, opts Options) (redis.UniversalClient, error) {
 		_ = rdb.Close()
 		return nil, fmt.Errorf("redis: %w%s", err, advice(err, credentialsInURL))
 	}
-	if err == nil && opts.OnConnect != nil { // else it would only take as long once more
+	if err == nil && opts.OnConnect != nil { // otherwise it would only time out again
 		openAll(ctx, rdb)
 	}
 	return rdb, nil
 }
 
-// CheckURL returns an error for what is no URL of RedisOptions, or names files that cannot
-// be used. It does not dial.
+// CheckURL returns an error if the URL is invalid or names unusable files. It does not
+// dial.
 func CheckURL(url string) error {
 	_, err := parseTarget(url)
 	return err
 }
 
-// openAll makes all connections that a client may have, to all masters that can be
-// reached. Behind each new one there may be another server, so whoever reads while it is
-// made has to begin anew: a pool that grows while many ask at once would hold all of them
-// up again and again.
+// openAll opens all connections that a client may have, to every reachable master. A new
+// connection may lead to another server, so reads in progress start over. A pool that
+// grows under load would restart them again and again.
 func openAll(ctx context.Context, rdb redis.UniversalClient) {
 	open := func(ctx context.Context, server *redis.Client) error {
 		conns := make([]*redis.Conn, server.Options().PoolSize)
 		var opening sync.WaitGroup
 		for i := range conns {
 			conns[i] = server.Conn()
-			opening.Go(func() { _ = conns[i].Ping(ctx).Err() }) // one that fails is made when it is needed
+			opening.Go(func() { _ = conns[i].Ping(ctx).Err() }) // one that fails is opened when it is needed
 		}
 		opening.Wait()
 		for _, c := range conns {
-			_ = c.Close() // which gives it back
+			_ = c.Close() // returns it to the pool
 		}
 		return nil
 	}
@@ -137,7 +135,7 @@ func openAll(ctx context.Context, rdb redis.UniversalClient) {
 	}
 }
 
-// A mode is a way to run Redis, in Redis' own words.
+// A mode is a way to run Redis, in Redis's own words.
 type mode string
 
 const (
@@ -146,62 +144,61 @@ const (
 	sentinel   mode = "sentinel"
 )
 
-// A target is what a URL says.
+// A target is a parsed URL.
 type target struct {
-	redis.UniversalOptions
-	mode mode
+	options redis.UniversalOptions
+	mode    mode
 }
 
-// client returns the client of the target. It does not dial.
+// client returns a client of the target. It does not dial.
 func (t *target) client(onConnect func(), keyPrefix string) redis.UniversalClient {
 	if onConnect != nil {
-		t.OnConnect = func(context.Context, *redis.Conn) error {
+		t.options.OnConnect = func(context.Context, *redis.Conn) error {
 			onConnect()
 			return nil
 		}
 	}
 	switch t.mode {
 	case cluster:
-		o := t.Cluster()
-		o.MaxRetries = -1  // of a node's client: the cluster's follows redirects, and
-		o.MaxRedirects = 2 // tries again within them
+		o := t.options.Cluster()
+		o.MaxRetries = -1  // of a node's client: the cluster client follows redirects
+		o.MaxRedirects = 2 // and retries within them
 		o.ClusterStateReloadInterval = slotsEvery
-		// Commands that touch several slots are not ours; looking up which do would be
-		// a COMMAND first.
+		// No command touches several slots. Finding that out would take a COMMAND first.
 		o.DisableRoutingPolicies = true
 		client := redis.NewClusterClient(o)
 		if onConnect != nil {
-			tellOfMoves(client, keyPrefix, onConnect)
+			onSlotMove(client, keyPrefix, onConnect)
 		}
 		return client
 	case sentinel:
-		o := t.Failover()
+		o := t.options.Failover()
 		client := redis.NewFailoverClient(o)
-		o.OnConnect = nil // the client has it; this one is for the connections to the sentinels
+		o.OnConnect = nil // the client has it; these options are for the connections to sentinels
 		return client
 	default:
-		return redis.NewClient(t.Simple())
+		return redis.NewClient(t.options.Simple())
 	}
 }
 
-// ask asks the first server of the target that can be reached whether it is what the
-// URL says. That none can be reached is not an error.
+// ask asks the first reachable server of the target whether it is what the URL says. It
+// is no error if none can be reached.
 func (t *target) ask(ctx context.Context) error {
-	for _, address := range t.Addrs {
-		o := t.Simple()
+	for _, address := range t.options.Addrs {
+		o := t.options.Simple()
 		o.Addr, o.DB, o.PoolSize, o.MaxRetries = address, 0, 1, -1
 		if t.mode == sentinel {
-			o.Username, o.Password = t.SentinelUsername, t.SentinelPassword
+			o.Username, o.Password = t.options.SentinelUsername, t.options.SentinelPassword
 		}
 		rdb := redis.NewClient(o)
-		hello := redis.NewMapStringInterfaceCmd(ctx, "hello", "3") // no right is needed for it
+		hello := redis.NewMapStringInterfaceCmd(ctx, "hello", "3") // needs no permission
 		err := rdb.Process(ctx, hello)
 		if is, _ := hello.Val()["mode"].(string); err == nil && is != "" && mode(is) != t.mode {
 			err = t.otherMode(address, mode(is))
 		} else if err == nil && t.mode == sentinel {
-			err = rdb.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", t.MasterName).Err()
+			err = rdb.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", t.options.MasterName).Err()
 			if errors.Is(err, redis.Nil) {
-				err = refusal(fmt.Sprintf("no master by the name of %q is watched here", t.MasterName))
+				err = refusal(fmt.Sprintf("no master by the name of %q is watched here", t.options.MasterName))
 			}
 		}
 		_ = rdb.Close()
@@ -217,10 +214,10 @@ func (t *target) ask(ctx context.Context) error {
 	return nil
 }
 
-// otherMode is the error of a server that is run in another way than the URL says.
+// otherMode returns the error for a server that runs in another mode than the URL says.
 func (t *target) otherMode(address string, is mode) error {
 	instead := url.URL{Scheme: "redis", Host: address}
-	if t.TLSConfig != nil {
+	if t.options.TLSConfig != nil {
 		instead.Scheme = "rediss"
 	}
 	if is != standalone {
@@ -228,23 +225,23 @@ func (t *target) otherMode(address string, is mode) error {
 	}
 	what := map[mode]string{standalone: "a Redis of its own", cluster: "a node of a Redis Cluster", sentinel: "a sentinel"}[is]
 	if what == "" {
-		return nil // unheard of; whether it will do, it will show
+		return nil // unknown to us, so it may work
 	}
 	if is == sentinel {
 		instead.RawQuery = "master=NAME"
 	}
-	if t.Username != "" || t.Password != "" {
-		instead.User = url.UserPassword(t.Username, t.Password)
+	if t.options.Username != "" || t.options.Password != "" {
+		instead.User = url.UserPassword(t.options.Username, t.options.Password)
 	}
 	return refusal(fmt.Sprintf("this is %s, so the URL is to be like %s", what, instead.Redacted()))
 }
 
-// A refusal is an error that trying again does not mend.
+// A refusal is an error that a retry cannot fix.
 type refusal string
 
 func (r refusal) Error() string { return string(r) }
 
-// isRefusal says whether a server was reached and will never have us.
+// isRefusal reports whether a server was reached and will never accept the connection.
 func isRefusal(err error) bool {
 	var ours refusal
 	return errors.As(err, &ours) || isUntrusted(err) || isTLSAlert(err) ||
@@ -253,7 +250,7 @@ func isRefusal(err error) bool {
 
 const credentialsInURL = "user and password stand before the host, as in redis://user:password@host"
 
-// advice is what to do about a refusal, to be appended to it.
+// advice returns a hint to append to a refusal.
 func advice(err error, credentials string) string {
 	switch {
 	case isUntrusted(err):
@@ -273,7 +270,7 @@ func isUntrusted(err error) bool {
 	return errors.As(err, &certificate)
 }
 
-// isTLSAlert says whether the server did not like what the client showed.
+// isTLSAlert reports whether the server rejected the client's certificate or handshake.
 func isTLSAlert(err error) bool {
 	var network *net.OpError
 	return errors.As(err, &network) && network.Op == "remote error" // crypto/tls has no type for it

@@ -25,12 +25,12 @@ import (
 
 func TestAURLSaysWhereRedisIsAndHowItIsRun(t *testing.T) {
 	for text, want := range map[string]target{
-		"redis://h":                            {mode: standalone, UniversalOptions: redis.UniversalOptions{Addrs: []string{"h:6379"}}},
-		"redis://:p%40%2F@h:1/3":               {mode: standalone, UniversalOptions: redis.UniversalOptions{Addrs: []string{"h:1"}, DB: 3, Password: "p@/"}},
-		"redis://u:p@x@[::1]:1/":               {mode: standalone, UniversalOptions: redis.UniversalOptions{Addrs: []string{"[::1]:1"}, Username: "u", Password: "p@x"}},
-		"redis+cluster://u:p@a:1,b,[::1]":      {mode: cluster, UniversalOptions: redis.UniversalOptions{Addrs: []string{"a:1", "b:6379", "[::1]:6379"}, Username: "u", Password: "p", IsClusterMode: true}},
+		"redis://h":                            {mode: standalone, options: redis.UniversalOptions{Addrs: []string{"h:6379"}}},
+		"redis://:p%40%2F@h:1/3":               {mode: standalone, options: redis.UniversalOptions{Addrs: []string{"h:1"}, DB: 3, Password: "p@/"}},
+		"redis://u:p@x@[::1]:1/":               {mode: standalone, options: redis.UniversalOptions{Addrs: []string{"[::1]:1"}, Username: "u", Password: "p@x"}},
+		"redis+cluster://u:p@a:1,b,[::1]":      {mode: cluster, options: redis.UniversalOptions{Addrs: []string{"a:1", "b:6379", "[::1]:6379"}, Username: "u", Password: "p", IsClusterMode: true}},
 		"redis+sentinel://u:p@a:1,b/2?master=": {},
-		"redis+sentinel://u:p@a:1,b/2?master=m&sentinel_user=s&sentinel_password=q%26": {mode: sentinel, UniversalOptions: redis.UniversalOptions{
+		"redis+sentinel://u:p@a:1,b/2?master=m&sentinel_user=s&sentinel_password=q%26": {mode: sentinel, options: redis.UniversalOptions{
 			Addrs: []string{"a:1", "b:26379"}, DB: 2, Username: "u", Password: "p", MasterName: "m", SentinelUsername: "s", SentinelPassword: "q&"}},
 	} {
 		got, err := parseTarget(text)
@@ -45,7 +45,7 @@ func TestAURLSaysWhereRedisIsAndHowItIsRun(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"rediss://h", "rediss+cluster://h", "rediss+sentinel://h?master=m&tls_server_name=h.test"} {
-		if got, err := parseTarget(text); err != nil || got.TLSConfig == nil {
+		if got, err := parseTarget(text); err != nil || got.options.TLSConfig == nil {
 			t.Errorf("%s is %+v, %v", text, got, err)
 		}
 	}
@@ -430,7 +430,7 @@ func TestASlotsNextMasterIsToldBeforeItIsAsked(t *testing.T) {
 	rdb := of.client(nil, "").(*redis.ClusterClient)
 	t.Cleanup(func() { logtest.MustRun(t, rdb.Close()) })
 	var told atomic.Int64 // of moves alone, not of connections
-	tellOfMoves(rdb, layout.Version(), func() { told.Add(1) })
+	onSlotMove(rdb, layout.Version(), func() { told.Add(1) })
 	ap, err := rdb.AutoPipeline()
 	logtest.MustRun(t, err)
 	key := layout.Partitions(1)[0].Keys("g").Checkpoint()

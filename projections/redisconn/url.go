@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// parseTarget reads a URL as RedisOptions tells it. The standard library's errors are
-// left out of ours: they quote what they do not understand, which may be a password.
+// parseTarget parses a URL as Options describes it. It leaves out the standard library's
+// errors: they quote their input, which may be a password.
 func parseTarget(text string) (*target, error) {
 	scheme, rest, _ := strings.Cut(text, "://")
 	secure, run, ok := schemeOf(scheme)
@@ -47,31 +47,31 @@ func parseTarget(text string) (*target, error) {
 	}
 
 	t := &target{mode: run}
-	t.Username = u.User.Username()
-	t.Password, _ = u.User.Password()
-	t.IsClusterMode = run == cluster
-	t.MasterName = parameters.Get("master")
-	t.SentinelUsername, t.SentinelPassword = parameters.Get("sentinel_user"), parameters.Get("sentinel_password")
+	t.options.Username = u.User.Username()
+	t.options.Password, _ = u.User.Password()
+	t.options.IsClusterMode = run == cluster
+	t.options.MasterName = parameters.Get("master")
+	t.options.SentinelUsername, t.options.SentinelPassword = parameters.Get("sentinel_user"), parameters.Get("sentinel_password")
 	for i, host := range strings.Split(hosts, ",") {
 		address, err := addressOf(host, run)
 		if err != nil {
 			return nil, fmt.Errorf("address %d: %w", i+1, err)
 		}
-		t.Addrs = append(t.Addrs, address)
+		t.options.Addrs = append(t.options.Addrs, address)
 	}
-	if len(t.Addrs) > 1 && run == standalone {
+	if len(t.options.Addrs) > 1 && run == standalone {
 		return nil, errors.New("several addresses belong into a redis+cluster:// or redis+sentinel:// URL")
 	}
 	if db := strings.Trim(u.Path, "/"); db != "" {
-		if t.DB, err = strconv.Atoi(db); err != nil || t.DB < 0 {
+		if t.options.DB, err = strconv.Atoi(db); err != nil || t.options.DB < 0 {
 			return nil, errors.New("behind the slash comes the number of a database, as in redis://host:6379/0")
 		}
-		if t.DB > 0 && run == cluster {
+		if t.options.DB > 0 && run == cluster {
 			return nil, errors.New("a Redis Cluster has no databases but 0")
 		}
 	}
 	if secure {
-		t.TLSConfig, err = tlsConfig(parameters)
+		t.options.TLSConfig, err = tlsConfig(parameters)
 	}
 	return t, err
 }
@@ -85,14 +85,14 @@ func schemeOf(scheme string) (secure bool, run mode, ok bool) {
 	return base == "rediss", run, (base == "redis" || base == "rediss") && (!found || run == cluster || run == sentinel)
 }
 
-// knownParameters are the names that may stand behind the question mark.
+// knownParameters are the parameters a URL may have.
 var knownParameters = []string{"master", "sentinel_password", "sentinel_user", "tls_ca", "tls_cert", "tls_key", "tls_server_name"}
 
 func checkParameters(parameters url.Values, secure bool, run mode) error {
 	for _, name := range slices.Sorted(maps.Keys(parameters)) {
 		known := slices.Contains(knownParameters, name)
 		switch {
-		case !known && parameters.Has("sentinel_password"): // it may be a part of that
+		case !known && parameters.Has("sentinel_password"): // the name may be part of the password
 			return errors.New("unknown parameter; within the sentinel_password, & is written %26")
 		case !known:
 			return fmt.Errorf("unknown parameter %q; there are %s", name, strings.Join(knownParameters, ", "))
@@ -110,7 +110,7 @@ func checkParameters(parameters url.Values, secure bool, run mode) error {
 	return nil
 }
 
-// addressOf returns host and port, which may be left out.
+// addressOf adds the default port to a host without one.
 func addressOf(text string, run mode) (string, error) {
 	u, err := url.Parse("redis://" + text)
 	if err != nil || u.Host != text || u.Hostname() == "" {

@@ -22,19 +22,19 @@ const foreign = "log 77 g p0 e"
 // A WATCH ends with its connection. What is sent over another one must not be carried
 // out as if nobody could have written in between.
 func TestAWriterWhoseConnectionWasCutWritesNothingOverAnotherProjector(t *testing.T) {
-	for name, between := range map[string]func(ctx context.Context, w *writer){
-		"at once":                                   func(context.Context, *writer) {},
-		"after an idle look at the checkpoint":      func(ctx context.Context, w *writer) { _, _ = w.read(ctx) },
-		"after two idle looks":                      func(ctx context.Context, w *writer) { _, _ = w.read(ctx); _, _ = w.read(ctx) },
-		"after documents were asked for in between": func(ctx context.Context, w *writer) { _, _ = w.documents(ctx, []string{w.place}) },
+	for name, between := range map[string]func(ctx context.Context, tx *transaction){
+		"at once":                                   func(context.Context, *transaction) {},
+		"after an idle look at the checkpoint":      func(ctx context.Context, tx *transaction) { _, _ = tx.read(ctx) },
+		"after two idle looks":                      func(ctx context.Context, tx *transaction) { _, _ = tx.read(ctx); _, _ = tx.read(ctx) },
+		"after documents were asked for in between": func(ctx context.Context, tx *transaction) { _, _ = tx.documents(ctx, []string{tx.checkpointKey}) },
 	} {
 		for told, before := range map[string]*domain.Session{
 			"the log tells the session before": {}, "Redis is asked for it": nil,
 		} {
 			t.Run(name+", "+told, func(t *testing.T) {
 				b := newBatches(t, redistest.Config{}, before)
-				_ = b.projector.withWriters(t.Context(), b.projector.lanes, func() error {
-					w := b.projector.lanes[0].writer
+				_ = b.projector.withTransactions(t.Context(), b.projector.writers, func() error {
+					w := b.projector.writers[0].tx
 					logtest.MustRun(t, b.apply(0))
 					logtest.MustRun(t, b.stranger.Do(t.Context(), "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes").Err())
 					between(t.Context(), w)
@@ -69,7 +69,7 @@ func TestABatchThatRedisRefusesWritesNothingAndTheNextOneIsWritten(t *testing.T)
 			b := newBatches(t, redistest.Config{Args: []string{"--maxmemory-policy", "noeviction"}}, nil)
 			p, refused := b.projector, errors.New("refused, as it had to be")
 			var want map[string]string
-			err := p.withWriters(t.Context(), p.lanes, func() error {
+			err := p.withTransactions(t.Context(), p.writers, func() error {
 				logtest.MustRun(t, b.apply(0))
 				want = modeltest.Dump(t, b.stranger)
 				logtest.MustRun(t, b.stranger.Do(t.Context(), refusal.refuse...).Err())
@@ -125,7 +125,7 @@ func newBatches(t *testing.T, config redistest.Config, before *domain.Session) *
 }
 
 func (b *batches) apply(n int) error {
-	return b.projector.apply(b.t.Context(), b.projector.lanes, b.log.Events[n:n+1])
+	return b.projector.apply(b.t.Context(), b.projector.writers, b.log.Events[n:n+1])
 }
 
 // mustBeUnwatched takes every connection from the pool and fails the test for one that
