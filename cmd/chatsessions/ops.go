@@ -47,7 +47,7 @@ func startOps(address string, m *metrics, logger *slog.Logger) (*opsServer, erro
 		return nil, fmt.Errorf("listening on %s for operators: %w", address, err)
 	}
 	o := &opsServer{url: "http://" + l.Addr().String(), served: make(chan struct{})}
-	o.becomes(func(context.Context) error { return errors.New("the service is starting") })
+	o.setReadiness(func(context.Context) error { return errors.New("the service is starting") })
 	runtime.SetMutexProfileFraction(mutexProfileFraction)
 
 	mux := http.NewServeMux()
@@ -75,8 +75,8 @@ func startOps(address string, m *metrics, logger *slog.Logger) (*opsServer, erro
 	return o, nil
 }
 
-// becomes says how to find out from now on whether the service is ready.
-func (o *opsServer) becomes(ready readiness) {
+// setReadiness sets how /readyz finds out from now on whether the service is ready.
+func (o *opsServer) setReadiness(ready readiness) {
 	if o != nil {
 		o.ready.Store(&ready)
 	}
