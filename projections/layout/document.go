@@ -215,6 +215,7 @@ func (d *Stored) VisibleTo(account string) (bool, error) {
 	return slices.Contains(s.Readers(), account), nil
 }
 
+// Session decodes the session.
 func (d *Stored) Session() (*domain.Session, error) {
 	var s domain.Session
 	if err := json.Unmarshal([]byte(d.JSON), &s); err != nil {
