@@ -2,5 +2,5 @@
 
 package main
 
-// giveWay does nothing where niceness is another matter.
+// giveWay does nothing: other systems handle niceness differently.
 func giveWay() {}

@@ -243,7 +243,7 @@ func TestDifferencesThatARebuildFindsAreToldAndMended(t *testing.T) {
 			if last := lines[len(lines)-1]; !strings.HasPrefix(last, summary+"log; it stays as it is.") {
 				t.Errorf("told %q, want %q", last, summary)
 			}
-			if !strings.Contains(compared.stderr, "chatsessions rebuild mends it") {
+			if !strings.Contains(compared.stderr, "chatsessions rebuild repairs it") {
 				t.Errorf("stderr is %q", compared.stderr)
 			}
 
