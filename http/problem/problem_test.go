@@ -52,7 +52,7 @@ func TestTheTableOfErrors(t *testing.T) {
 		{fmt.Errorf("wrapped: %w", domain.ErrNotFound), 404, "no such session"},
 		{&domain.InvalidError{Fields: fields}, 422, `"detail":"a is wrong; and 2 more, see errors"`},
 		{&domain.InvalidError{Fields: fields[:2]}, 422, `"errors":[{"pointer":"/a","detail":"a is wrong"},{"pointer":"/b","detail":"b is wrong"}]`},
-		{&domain.ForbiddenError{Fields: fields[:1]}, 403, `"detail":"a is wrong"`},
+		{&domain.ForbiddenError{Fields: fields[:1]}, 403, `"detail":"a is wrong","instance"`},
 		{&domain.PreconditionError{Version: 3}, 412, "at version 3"},
 		{&domain.IllegalTransitionError{Session: session, Directive: domain.Finish}, 409, `possible now: start","instance"`},
 		{&domain.IllegalTransitionError{Session: session, Directive: domain.Finish}, 409, `"state":"created","allowed":["start"]}`},
