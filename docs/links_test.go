@@ -51,6 +51,7 @@ var (
 	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading = regexp.MustCompile(`(?m)^#+ +(.*)$`)
 	mention = regexp.MustCompile(`(?:docs|deploy)/[a-z0-9_/-]+\.md`)
+	source  = regexp.MustCompile("`([a-z]+/[a-z0-9_/]+\\.go)`")
 )
 
 // anchors returns what links to the headings of a document end in, as GitHub derives it.
@@ -96,6 +97,16 @@ func TestEveryDocumentThatCodeNamesExists(t *testing.T) {
 		for _, name := range mention.FindAllString(read(t, file), -1) {
 			if _, err := fs.Stat(root, name); err != nil {
 				t.Errorf("%s: %v", file, err)
+			}
+		}
+	}
+}
+
+func TestEverySourceThatDocumentsNameExists(t *testing.T) {
+	for _, page := range files(t, ".md") {
+		for _, match := range source.FindAllStringSubmatch(read(t, page), -1) {
+			if _, err := fs.Stat(root, match[1]); err != nil {
+				t.Errorf("%s: %v", page, err)
 			}
 		}
 	}

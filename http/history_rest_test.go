@@ -135,9 +135,9 @@ func TestAHistoryThatCannotBeRead(t *testing.T) {
 	r.failing("event 4", errors.New("a defect"))
 	r.must(500, "GET", path, "")
 	r.failing("event 4", nil)
-	r.failing("Settle", domain.ErrUnavailable)
+	r.failing("AwaitEverywhere", domain.ErrUnavailable)
 	r.must(503, "GET", path, "")
-	r.failing("Settle", nil)
+	r.failing("AwaitEverywhere", nil)
 	r.failing("History", domain.ErrUnavailable)
 	if got := r.must(503, "GET", path, ""); got.Header.Get("Retry-After") != "1" {
 		t.Error(got.body)

@@ -49,7 +49,7 @@ var errEnough = errors.New("enough")
 type shown struct{ ReadModel }
 
 func (shown) AwaitEverywhere(context.Context, uint64) error { return nil }
-func (shown) Observe(uint64)                       {}
+func (shown) Observe(uint64)                                {}
 
 func TestFewLongHistoriesAreReadAtATime(t *testing.T) {
 	log := &slowLog{goOn: make(chan struct{})}

@@ -305,9 +305,9 @@ func TestAGetFallsBackToTheLog(t *testing.T) {
 	if len(r.observed) != before+1 || r.observed[before] != 1 {
 		t.Errorf("observed %v", r.observed)
 	}
-	r.failing("Settle", domain.ErrUnavailable) // another node may still show less
+	r.failing("AwaitEverywhere", domain.ErrUnavailable) // another node may still show less
 	r.must(503, "GET", "/chat-sessions/"+id, "")
-	r.failing("Settle", nil)
+	r.failing("AwaitEverywhere", nil)
 	r.failing("Load", domain.ErrUnreadable)
 	if got := r.must(503, "GET", "/chat-sessions/"+id, ""); got.Header.Get("Retry-After") != "3600" || !strings.Contains(got.field("detail"), "parked") {
 		t.Errorf("%s", got.body)

@@ -1,5 +1,3 @@
-// Command chatsessions runs the life of chat and telemedicine sessions: an HTTP
-// API over an event log in NATS JetStream and a read model in Redis.
 package main
 
 import (
@@ -22,50 +20,19 @@ const (
 	exitUsage  = 2
 )
 
-// commandLine is the whole command line. Each command has a file of its own.
+// commandLine is the whole command line. Each command has its own file.
 type commandLine struct {
 	Serve   serveCommand   `cmd:"" help:"Run the service: API and projector in one process."`
 	Token   tokenCommand   `cmd:"" help:"Make an API token, and the line for the tokens file that makes it valid."`
 	History historyCommand `cmd:"" help:"Show the events of one session."`
-	Replay  replayCommand  `cmd:"" help:"Replay the log, filtered: to the terminal, to a file, or on to another subject."`
-	Rebuild rebuildCommand `cmd:"" help:"Make the read model anew beside the old one, compare, and let it take over."`
+	Replay  replayCommand  `cmd:"" help:"Replay the log, filtered, to the terminal, to a file, or to another subject."`
+	Rebuild rebuildCommand `cmd:"" help:"Build a new read model beside the old one, compare them, and switch to the new one."`
 	Parked  parkedCommand  `cmd:"" help:"List the sessions that cannot be shown, or bring them back."`
-	Verify  verifyCommand  `cmd:"" help:"Read the whole log and name every defect of it, and of the read model."`
+	Verify  verifyCommand  `cmd:"" help:"Read the whole log and report every defect of it and of the read model."`
 	Version versionCommand `cmd:"" help:"Print version, commit and Go version."`
 }
 
-// AfterApply refuses a flag that is given without a value, by a variable of a script that
-// is not set. As if it were not given, a service would begin a log of its own, and a replay
-// send the whole one.
-func (commandLine) AfterApply(parsed *kong.Context) error {
-	given := flagsOn(parsed)
-	for _, part := range parsed.Path {
-		if part.Flag == nil {
-			continue
-		}
-		value, least := part.Flag.Target, 1
-		if value.Kind() == reflect.Slice { // which leaves out what is empty
-			least = given[part.Flag.Name]
-		}
-		if (value.Kind() == reflect.String || value.Kind() == reflect.Slice) && value.Len() < least {
-			return fmt.Errorf("--%s has no value: give it one, or leave it out", part.Flag.Name)
-		}
-	}
-	return nil
-}
-
-// flagsOn is how often each flag is on the command line.
-func flagsOn(parsed *kong.Context) map[string]int {
-	given := map[string]int{}
-	for _, part := range parsed.Path {
-		if part.Flag != nil {
-			given[part.Flag.Name]++
-		}
-	}
-	return given
-}
-
-// usageError is a wrong use of the command line that only a command can see.
+// usageError is a wrong use of the command line that only a command can detect.
 type usageError struct{ error }
 
 // streams are where a command writes.
@@ -78,42 +45,70 @@ func main() {
 	os.Exit(status)
 }
 
-// run is main with its surroundings as arguments; it ends early when ctx does.
+// run runs a command line until it is done or ctx ends, and returns the exit status.
 func run(ctx context.Context, args []string, s streams) int {
-	var line commandLine
-	exited := -1
-	parser, err := kong.New(&line,
+	exited := -1 // set by --help
+	parser, err := kong.New(&commandLine{},
 		kong.Name("chatsessions"),
-		kong.Description("Runs the life of chat and telemedicine sessions. Every flag can be given as an environment variable too, named behind its description."),
+		kong.Description("Runs the life of chat and telemedicine sessions. Every flag can also be given as an environment variable, which its description names."),
 		kong.Writers(s.out, s.err),
-		kong.Exit(func(status int) { exited = status }), // --help
+		kong.Exit(func(status int) { exited = status }),
 		kong.DefaultEnvars("CHATSESSIONS"),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(s),
 	)
 	if err != nil {
-		panic(err) // the struct above is wrong, not the arguments
+		panic(err) // commandLine is wrong, not the arguments
 	}
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
-	parsed, err := parser.Parse(args)
-	switch {
-	case exited >= 0:
+	command, err := parser.Parse(args)
+	if exited >= 0 {
 		return exited
-	case err != nil:
+	}
+	if err != nil {
 		fmt.Fprintf(s.err, "chatsessions: %v\nTry chatsessions --help, or chatsessions COMMAND --help.\n", err)
 		return exitUsage
 	}
-	err = parsed.Run()
-	var usage usageError
-	switch {
-	case err == nil:
+	err = command.Run()
+	if err == nil {
 		return exitDone
-	case errors.As(err, &usage):
-		fmt.Fprintf(s.err, "chatsessions: %v\n", err)
-		return exitUsage
 	}
 	fmt.Fprintf(s.err, "chatsessions: %v\n", err)
+	if errors.As(err, new(usageError)) {
+		return exitUsage
+	}
 	return exitFailed
+}
+
+// AfterApply refuses a flag without a value, which is what an unset variable of a script
+// leaves. Without this check, a service would start a log of its own, and a replay would
+// send the whole one.
+func (commandLine) AfterApply(parsed *kong.Context) error {
+	given := flagsOn(parsed)
+	for _, part := range parsed.Path {
+		if part.Flag == nil {
+			continue
+		}
+		value, least := part.Flag.Target, 1
+		if value.Kind() == reflect.Slice { // kong drops its empty values
+			least = given[part.Flag.Name]
+		}
+		if (value.Kind() == reflect.String || value.Kind() == reflect.Slice) && value.Len() < least {
+			return fmt.Errorf("--%s has no value: give it one, or leave it out", part.Flag.Name)
+		}
+	}
+	return nil
+}
+
+// flagsOn returns how often each flag is on the command line.
+func flagsOn(parsed *kong.Context) map[string]int {
+	given := map[string]int{}
+	for _, part := range parsed.Path {
+		if part.Flag != nil {
+			given[part.Flag.Name]++
+		}
+	}
+	return given
 }

@@ -16,16 +16,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// readyPatience bounds one look whether the service is ready.
+// readyPatience bounds one check of the service's readiness.
 const readyPatience = 2 * time.Second
 
-// mutexProfileFraction is how many contentions of a lock there are to each that the
-// profile of /debug/pprof/mutex holds.
+// mutexProfileFraction: /debug/pprof/mutex samples one of so many contentions of a lock.
 const mutexProfileFraction = 100
 
-// An opsServer answers those who run the service, on a listener of its own: metrics,
-// health and profiles. It asks for no token, so it belongs on loopback or into a
-// network of the operators.
+// An opsServer answers operators on its own listener: metrics, health, and profiles. It
+// asks for no token, so it belongs on loopback or in a network of the operators.
 type opsServer struct {
 	server http.Server
 	url    string
@@ -33,11 +31,11 @@ type opsServer struct {
 	ready  atomic.Pointer[readiness]
 }
 
-// A readiness says why the service is not ready to serve, nil when it is.
+// A readiness returns nil if the service is ready, or the reason why it is not.
 type readiness func(ctx context.Context) error
 
-// startOps listens on the address and serves from then on; it returns nil, which
-// does nothing, for no address. Close ends it.
+// startOps serves on the address until Close. Without an address it returns nil, which
+// does nothing.
 func startOps(address string, m *metrics, logger *slog.Logger) (*opsServer, error) {
 	if address == "" {
 		return nil, nil
@@ -47,7 +45,7 @@ func startOps(address string, m *metrics, logger *slog.Logger) (*opsServer, erro
 		return nil, fmt.Errorf("listening on %s for operators: %w", address, err)
 	}
 	o := &opsServer{url: "http://" + l.Addr().String(), served: make(chan struct{})}
-	o.becomes(func(context.Context) error { return errors.New("the service is starting") })
+	o.setReadiness(func(context.Context) error { return errors.New("the service is starting") })
 	runtime.SetMutexProfileFraction(mutexProfileFraction)
 
 	mux := http.NewServeMux()
@@ -75,8 +73,8 @@ func startOps(address string, m *metrics, logger *slog.Logger) (*opsServer, erro
 	return o, nil
 }
 
-// becomes says how to find out from now on whether the service is ready.
-func (o *opsServer) becomes(ready readiness) {
+// setReadiness sets how /readyz finds out from now on whether the service is ready.
+func (o *opsServer) setReadiness(ready readiness) {
 	if o != nil {
 		o.ready.Store(&ready)
 	}
@@ -100,7 +98,7 @@ func answerPlain(w http.ResponseWriter, status int, text string) {
 	_, _ = io.WriteString(w, text+"\n")
 }
 
-// Close stops answering, also in the middle of a profile.
+// Close stops answering, even in the middle of a profile.
 func (o *opsServer) Close() {
 	if o != nil {
 		_ = o.server.Close()

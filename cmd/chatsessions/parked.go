@@ -18,21 +18,21 @@ import (
 type parkedCommand struct {
 	storeFlags
 	ID     string `arg:"" optional:"" help:"One session; without it, all that are parked."`
-	Retry  bool   `help:"Read the session's newest event from the log again, and show the session if that goes now."`
+	Retry  bool   `help:"Read the session's newest event from the log again, and show the session if that works now."`
 	Output string `enum:"text,json" default:"text" help:"text, or json: a line for each session."`
 }
 
-// Help says more than the flags do.
+// Help is printed behind the flags' list.
 func (parkedCommand) Help() string {
-	return `A session is parked when the log has something of it that cannot be projected: a message that is no event, or an event of a later version of the service. It is in no list then, and a GET of it is answered from the log or with a 503; everything else goes on. The service counts parked sessions in the metric chatsessions_parked_sessions.
+	return `A session is parked when a message of it in the log cannot be projected: it is no event, or an event of a later version of the service. The session is then in no list, and a GET of it is answered from the log or with a 503; everything else works as usual. The service counts parked sessions in the metric chatsessions_parked_sessions.
 
-A later event of the session that can be projected brings it back by itself. --retry tries again without one, after an upgrade for example. The exit status is 1 when a session that was to be brought back could not be.`
+A later event of the session that can be projected brings it back. --retry tries again without one, for example after an upgrade. The exit status is 1 if a session could not be brought back.`
 }
 
-// A parkedLine is what is printed of a parked session.
+// A parkedLine is printed for each parked session.
 type parkedLine struct {
 	layout.Parked
-	Retried string `json:"retried,omitempty"` // what came of it
+	Retried string `json:"retried,omitempty"` // the outcome
 }
 
 // Run lists parked sessions, or brings them back.
@@ -42,7 +42,7 @@ func (c parkedCommand) Run(ctx context.Context, s streams) error {
 	}
 	stores, err := c.openFromOutside(ctx, slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	if errors.Is(err, errNoReadModel) {
-		return errors.New("the service is not running, and without it there is no read model; start it, then ask again")
+		return errors.New("the service is not running, and without it there is no read model; start it and try again")
 	}
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func (c parkedCommand) Run(ctx context.Context, s streams) error {
 				if errors.Is(err, domain.ErrUnavailable) || ctx.Err() != nil {
 					return err
 				}
-				if errors.Is(err, projector.ErrNotParked) { // it came back by itself
+				if errors.Is(err, projector.ErrNotParked) { // a later event has brought it back
 					return nil
 				}
 				line.Retried = err.Error()
@@ -98,7 +98,7 @@ func (c parkedCommand) Run(ctx context.Context, s streams) error {
 	return nil
 }
 
-// columns joins the columns of a line; the last one is there only for a retry.
+// columns joins the columns of a line. Only a retry has the last one.
 func (c parkedCommand) columns(all ...string) string {
 	if !c.Retry {
 		all = all[:len(all)-1]

@@ -10,40 +10,40 @@ import (
 	"golang.org/x/term"
 )
 
-// A progress shows how far long work is: as a bar with rate and time left on a
-// terminal, and as a line now and then in a file.
+// A progress shows how far a long job is: on a terminal as a bar with rate and remaining
+// time, elsewhere as a line every progressEvery.
 type progress struct {
 	out   io.Writer
-	bar   *progressbar.ProgressBar // nil where there is no terminal
+	bar   *progressbar.ProgressBar // nil without a terminal
 	stage string
 	unit  string
 	began time.Time
-	told  time.Time
-	first uint64 // done when the stage began
+	shown time.Time
+	first uint64 // how much was done when the stage began
 }
 
-// progressEvery is how often a line is written where there is no terminal.
+// progressEvery is the interval of lines without a terminal.
 const progressEvery = 5 * time.Second
 
 func newProgress(out io.Writer) *progress { return &progress{out: out} }
 
-// show tells how much of a stage is done; total is 0 where it is not known.
+// show shows how much of a stage is done. A total of 0 means that it is not known.
 func (p *progress) show(stage, unit string, done, total uint64) {
 	if stage != p.stage {
 		p.finish()
-		p.stage, p.unit, p.began, p.told, p.first = stage, unit, time.Now(), time.Now(), done
+		p.stage, p.unit, p.began, p.shown, p.first = stage, unit, time.Now(), time.Now(), done
 		if file, ok := p.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) { //nolint:gosec // a small number
 			p.bar = p.newBar(int64(total)) //nolint:gosec // a count
 		}
 	}
 	if p.bar != nil {
-		_ = p.bar.Set64(int64(done)) //nolint:gosec // a count; a terminal that is gone is no trouble
+		_ = p.bar.Set64(int64(done)) //nolint:gosec // a count; a closed terminal is no error
 		return
 	}
-	if time.Since(p.told) < progressEvery {
+	if time.Since(p.shown) < progressEvery {
 		return
 	}
-	p.told = time.Now()
+	p.shown = time.Now()
 	rate := float64(done-p.first) / time.Since(p.began).Seconds()
 	if total == 0 {
 		fmt.Fprintf(p.out, "%s: %d %s, %.0f a second\n", stage, done, unit, rate)
@@ -67,7 +67,7 @@ func (p *progress) newBar(total int64) *progressbar.ProgressBar {
 		progressbar.OptionOnCompletion(func() { fmt.Fprintln(p.out) }))
 }
 
-// finish ends the stage that is shown.
+// finish ends the current stage.
 func (p *progress) finish() {
 	if p.bar != nil && !p.bar.IsFinished() {
 		_ = p.bar.Exit() // ends the line, as its completion does

@@ -13,18 +13,18 @@ import (
 
 type rebuildCommand struct {
 	storeFlags
-	CompareOnly bool       `help:"Only compare: tell every difference between the read model and the log, and leave the read model as it is."`
+	CompareOnly bool       `help:"Only compare: report every difference between the read model and the log, and leave the read model as it is."`
 	Output      string     `enum:"text,json" default:"text" help:"text, or json: a line for each difference, and one at the end."`
 	LogLevel    slog.Level `default:"warn" help:"debug, info, warn or error."`
 }
 
-// Help says more than the flags do.
+// Help is printed behind the flags' list.
 func (rebuildCommand) Help() string {
-	return `The read model is made anew from the log, in keys of its own in the same Redis, while the old one goes on answering. Then the two are compared, each difference is told, the new one takes over in one step, and the old one is removed. Redis needs room for both.
+	return `Compares the read model with the log and reports each difference. Then it builds a new read model from the log, in separate keys of the same Redis, while the old one keeps answering, switches to it in one step, and removes the old one. Redis needs room for both.
 
-It can be ended at any time (Ctrl-C, kill), with nothing changed but some keys that the next rebuild removes. One that was started beside another one waits some seconds and gives up.
+It can be interrupted at any time (Ctrl-C, kill) and changes nothing then, except for some keys that the next rebuild removes. A rebuild that starts beside another one waits some seconds and gives up.
 
-Give it the same --nats-url, --redis-url and --redis-partitions, or --data-dir, as the service has. The exit status is 0 when the new read model answers, whatever the differences were; with --compare-only, 1 when there were any.`
+Give it the same --nats-url, --redis-url and --redis-partitions, or --data-dir, as the service. The exit status is 0 if the new read model answers, whatever the differences were; with --compare-only, it is 1 if there were any.`
 }
 
 // Run rebuilds the read model.
@@ -56,11 +56,7 @@ func (c rebuildCommand) Run(ctx context.Context, s streams) error {
 		},
 		Difference: func(d audit.Difference) {
 			if text {
-				where := "document"
-				if d.Index != "" {
-					where = "index " + d.Index
-				}
-				fmt.Fprintf(s.out, "session %s, %s: %s\n", d.SessionID, where, d.Detail)
+				fmt.Fprintf(s.out, "%s: %s\n", where(d), d.Detail)
 			} else {
 				_ = json.NewEncoder(s.out).Encode(d)
 			}
@@ -74,32 +70,47 @@ func (c rebuildCommand) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	if c.CompareOnly && done.Differences > 0 {
-		return errors.New("the read model is not what the log says; chatsessions rebuild mends it")
+		return errors.New("the read model is not what the log says; chatsessions rebuild repairs it")
 	}
 	return nil
 }
 
-// rebuildStages are the stages as they are shown.
+// rebuildStages are the stages and units of the progress bar.
 var rebuildStages = map[projector.Stage]struct{ title, unit string }{
+	projector.Comparing:  {"comparing", "events"},
 	projector.Filling:    {"reading the log", "events"},
-	projector.Comparing:  {"comparing", "keys"},
 	projector.TakingOver: {"taking over", "partitions"},
 	projector.Removing:   {"removing the old one", "keys"},
+}
+
+// where describes the place of a difference.
+func where(d audit.Difference) string {
+	switch {
+	case d.SessionID == "" && d.Index == "":
+		return "read model"
+	case d.SessionID == "":
+		return "index " + d.Index
+	case d.Index == "":
+		return "session " + d.SessionID + ", document"
+	}
+	return "session " + d.SessionID + ", index " + d.Index
 }
 
 func (c rebuildCommand) report(s streams, done projector.Rebuilt) error {
 	if c.Output == "json" {
 		return json.NewEncoder(s.out).Encode(done)
 	}
-	compared := fmt.Sprintf("%d differences to the old one", done.Differences)
-	if !done.Compared {
+	compared, result := fmt.Sprintf("%d differences to the old one", done.Differences), "it answers now"
+	switch {
+	case c.CompareOnly && !done.Compared:
+		_, err := fmt.Fprintf(s.out, "There is no read model to compare with the log. %d keys were removed.\n", done.Removed)
+		return err
+	case c.CompareOnly:
+		compared, result = fmt.Sprintf("%d differences to the log", done.Differences), "it stays as it is"
+	case !done.Compared:
 		compared = "there was no old one to compare with"
 	}
-	took := "it answers now"
-	if c.CompareOnly {
-		took = "it was removed again"
-	}
 	_, err := fmt.Fprintf(s.out, "A read model of %d sessions, up to position %d of the log: %s; %s. %d keys were removed.\n",
-		done.Sessions, done.Position, compared, took, done.Removed)
+		done.Sessions, done.Position, compared, result, done.Removed)
 	return err
 }

@@ -12,30 +12,28 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
-// The garbage collector may let the heap grow to five times what is in use, instead
-// of twice, so that it runs less often (docs/performance.md has what that is worth),
-// until it has memoryShare of what the container or the machine has; from there on
-// it runs as often as it takes to stay below.
+// The garbage collector lets the heap grow to five times what is in use, instead of twice,
+// so that it runs less often (docs/performance.md has the gain). Above memoryShare of the
+// memory of the container or machine, it runs as often as necessary to stay below.
 const (
-	collectAt   = 400 // per cent, as GOGC
+	collectAt   = 400 // percent, as GOGC
 	memoryShare = 0.6
 )
 
-// tuneProcessors, where no quota of a container holds the process back, lets two more
-// threads run Go code than there are processors, where the log is embedded: one is
-// nearly always in a write to the log's file, one in a sync, and while they are, the
-// runtime holds a processor back for them. The environment variable GOMAXPROCS has
-// precedence.
+// tuneProcessors is for a process with an embedded log. It lets two more threads run Go
+// code than there are processors: one thread is nearly always writing to the log's file,
+// one is syncing it, and the runtime reserves a processor for each of them. A CPU quota of
+// the container and the environment variable GOMAXPROCS have precedence.
 func tuneProcessors() {
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) == runtime.NumCPU() {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 	}
 }
 
-// tuneMemory sets how the garbage collector trades memory for processor time, for when
-// requests are served; caughtUp is to be called then. Until that, while a read model may
-// have to be built, the embedded log keeps every block that it reads for ten seconds: as
-// many gigabytes, times collectAt. The environment variables GOGC and GOMEMLIMIT have
+// tuneMemory sets the memory limit, and returns a function that sets collectAt, to be called
+// when requests are served. Before that, a read model may have to be built: the embedded
+// log then keeps every block that it reads for ten seconds, which can be gigabytes, and
+// collectAt would multiply them. The environment variables GOGC and GOMEMLIMIT have
 // precedence.
 func tuneMemory(logger *slog.Logger) (caughtUp func()) {
 	limit, err := memlimit.Set(
@@ -43,24 +41,24 @@ func tuneMemory(logger *slog.Logger) (caughtUp func()) {
 		memlimit.WithProvider(memlimit.ApplyFallback(memlimit.FromCgroup, memlimit.FromSystem)),
 	)
 	if err != nil {
-		logger.Warn("how much memory there is cannot be found out; the garbage collector stays as it is", "error", err)
+		logger.Warn("the amount of memory is not known; the garbage collector keeps its defaults", "error", err)
 		return func() {}
 	}
 	logger.Debug("soft limit of memory", "bytes", limit)
 	return func() {
-		if os.Getenv("GOGC") == "" && limit < math.MaxInt64 { // without a limit the heap would grow beyond all bounds
+		if os.Getenv("GOGC") == "" && limit < math.MaxInt64 { // without a limit, the heap would grow without bounds
 			debug.SetGCPercent(collectAt)
 		}
 	}
 }
 
-// checkOpenFiles warns where the process may not have as many open files as its readers
-// of the feed and everything else need: then it would not even accept a connection.
+// checkOpenFiles warns if the readers of the feed could use up the open files of the
+// process. It could then not even accept a connection.
 func checkOpenFiles(readers int, logger *slog.Logger) {
 	const others = 4096 // connections of clients, NATS and Redis, files of the log
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil && uint64(readers)+others > limit.Cur {
-		logger.Warn("so many readers of the feed could use up the open files that the process may have; raise the limit (ulimit -n, LimitNOFILE), or lower --max-readers",
+		logger.Warn("the readers of the feed could use up the process's open files; raise the limit (ulimit -n, LimitNOFILE), or lower --max-readers",
 			"limit", limit.Cur, "max readers", readers)
 	}
 }

@@ -10,18 +10,10 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"sync/atomic"
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"chatsessions/docs/events"
-	chathttp "chatsessions/http"
 	"chatsessions/http/auth"
-	"chatsessions/projections"
-	"chatsessions/projections/projector"
-	"chatsessions/projections/readmodel"
 )
 
 type serveCommand struct {
@@ -31,25 +23,21 @@ type serveCommand struct {
 
 	storeFlags
 
-	AuthTokens  string `default:"" placeholder:"FILE" type:"path" help:"Tokens that are valid: a file of the lines that chatsessions token prints. Read again on SIGHUP."`
+	AuthTokens  string `default:"" placeholder:"FILE" type:"path" help:"File of valid tokens, with the lines that chatsessions token prints. SIGHUP reads it again."`
 	OpsListen   string `placeholder:"HOST:PORT" help:"Address for operators: /metrics, /healthz, /readyz and /debug/pprof/, without a token. Off unless given."`
-	MaxCommands int    `default:"2048" placeholder:"N" help:"POSTs and PATCHes in flight, at most (${default}); one more is refused with a 503 at once. 0 is no limit."`
+	MaxCommands int    `default:"2048" placeholder:"N" help:"Maximum number of POSTs and PATCHes in flight (${default}); one more is refused with a 503 at once. 0 is no limit."`
 
-	MaxReaders    int           `default:"12288" placeholder:"N" help:"Streams of GET /chat-sessions/events at once, at most (${default}); one more is a 503. Each is an open file. 0 is no limit."`
-	FeedHeartbeat time.Duration `default:"15s" placeholder:"DURATION" help:"How often such a stream shows that it lives, and its token is checked again (${default})."`
+	MaxReaders    int           `default:"12288" placeholder:"N" help:"Maximum number of streams of GET /chat-sessions/events (${default}); one more is a 503. Each is an open file. 0 is no limit."`
+	FeedHeartbeat time.Duration `default:"15s" placeholder:"DURATION" help:"Interval at which each stream gets a sign of life and its token is checked again (${default})."`
 
-	RateLimit float64 `default:"0" placeholder:"N" help:"Requests a second that an account may make; 0, the default, is no limit."`
+	RateLimit float64 `default:"0" placeholder:"N" help:"Maximum number of requests that an account may make in a second; 0, the default, is no limit."`
 
 	LogLevel  slog.Level `default:"info" help:"debug, info, warn or error."`
 	LogFormat string     `enum:"text,json" default:"text" help:"text or json, on standard error."`
 }
 
-// drainTimeout bounds how long the requests in flight may take to end: longer
-// than any of them may take.
-const drainTimeout = 15 * time.Second
-
-// minHeartbeat is the least time between two heartbeats of the feed: beyond that they
-// would be a load.
+// minHeartbeat is the shortest interval between heartbeats of the feed. Shorter ones would
+// be a load.
 const minHeartbeat = 100 * time.Millisecond
 
 // Run serves until ctx ends, and drains.
@@ -65,14 +53,14 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 	if faulty {
 		logger.Warn("this build can be made to fail (-tags faults); it is not one to deploy")
 	}
-	caughtUp := tuneMemory(logger)
-	if c.NATS.URL == "" {
-		tuneProcessors()
-	}
 	hangup := make(chan os.Signal, 1) // caught from here on: it must not end a service that is starting
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 
+	caughtUp := tuneMemory(logger)
+	if c.NATS.URL == "" {
+		tuneProcessors()
+	}
 	var listener net.Listener
 	if c.Only != "projector" {
 		if listener, err = net.Listen("tcp", c.Listen); err != nil {
@@ -80,7 +68,7 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 		}
 		defer listener.Close()
 	}
-	var measured *metrics // nobody asks for them without a listener
+	var measured *metrics // without a listener for operators, nothing is measured
 	if c.OpsListen != "" {
 		measured = newMetrics()
 	}
@@ -94,125 +82,11 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	defer stores.Close()
-
-	running, stop := context.WithCancel(ctx)
-	defer stop()
-	parts, running := errgroup.WithContext(running)
-	private := c.RedisURL == ""
-	var api atomic.Pointer[chathttp.Server] // nil until it serves
-	reads := readmodel.New(stores.redis, stores.log, readmodel.Options{
-		Logger: logger, Partitions: c.RedisPartitions, Private: private, AskEnd: c.NATS.URL != "" && private,
-		Writes: func() int {
-			if server := api.Load(); server != nil {
-				return int(server.Stats().Commands)
-			}
-			return 0
-		},
-		Connections: func() uint64 { return stores.redisConnections.Load() + stores.log.Connections() },
-	})
-	measured.progress(reads)
-	// The read model outlives ctx: requests that are being drained still read.
-	tracking, stopTracking := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopTracking()
-	parts.Go(func() error { return reads.Run(tracking) })
-	if c.Only != "api" {
-		projector := projector.New(stores.redis, stores.log, projector.Options{
-			Logger: logger, Partitions: c.RedisPartitions, Notify: reads.Projected, Applied: measured.applied(), Private: private,
-		})
-		parts.Go(func() error { return projector.Run(tracking) })
+	service := &service{
+		flags: c, stores: stores, tokens: tokens, reload: reload, hangup: hangup, listener: listener,
+		ops: ops, measured: measured, caughtUp: caughtUp, out: s.out, logger: logger,
 	}
-	parts.Go(func() error { return stores.watch(running) })
-	parts.Go(func() error { return reloadOnHangup(running, hangup, reload, logger) })
-	parts.Go(func() error {
-		defer stopTracking()
-		if err := awaitCaughtUp(running, reads, logger); err != nil {
-			return ignoreEnd(running, err)
-		}
-		caughtUp()
-		ops.becomes(readyWhile(running, reads))
-		if listener == nil {
-			fmt.Fprintln(s.out, "chatsessions projector is ready")
-			<-running.Done()
-			return nil
-		}
-		server := chathttp.NewServer(chathttp.Config{
-			Log: measured.log(stores.log), Feed: stores.log, Reads: measured.reads(reads), Tokens: tokens,
-			WriteWait: projections.Bound, RateLimit: c.RateLimit, MaxCommands: c.MaxCommands,
-			MaxReaders: c.MaxReaders, FeedHeartbeat: c.FeedHeartbeat,
-			Observe: measured.requests(), Now: now, Logger: logger,
-		})
-		for _, d := range events.Documents() {
-			server.Static(d.Path, d.MediaType, d.Content)
-		}
-		measured.server(server)
-		checkOpenFiles(c.MaxReaders, logger)
-		api.Store(server)
-		return c.serveHTTP(running, listener, server, s.out, logger)
-	})
-	if err := parts.Wait(); err != nil {
-		return err
-	}
-	return stores.failure() // it may have happened while requests were drained
-}
-
-// serveHTTP answers requests until ctx ends, and then those that are in flight.
-func (c serveCommand) serveHTTP(ctx context.Context, l net.Listener, server *chathttp.Server, out io.Writer, logger *slog.Logger) error {
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
-	url := "http://" + l.Addr().String()
-	fmt.Fprintln(out, "chatsessions is ready on", url)
-	if c.Dev {
-		printExamples(out, url)
-	}
-	select {
-	case err := <-served:
-		return fmt.Errorf("serving HTTP: %w", err)
-	case <-ctx.Done():
-	}
-	logger.Info("draining", "at most", drainTimeout.String())
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-	defer cancel()
-	if err := server.Shutdown(drain); err != nil {
-		logger.Error("not every request in flight was answered", "error", err)
-		return nil
-	}
-	return <-served
-}
-
-// awaitCaughtUp returns when the read model has all that was in the log.
-func awaitCaughtUp(ctx context.Context, reads *readmodel.ReadModel, logger *slog.Logger) error {
-	const patience = 5 * time.Second
-	for {
-		attempt, cancel := context.WithTimeout(ctx, patience)
-		err := reads.CaughtUp(attempt)
-		cancel()
-		if err == nil || ctx.Err() != nil {
-			return err
-		}
-		logger.Warn("the read model has not caught up with the log yet; is a projector running?", "error", err)
-	}
-}
-
-// readyWhile says that the service is ready when the log can be reached and the read
-// model has all that is in it, until ctx ends: then it is drained.
-func readyWhile(ctx context.Context, reads *readmodel.ReadModel) readiness {
-	return func(asked context.Context) error {
-		if ctx.Err() != nil {
-			return errors.New("the service is ending")
-		}
-		if err := reads.CaughtUp(asked); err != nil {
-			return fmt.Errorf("the log cannot be reached, or the read model is behind it: %w", err)
-		}
-		return nil
-	}
-}
-
-// ignoreEnd drops an error that only says that ctx has ended.
-func ignoreEnd(ctx context.Context, err error) error {
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		return nil
-	}
-	return err
+	return service.run(ctx)
 }
 
 // check finds flags that do not go together.
@@ -272,7 +146,7 @@ func isLoopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// tokens returns who checks tokens, and how to read them again.
+// tokens returns what checks tokens, and a function that reads them again.
 func (c serveCommand) tokens() (auth.Verifier, func() error, error) {
 	var verifiers auth.AnyOf
 	reload := func() error { return nil }
@@ -289,22 +163,6 @@ func (c serveCommand) tokens() (auth.Verifier, func() error, error) {
 	return verifiers, reload, nil
 }
 
-// reloadOnHangup reads the tokens again whenever SIGHUP comes.
-func reloadOnHangup(ctx context.Context, hangup <-chan os.Signal, reload func() error, logger *slog.Logger) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-hangup:
-			if err := reload(); err != nil {
-				logger.Error("tokens not read again; those of before stay valid", "error", err)
-				continue
-			}
-			logger.Info("tokens read again")
-		}
-	}
-}
-
 func (c serveCommand) logger(w io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: c.LogLevel}
 	if c.LogFormat == "json" {
@@ -313,7 +171,7 @@ func (c serveCommand) logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
-// printExamples shows a developer what to paste.
+// printExamples prints requests for a developer to paste.
 func printExamples(w io.Writer, url string) {
 	fmt.Fprintf(w, `
 Any token dev-<role>-<account> is valid here. To try it out, paste:

@@ -9,8 +9,8 @@ import (
 )
 
 type tokenCommand struct {
-	Account string `required:"" placeholder:"UID" help:"Account uid that the token stands for."`
-	Role    string `required:"" placeholder:"ROLE" help:"account (its own sessions), service (every session, in anybody's name), auditor (reads everything) or admin (all of it)."`
+	Account string `required:"" placeholder:"UID" help:"uid of the token's account."`
+	Role    string `required:"" placeholder:"ROLE" help:"account (its own sessions), service (every session, for any account), auditor (reads everything) or admin (everything)."`
 	Output  string `enum:"text,json" default:"text" help:"text or json."`
 }
 
@@ -24,9 +24,9 @@ func (t tokenCommand) Run(s streams) error {
 	if t.Output == "json" {
 		return json.NewEncoder(s.out).Encode(map[string]string{"token": token, "line": line})
 	}
-	_, err := fmt.Fprintf(s.out, `The token, shown only now:
+	_, err := fmt.Fprintf(s.out, `The token, which is shown only once:
   %s
-The line for the tokens file (serve --auth-tokens FILE; a running service reads it on SIGHUP):
+The line for the tokens file (serve --auth-tokens FILE; a running service reads the file on SIGHUP):
   %s
 `, token, line)
 	return err

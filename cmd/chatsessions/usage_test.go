@@ -280,7 +280,7 @@ func TestWhatAReplayIsNotAskedFor(t *testing.T) {
 func TestVerifyPrintsNothingThatATerminalWouldObey(t *testing.T) {
 	var out bytes.Buffer
 	v := &verifier{text: true, out: &out}
-	if err := v.tell(defectLine{Kind: domain.DefectUnreadable, Position: 7, SessionID: "\x1b[2J", Detail: "a\nb\tc"}); err != nil {
+	if err := v.report(defectLine{Kind: domain.DefectUnreadable, Position: 7, SessionID: "\x1b[2J", Detail: "a\nb\tc"}); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := out.String(), "position 7, session \uFFFD[2J, unreadable: a\uFFFDb\uFFFDc\n"; got != want {

@@ -27,9 +27,9 @@ type verifyCommand struct {
 	Output  string `enum:"text,json" default:"text" help:"text, or json: a line for each defect, and one at the end."`
 }
 
-// Help says more than the flags do.
+// Help is printed behind the flags' list.
 func (verifyCommand) Help() string {
-	return `Reads the whole log, up to its end as it is at the start, and names every defect, each with its position in the log, its session and one of these words:
+	return `Reads the whole log, up to its end at the start, and reports every defect with its position in the log, its session and one of these words:
 
 unreadable: a message that is not an event, or whose envelope and data are of different sessions or versions.
 
@@ -57,11 +57,11 @@ At the same time it compares the read model with the log, both ways:
 
 read-model: a document or an index entry is not what the log says, is missing, out of order, or should not be there. chatsessions rebuild mends that.
 
-parked: a session is not shown, because the log has something of it that cannot be projected; see chatsessions parked.
+parked: a session is not shown, because a message of it in the log cannot be projected; see chatsessions parked.
 
-It writes nothing, to the log or to Redis, and its memory does not grow with the log. The service may run meanwhile: what comes in after the start is not looked at in the log, and is no difference in the read model. While somebody writes, at most 5,000 events a second are read, so that writes are not held up.
+It writes nothing to the log or to Redis, and its memory does not grow with the log. The service may run at the same time: events after the start are not read from the log, and are no difference in the read model. While anyone writes, it reads at most 5,000 events a second, so that it does not slow writes down.
 
-Give it the same --nats-url, --redis-url and --redis-partitions, or --data-dir, as the service has. Where the read model is inside a service that does not run, only the log is verified; then the service cannot start before this is done. The exit status is 0 when there is no defect, 1 when there are any or it failed.`
+Give it the same --nats-url, --redis-url and --redis-partitions, or --data-dir, as the service. If the read model is inside a service that is not running, only the log is verified, and the service cannot start until this is done. The exit status is 0 if there is no defect, and 1 if there is one or the command failed.`
 }
 
 // Kinds of lines beside those of domain.DefectKind.
@@ -70,7 +70,7 @@ const (
 	defectParked    domain.DefectKind = "parked"
 )
 
-// A defectLine is what is printed of a defect.
+// A defectLine is printed for each defect.
 type defectLine struct {
 	Kind      domain.DefectKind `json:"kind"`
 	Position  uint64            `json:"position,omitempty"`
@@ -79,7 +79,7 @@ type defectLine struct {
 	Detail    string            `json:"detail"`
 }
 
-// A verifiedLine is what is printed at the end.
+// A verifiedLine is printed at the end.
 type verifiedLine struct {
 	Position  uint64 `json:"position"` // up to which the log was read
 	Events    uint64 `json:"events"`
@@ -126,11 +126,11 @@ func (c verifyCommand) Run(ctx context.Context, s streams) error {
 	return fmt.Errorf("%d defects were found", v.done.Defects)
 }
 
-// verifyCollectAt is how much the heap may grow, per cent, until garbage is collected: with
-// the usual 100, that takes a tenth of the time more.
+// verifyCollectAt is GOGC for a verification, in percent. With the usual 100, it takes a
+// tenth longer.
 const verifyCollectAt = 200
 
-// open opens the log, and the read model where it is to be had.
+// open opens the log, and the read model if there is one.
 func (c verifyCommand) open(ctx context.Context, s streams) (stores *stores, withModel bool, err error) {
 	if !c.LogOnly {
 		stores, err = c.openFromOutside(ctx, newLogger(s))
@@ -142,23 +142,23 @@ func (c verifyCommand) open(ctx context.Context, s streams) (stores *stores, wit
 	return stores, false, err
 }
 
-// A verifier prints what is found.
+// A verifier prints defects and counts them.
 type verifier struct {
 	text bool
 	out  io.Writer
 	bar  *progress
 	pace *logaudit.Pacer
 
-	mu   sync.Mutex // log and read model are verified at once
+	mu   sync.Mutex // log and read model are verified at the same time
 	done verifiedLine
 }
 
-// log verifies the log, and hands every session on.
-func (v *verifier) log(ctx context.Context, log *eventstore.Log, settled func(context.Context, []domain.Entry) error) error {
+// log verifies the log, and passes every session on.
+func (v *verifier) log(ctx context.Context, log *eventstore.Log, sessions func(context.Context, []domain.Entry) error) error {
 	done, err := logaudit.Verify(ctx, log, logaudit.VerifyOptions{
-		Sessions: settled, Pace: v.pace.Wait,
+		Sessions: sessions, Pace: v.pace.Wait,
 		Defect: func(d domain.Defect) error {
-			return v.tell(defectLine{Kind: d.Kind, Position: d.Position, SessionID: d.SessionID, Detail: d.Detail})
+			return v.report(defectLine{Kind: d.Kind, Position: d.Position, SessionID: d.SessionID, Detail: d.Detail})
 		},
 		Progress: func(position, end uint64) { v.bar.show("verifying the log", "events", position, end) },
 	})
@@ -166,41 +166,35 @@ func (v *verifier) log(ctx context.Context, log *eventstore.Log, settled func(co
 	return err
 }
 
-// verifyStages are the stages as they are shown.
-var verifyStages = map[audit.VerifyStage]struct{ title, unit string }{
-	audit.CountingKeys: {"counting the read model's keys", "keys"},
-	audit.CheckingKeys: {"looking at those in doubt", "keys"},
+// verifyStages are the stages of an audit, for the progress bar.
+var verifyStages = map[audit.Stage]string{
+	audit.Counting: "counting the read model's keys",
+	audit.Checking: "checking suspects",
 }
 
-// logAndModel verifies the log, and the read model with each of its sessions.
+// logAndModel verifies the log, and compares the read model with each of its sessions.
 func (v *verifier) logAndModel(ctx context.Context, stores *stores, partitions int) error {
-	model, err := audit.NewVerification(ctx, stores.redis, stores.log, audit.VerifyOptions{
-		Partitions: partitions, Load: stores.log.Load, Event: stores.log.Event, Pace: v.pace.Wait,
+	opts := audit.Options{
+		Partitions: partitions, Pace: v.pace.Wait,
 		Difference: func(d audit.Difference) error {
-			return v.tell(defectLine{Kind: defectReadModel, Position: d.Position, SessionID: d.SessionID, Index: d.Index, Detail: d.Detail})
+			return v.report(defectLine{Kind: defectReadModel, Position: d.Position, SessionID: d.SessionID, Index: d.Index, Detail: d.Detail})
 		},
 		Parked: func(p layout.Parked) error {
-			return v.tell(defectLine{Kind: defectParked, Position: p.Position, SessionID: p.SessionID, Detail: p.Reason})
+			return v.report(defectLine{Kind: defectParked, Position: p.Position, SessionID: p.SessionID, Detail: p.Reason})
 		},
-		Progress: func(stage audit.VerifyStage, done, total uint64) {
-			shown := verifyStages[stage]
-			v.bar.show(shown.title, shown.unit, done, total)
+		Progress: func(stage audit.Stage, done, total uint64) {
+			v.bar.show(verifyStages[stage], "keys", done, total)
 		},
+	}
+	_, err := audit.Run(ctx, stores.redis, stores.log, opts, func(ctx context.Context, compare func(context.Context, []domain.Entry) error) error {
+		return v.log(ctx, stores.log, compare)
 	})
-	if err != nil {
-		return err
-	}
-	defer model.Close()
-	if err := v.log(ctx, stores.log, model.Compare); err != nil {
-		return err
-	}
-	_, err = model.Finish(ctx)
 	v.done.ReadModel = err == nil
 	return err
 }
 
-// tell prints a defect.
-func (v *verifier) tell(d defectLine) error {
+// report prints a defect.
+func (v *verifier) report(d defectLine) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.done.Defects++
@@ -222,7 +216,7 @@ func (v *verifier) tell(d defectLine) error {
 	return err
 }
 
-// end prints the sum of it.
+// end prints the totals.
 func (v *verifier) end(logOnly bool) error {
 	if !v.text {
 		return json.NewEncoder(v.out).Encode(v.done)
@@ -232,7 +226,7 @@ func (v *verifier) end(logOnly bool) error {
 	case logOnly:
 		model = "the read model was left out"
 	case !v.done.ReadModel:
-		model = "there is no read model, since the service does not run"
+		model = "there is no read model, because the service is not running"
 	}
 	_, err := fmt.Fprintf(v.out, "%d events of %d sessions, up to position %d of the log; %s. Defects: %d.\n",
 		v.done.Events, v.done.Sessions, v.done.Position, model, v.done.Defects)

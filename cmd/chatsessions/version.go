@@ -23,7 +23,7 @@ func (command versionCommand) Run(s streams) error {
 	return err
 }
 
-// buildVersion says what this binary was built from, as far as the build noted it.
+// buildVersion returns the version and commit of this binary, as far as the build noted them.
 func buildVersion() (v, c string) {
 	v, c = version, commit
 	defer func() {

@@ -347,7 +347,7 @@ var forgeries = map[string]func(f *forgery){
 	},
 	"an update that changes a stamp": func(f *forgery) {
 		f.editFrom(accepted, 3, map[string]any{"startedBy": "eve"})
-		f.expect(domain.DefectFields, f.at(accepted, 3), "what is recorded of start")
+		f.expect(domain.DefectFields, f.at(accepted, 3), "the stamp of start")
 	},
 }
 

@@ -103,3 +103,68 @@ func TestSelection(t *testing.T) {
 		}
 	}
 }
+
+func TestACursorIsAlone(t *testing.T) {
+	for text, want := range map[string]string{"$cursor=abc": "abc", "%24cursor=": "", "$cursor[]=abc": "abc"} {
+		params, err := Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cursor, given, err := Cursor(params); cursor != want || !given || err != nil {
+			t.Errorf("%s: %q, %v, %v", text, cursor, given, err)
+		}
+	}
+	for _, text := range []string{"$cursor=abc&$limit=1", "$limit=1&$cursor=abc", "$cursor=a&$cursor=b", "$cursor[$in]=a"} {
+		params, err := Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, given, err := Cursor(params); !given || err == nil {
+			t.Errorf("%s is taken", text)
+		}
+	}
+	params, _ := Parse("cursor=abc&$limit=1")
+	if cursor, given, err := Cursor(params); cursor != "" || given || err != nil {
+		t.Errorf("%q, %v, %v without one", cursor, given, err)
+	}
+}
+
+func TestAFieldWithSeveralValues(t *testing.T) {
+	params, err := Parse("room[$in][]=a&state[$in][]=x&room[$in][]=b&room[$in]=a&room=c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := ParseList("the text", params)
+	want := []query.Filter{{Field: "room", Values: []string{"a", "b"}}, {Field: "state", Values: []string{"x"}}, {Field: "room", Values: []string{"c"}}}
+	if err != nil || !reflect.DeepEqual(l.Query.Filters, want) || l.Text != "the text" {
+		t.Errorf("%+v %v", l, err)
+	}
+	for _, text := range []string{"createdAt[][]=5", "createdAt[$gt][$gt]=5", "createdAt[=]=5", "createdAt[$eq]=5", "room[$in][$in]=a", "$limit[$in]=1", "$select[$in]=room"} {
+		params, err := Parse(text)
+		if err == nil {
+			_, err = ParseList(text, params)
+		}
+		if err == nil {
+			t.Errorf("%s is taken", text)
+		}
+	}
+}
+
+func TestAStoredSessionThatIsNotJSON(t *testing.T) {
+	for _, document := range []string{"", "[", `{"id":`, `{"id":1`, `{"id":1,}`, `{"id"}`} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%q is taken", document)
+				}
+			}()
+			Selection{"id"}.Project([]byte(document))
+		}()
+	}
+	if got := (Selection{"room"}).Text(`{"id":"1","room":"r","state":"x"}`); got != `{"id":"1","room":"r"}` {
+		t.Error(got)
+	}
+	if got := (Selection{}).Text("as it is"); got != "as it is" {
+		t.Error(got)
+	}
+}

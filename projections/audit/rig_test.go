@@ -91,13 +91,6 @@ func (r *rig) mustBeWhole() {
 	modeltest.MustHaveOneGeneration(r.t, r.rdb, r.parts)
 }
 
-func mustWait(t testing.TB, m *readmodel.ReadModel, position uint64) {
-	t.Helper()
-	if err := m.WaitFor(t.Context(), position, 30*time.Second); err != nil {
-		t.Errorf("position %d: %v", position, err)
-	}
-}
-
 // build projects a whole log, and stops projecting then.
 func build(t testing.TB, rdb redis.UniversalClient, log *logtest.Log, partitions int) {
 	t.Helper()
@@ -108,12 +101,6 @@ func build(t testing.TB, rdb redis.UniversalClient, log *logtest.Log, partitions
 	for _, part := range layout.Partitions(partitions) {
 		modeltest.Reached(t, rdb, part.Checkpoint(), end)
 	}
-}
-
-// scratch returns what Redis holds when the log is projected into an empty one.
-func scratch(t testing.TB, log *logtest.Log) map[string]string {
-	t.Helper()
-	return scratchOf(t, log, 1)
 }
 
 // scratchOf is scratch for a read model of so many partitions. Events are projected one

@@ -23,6 +23,7 @@ type Checkpoint struct {
 // A State is the stage of a generation.
 type State byte
 
+// The states: a generation ...
 const (
 	Projected State = 'p' // is kept up to date event by event
 	Filling   State = 'f' // is being filled with the newest state of every session

@@ -74,7 +74,7 @@ func (e *Entries) IsIn(index string) bool {
 		return e.Member != ""
 	}
 	field, value, _ := strings.Cut(index, ":")
-	return e.has(letterOf(field), value)
+	return slices.Contains(filterFields, field) && e.has(letterOf(field), value)
 }
 
 // Indexes yields the names of the indexes that the session belongs in.
@@ -215,6 +215,7 @@ func (d *Stored) VisibleTo(account string) (bool, error) {
 	return slices.Contains(s.Readers(), account), nil
 }
 
+// Session decodes the session.
 func (d *Stored) Session() (*domain.Session, error) {
 	var s domain.Session
 	if err := json.Unmarshal([]byte(d.JSON), &s); err != nil {

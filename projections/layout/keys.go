@@ -41,6 +41,7 @@ type Partition struct {
 	Count  int // of all partitions
 }
 
+// Partitions returns all n partitions; 0 is one.
 func Partitions(n int) []Partition {
 	all := make([]Partition, max(n, 1))
 	for i := range all {
@@ -65,12 +66,23 @@ func PartitionOf(id string, n int) Partition {
 	return all[PartitionNumber(id, len(all))]
 }
 
-func (p Partition) Checkpoint() string  { return p.Base + "checkpoint" }  // of the generation that answers
-func (p Partition) Next() string        { return p.Base + "next" }        // checkpoint of a generation that is built beside it
-func (p Partition) Generations() string { return p.Base + "generations" } // a set: every generation that has keys
-func (p Partition) Notices() string     { return p.Base + "notices" }     // a pub/sub channel
-func (p Partition) RebuildLock() string { return p.Base + "rebuilding" }  // held by the rebuild at work
-func (p Partition) KeyPattern() string  { return p.Base + "*" }           // matches every key of the partition
+// Checkpoint is the key of the checkpoint of the generation that answers.
+func (p Partition) Checkpoint() string { return p.Base + "checkpoint" }
+
+// Next is the key of the checkpoint of a generation that is built beside it.
+func (p Partition) Next() string { return p.Base + "next" }
+
+// Generations is a set: every generation that has keys.
+func (p Partition) Generations() string { return p.Base + "generations" }
+
+// Notices is a pub/sub channel: each new checkpoint.
+func (p Partition) Notices() string { return p.Base + "notices" }
+
+// RebuildLock is held by the rebuild at work.
+func (p Partition) RebuildLock() string { return p.Base + "rebuilding" }
+
+// KeyPattern matches every key of the partition.
+func (p Partition) KeyPattern() string { return p.Base + "*" }
 
 // A Keyspace names the keys of one generation of a partition. A generation is filled once
 // and then kept up to date until another one replaces it.
@@ -80,16 +92,28 @@ type Keyspace struct {
 	Prefix     string // begins all its keys
 }
 
+// Keys returns the keys of a generation.
 func (p Partition) Keys(generation string) Keyspace {
 	return Keyspace{p, generation, p.Base + generation + ":"}
 }
 
-func (k Keyspace) DocumentPrefix() string    { return k.Prefix + "doc:" } // begins document keys
+// DocumentPrefix begins document keys.
+func (k Keyspace) DocumentPrefix() string { return k.Prefix + "doc:" }
+
+// Document is the key of a session's document.
 func (k Keyspace) Document(id string) string { return k.DocumentPrefix() + id }
-func (k Keyspace) IndexPrefix() string       { return k.Prefix + "by:" } // begins index keys
-func (k Keyspace) Index(name string) string  { return k.IndexPrefix() + name }
-func (k Keyspace) Parked() string            { return k.Prefix + "parked" } // a hash: notes of parked sessions by id
-func (k Keyspace) GenerationPattern() string { return k.Prefix + "*" }      // matches every key of the generation
+
+// IndexPrefix begins index keys.
+func (k Keyspace) IndexPrefix() string { return k.Prefix + "by:" }
+
+// Index is the key of an index.
+func (k Keyspace) Index(name string) string { return k.IndexPrefix() + name }
+
+// Parked is a hash: notes of parked sessions by id.
+func (k Keyspace) Parked() string { return k.Prefix + "parked" }
+
+// GenerationPattern matches every key of the generation.
+func (k Keyspace) GenerationPattern() string { return k.Prefix + "*" }
 
 // NewGeneration returns a name that no generation has had.
 func NewGeneration() string { return strings.ToLower(rand.Text()[:8]) }
@@ -105,22 +129,29 @@ func QueryKey(account, digest string) string {
 	return "cs:query:{" + hashed(account) + "}:" + digest
 }
 
+// QueriesKey lists the saved queries of an account.
 func QueriesKey(account string) string { return "cs:queries:{" + hashed(account) + "}" }
 
 // IndexAll is the index of all sessions. An index is a sorted set of members, all with
 // score 0.
 const IndexAll = "all"
 
+// FieldIndex names the index of a field's value.
 func FieldIndex(field, value string) string { return field + ":" + keyForm(value) }
 func isHashed(boundedValue string) bool     { return boundedValue[0] == hashMark }
-func Digest(text string) string             { return hashed(text) }
-func IsDigest(digest string) bool           { return len(digest) == DigestLength && IsPlain(digest) }
+
+// Digest returns a short hash of a text.
+func Digest(text string) string { return hashed(text) }
+
+// IsDigest reports whether Digest could have returned it.
+func IsDigest(digest string) bool { return len(digest) == DigestLength && IsPlain(digest) }
 
 // ReaderIndexes are the indexes that together hold every session an account may see.
 func ReaderIndexes(account string) []string {
 	return []string{FieldIndex("createdBy", account), FieldIndex("participants", account)}
 }
 
+// Forms of a client's value in a key name.
 const (
 	maxPlain     = 64  // bytes; a UUID or a mail address stays readable
 	hashMark     = '~' // begins the form of a value that is long or unsafe
@@ -137,6 +168,7 @@ func keyForm(value string) string {
 	return string(hashMark) + hashed(value)
 }
 
+// IsPlain reports whether a value goes into key names as it is.
 func IsPlain(value string) bool {
 	if value == "" || len(value) > maxPlain || value[0] == hashMark {
 		return false
@@ -193,6 +225,7 @@ func decodeID(to []byte, id string) bool {
 	return err == nil
 }
 
+// IsID reports whether an id is a UUID in canonical form.
 func IsID(id string) bool { return decodeID(make([]byte, 16), id) }
 
 // MemberPlace is the inverse of AppendMember.
@@ -220,8 +253,12 @@ const (
 	LexLast  = "+"
 )
 
-func lexFrom(member string) string   { return "[" + member }
-func LexAfter(member string) string  { return "(" + member }
+func lexFrom(member string) string { return "[" + member }
+
+// LexAfter is the lower bound of everything after a member.
+func LexAfter(member string) string { return "(" + member }
+
+// LexBefore is the upper bound of everything before a member.
 func LexBefore(member string) string { return "(" + member }
 
 // LexTimes returns the bounds of the members created between two times, both inclusive.

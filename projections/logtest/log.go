@@ -28,6 +28,7 @@ type Log struct {
 	cut      int            // largest batch; 0 for the caller's limit
 }
 
+// New returns an empty log.
 func New(identity string) *Log {
 	return &Log{identity: identity, grown: make(chan struct{})}
 }
@@ -91,8 +92,10 @@ func (l *Log) Asked() int {
 	return l.ends
 }
 
+// Truncate removes all events but the first n.
 func (l *Log) Truncate(n int) { l.change(func() { l.Events = l.Events[:n:n] }) }
 
+// Fail makes the log fail with err; nil ends that.
 func (l *Log) Fail(err error) { l.change(func() { l.trouble = err }) }
 
 // Sessions returns the newest state of every session.
@@ -112,18 +115,20 @@ func (l *Log) Load(_ context.Context, id string) (*domain.Record, error) {
 	defer l.mu.Unlock()
 	for _, e := range slices.Backward(l.Events) {
 		if e.Record.Event.Session.ID == id {
-			return e.Record, e.Err
+			return e.Record, Unreadable(e.Err)
 		}
 	}
 	return nil, domain.ErrNotFound
 }
 
+// Identity implements projections.Log.
 func (l *Log) Identity() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.identity
 }
 
+// End implements projections.Log.
 func (l *Log) End(context.Context) (uint64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -151,6 +156,7 @@ func (l *Log) Durable(ctx context.Context, position uint64) error {
 // Hold keeps events from a position on from being durable; 0 releases them.
 func (l *Log) Hold(position uint64) { l.change(func() { l.holds = position }) }
 
+// EventID implements projections.Log.
 func (l *Log) EventID(_ context.Context, position uint64) (string, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -160,6 +166,7 @@ func (l *Log) EventID(_ context.Context, position uint64) (string, error) {
 	return l.Events[position-1].Record.ID, l.trouble
 }
 
+// Follow implements projections.Log.
 func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Entry) error) error {
 	for {
 		l.mu.Lock()
@@ -215,6 +222,7 @@ func (l *Log) Newest(_ context.Context, limit int, handle func([]domain.Entry) e
 	return end, trouble
 }
 
+// Errors of the log in tests.
 var (
 	ErrDown    = errors.New("the log is down")
 	ErrNoEvent = errors.New("this is no event")
@@ -235,28 +243,35 @@ func Session(n int, createdAt int64, change ...func(*domain.Session)) domain.Ses
 	return s
 }
 
+// By sets the creator.
 func By(account string) func(*domain.Session) {
 	return func(s *domain.Session) { s.CreatedBy = account }
 }
 
+// With sets the participants.
 func With(participants ...string) func(*domain.Session) {
 	return func(s *domain.Session) { s.Participants = participants }
 }
 
+// In sets the state.
 func In(state domain.State) func(*domain.Session) {
 	return func(s *domain.Session) { s.State = state }
 }
 
+// Room sets the room.
 func Room(name string) func(*domain.Session) {
 	return func(s *domain.Session) { s.Room = name }
 }
 
+// Version sets the version.
 func Version(n uint64) func(*domain.Session) {
 	return func(s *domain.Session) { s.Version = n }
 }
 
+// JSON returns a session as clients see it.
 func JSON(s domain.Session) string { return string(s.AppendJSON(nil)) }
 
+// MustRun fails the test on an error.
 func MustRun(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -327,6 +342,7 @@ type HeldLog struct {
 	LetGo chan struct{} // closed to let go
 }
 
+// Hold returns a view of a log.
 func Hold(log *Log) *HeldLog { return &HeldLog{Log: log, LetGo: make(chan struct{})} }
 
 // Durable waits while the position is held.

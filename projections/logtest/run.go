@@ -14,6 +14,7 @@ type Running struct {
 	done chan struct{}
 }
 
+// Start runs something until the test or Running.End ends it.
 func Start(t testing.TB, run func(context.Context) error) *Running {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Running{cancel, make(chan struct{})}
@@ -27,6 +28,7 @@ func Start(t testing.TB, run func(context.Context) error) *Running {
 	return r
 }
 
+// End stops it and waits until it has returned.
 func (r *Running) End() {
 	r.stop()
 	<-r.done
@@ -44,6 +46,7 @@ func Eventually(t testing.TB, what string, condition func() bool) {
 	}
 }
 
+// A Buffer collects output; it is safe for concurrent use.
 type Buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

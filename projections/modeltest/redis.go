@@ -30,6 +30,7 @@ func OnEveryRedis(t *testing.T, test func(t *testing.T, rdb redis.UniversalClien
 	})
 }
 
+// Connect returns a client of a server.
 func Connect(t testing.TB, server *redistest.Server) redis.UniversalClient {
 	t.Helper()
 	rdb, err := redisconn.Connect(t.Context(), redisconn.Options{URL: server.URL()})
@@ -54,6 +55,7 @@ func Database(t testing.TB, rdb redis.UniversalClient, n int) *redis.Client {
 	return client
 }
 
+// Serving names the keys of the generation that answers.
 func Serving(t testing.TB, rdb redis.UniversalClient, part layout.Partition) layout.Keyspace {
 	t.Helper()
 	text := rdb.Get(t.Context(), part.Checkpoint()).Val()
@@ -95,6 +97,7 @@ func Empty(t testing.TB, rdb redis.UniversalClient) {
 	}
 }
 
+// SameKeys fails the test if two dumps differ.
 func SameKeys(t interface{ Fatalf(string, ...any) }, got, want map[string]string) {
 	for _, key := range slices.Sorted(maps.Keys(got)) {
 		if got[key] != want[key] {

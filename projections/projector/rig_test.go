@@ -97,18 +97,6 @@ func mustWait(t testing.TB, m *readmodel.ReadModel, position uint64) {
 	}
 }
 
-// build projects a whole log, and stops projecting then.
-func build(t testing.TB, rdb redis.UniversalClient, log *logtest.Log, partitions int) {
-	t.Helper()
-	p := New(rdb, log, Options{Logger: slog.New(slog.DiscardHandler), Partitions: partitions})
-	run := logtest.Start(t, p.Run)
-	defer run.End()
-	end := log.Length()
-	for _, part := range layout.Partitions(partitions) {
-		modeltest.Reached(t, rdb, part.Checkpoint(), end)
-	}
-}
-
 // scratch returns what Redis holds when the log is projected into an empty one.
 func scratch(t testing.TB, log *logtest.Log) map[string]string {
 	t.Helper()

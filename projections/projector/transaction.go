@@ -182,7 +182,7 @@ func (c *change) send(ctx context.Context, trip redis.Pipeliner, place string, a
 // keeps the effects of the others.
 func (tx *transaction) damaged(ctx context.Context, cause error) error {
 	mark := tx.conn.Set(context.WithoutCancel(ctx), tx.checkpointKey, "damaged", 0)
-	return fmt.Errorf("%tx: %w", errDamaged, errors.Join(cause, mark.Err()))
+	return fmt.Errorf("%w: %w", errDamaged, errors.Join(cause, mark.Err()))
 }
 
 // checkpointMoved returns the error for an unexpected checkpoint.
@@ -190,5 +190,5 @@ func checkpointMoved(identity, found string) error {
 	if c, ok := layout.ParseCheckpoint(found); ok && c.Identity == identity {
 		return errDeposed
 	}
-	return fmt.Errorf("%tx: checkpoint %q", errUnexpected, found)
+	return fmt.Errorf("%w: checkpoint %q", errUnexpected, found)
 }

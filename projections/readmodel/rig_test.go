@@ -81,31 +81,10 @@ func (r *rig) caughtUp() {
 	}
 }
 
-// mustBeWhole waits until the read model holds the whole log, and fails the test where
-// it is not what it would be from scratch, or where anything of another one is left.
-func (r *rig) mustBeWhole() {
-	r.t.Helper()
-	r.caughtUp()
-	modeltest.SameKeys(r.t, modeltest.DumpOf(r.t, r.rdb, len(r.parts)), scratchOf(r.t, r.log, len(r.parts)))
-	modeltest.MustHaveOneGeneration(r.t, r.rdb, r.parts)
-}
-
 func mustWait(t testing.TB, m *ReadModel, position uint64) {
 	t.Helper()
 	if err := m.WaitFor(t.Context(), position, 30*time.Second); err != nil {
 		t.Errorf("position %d: %v", position, err)
-	}
-}
-
-// build projects a whole log, and stops projecting then.
-func build(t testing.TB, rdb redis.UniversalClient, log *logtest.Log, partitions int) {
-	t.Helper()
-	p := projector.New(rdb, log, projector.Options{Logger: slog.New(slog.DiscardHandler), Partitions: partitions})
-	run := logtest.Start(t, p.Run)
-	defer run.End()
-	end := log.Length()
-	for _, part := range layout.Partitions(partitions) {
-		modeltest.Reached(t, rdb, part.Checkpoint(), end)
 	}
 }
 

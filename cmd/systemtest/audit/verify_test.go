@@ -219,7 +219,7 @@ func TestVerifyOfAStoppedService(t *testing.T) {
 		t.Fatalf("exit status %d", status)
 	}
 	_, end, text := verify(t, rig.ExitDone, "--data-dir", dir)
-	if want := uint64(len(log)); end.Position != want || end.Events != want || end.ReadModel || !strings.Contains(text, "the service does not run") {
+	if want := uint64(len(log)); end.Position != want || end.Events != want || end.ReadModel || !strings.Contains(text, "the service is not running") {
 		t.Errorf("%+v, want %d events: %s", end, want, text)
 	}
 	if _, end, _ = verify(t, rig.ExitDone, "--data-dir", dir, "--redis-url", redis.URL()); !end.ReadModel {

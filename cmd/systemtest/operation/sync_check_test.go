@@ -38,9 +38,9 @@ func startLazy(t *testing.T) (server *natstest.Server, monitor string) {
 }
 
 const (
-	unchecked  = "was not checked; --nats-monitor-urls"
+	unchecked  = "nothing checked whether the NATS servers"
 	oneCopy    = "one copy of the log"
-	notAllWere = "leaves some out"
+	notAllWere = "leaves servers of the log out"
 )
 
 func TestAnExternalLogThatSyncsAlwaysPassesTheCheck(t *testing.T) {

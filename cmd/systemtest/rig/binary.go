@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/redis/go-redis/v9/logging"
@@ -30,13 +31,19 @@ const (
 // own, as an operator would.
 var Binary string
 
-// Main builds the service, runs the tests of a package, and exits. Every package of
-// system tests calls it from its TestMain.
+// Main builds the service, waits until no other package of system tests is running, runs
+// the tests of this one, and exits. Every such package calls it from its TestMain.
+//
+// The packages take turns because their tests load the machine: 500 writers of two tests
+// at once on two cores miss the deadlines that each meets alone.
 func Main(m *testing.M) {
 	logging.Disable() // go-redis reports every server that a test has killed
 	dir, err := os.MkdirTemp("", "chatsessions-test")
 	if err == nil {
 		Binary, err = build(dir)
+	}
+	if err == nil {
+		err = awaitTurn()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -46,6 +53,19 @@ func Main(m *testing.M) {
 	_ = os.RemoveAll(dir)
 	os.Exit(status)
 }
+
+// awaitTurn takes a lock that the end of the process releases.
+func awaitTurn() error {
+	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "chatsessions-systemtest.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	turn = lock
+	return syscall.Flock(int(lock.Fd()), syscall.LOCK_EX) //nolint:gosec // a small number
+}
+
+// turn keeps the lock from being closed by the garbage collector.
+var turn *os.File
 
 // FaultyBinary returns the path of a build whose clock and disk can be made to fail
 // (-tags faults).

@@ -6,15 +6,15 @@ import (
 	"syscall"
 )
 
-// giveWay lets every other process of this machine go first: a verification takes what
-// processor time the service leaves. Linux keeps a niceness for each thread, and a new
-// thread has that of the one that made it (setpriority(2), "C library/kernel
+// giveWay lowers the priority of this process, so that a verification takes only the
+// processor time that the service leaves. On Linux, every thread has its own niceness, and
+// a new thread inherits that of its creator (setpriority(2), "C library/kernel
 // differences").
 func giveWay() {
 	const lowest = 19
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
-		return // then it is as quick as any other
+		return // it then runs at the usual priority
 	}
 	for _, thread := range threads {
 		if id, err := strconv.Atoi(thread.Name()); err == nil {

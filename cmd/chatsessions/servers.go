@@ -17,19 +17,19 @@ import (
 	"chatsessions/eventstore"
 )
 
-// checkServers finds out, as far as that can be seen, whether what an external log
-// acknowledges is on disk, and in how many copies. What is wrong is an error where the
-// operator has asked for the check, and a warning where not.
+// checkServers checks, as far as possible, whether the servers of an external log
+// acknowledge only what is on disk, and how many copies there are. Without
+// --nats-monitor-urls, it only warns.
 func (f *natsFlags) checkServers(ctx context.Context, log *eventstore.Log, logger *slog.Logger) error {
 	keepers, err := log.Servers(ctx)
 	if err != nil {
 		return err
 	}
 	if len(keepers) == 1 {
-		logger.Warn("there is one copy of the log: who loses that server's disk loses every session; a cluster of three keeps three (--nats-replicas)", "server", keepers[0])
+		logger.Warn("there is one copy of the log: if that server loses its disk, every session is lost; a cluster of three keeps three (--nats-replicas)", "server", keepers[0])
 	}
 	if len(f.MonitorURLs) == 0 {
-		logger.Warn("whether the NATS servers acknowledge only what is on disk (sync_interval: always) was not checked; --nats-monitor-urls has it checked")
+		logger.Warn("nothing checked whether the NATS servers acknowledge only what is on disk (sync_interval: always); set --nats-monitor-urls to check it")
 		return nil
 	}
 	monitors, err := f.monitors()
@@ -52,12 +52,12 @@ func (f *natsFlags) checkServers(ctx context.Context, log *eventstore.Log, logge
 		return fmt.Errorf("durability of the log: %w", err)
 	}
 	if missed := slices.DeleteFunc(keepers, func(name string) bool { return slices.Contains(asked, name) }); len(missed) > 0 {
-		logger.Warn("not every server that keeps the log was asked whether it acknowledges only what is on disk; --nats-monitor-urls leaves some out", "servers", strings.Join(missed, ", "))
+		logger.Warn("--nats-monitor-urls leaves servers of the log out; nothing checked whether these acknowledge only what is on disk", "servers", strings.Join(missed, ", "))
 	}
 	return nil
 }
 
-// monitors are the endpoints that the operator has named.
+// monitors returns the endpoints in --nats-monitor-urls.
 func (f *natsFlags) monitors() ([]*url.URL, error) {
 	if len(f.MonitorURLs) > 0 && f.URL == "" {
 		return nil, errors.New("--nats-monitor-urls is about the servers of --nats-url, which is not given")
@@ -76,7 +76,7 @@ func (f *natsFlags) monitors() ([]*url.URL, error) {
 // monitorClient trusts the authorities that the connection to NATS trusts.
 func (f *natsFlags) monitorClient() (*http.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.Proxy = nil // neighbours
+	transport.Proxy = nil // they are neighbors
 	if f.CA != "" {
 		authorities, err := os.ReadFile(f.CA)
 		if err != nil {
