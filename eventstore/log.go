@@ -28,8 +28,8 @@ type Options struct {
 	// Durability stands between the server's acknowledgement and ours. Nil is for a server
 	// that acknowledges only what is on disk (sync_interval: always).
 	Durability Durability
-	// OnlyWriter says that no other Log writes. Followers then get the events that this Log
-	// appends without reading them.
+	// OnlyWriter says that this Log alone writes, apart from exceptions. Its followers then get
+	// the events that it appends without reading them, and read those of other writers later.
 	OnlyWriter bool
 	// Existing has Open return ErrNoLog if there is no log, instead of creating it.
 	Existing bool
@@ -56,8 +56,8 @@ type Durability interface {
 type Intent interface {
 	// Remove is for a write that is on disk, or that will never be in the log.
 	Remove()
-	// Keep is for a write that is in the log up to a position, and that nobody waits for. The
-	// note stays until the write is on disk.
+	// Keep is for a write that is in the log up to a position, and whose caller has given up.
+	// The note stays until the write is on disk.
 	Keep(position uint64)
 }
 

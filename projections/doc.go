@@ -10,7 +10,7 @@
 //	redisconn      connects to a Redis server, a Redis Cluster, or sentinels.
 //	projector      follows the log and writes; rebuilds; retries parked sessions.
 //	readmodel      answers by id and with lists, or refuses.
-//	audit          compares the read model with the log, and two generations of it.
+//	audit          compares the read model with the log, for verify and for rebuilds.
 //	embeddedredis  a Redis inside the process, for a service without one.
 //	logtest, modeltest, redistest  support of tests only.
 //

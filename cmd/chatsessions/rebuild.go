@@ -20,7 +20,7 @@ type rebuildCommand struct {
 
 // Help is printed behind the flags' list.
 func (rebuildCommand) Help() string {
-	return `Builds a new read model from the log, in separate keys of the same Redis, while the old one keeps answering. Then it compares the two, reports each difference, switches to the new one in one step, and removes the old one. Redis needs room for both.
+	return `Compares the read model with the log and reports each difference. Then it builds a new read model from the log, in separate keys of the same Redis, while the old one keeps answering, switches to it in one step, and removes the old one. Redis needs room for both.
 
 It can be interrupted at any time (Ctrl-C, kill) and changes nothing then, except for some keys that the next rebuild removes. A rebuild that starts beside another one waits some seconds and gives up.
 
@@ -56,11 +56,7 @@ func (c rebuildCommand) Run(ctx context.Context, s streams) error {
 		},
 		Difference: func(d audit.Difference) {
 			if text {
-				where := "document"
-				if d.Index != "" {
-					where = "index " + d.Index
-				}
-				fmt.Fprintf(s.out, "session %s, %s: %s\n", d.SessionID, where, d.Detail)
+				fmt.Fprintf(s.out, "%s: %s\n", where(d), d.Detail)
 			} else {
 				_ = json.NewEncoder(s.out).Encode(d)
 			}
@@ -81,25 +77,40 @@ func (c rebuildCommand) Run(ctx context.Context, s streams) error {
 
 // rebuildStages are the stages and units of the progress bar.
 var rebuildStages = map[projector.Stage]struct{ title, unit string }{
+	projector.Comparing:  {"comparing", "events"},
 	projector.Filling:    {"reading the log", "events"},
-	projector.Comparing:  {"comparing", "keys"},
 	projector.TakingOver: {"taking over", "partitions"},
 	projector.Removing:   {"removing the old one", "keys"},
+}
+
+// where describes the place of a difference.
+func where(d audit.Difference) string {
+	switch {
+	case d.SessionID == "" && d.Index == "":
+		return "read model"
+	case d.SessionID == "":
+		return "index " + d.Index
+	case d.Index == "":
+		return "session " + d.SessionID + ", document"
+	}
+	return "session " + d.SessionID + ", index " + d.Index
 }
 
 func (c rebuildCommand) report(s streams, done projector.Rebuilt) error {
 	if c.Output == "json" {
 		return json.NewEncoder(s.out).Encode(done)
 	}
-	compared := fmt.Sprintf("%d differences to the old one", done.Differences)
-	if !done.Compared {
+	compared, result := fmt.Sprintf("%d differences to the old one", done.Differences), "it answers now"
+	switch {
+	case c.CompareOnly && !done.Compared:
+		_, err := fmt.Fprintf(s.out, "There is no read model to compare with the log. %d keys were removed.\n", done.Removed)
+		return err
+	case c.CompareOnly:
+		compared, result = fmt.Sprintf("%d differences to the log", done.Differences), "it stays as it is"
+	case !done.Compared:
 		compared = "there was no old one to compare with"
 	}
-	took := "it answers now"
-	if c.CompareOnly {
-		took = "it was removed again"
-	}
 	_, err := fmt.Fprintf(s.out, "A read model of %d sessions, up to position %d of the log: %s; %s. %d keys were removed.\n",
-		done.Sessions, done.Position, compared, took, done.Removed)
+		done.Sessions, done.Position, compared, result, done.Removed)
 	return err
 }

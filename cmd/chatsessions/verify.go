@@ -166,35 +166,29 @@ func (v *verifier) log(ctx context.Context, log *eventstore.Log, sessions func(c
 	return err
 }
 
-// verifyStages are the stages and units of the progress bar.
-var verifyStages = map[audit.VerifyStage]struct{ title, unit string }{
-	audit.CountingKeys: {"counting the read model's keys", "keys"},
-	audit.CheckingKeys: {"checking suspects", "keys"},
+// verifyStages are the stages of an audit, for the progress bar.
+var verifyStages = map[audit.Stage]string{
+	audit.Counting: "counting the read model's keys",
+	audit.Checking: "checking suspects",
 }
 
-// logAndModel verifies the log, and the read model with each of its sessions.
+// logAndModel verifies the log, and compares the read model with each of its sessions.
 func (v *verifier) logAndModel(ctx context.Context, stores *stores, partitions int) error {
-	model, err := audit.NewVerification(ctx, stores.redis, stores.log, audit.VerifyOptions{
-		Partitions: partitions, Load: stores.log.Load, Event: stores.log.Event, Pace: v.pace.Wait,
+	opts := audit.Options{
+		Partitions: partitions, Pace: v.pace.Wait,
 		Difference: func(d audit.Difference) error {
 			return v.report(defectLine{Kind: defectReadModel, Position: d.Position, SessionID: d.SessionID, Index: d.Index, Detail: d.Detail})
 		},
 		Parked: func(p layout.Parked) error {
 			return v.report(defectLine{Kind: defectParked, Position: p.Position, SessionID: p.SessionID, Detail: p.Reason})
 		},
-		Progress: func(stage audit.VerifyStage, done, total uint64) {
-			shown := verifyStages[stage]
-			v.bar.show(shown.title, shown.unit, done, total)
+		Progress: func(stage audit.Stage, done, total uint64) {
+			v.bar.show(verifyStages[stage], "keys", done, total)
 		},
+	}
+	_, err := audit.Run(ctx, stores.redis, stores.log, opts, func(ctx context.Context, compare func(context.Context, []domain.Entry) error) error {
+		return v.log(ctx, stores.log, compare)
 	})
-	if err != nil {
-		return err
-	}
-	defer model.Close()
-	if err := v.log(ctx, stores.log, model.Compare); err != nil {
-		return err
-	}
-	_, err = model.Finish(ctx)
 	v.done.ReadModel = err == nil
 	return err
 }

@@ -74,7 +74,7 @@ func (e *Entries) IsIn(index string) bool {
 		return e.Member != ""
 	}
 	field, value, _ := strings.Cut(index, ":")
-	return e.has(letterOf(field), value)
+	return slices.Contains(filterFields, field) && e.has(letterOf(field), value)
 }
 
 // Indexes yields the names of the indexes that the session belongs in.

@@ -115,7 +115,7 @@ func (l *Log) Load(_ context.Context, id string) (*domain.Record, error) {
 	defer l.mu.Unlock()
 	for _, e := range slices.Backward(l.Events) {
 		if e.Record.Event.Session.ID == id {
-			return e.Record, e.Err
+			return e.Record, Unreadable(e.Err)
 		}
 	}
 	return nil, domain.ErrNotFound

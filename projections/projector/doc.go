@@ -10,7 +10,7 @@
 //	transaction.go      WATCH/MULTI/EXEC on the checkpoint
 //	resume.go           where to resume; adopting a rebuilt generation; standing by
 //	sweep.go            removes unused generations (sweep.lua)
-//	rebuild.go          Rebuild: a new generation beside the old one, compared and adopted
+//	rebuild.go          Rebuild: compares the read model with the log, fills a new generation, has it adopted
 //	parked.go           lists and retries parked sessions (retry.lua)
 //	scripts.go          the Lua scripts
 //
@@ -30,7 +30,7 @@
 // Projector.Run works in its caller's goroutine. While it follows the log, one more watches
 // the checkpoints; it ends before follow returns. While it fills, one reads the log and one
 // writes. Partitions after the first are written by one goroutine each, per batch. Rebuild
-// owns four: the lock's renewal, the stand-in projector, and one each to follow and to compare.
+// owns two: the lock's renewal and the stand-in projector; an audit owns its own.
 // All end before Run or Rebuild returns.
 //
 // # Locks

@@ -25,13 +25,13 @@ type RebuildOptions struct {
 	// Progress, if not nil, is called now and then with the progress of a stage. total is
 	// 0 if unknown.
 	Progress func(s Stage, done, total uint64)
-	// Difference, if not nil, is called with each difference between the old and the new
-	// read model.
+	// Difference, if not nil, is called with each difference between the read model that
+	// answers and the log.
 	Difference func(audit.Difference)
 	// Private says that the Redis belongs to a running service, whose projector alone
 	// moves the checkpoint. No stand-in starts.
 	Private bool
-	// CompareOnly removes the new read model after the comparison.
+	// CompareOnly ends the rebuild after the comparison. The read model stays as it is.
 	CompareOnly bool
 }
 
@@ -40,16 +40,16 @@ type Stage int
 
 // The stages, in order.
 const (
-	Filling    Stage = iota // counted in positions of the log
-	Comparing               // counted in keys of Redis
+	Comparing  Stage = iota // counted in positions of the log
+	Filling                 // counted in positions of the log
 	TakingOver              // counted in partitions
 	Removing                // counted in keys of Redis
 )
 
 // A Rebuilt is the result of a rebuild.
 type Rebuilt struct {
-	Position    uint64 `json:"position"`    // of the log when the comparison began
-	Sessions    uint64 `json:"sessions"`    // in the new read model at that time
+	Position    uint64 `json:"position"`    // of the log, up to which it was filled or compared
+	Sessions    uint64 `json:"sessions"`    // that have to be shown at that position
 	Compared    bool   `json:"compared"`    // false if there was nothing to compare with
 	Differences uint64 `json:"differences"` // between the old read model and the log
 	Removed     int64  `json:"removed"`     // keys of unused read models
@@ -65,18 +65,18 @@ const (
 	unlockTimeout    = 3 * time.Second
 )
 
-// projectorPatience is how long the running projector may take to catch up with the new
-// generation or to adopt it. After that, the rebuild starts a projector of its own.
+// projectorPatience is how long the running projector may take to adopt the new
+// generation. After that, the rebuild starts a projector of its own.
 const projectorPatience = 2 * time.Second
 
-// Rebuild builds a new read model beside the one that answers. It fills a new generation
-// of every partition from the log, keeps it up to date, compares it with the old one, and
-// has the projector adopt it, which is one step for readers. Then it removes the old one.
-// It can be interrupted at any moment: the old read model keeps answering, and the next
-// rebuild removes the remains.
-func Rebuild(ctx context.Context, rdb redis.UniversalClient, log projections.Log, opts RebuildOptions) (Rebuilt, error) {
+// Rebuild replaces the read model. It reports the differences between the one that answers
+// and the log, fills a new generation of every partition from the log, and has the
+// projector adopt it, which is one step for readers. Then it removes the old one. It can be
+// interrupted at any moment: the old read model keeps answering, and the next rebuild
+// removes the remains.
+func Rebuild(ctx context.Context, rdb redis.UniversalClient, log audit.Log, opts RebuildOptions) (Rebuilt, error) {
 	b := &rebuild{
-		opts: opts, rdb: rdb, standInNeeded: make(chan struct{}, 1),
+		opts: opts, rdb: rdb, log: log, standInNeeded: make(chan struct{}, 1),
 		builder: New(rdb, log, Options{Logger: opts.Logger, Partitions: opts.Partitions}),
 	}
 	if b.opts.Progress == nil {
@@ -101,6 +101,7 @@ func Rebuild(ctx context.Context, rdb redis.UniversalClient, log projections.Log
 type rebuild struct {
 	opts          RebuildOptions
 	rdb           redis.UniversalClient
+	log           audit.Log
 	builder       *Projector    // writes the new generations
 	standInNeeded chan struct{} // signaled when no projector seems to be at work
 	result        Rebuilt
@@ -118,28 +119,16 @@ func (b *rebuild) run(ctx context.Context) error {
 		}
 		writers = append(writers, w)
 	}
-	b.builder.mu.Lock()
-	b.builder.writers = writers
-	b.builder.mu.Unlock()
-	err := b.builder.withTransactions(ctx, writers, func() error {
-		if err := b.fill(ctx, writers); err != nil {
-			return err
-		}
-		if err := b.compareWhileFollowing(ctx, writers); err != nil || b.opts.CompareOnly {
-			return err
-		}
-		return b.declareComplete(ctx, writers)
-	})
-	if err != nil {
+	err := b.compare(ctx)
+	switch {
+	case err != nil:
 		return err
+	case b.opts.CompareOnly:
+		err = b.discard(ctx)
+	default:
+		err = b.replace(ctx, writers)
 	}
-	if b.opts.CompareOnly {
-		for _, part := range b.builder.partitions {
-			if err := b.rdb.Del(ctx, part.Next()).Err(); err != nil {
-				return fmt.Errorf("discard the new read model: %w", err)
-			}
-		}
-	} else if err := b.awaitAdoption(ctx, writers); err != nil {
+	if err != nil {
 		return err
 	}
 	for _, part := range b.builder.partitions {
@@ -150,6 +139,33 @@ func (b *rebuild) run(ctx context.Context) error {
 		b.result.Removed += removed
 		if err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// replace fills the new generations and waits until they are adopted.
+func (b *rebuild) replace(ctx context.Context, writers []*partitionWriter) error {
+	b.builder.mu.Lock()
+	b.builder.writers = writers
+	b.builder.mu.Unlock()
+	err := b.builder.withTransactions(ctx, writers, func() error {
+		if err := b.fill(ctx, writers); err != nil {
+			return err
+		}
+		return b.declareComplete(ctx, writers)
+	})
+	if err != nil {
+		return err
+	}
+	return b.awaitAdoption(ctx, writers)
+}
+
+// discard removes the checkpoints of the new generations, which are empty.
+func (b *rebuild) discard(ctx context.Context) error {
+	for _, part := range b.builder.partitions {
+		if err := b.rdb.Del(ctx, part.Next()).Err(); err != nil {
+			return fmt.Errorf("discard the new read model: %w", err)
 		}
 	}
 	return nil
@@ -268,67 +284,56 @@ func (b *rebuild) fill(ctx context.Context, writers []*partitionWriter) error {
 		return err
 	}
 	b.opts.Progress(Filling, end, end)
-	return nil
-}
-
-// compareWhileFollowing compares while it keeps the new generations up to date.
-func (b *rebuild) compareWhileFollowing(ctx context.Context, writers []*partitionWriter) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	finished := errors.New("the comparison is finished")
-	var working sync.WaitGroup
-	working.Go(func() {
-		cancel(b.builder.log.Follow(ctx, b.builder.position(), maxBatchEvents, func(batch []domain.Entry) error {
-			return b.builder.apply(ctx, writers, batch)
-		}))
-	})
-	working.Go(func() {
-		err := b.compare(ctx, writers)
-		if err == nil {
-			err = finished
+	b.result.Position, b.result.Sessions = b.builder.position(), 0
+	for _, w := range writers {
+		n, err := b.rdb.ZCard(ctx, w.keys.Index(layout.IndexAll)).Result()
+		if err != nil {
+			return fmt.Errorf("count the sessions: %w", err)
 		}
-		cancel(err)
-	})
-	working.Wait()
-	if cause := context.Cause(ctx); !errors.Is(cause, finished) { // whichever ended first
-		return cause
+		b.result.Sessions += uint64(n) //nolint:gosec // not negative
 	}
 	return nil
 }
 
-// compare reports every difference between the generations that answer and the new ones.
-// It does nothing if the old ones cannot be compared.
-func (b *rebuild) compare(ctx context.Context, writers []*partitionWriter) error {
-	b.result.Position = b.builder.position()
-	var pairs []audit.Pair
-	for _, w := range writers {
-		n, err := b.rdb.ZCard(ctx, w.keys.Index(layout.IndexAll)).Result()
-		if err != nil {
-			return fmt.Errorf("compare: %w", err)
-		}
-		b.result.Sessions += uint64(n) //nolint:gosec // not negative
-		found, err := projections.ReadText(ctx, b.rdb, w.keys.Checkpoint())
+// compare reports every difference between the read model that answers and the log. It
+// does nothing if there is no read model that can be compared.
+func (b *rebuild) compare(ctx context.Context) error {
+	for _, part := range b.builder.partitions {
+		found, err := projections.ReadText(ctx, b.rdb, part.Checkpoint())
 		if err != nil {
 			return err
 		}
 		answers, ok := layout.ParseCheckpoint(found)
-		if !ok || answers.State != layout.Projected || answers.Identity != b.builder.log.Identity() {
+		if !ok || answers.State != layout.Projected || answers.Identity != b.log.Identity() {
 			return nil
 		}
 		if rewritten, err := b.builder.isRewritten(ctx, answers); err != nil || rewritten != "" {
 			return err
 		}
-		pairs = append(pairs, audit.Pair{Built: w.keys, Answers: w.keys.Keys(answers.Generation)})
 	}
 	b.result.Compared = true
-	return audit.CompareGenerations(ctx, b.rdb, pairs, audit.CompareOptions{
-		Difference: func(d audit.Difference) {
+	opts := audit.Options{
+		Partitions: b.opts.Partitions, Slow: b.needStandIn,
+		Difference: func(d audit.Difference) error {
 			b.result.Differences++
 			b.opts.Difference(d)
+			return nil
 		},
-		Progress: func(done, total uint64) { b.opts.Progress(Comparing, done, total) },
-		Slow:     b.needStandIn,
+	}
+	done, err := audit.Run(ctx, b.rdb, b.log, opts, func(ctx context.Context, compare func(context.Context, []domain.Entry) error) error {
+		end, err := b.log.End(ctx)
+		if err != nil {
+			return err
+		}
+		b.opts.Progress(Comparing, 0, end)
+		_, err = b.log.Newest(ctx, fillBatchEvents, func(batch []domain.Entry) error {
+			b.opts.Progress(Comparing, min(batch[len(batch)-1].Record.Position, end), end)
+			return compare(ctx, batch)
+		})
+		return err
 	})
+	b.result.Position, b.result.Sessions = done.Position, done.Sessions
+	return err
 }
 
 // needStandIn asks for a projector in this process.

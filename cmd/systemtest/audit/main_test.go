@@ -1,3 +1,5 @@
+// Package audit runs the commands that read the log, as an auditor would: history, replay, and
+// verify, and every command of docs/audit.md.
 package audit
 
 import (

@@ -1,3 +1,5 @@
+// Package consistency tests what clients may rely on when several of them, several nodes, or
+// outages are involved: read your own writes, one winner, repeated requests, failover.
 package consistency
 
 import (

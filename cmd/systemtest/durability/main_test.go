@@ -1,3 +1,5 @@
+// Package durability tests that answered writes survive: the order of syncs and answers by a trace
+// of system calls, failed syncs, kills, and restarts.
 package durability
 
 import (

@@ -1,3 +1,4 @@
+// Package feed tests the readers of GET /chat-sessions/events, and the limits of what is in flight.
 package feed
 
 import (

@@ -1,3 +1,4 @@
+// Package nats tests subscribers of the log: their permissions, and the published examples.
 package nats
 
 import (

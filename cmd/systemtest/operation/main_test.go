@@ -1,3 +1,5 @@
+// Package operation tests the service as an operator sees it: flags, tokens, metrics, readiness,
+// draining, and the check of external servers.
 package operation
 
 import (

@@ -1,3 +1,5 @@
+// Package rebuild tests how a read model is compared, rebuilt, upgraded, and repaired: rebuild,
+// parked sessions, and nodes with different layouts.
 package rebuild
 
 import (

@@ -110,7 +110,7 @@ func standing(t *testing.T, rdb *redis.Client, generation string) string {
 	case err != nil:
 		t.Fatal(err)
 	}
-	return map[byte]string{'f': "filled", 'p': "compared", 'c': "waited for the projector"}[strings.Fields(next)[3][0]]
+	return map[byte]string{'f': "compared or filled", 'p': "had filled", 'c': "waited for the projector"}[strings.Fields(next)[3][0]]
 }
 
 // A mixedLoad is that of writers which create and change sessions until they are told

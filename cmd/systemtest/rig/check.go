@@ -63,7 +63,7 @@ func CheckReadModel(t *testing.T, s *Service, events []Event) {
 	}
 }
 
-// fold applies a JSON merge patch (RFC 7396) to a session; no member of it is an
+// fold applies a JSON merge patch (RFC 7396) to a session. None of its members is an
 // object.
 func fold(session, changes map[string]any) map[string]any {
 	folded := map[string]any{}
@@ -78,8 +78,8 @@ func fold(session, changes map[string]any) map[string]any {
 	return folded
 }
 
-// CheckLegal checks that the events of every session follow the machine, and that
-// the times of recording never go back, whatever the clocks of the nodes say.
+// CheckLegal checks that the events of every session follow the state machine, and that
+// times of recording never run backwards, whatever the clocks of the nodes are.
 func CheckLegal(events []Event) error {
 	directives := map[string]string{"started": "start", "accepted": "accept", "rejected": "reject", "finished": "finish"}
 	type point struct {
@@ -111,7 +111,7 @@ func CheckLegal(events []Event) error {
 	return nil
 }
 
-// EndOf is the state after the directives, and whether all are legal.
+// EndOf returns the state after the directives, and false if one of them is illegal.
 func EndOf(state string, directives []string) (string, bool) {
 	for _, d := range directives {
 		to, legal := leads[state][d]
@@ -123,7 +123,7 @@ func EndOf(state string, directives []string) (string, bool) {
 	return state, true
 }
 
-// leads is the state machine: where each directive leads from each state.
+// leads is the state machine: the next state, by state and directive.
 var leads = map[string]map[string]string{
 	"created":  {"start": "started"},
 	"started":  {"accept": "accepted", "reject": "rejected"},

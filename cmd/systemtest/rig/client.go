@@ -18,7 +18,7 @@ type Client struct {
 	Token string
 }
 
-// An Answer is what the service said to one request.
+// An Answer is the response to one request.
 type Answer struct {
 	Status int
 	Header http.Header
@@ -26,7 +26,7 @@ type Answer struct {
 }
 
 // Do sends a request. Headers are "Name: value"; a body is JSON unless they say
-// otherwise. It is safe to call from many goroutines.
+// otherwise. Do is safe for concurrent use.
 func (c *Client) Do(method, path, body string, headers ...string) (Answer, error) {
 	request, err := http.NewRequest(method, c.URL+path, strings.NewReader(body))
 	if err != nil {
@@ -96,7 +96,7 @@ func (a Answer) List(t *testing.T) []map[string]any {
 	return l
 }
 
-// Instead is the error of a request that was not answered as it had to be.
+// Instead returns the error for a wrong answer.
 func (a Answer) Instead(err error) error {
 	return errors.Join(err, fmt.Errorf("answered %d %v %s", a.Status, a.Header, a.Body))
 }
@@ -105,7 +105,7 @@ func (a Answer) Instead(err error) error {
 func (c *Client) In(t *testing.T) *Client { return &Client{t, c.URL, c.Token} }
 
 // Refused sends a request that has to be refused with the status, and returns
-// the problem that it is told.
+// the problem in the response.
 func (c *Client) Refused(status int, method, path, body string, headers ...string) map[string]any {
 	c.T.Helper()
 	a := c.Expect(status, method, path, body, headers...)

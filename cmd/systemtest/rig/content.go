@@ -9,13 +9,13 @@ import (
 	"testing"
 )
 
-// A Content is all that a service has, to the byte.
+// A Content is everything that a service shows, to the byte.
 type Content struct {
 	Sessions map[string]Answer // by path
 	List     string            // of all, newest first
 }
 
-// Fill writes some sessions in all states, and returns what the service has then.
+// Fill writes n sessions, of all states, and returns the content of the service.
 func Fill(t *testing.T, s *Service, n int) Content {
 	t.Helper()
 	changes := []string{`{}`, `{"start": true}`, `{"start": true, "accept": true}`, `{"start": true, "reject": "busy"}`,
@@ -40,7 +40,7 @@ func (s *Service) Content() Content {
 	return c
 }
 
-// Check fails the test unless the service has the same again.
+// Check fails the test unless the service has the same content again.
 func (c Content) Check(s *Service) {
 	s.T.Helper()
 	if err := c.compare(s); err != nil {
@@ -72,14 +72,14 @@ func (c Content) compare(s *Service) error {
 	return nil
 }
 
-// EventuallyHealed returns when the read model answers everything again.
+// EventuallyHealed returns when the read model shows all of the content again.
 func (c Content) EventuallyHealed(s *Service) {
 	s.T.Helper()
 	Eventually(s.T, func() error { return c.compare(s) })
 }
 
-// NewestPosition is the position of the newest event of all, as a PATCH that
-// changes nothing tells it of the newest session changed.
+// NewestPosition returns the position of the newest event. A PATCH that changes nothing
+// gets the position of its session's newest event.
 func (s *Service) NewestPosition() uint64 {
 	s.T.Helper()
 	var newest uint64
@@ -96,7 +96,7 @@ func (s *Service) NewestPosition() uint64 {
 
 func (c Content) Paths() []string { return slices.Sorted(maps.Keys(c.Sessions)) }
 
-// AwaitParked returns when the service counts so many parked sessions.
+// AwaitParked returns when the service counts n parked sessions.
 func AwaitParked(t *testing.T, s *Service, n int) {
 	t.Helper()
 	Eventually(t, func() error {
@@ -107,7 +107,7 @@ func AwaitParked(t *testing.T, s *Service, n int) {
 	})
 }
 
-// Sessions that the log has no event of, or only what somebody else put there.
+// Sessions without an event of the service in the log.
 const (
 	Ghost    = "01a203c8-0000-7000-8000-00000000dead"
 	NotAUUID = "not-a-uuid"

@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// A Link is a TCP proxy between a client and a server, for cutting what runs
-// through it.
+// A Link is a TCP proxy between a client and a server that can break connections.
 type Link struct {
 	listener net.Listener
 	Target   atomic.Pointer[string] // host and port; nil refuses
@@ -46,7 +45,7 @@ func StartLinkTo(t *testing.T, address string) *Link {
 	return l
 }
 
-// Through is a server's URL by way of the link.
+// Through returns a server's URL with the address of the link.
 func (l *Link) Through(serverURL string) string {
 	u, err := url.Parse(serverURL)
 	if err != nil {
@@ -75,7 +74,7 @@ func (l *Link) serve() {
 		l.mu.Lock()
 		l.conns[client], l.conns[server] = true, true
 		l.mu.Unlock()
-		if l.Target.Load() != target { // it may have come too late to be cut
+		if l.Target.Load() != target { // Cut may have missed it
 			l.forget(client, server)
 			continue
 		}
@@ -123,7 +122,7 @@ func (l *Link) Cut() {
 	clear(l.conns)
 }
 
-// Stall holds up whatever is sent until the function that it returns is called.
+// Stall delays everything that is sent until the function that it returns is called.
 func (l *Link) Stall() (flow func()) {
 	gate := make(chan struct{})
 	l.mu.Lock()

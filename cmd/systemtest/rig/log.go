@@ -21,7 +21,7 @@ type Event struct {
 	Session  map[string]any
 }
 
-// Log returns everything that is in the service's log.
+// Log returns all events in the service's log.
 func (s *Service) Log() []Event {
 	s.T.Helper()
 	url := s.Flag("--nats-url")
@@ -40,9 +40,8 @@ func (s *Service) Log() []Event {
 	return events
 }
 
-// SettledLog reads the log when nothing has come to it for a second: a server that
-// was frozen goes on with what it had received, and nothing else tells when that is
-// done.
+// SettledLog reads the log when it has not grown for a second: a server that was frozen
+// first processes what it had received, and there is no other sign of when that is done.
 func (s *Service) SettledLog() []Event {
 	s.T.Helper()
 	for events := s.Log(); ; {
@@ -97,7 +96,7 @@ func ReadLog(ctx context.Context, nc *nats.Conn) ([]Event, error) {
 	return events, nil
 }
 
-// Publish puts a message into the service's log, past the service, and returns its
+// Publish appends a message to the service's log without the service, and returns its
 // position.
 func (s *Service) Publish(m *nats.Msg) uint64 {
 	s.T.Helper()
@@ -112,7 +111,7 @@ func (s *Service) Publish(m *nats.Msg) uint64 {
 	return ack.Sequence
 }
 
-// NewestOn is the position of the newest message on a subject.
+// NewestOn returns the position of the newest message on a subject.
 func (s *Service) NewestOn(subject string) uint64 {
 	s.T.Helper()
 	js, err := jetstream.New(ConnectNATS(s.T, s.NATSURL()))

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// OpsURL is where the service answers operators. It was started with --ops-listen.
+// OpsURL returns the URL for operators of a service with --ops-listen.
 func (s *Service) OpsURL() string {
 	s.T.Helper()
 	log := s.Errors.String()
@@ -19,7 +19,7 @@ func (s *Service) OpsURL() string {
 	return url
 }
 
-// Metrics are the values of all series, by name and labels as they are written.
+// Metrics returns the values of all series, by name and labels as written.
 func (s *Service) Metrics() map[string]float64 {
 	s.T.Helper()
 	status, body := s.Ask("/metrics")

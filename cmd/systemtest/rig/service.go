@@ -22,7 +22,7 @@ import (
 // A Service is a running `chatsessions serve`.
 type Service struct {
 	T      *testing.T
-	Binary string   // "" is the one that TestMain has built
+	Binary string   // "": rig.Binary
 	Env    []string // beside the ordinary variables
 	Args   []string
 	URL    string // of the API; "" for a projector alone
@@ -32,9 +32,8 @@ type Service struct {
 	Exited chan struct{}
 }
 
-// Start starts a service with a data directory of its own on a free port,
-// and returns when it is ready. At the end of the test it is told to stop, and
-// has to drain and exit 0.
+// Start starts a service on a free port, with its own data directory, and returns when it
+// is ready. At the end of the test, the service is stopped, and has to drain and exit 0.
 func Start(t *testing.T, args ...string) *Service {
 	t.Helper()
 	if !slices.Contains(args, "--data-dir") {
@@ -66,7 +65,7 @@ func (s *Service) Start() {
 	}
 }
 
-// Begin runs the service and does not wait for it.
+// Begin starts the process and does not wait until it is ready.
 func (s *Service) Begin() error {
 	s.Cmd = exec.Command(cmp.Or(s.Binary, Binary), s.Args...)
 	if s.Errors == nil {
@@ -89,15 +88,14 @@ func (s *Service) Begin() error {
 		if line, err := lines.ReadString('\n'); err == nil {
 			ready <- line
 		}
-		_, _ = io.Copy(io.Discard, lines) // what comes behind the line must not fill the pipe
+		_, _ = io.Copy(io.Discard, lines) // later output must not fill the pipe
 		_ = cmd.Wait()
 		close(exited)
 	}()
 	return nil
 }
 
-// AwaitReady returns when the service that was begun is ready, or an error when it
-// has ended instead.
+// AwaitReady returns nil when the service is ready, or an error when it has ended.
 func (s *Service) AwaitReady() error {
 	select {
 	case line := <-s.ready:
@@ -108,7 +106,7 @@ func (s *Service) AwaitReady() error {
 	}
 }
 
-// CheckSound fails the test where the service has printed a defect of ours.
+// CheckSound fails the test if the service has printed a data race or a panic.
 func (s *Service) CheckSound() {
 	if log := s.Errors.String(); strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic") {
 		s.T.Error("a data race or a panic; see the service's log")
@@ -158,7 +156,7 @@ func (o *Output) String() string {
 	return o.buf.String()
 }
 
-// Flag is what a service was given for a flag, "" for nothing.
+// Flag returns the value of a flag of the service, or "".
 func (s *Service) Flag(name string) string {
 	if i := slices.Index(s.Args, name); i >= 0 {
 		return s.Args[i+1]
@@ -166,7 +164,7 @@ func (s *Service) Flag(name string) string {
 	return ""
 }
 
-// Restart starts a service again that was ended, or ends it first.
+// Restart stops the service, unless it has ended, and starts it again.
 func (s *Service) Restart() {
 	s.T.Helper()
 	if status := s.Stop(); status != 0 {

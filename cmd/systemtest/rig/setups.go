@@ -8,8 +8,8 @@ import (
 	"chatsessions/projections/redistest"
 )
 
-// OnAllSetups runs a test on each way to run the service: everything embedded, a
-// real Redis beside the embedded log, and both outside.
+// OnAllSetups runs a test on each set-up of the service: everything embedded, a real
+// Redis beside the embedded log, and both external.
 func OnAllSetups(t *testing.T, test func(t *testing.T, s *Service)) {
 	t.Run("embedded", func(t *testing.T) {
 		test(t, Start(t, "--dev"))
@@ -24,9 +24,9 @@ func OnAllSetups(t *testing.T, test func(t *testing.T, s *Service)) {
 	})
 }
 
-// OnSeveralNodes runs a test on nodes that share one NATS: two complete ones on one
-// Redis, a projector with two that only serve the API, and two with a Redis of their
-// own inside, of which neither hears how far the other one's is.
+// OnSeveralNodes runs a test on nodes that share one NATS: two complete nodes on one
+// Redis, a projector with two API nodes, and two nodes with an embedded Redis each, of
+// which neither knows the position of the other.
 func OnSeveralNodes(t *testing.T, test func(t *testing.T, nodes []*Service)) {
 	t.Run("two complete nodes", func(t *testing.T) {
 		urls := StartServers(t).Flags()
@@ -56,8 +56,8 @@ func OnRealRedis(t *testing.T, test func(t *testing.T, s *Service, redis *redist
 	})
 }
 
-// OnEveryStore runs a test, in parallel with others, on each way to run the service,
-// with metrics; flags are those by which a command finds it.
+// OnEveryStore runs a test in parallel on each set-up of the service, with metrics. The
+// flags are for commands that connect to it.
 func OnEveryStore(t *testing.T, test func(t *testing.T, s *Service, flags []string)) {
 	t.Parallel()
 	t.Run("everything embedded", func(t *testing.T) {
@@ -78,7 +78,7 @@ func OnEveryStore(t *testing.T, test func(t *testing.T, s *Service, flags []stri
 	})
 }
 
-// Servers are the real ones that a service can be run with.
+// Servers are the external servers of a service.
 type Servers struct {
 	NATS  *natstest.Server
 	Redis *redistest.Server
@@ -93,7 +93,7 @@ func (s Servers) Flags() []string {
 	return slices.Clip([]string{"--dev", "--nats-url", s.NATS.URL(), "--redis-url", s.Redis.URL()})
 }
 
-// Stores are the flags that say where the servers are.
+// Stores returns the flags that name the servers.
 func (s Servers) Stores() []string {
 	return slices.Clip([]string{"--nats-url", s.NATS.URL(), "--redis-url", s.Redis.URL()})
 }

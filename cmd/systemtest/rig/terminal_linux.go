@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OnTerminal calls a function with a terminal, and returns what was written there.
+// OnTerminal calls a function with a terminal, and returns what the function wrote to it.
 func OnTerminal(t *testing.T, use func(terminal *os.File)) string {
 	t.Helper()
 	display, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -36,7 +36,7 @@ func OnTerminal(t *testing.T, use func(terminal *os.File)) string {
 	shown := make(chan string)
 	go func() {
 		all, err := io.ReadAll(display)
-		if err != nil && !errors.Is(err, unix.EIO) { // nobody has the terminal open any more
+		if err != nil && !errors.Is(err, unix.EIO) { // the terminal was closed
 			all = append(all, err.Error()...)
 		}
 		shown <- string(all)

@@ -12,7 +12,7 @@ import (
 	"chatsessions/deploy/loopback"
 )
 
-// Patience bounds every wait for a state that has to come.
+// Patience bounds every wait for an expected state.
 const Patience = 30 * time.Second
 
 // Eventually tries until it succeeds.
@@ -43,8 +43,8 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// AtOnce calls a function with 0 to n-1, all at the same time, and fails the test
-// with the errors, the first few of them.
+// AtOnce calls a function with 0 to n-1, all at the same time, and fails the test with
+// the first few errors.
 func AtOnce(t *testing.T, n int, call func(i int) error) {
 	t.Helper()
 	gate := make(chan struct{})
@@ -72,15 +72,14 @@ func AtOnce(t *testing.T, n int, call func(i int) error) {
 	}
 }
 
-// A Tally counts the requests that were answered, those that were refused, and those
-// that were sent again for that.
+// A Tally counts requests: answered, refused, and repeated after a refusal.
 type Tally struct {
 	Answered, Refused, again atomic.Int64
 
-	reasons sync.Map // what refused requests were told, of each kind of request once
+	reasons sync.Map // one refusal for each kind of request
 }
 
-// Send makes a request that is answered with a 200, or refused with a 503.
+// Send sends a request that may be answered with a 200 or refused with a 503.
 func (y *Tally) Send(c *Client, method, path, body string) (Answer, error) {
 	a, err := c.Do(method, path, body)
 	switch {
@@ -98,8 +97,7 @@ func (y *Tally) Send(c *Client, method, path, body string) (Answer, error) {
 	return a, nil
 }
 
-// Read is send for a GET that is sent again for as long as it is refused: on a machine
-// that has too much to do, some are.
+// Read sends a GET, and repeats it while it is refused: an overloaded machine refuses some.
 func (y *Tally) Read(c *Client, path string) (Answer, error) {
 	for deadline := time.Now().Add(Patience); ; {
 		a, err := y.Send(c, "GET", path, "")
@@ -115,7 +113,7 @@ func (y *Tally) Read(c *Client, path string) (Answer, error) {
 	}
 }
 
-// Check fails the test when more than one of twenty was refused.
+// Check fails the test if more than one request in twenty was refused.
 func (y *Tally) Check(t *testing.T) {
 	t.Helper()
 	answered, refused := y.Answered.Load(), y.Refused.Load()
@@ -129,7 +127,7 @@ func (y *Tally) Check(t *testing.T) {
 	}
 }
 
-// FreePort is a port of the loopback interface on which nobody listens.
+// FreePort returns an unused port of the loopback interface.
 func FreePort(t *testing.T) string {
 	t.Helper()
 	port, err := loopback.Port()
