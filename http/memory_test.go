@@ -248,7 +248,9 @@ func (m *memory) WaitFor(ctx context.Context, position uint64, atMost time.Durat
 	return nil
 }
 
-func (m *memory) AwaitEverywhere(ctx context.Context, _ uint64) error { return m.enter(ctx, "AwaitEverywhere") }
+func (m *memory) AwaitEverywhere(ctx context.Context, _ uint64) error {
+	return m.enter(ctx, "AwaitEverywhere")
+}
 
 func (m *memory) Observe(position uint64) {
 	m.mu.Lock()

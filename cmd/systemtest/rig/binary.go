@@ -42,30 +42,29 @@ func Main(m *testing.M) {
 	if err == nil {
 		Binary, err = build(dir)
 	}
+	var turn *os.File
 	if err == nil {
-		err = awaitTurn()
+		turn, err = awaitTurn()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	status := m.Run()
+	_ = turn.Close()
 	_ = os.RemoveAll(dir)
 	os.Exit(status)
 }
 
-// awaitTurn takes a lock that the end of the process releases.
-func awaitTurn() error {
+// awaitTurn takes the lock of all packages of system tests. It ends with the file, or the
+// process.
+func awaitTurn() (*os.File, error) {
 	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "chatsessions-systemtest.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	turn = lock
-	return syscall.Flock(int(lock.Fd()), syscall.LOCK_EX) //nolint:gosec // a small number
+	return lock, syscall.Flock(int(lock.Fd()), syscall.LOCK_EX)
 }
-
-// turn keeps the lock from being closed by the garbage collector.
-var turn *os.File
 
 // FaultyBinary returns the path of a build whose clock and disk can be made to fail
 // (-tags faults).
