@@ -66,7 +66,10 @@ func awaitTurn(how int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return lock, syscall.Flock(int(lock.Fd()), how)
+	for err = syscall.EINTR; errors.Is(err, syscall.EINTR); {
+		err = syscall.Flock(int(lock.Fd()), how)
+	}
+	return lock, err
 }
 
 // FaultyBinary returns the path of a build whose clock and disk can be made to fail
