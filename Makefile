@@ -137,17 +137,18 @@ mutate: $(GREMLINS) ## Mutate MUTATE (domain http), MUTATE_TIME (60m) each; prin
 	echo "$$MUTATE_GO" >"$$dir/bin/go"; chmod +x "$$dir/bin/go"; \
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$$dir/copy"; \
 	for package in $(MUTATE); do \
-	  echo "gremlins unleash ./$$package"; all=0; killed=0; \
+	  echo "gremlins unleash ./$$package"; all=0; killed=0; end='stopped early, '; \
 	  while IFS= read -r line; do \
 	    case $$line in \
 	    *" KILLED "*) all=$$((all + 1)); killed=$$((killed + 1)) ;; \
 	    *" LIVED "* | *" NOT COVERED "* | *" TIMED OUT "*) all=$$((all + 1)); printf '\r%s\n' "$$line" ;; \
+	    "Mutation testing completed"*) end= ;; \
 	    esac; \
 	    printf '\r%d mutants, %d killed' $$all $$killed >&2; \
 	  done < <(cd "$$dir/copy" && PATH="$$dir/bin:$$PATH" GOFLAGS="$$GOFLAGS -vet=off" \
 	    timeout --signal INT --kill-after 1m $(MUTATE_TIME) \
 	    $(CURDIR)/$(GREMLINS) unleash --timeout-coefficient 10 $(MUTATEFLAGS) "./$$package" 2>&1); \
-	  printf '\r%s: %d of %d mutants killed (%d %%)\n' "$$package" $$killed $$all $$((100 * killed / (all + !all))); \
+	  printf '\r%s: %s%d of %d mutants killed (%d %%)\n' "$$package" "$$end" $$killed $$all $$((100 * killed / (all + !all))); \
 	done
 
 $(GREMLINS):

@@ -9,7 +9,7 @@ import "fmt"
 // If the changes do not lead to the session in the event, folded is the session to which
 // they lead. One of the two was falsified, and the next event shows which.
 func Check(before *Session, r *Record) (defects []Defect, folded *Session) {
-	c := check{record: r, session: &r.Event.Session}
+	c := newCheck(r)
 	c.envelope()
 	switch {
 	case before == nil:
@@ -30,7 +30,7 @@ func Check(before *Session, r *Record) (defects []Defect, folded *Session) {
 // right before it. The number of unreadable messages in between bounds how many events
 // may be missing.
 func CheckLater(earlier *Session, unreadable uint64, r *Record) []Defect {
-	c := check{record: r, session: &r.Event.Session}
+	c := newCheck(r)
 	c.envelope()
 	repeated := c.session.Version <= earlier.Version
 	switch {
@@ -53,6 +53,16 @@ type check struct {
 	record  *Record
 	session *Session // after the event
 	defects []Defect
+	// transition is the one that the event records; isTransition is false for the events
+	// of the other types.
+	transition   Transition
+	isTransition bool
+}
+
+func newCheck(r *Record) check {
+	c := check{record: r, session: &r.Event.Session}
+	c.transition, c.isTransition = r.Event.Type.transition()
+	return c
 }
 
 func (c *check) report(kind DefectKind, format string, args ...any) {
@@ -71,12 +81,8 @@ func (c *check) envelope() {
 	if (r.Request.Key == "") != (r.Request.Digest == "") {
 		c.report(DefectEnvelope, "only one of ce-requestkey and ce-requestdigest is set")
 	}
-	switch r.Event.Type {
-	case EventCreated, EventUpdated, EventCorrected:
-	default:
-		if _, ok := r.Event.Type.transition(); !ok {
-			c.report(DefectEnvelope, "unknown type %q", r.Event.Type)
-		}
+	if typ := r.Event.Type; !c.isTransition && typ != EventCreated && typ != EventUpdated && typ != EventCorrected {
+		c.report(DefectEnvelope, "unknown type %q", typ)
 	}
 }
 
@@ -85,8 +91,8 @@ func (c *check) selfConsistent() {
 	s := c.session
 	if state := s.stateByStamps(); state != s.State {
 		c.report(DefectTransition, "the stamps lead to state %q, but the session is %s", state, s.State)
-	} else if t, ok := c.record.Event.Type.transition(); ok && s.Stamps[t] == nil {
-		c.report(DefectTransition, "the event is %s, but the session has no %s", c.record.Event.Type, t.AtField())
+	} else if c.isTransition && s.Stamps[c.transition] == nil {
+		c.report(DefectTransition, "the event is %s, but the session has no %s", c.record.Event.Type, c.transition.AtField())
 	}
 	if problem := s.timesOutOfOrder(); problem != "" {
 		c.report(DefectTime, "%s", problem)

@@ -99,7 +99,7 @@ func TestEveryKindOfDefectOfOneEvent(t *testing.T) {
 		says             string
 	}{
 		"ce-time is another":             {event: started, spoil: func(r *domain.Record) { r.Time = r.Time.Add(time.Millisecond) }, want: domain.DefectEnvelope, says: "ce-time"},
-		"nobody did it":                  {event: started, spoil: func(r *domain.Record) { r.Request.Actor = "" }, want: domain.DefectEnvelope, says: "ce-actor"},
+		"an event without an author":     {event: started, spoil: func(r *domain.Record) { r.Request.Actor = "" }, want: domain.DefectEnvelope, says: "ce-actor"},
 		"a key without a digest":         {event: started, spoil: func(r *domain.Record) { r.Request.Key = "k" }, want: domain.DefectEnvelope, says: "ce-requestdigest"},
 		"an unknown type":                {event: updated, spoil: func(r *domain.Record) { r.Event.Type = "chat-session.moved" }, want: domain.DefectEnvelope, says: "moved"},
 		"a version is left out":          {event: updated, set: members{"version": 4}, want: domain.DefectVersionGap, says: "version 4 follows version 2"},
@@ -112,7 +112,7 @@ func TestEveryKindOfDefectOfOneEvent(t *testing.T) {
 		"a transition that is illegal":   {event: accepted, spoil: func(r *domain.Record) { r.Event.Type = domain.EventFinished }, want: domain.DefectTransition, says: "finish is not possible: the session is started"},
 		"a transition to elsewhere":      {event: started, set: members{"state": "accepted"}, want: domain.DefectTransition, says: "start leads to started, but the session is accepted"},
 		"a transition without a stamp":   {event: started, set: members{"startedAt": nil, "startedBy": nil}, want: domain.DefectTransition, says: "has no startedAt"},
-		"an update that goes on":         {event: updated, set: members{"state": "finished"}, want: domain.DefectTransition, says: "does not change the state"},
+		"an update of the state":         {event: updated, set: members{"state": "finished"}, want: domain.DefectTransition, says: "does not change the state"},
 		"a first event that is another":  {event: created, spoil: func(r *domain.Record) { r.Event.Type = domain.EventUpdated }, want: domain.DefectTransition, says: "the first event is"},
 		"a session created as finished":  {event: created, set: members{"state": "finished"}, want: domain.DefectTransition, says: "begins as created"},
 		"a creation in between":          {event: updated, spoil: func(r *domain.Record) { r.Event.Type = domain.EventCreated }, want: domain.DefectTransition, says: "created again"},

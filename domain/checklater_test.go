@@ -51,7 +51,7 @@ func TestAnEventAfterUnreadableMessages(t *testing.T) {
 			want: []string{`immutable: createdBy changed from "pat" to "eve"`}},
 		"a state that its stamps do not lead to": {earlier: 2, unreadable: 1, spoil: func(r *domain.Record) { r.Event.Session.State = "finished" },
 			want: []string{`transition: the stamps lead to state "accepted", but the session is finished`}},
-		"nobody did it": {earlier: 2, unreadable: 1, spoil: func(r *domain.Record) { r.Request.Actor = "" },
+		"an event without an author": {earlier: 2, unreadable: 1, spoil: func(r *domain.Record) { r.Request.Actor = "" },
 			want: []string{"envelope: ce-actor is missing"}},
 	} {
 		r := recorded(events[3])

@@ -78,10 +78,9 @@ var diffBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // stateChange checks the step against the state machine.
 func (c *check) stateChange(before, after *Session) {
-	typ := c.record.Event.Type
-	t, ok := typ.transition()
+	typ, t := c.record.Event.Type, c.transition
 	switch {
-	case ok:
+	case c.isTransition:
 		to, legal := before.State.after(t)
 		switch {
 		case !legal && !before.Exists():
@@ -126,8 +125,7 @@ func (c *check) notInTheFuture(before, after *Session) {
 // changedFields checks that the event changed only what its type may change.
 func (c *check) changedFields(before, after *Session) {
 	typ := c.record.Event.Type
-	own, isTransition := typ.transition()
-	if !isTransition && typ != EventUpdated && typ != EventCorrected {
+	if !c.isTransition && typ != EventUpdated && typ != EventCorrected {
 		return // envelope and stateChange report such types
 	}
 	var wrong []string
@@ -141,8 +139,8 @@ func (c *check) changedFields(before, after *Session) {
 	for t := range transitionCount {
 		was, is := before.Stamps[t], after.Stamps[t]
 		switch {
-		case was == is, was != nil && is != nil && *was == *is:
-		case isTransition && t == own && was == nil:
+		case equalStamps(was, is):
+		case c.isTransition && t == c.transition && was == nil:
 		case typ == EventCorrected && was != nil && is != nil:
 		default:
 			wrong = append(wrong, "the stamp of "+t.String())

@@ -15,6 +15,8 @@ type field struct {
 	filter int
 	// detail marks what an EventUpdated may change.
 	detail bool
+	// stamp is the transition whose stamp has the field; transitionCount for other fields.
+	stamp Transition
 	// append appends the member's JSON value; nothing if the session has none.
 	append func(b []byte, s *Session) []byte
 	// set reads the value as append wrote it, and returns the decoder behind it.
@@ -28,11 +30,18 @@ type field struct {
 // fields is the JSON form of a session, in the order in which it is written. Encoder,
 // decoder, merge patches, filters, $select, and verification all use this one table.
 var fields = []field{
-	textField("id", func(s *Session) *string { return &s.ID }),
-	timeField("createdAt", func(s *Session) *int64 { return &s.CreatedAt }).asDetail(),
-	textField("createdBy", func(s *Session) *string { return &s.CreatedBy }).asFilter(5),
-	textField("type", func(s *Session) *string { return &s.Type }).asFilter(2).asDetail(),
-	textField("room", func(s *Session) *string { return &s.Room }).asFilter(3).asDetail(),
+	textField("id", func(s *Session) *string { return &s.ID },
+		func(a, b *Session) bool { return a.ID == b.ID }),
+	timeField("createdAt", func(s *Session) *int64 { return &s.CreatedAt },
+		func(a, b *Session) bool {
+			return a.Exists() == b.Exists() && (a.CreatedAt == b.CreatedAt || !a.Exists())
+		}).asDetail(),
+	textField("createdBy", func(s *Session) *string { return &s.CreatedBy },
+		func(a, b *Session) bool { return a.CreatedBy == b.CreatedBy }).asFilter(5),
+	textField("type", func(s *Session) *string { return &s.Type },
+		func(a, b *Session) bool { return a.Type == b.Type }).asFilter(2).asDetail(),
+	textField("room", func(s *Session) *string { return &s.Room },
+		func(a, b *Session) bool { return a.Room == b.Room }).asFilter(3).asDetail(),
 	stampedAt(Start),
 	stampedBy(Start).asFilter(6),
 	stampedAt(Accept),
@@ -44,7 +53,7 @@ var fields = []field{
 	stampedBy(Finish).asFilter(9),
 	stampedReason(Finish),
 	{
-		name: "participants", key: key("participants"), filter: 4, detail: true,
+		name: "participants", key: key("participants"), filter: 4, detail: true, stamp: transitionCount,
 		append: func(b []byte, s *Session) []byte {
 			if len(s.Participants) == 0 {
 				return b
@@ -61,9 +70,10 @@ var fields = []field{
 		},
 		equal: func(a, b *Session) bool { return slices.Equal(a.Participants, b.Participants) },
 	},
-	textField("state", func(s *Session) *string { return (*string)(&s.State) }).asFilter(1),
+	textField("state", func(s *Session) *string { return (*string)(&s.State) },
+		func(a, b *Session) bool { return a.State == b.State }).asFilter(1),
 	{
-		name: "version", key: key("version"),
+		name: "version", key: key("version"), stamp: transitionCount,
 		append: func(b []byte, s *Session) []byte {
 			if !s.Exists() {
 				return b
@@ -77,7 +87,10 @@ var fields = []field{
 		},
 		equal: func(a, b *Session) bool { return a.Version == b.Version },
 	},
-	timeField("updatedAt", func(s *Session) *int64 { return &s.UpdatedAt }),
+	timeField("updatedAt", func(s *Session) *int64 { return &s.UpdatedAt },
+		func(a, b *Session) bool {
+			return a.Exists() == b.Exists() && (a.UpdatedAt == b.UpdatedAt || !a.Exists())
+		}),
 }
 
 func key(name string) string { return `"` + name + `":` }
@@ -87,9 +100,9 @@ func (f field) asFilter(place int) field { f.filter = place; return f }
 func (f field) asDetail() field { f.detail = true; return f }
 
 // textField is a member that is absent when its text is empty or has no place.
-func textField(name string, of func(*Session) *string) field {
+func textField(name string, of func(*Session) *string, equal func(a, b *Session) bool) field {
 	return field{
-		name: name, key: key(name), text: of,
+		name: name, key: key(name), stamp: transitionCount, text: of, equal: equal,
 		append: func(b []byte, s *Session) []byte {
 			if text := of(s); text != nil && *text != "" {
 				return AppendQuoted(b, *text)
@@ -103,14 +116,13 @@ func textField(name string, of func(*Session) *string) field {
 			}
 			return d, ok
 		},
-		equal: func(a, b *Session) bool { return valueOr(of(a), "") == valueOr(of(b), "") },
 	}
 }
 
 // timeField is a time that every existing session has.
-func timeField(name string, of func(*Session) *int64) field {
+func timeField(name string, of func(*Session) *int64, equal func(a, b *Session) bool) field {
 	return field{
-		name: name, key: key(name),
+		name: name, key: key(name), stamp: transitionCount, equal: equal,
 		append: func(b []byte, s *Session) []byte {
 			if !s.Exists() {
 				return b
@@ -121,16 +133,13 @@ func timeField(name string, of func(*Session) *int64) field {
 			*of(s), ok = d.number()
 			return d, ok
 		},
-		equal: func(a, b *Session) bool {
-			return a.Exists() == b.Exists() && (!a.Exists() || *of(a) == *of(b))
-		},
 	}
 }
 
 // stampedAt is written first of a stamp, so reading it creates the stamp.
 func stampedAt(t Transition) field {
 	return field{
-		name: t.AtField(), key: key(t.AtField()),
+		name: t.AtField(), key: key(t.AtField()), stamp: t,
 		append: func(b []byte, s *Session) []byte {
 			if s.Stamps[t] == nil {
 				return b
@@ -158,14 +167,14 @@ func stampedReason(t Transition) field {
 }
 
 func stampText(t Transition, name string, of func(*Stamp) *string) field {
-	f := textField(name, func(s *Session) *string {
+	place := func(s *Session) *string {
 		if s.Stamps[t] == nil {
 			return nil
 		}
 		return of(s.Stamps[t])
-	})
-	equal := f.equal
-	f.equal = func(a, b *Session) bool { return a.Stamps[t] == b.Stamps[t] || equal(a, b) } // mostly both nil
+	}
+	f := textField(name, place, func(a, b *Session) bool { return valueOr(place(a), "") == valueOr(place(b), "") })
+	f.stamp = t
 	return f
 }
 
@@ -205,9 +214,13 @@ func (s *Session) AppendJSON(b []byte) []byte {
 func appendDiff(b []byte, from, to *Session) []byte {
 	b = append(b, '{')
 	first := true
+	var same [transitionCount + 1]bool // half of the fields are of stamps, and few stamps differ
+	for t := range transitionCount {
+		same[t] = equalStamps(from.Stamps[t], to.Stamps[t])
+	}
 	for i := range fields {
 		f := &fields[i]
-		if f.equal(from, to) {
+		if same[f.stamp] || f.equal(from, to) {
 			continue
 		}
 		b = appendKey(b, f.key, first)

@@ -59,8 +59,8 @@ func lineAt(lines []string, i int) string {
 	return "(end)"
 }
 
-// replay runs the commands of a scenario file and writes it anew with what came
-// of them.
+// replay runs the commands of a scenario file and returns the file with what came of
+// them now.
 func replay(t *testing.T, text string) string {
 	var out strings.Builder
 	var session domain.Session

@@ -28,6 +28,8 @@ type Stamp struct {
 	Reason string // only Reject and Finish have one; "" is no reason
 }
 
+func equalStamps(a, b *Stamp) bool { return a == b || a != nil && b != nil && *a == *b }
+
 // TypeTelemed is the only session type there is.
 const TypeTelemed = "telemed"
 

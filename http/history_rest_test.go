@@ -144,8 +144,8 @@ func TestAHistoryThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// stream opens the feed as alice.
-func (r *rig) stream(query string, headers ...string) (*http.Response, *feedtest.Stream) {
+// stream opens the feed as alice, and returns the head of the response too.
+func (r *rig) stream(query string, headers ...string) (response, *feedtest.Stream) {
 	r.t.Helper()
 	request, err := http.NewRequestWithContext(r.t.Context(), "GET", r.url+"/chat-sessions/events"+query, nil)
 	if err != nil {
@@ -160,7 +160,7 @@ func (r *rig) stream(query string, headers ...string) (*http.Response, *feedtest
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { got.Body.Close() })
-	return got, feedtest.NewStream(got.Body)
+	return response{Response: got}, feedtest.NewStream(got.Body)
 }
 
 func TestTheFeedStartsWhereItIsAsked(t *testing.T) {

@@ -196,8 +196,8 @@ func TestIgnoredFieldsAreNamed(t *testing.T) {
 	if got, ok := back.Header["Ignored-Fields"]; ok {
 		t.Errorf("%q", got)
 	}
-	changed := r.must(200, "PATCH", "/chat-sessions/"+id, `{"id":"x","version":9,"updatedAt":1795348800000.0,"createdBy":"alice","strat":true,"start":true}`)
-	if got := changed.Header.Get("Ignored-Fields"); got != "strat, id, version" || changed.field("state") != "started" {
+	changed := r.must(200, "PATCH", "/chat-sessions/"+id, `{"id":"x","version":9,"updatedAt":1795348800000.0,"createdBy":"alice","colour":true,"start":true}`)
+	if got := changed.Header.Get("Ignored-Fields"); got != "colour, id, version" || changed.field("state") != "started" {
 		t.Errorf("%q %s", got, changed.body)
 	}
 	// It is the session before the change that they are compared with.

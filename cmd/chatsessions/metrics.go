@@ -68,14 +68,11 @@ func (m *metrics) synced() func(group int, took time.Duration) {
 	if m == nil {
 		return nil
 	}
-	size := m.histogram("chatsessions_barrier_group_size",
-		"How many writes and batches of the projector waited for one sync of the embedded log.", groupBuckets)
-	duration := m.histogram("chatsessions_barrier_sync_duration_seconds",
-		"How long one sync of the embedded log to disk took.", syncBuckets)
-	return func(group int, took time.Duration) {
-		size.Observe(float64(group))
-		duration.Observe(took.Seconds())
-	}
+	return sizeAndDuration(
+		m.histogram("chatsessions_barrier_group_size",
+			"How many writes and batches of the projector waited for one sync of the embedded log.", groupBuckets),
+		m.histogram("chatsessions_barrier_sync_duration_seconds",
+			"How long one sync of the embedded log to disk took.", syncBuckets))
 }
 
 // applied measures the batches of the projector.
@@ -83,21 +80,25 @@ func (m *metrics) applied() func(events int, took time.Duration) {
 	if m == nil {
 		return nil
 	}
-	size := m.histogram("chatsessions_projector_batch_size",
-		"How many events one batch of the projector held.", groupBuckets)
-	duration := m.histogram("chatsessions_projector_batch_duration_seconds",
-		"How long it took to write one batch of events into the read model.", requestBuckets)
-	return func(events int, took time.Duration) {
-		size.Observe(float64(events))
-		duration.Observe(took.Seconds())
+	return sizeAndDuration(
+		m.histogram("chatsessions_projector_batch_size",
+			"How many events one batch of the projector held.", groupBuckets),
+		m.histogram("chatsessions_projector_batch_duration_seconds",
+			"How long it took to write one batch of events into the read model.", requestBuckets))
+}
+
+func sizeAndDuration(sizes, durations prometheus.Histogram) func(int, time.Duration) {
+	return func(size int, took time.Duration) {
+		sizes.Observe(float64(size))
+		durations.Observe(took.Seconds())
 	}
 }
 
 // A measuredLog counts commands by their outcome.
 type measuredLog struct {
 	*eventstore.Log
-	done, refused, unavailable, unknown, gone, failed prometheus.Counter
-	duration                                          prometheus.Histogram
+	outcomes *prometheus.CounterVec
+	duration prometheus.Histogram
 }
 
 // log returns the log as the API uses it, measured.
@@ -122,14 +123,11 @@ func (m *metrics) log(l *eventstore.Log) chathttp.Log {
 		Help: "Commands by outcome: done (written, repeated, or nothing to change), refused (by a rule), unavailable (not written, the log could not be reached), unknown (may have been written), client_gone (given up with its client, may have been written), failed (a defect).",
 	}, []string{"outcome"})
 	m.registry.MustRegister(outcomes)
-	return &measuredLog{
-		Log:  l,
-		done: outcomes.WithLabelValues("done"), refused: outcomes.WithLabelValues("refused"),
-		unavailable: outcomes.WithLabelValues("unavailable"), unknown: outcomes.WithLabelValues("unknown"),
-		gone: outcomes.WithLabelValues("client_gone"), failed: outcomes.WithLabelValues("failed"),
-		duration: m.histogram("chatsessions_command_duration_seconds",
-			"How long a command took at the log: read, decide, append, wait until it is on disk.", requestBuckets),
+	for _, outcome := range []string{"done", "refused", "unavailable", "unknown", "client_gone", "failed"} {
+		outcomes.WithLabelValues(outcome) // so that each is there from the start
 	}
+	return &measuredLog{Log: l, outcomes: outcomes, duration: m.histogram("chatsessions_command_duration_seconds",
+		"How long a command took at the log: read, decide, append, wait until it is on disk.", requestBuckets)}
 }
 
 // Transact implements chathttp.Log.
@@ -137,24 +135,24 @@ func (l *measuredLog) Transact(ctx context.Context, r domain.Request, decide fun
 	began := time.Now()
 	result, err := l.Log.Transact(ctx, r, decide)
 	l.duration.Observe(time.Since(began).Seconds())
-	l.outcome(ctx, err).Inc()
+	l.outcomes.WithLabelValues(outcome(ctx, err)).Inc()
 	return result, err
 }
 
-func (l *measuredLog) outcome(ctx context.Context, err error) prometheus.Counter {
+func outcome(ctx context.Context, err error) string {
 	switch {
 	case err == nil:
-		return l.done
+		return "done"
 	case errors.Is(ctx.Err(), context.Canceled) && (errors.Is(err, domain.ErrUnavailable) || errors.Is(err, domain.ErrOutcomeUnknown)):
-		return l.gone
+		return "client_gone"
 	case errors.Is(err, domain.ErrOutcomeUnknown), errors.Is(err, domain.ErrHistoryTooLong):
-		return l.unknown
+		return "unknown"
 	case errors.Is(err, domain.ErrUnavailable):
-		return l.unavailable
+		return "unavailable"
 	case domain.IsRefusal(err):
-		return l.refused
+		return "refused"
 	}
-	return l.failed
+	return "failed"
 }
 
 // measuredReads measures how long responses wait for the read model.

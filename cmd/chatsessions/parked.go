@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -40,7 +39,7 @@ func (c parkedCommand) Run(ctx context.Context, s streams) error {
 	if err := c.check(); err != nil {
 		return usageError{err}
 	}
-	stores, err := c.openFromOutside(ctx, slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	stores, err := c.openFromOutside(ctx, newLogger(s))
 	if errors.Is(err, errNoReadModel) {
 		return errors.New("the service is not running, and without it there is no read model; start it and try again")
 	}

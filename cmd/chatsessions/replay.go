@@ -164,8 +164,8 @@ func (c replayCommand) brokenOff(printer *replay.Printer, err error) error {
 	return err
 }
 
-// publish publishes the events. With inProcess, the server is in this process, and nobody
-// else can connect to it.
+// publish publishes the events. With inProcess, the server is in this process, where no
+// subscriber can connect to it.
 func (c replayCommand) publish(ctx context.Context, s streams, r *replay.Replay, bar *progress, inProcess bool) error {
 	publisher, err := audit.Republish(ctx, r.Log, c.ToSubject)
 	var unfit *audit.SubjectError

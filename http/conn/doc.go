@@ -1,6 +1,6 @@
 // Package conn is what the service does about connections that its web framework, Fiber,
-// and the server below it, fasthttp, do not do. docs/decisions/draft-http-conn.md says why
-// for each of them.
+// and the server below it, fasthttp, do not do. docs/decisions/0014-what-we-add-to-fiber.md
+// gives the reason for each.
 //
 // Files in reading order:
 //
@@ -8,6 +8,7 @@
 //   - drain.go: which connections have a request in flight, so that a shutdown closes the
 //     others at once and loses no request
 //   - gone.go: the context of a request, which ends when its client disconnects
+//   - query.go: the query as the client sent it, with what follows a #
 //   - body.go: [TakeBody] reads the body before the request is judged
 //   - takeover.go: [TakeOver] gives a connection to a stream
 //   - socket_linux.go, socket_other.go: system calls on a socket

@@ -31,41 +31,46 @@ const (
 // own, as an operator would.
 var Binary string
 
-// Main builds the service, waits until no other package of system tests is running, runs
-// the tests of this one, and exits. Every such package calls it from its TestMain.
-//
-// The packages take turns because their tests load the machine: 500 writers of two tests
-// at once on two cores miss the deadlines that each meets alone.
-func Main(m *testing.M) {
+// Main builds the service, runs the tests of a package, and exits. Every package of system
+// tests calls it, or MainAlone, from its TestMain.
+func Main(m *testing.M) { runTests(m, syscall.LOCK_SH) }
+
+// MainAlone is Main for tests that load the machine and have deadlines, such as 500 writers
+// on two cores. No other package of system tests runs at the same time.
+func MainAlone(m *testing.M) { runTests(m, syscall.LOCK_EX) }
+
+func runTests(m *testing.M, turn int) {
 	logging.Disable() // go-redis reports every server that a test has killed
 	dir, err := os.MkdirTemp("", "chatsessions-test")
 	if err == nil {
 		Binary, err = build(dir)
 	}
+	var lock *os.File
 	if err == nil {
-		err = awaitTurn()
+		lock, err = awaitTurn(turn)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	status := m.Run()
+	_ = lock.Close()
 	_ = os.RemoveAll(dir)
 	os.Exit(status)
 }
 
-// awaitTurn takes a lock that the end of the process releases.
-func awaitTurn() error {
+// awaitTurn takes the lock of all packages of system tests. It ends with the file, or the
+// process.
+func awaitTurn(how int) (*os.File, error) {
 	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "chatsessions-systemtest.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	turn = lock
-	return syscall.Flock(int(lock.Fd()), syscall.LOCK_EX) //nolint:gosec // a small number
+	for err = syscall.EINTR; errors.Is(err, syscall.EINTR); {
+		err = syscall.Flock(int(lock.Fd()), how)
+	}
+	return lock, err
 }
-
-// turn keeps the lock from being closed by the garbage collector.
-var turn *os.File
 
 // FaultyBinary returns the path of a build whose clock and disk can be made to fail
 // (-tags faults).

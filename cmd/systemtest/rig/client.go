@@ -49,6 +49,7 @@ func (c *Client) Do(method, path, body string, headers ...string) (Answer, error
 	return Answer{response.StatusCode, response.Header, content}, err
 }
 
+// HTTPClient sends the requests of all clients.
 var HTTPClient = &http.Client{
 	Timeout:   30 * time.Second,
 	Transport: &http.Transport{MaxIdleConnsPerHost: 1000},

@@ -28,6 +28,7 @@ func Fill(t *testing.T, s *Service, n int) Content {
 	return s.Content()
 }
 
+// Content reads everything that the service shows.
 func (s *Service) Content() Content {
 	s.T.Helper()
 	crm := s.As("service-crm")
@@ -94,6 +95,7 @@ func (s *Service) NewestPosition() uint64 {
 	return newest
 }
 
+// Paths returns the paths of all sessions, sorted.
 func (c Content) Paths() []string { return slices.Sorted(maps.Keys(c.Sessions)) }
 
 // AwaitParked returns when the service counts n parked sessions.

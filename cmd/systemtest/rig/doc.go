@@ -4,7 +4,7 @@
 //
 // Files, in reading order:
 //
-//   - binary.go: Main builds the service for a package of tests; Command runs it to its end
+//   - binary.go: Main and MainAlone build the service for a package of tests; Command runs it to its end
 //   - service.go, ops.go: Service, a running service, and what it shows to operators
 //   - setups.go: the set-ups on which most tests run, and their servers
 //   - client.go: Client sends requests, Answer is a response
@@ -17,8 +17,8 @@
 //
 //   - The binary has the race detector if the test has it, and a data race or a panic in a
 //     service fails the test that runs it.
-//   - One package of system tests runs at a time: their tests load the machine, and have
-//     deadlines.
+//   - Packages whose tests load the machine and have deadlines run alone (MainAlone). Others
+//     run beside each other.
 //   - Nothing skips: a missing server or program fails the test.
 //
 // # Goroutines

@@ -129,6 +129,7 @@ func (s *Service) NewestOn(subject string) uint64 {
 	return m.Sequence
 }
 
+// NATSURL returns the URL of the log's server, external or embedded.
 func (s *Service) NATSURL() string {
 	s.T.Helper()
 	if url := s.Flag("--nats-url"); url != "" {
@@ -137,6 +138,7 @@ func (s *Service) NATSURL() string {
 	return s.Connection().NATSURL
 }
 
+// ConnectNATS connects until the end of the test.
 func ConnectNATS(t *testing.T, url string) *nats.Conn {
 	t.Helper()
 	nc, err := nats.Connect(url)

@@ -119,6 +119,7 @@ func (s *Service) Stop() int { return s.End(syscall.SIGTERM) }
 // Kill ends the service without a warning.
 func (s *Service) Kill() { s.End(syscall.SIGKILL) }
 
+// End sends the process a signal, waits for its end, and returns its exit status.
 func (s *Service) End(signal syscall.Signal) int {
 	s.T.Helper()
 	select {
@@ -173,7 +174,7 @@ func (s *Service) Restart() {
 	s.Start()
 }
 
-// ConnectionFile, in the data directory, says how to reach what runs inside the service.
+// ConnectionFile is the file in the data directory that says how to reach what runs inside the service.
 const ConnectionFile = "connection.json"
 
 // A Connection is the content of the connection file.

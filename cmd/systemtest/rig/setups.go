@@ -84,11 +84,13 @@ type Servers struct {
 	Redis *redistest.Server
 }
 
+// StartServers starts a NATS server and a Redis.
 func StartServers(t *testing.T) Servers {
 	t.Helper()
 	return Servers{natstest.Start(t, natstest.Config{}), redistest.Start(t, redistest.Config{})}
 }
 
+// Flags returns the flags of a service on the servers.
 func (s Servers) Flags() []string {
 	return slices.Clip([]string{"--dev", "--nats-url", s.NATS.URL(), "--redis-url", s.Redis.URL()})
 }
