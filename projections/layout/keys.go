@@ -81,9 +81,6 @@ func (p Partition) Notices() string { return p.Base + "notices" }
 // RebuildLock is held by the rebuild at work.
 func (p Partition) RebuildLock() string { return p.Base + "rebuilding" }
 
-// KeyPattern matches every key of the partition.
-func (p Partition) KeyPattern() string { return p.Base + "*" }
-
 // A Keyspace names the keys of one generation of a partition. A generation is filled once
 // and then kept up to date until another one replaces it.
 type Keyspace struct {

@@ -35,9 +35,3 @@ func (f BeforeEach) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pr
 		return next(ctx, cmds)
 	}
 }
-
-// IsRun reports whether a command runs a script.
-func IsRun(cmd redis.Cmder, script *redis.Script) bool {
-	args := cmd.Args()
-	return len(args) > 1 && args[0] == "evalsha" && args[1] == script.Hash()
-}

@@ -17,7 +17,8 @@
 // # Invariants
 //
 //   - A commit moves the checkpoint from exactly the value that this projector last saw, or
-//     writes nothing (errDeposed, errUnexpected).
+//     writes nothing (errDeposed, errUnexpected). A private Redis has one projector, so its
+//     checkpoint is not watched.
 //   - Documents, indexes, and checkpoint change in one transaction.
 //   - Nothing is written before it is durable, except to a private Redis.
 //   - Of several partitions, the first is written first. A deposed projector fails there, so

@@ -14,7 +14,8 @@ import (
 // A transaction changes one generation of a partition over a connection that watches its
 // checkpoint (WATCH, MULTI, EXEC). Redis executes a commit completely, and only if the
 // checkpoint has not moved since it was read. Each commit also watches and reads the
-// checkpoint for the next one, so a batch costs one round trip.
+// checkpoint for the next one, so a batch costs one round trip. On a private Redis a commit
+// does not watch: the process runs one projector, and nothing else writes there.
 //
 // A Lua script could do the same; docs/decisions/0006 says why it does not.
 //
@@ -28,16 +29,16 @@ type transaction struct {
 }
 
 // withTransaction runs f with a transaction on the checkpoint at a key.
-func withTransaction(ctx context.Context, rdb redis.UniversalClient, place string, alone bool, f func(*transaction) error) error {
+func withTransaction(ctx context.Context, rdb redis.UniversalClient, checkpointKey string, private bool, f func(*transaction) error) error {
 	// When ctx ends, f ends; the connection still has to send UNWATCH.
 	return watching(context.WithoutCancel(ctx), rdb, func(conn *redis.Tx) error {
-		tx := &transaction{conn: conn, checkpointKey: place, private: alone}
+		tx := &transaction{conn: conn, checkpointKey: checkpointKey, private: private}
 		var err error
 		if tx.found, err = tx.read(ctx); err != nil {
 			return err
 		}
 		return f(tx)
-	}, place)
+	}, checkpointKey)
 }
 
 // watching runs f on a connection that watches the keys.
