@@ -15,7 +15,7 @@ import (
 // Bounds of one trip to Redis.
 const (
 	keyBatch    = 512  // about
-	shortIndex  = 128  // members; an index that has no more is read in one piece
+	shortIndex  = 64   // members; an index that has no more is read in one piece
 	memberBatch = 1024 // of a longer one
 	parkedBatch = 500
 )
