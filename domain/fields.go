@@ -159,21 +159,25 @@ func stampedAt(t Transition) field {
 }
 
 func stampedBy(t Transition) field {
-	return stampText(t, t.ByField(), func(s *Stamp) *string { return &s.By })
-}
-
-func stampedReason(t Transition) field {
-	return stampText(t, t.ReasonField(), func(s *Stamp) *string { return &s.Reason })
-}
-
-func stampText(t Transition, name string, of func(*Stamp) *string) field {
-	place := func(s *Session) *string {
+	return stampText(t, t.ByField(), func(s *Session) *string {
 		if s.Stamps[t] == nil {
 			return nil
 		}
-		return of(s.Stamps[t])
-	}
-	f := textField(name, place, func(a, b *Session) bool { return valueOr(place(a), "") == valueOr(place(b), "") })
+		return &s.Stamps[t].By
+	})
+}
+
+func stampedReason(t Transition) field {
+	return stampText(t, t.ReasonField(), func(s *Session) *string {
+		if s.Stamps[t] == nil {
+			return nil
+		}
+		return &s.Stamps[t].Reason
+	})
+}
+
+func stampText(t Transition, name string, of func(*Session) *string) field {
+	f := textField(name, of, func(a, b *Session) bool { return valueOr(of(a), "") == valueOr(of(b), "") })
 	f.stamp = t
 	return f
 }
@@ -197,6 +201,13 @@ func (s *Session) AppendJSON(b []byte) []byte {
 	first := true
 	for i := range fields {
 		f := &fields[i]
+		if f.text != nil {
+			if text := f.text(s); text != nil && *text != "" {
+				b = AppendQuoted(appendKey(b, f.key, first), *text)
+				first = false
+			}
+			continue
+		}
 		start := len(b)
 		b = appendKey(b, f.key, first)
 		value := len(b)
