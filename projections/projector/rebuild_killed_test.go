@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,9 +41,10 @@ func TestOneRebuildIsAtWorkAtATime(t *testing.T) {
 		if err := <-results; !errors.Is(err, ErrRebuilding) {
 			t.Errorf("beside another one: %v", err)
 		}
-		fourth, tries := modeltest.Another(t, rdb), 0
+		fourth := modeltest.Another(t, rdb)
+		var commands atomic.Int32 // an audit sends commands from several goroutines
 		fourth.AddHook(modeltest.BeforeEach(func(redis.Cmder) error {
-			if tries++; tries == 3 {
+			if commands.Add(1) == 3 {
 				close(goOn)
 			}
 			return nil
