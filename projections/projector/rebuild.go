@@ -153,6 +153,9 @@ func (b *rebuild) replace(ctx context.Context, writers []*partitionWriter) error
 		if err := b.fill(ctx, writers); err != nil {
 			return err
 		}
+		if err := b.catchUp(ctx, writers); err != nil {
+			return err
+		}
 		return b.declareComplete(ctx, writers)
 	})
 	if err != nil {
@@ -293,6 +296,28 @@ func (b *rebuild) fill(ctx context.Context, writers []*partitionWriter) error {
 		b.result.Sessions += uint64(n) //nolint:gosec // not negative
 	}
 	return nil
+}
+
+// catchUp writes the events that were recorded during the filling. The projector stands
+// still while it writes what a new generation lacks, so that has to be little.
+func (b *rebuild) catchUp(ctx context.Context, writers []*partitionWriter) error {
+	end, err := b.log.End(ctx)
+	if err != nil || b.builder.position() >= end {
+		return err
+	}
+	err = b.log.Follow(ctx, b.builder.position(), maxBatchEvents, func(batch []domain.Entry) error {
+		if err := b.builder.apply(ctx, writers, batch); err != nil {
+			return err
+		}
+		if b.builder.position() >= end && len(batch) < maxBatchEvents { // all that there was
+			return errReached
+		}
+		return nil
+	})
+	if errors.Is(err, errReached) {
+		return nil
+	}
+	return err
 }
 
 // compare reports every difference between the read model that answers and the log. It

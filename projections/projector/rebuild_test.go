@@ -146,9 +146,9 @@ func TestWhatARebuildHasReadIsNotTakenForWhatAnswers(t *testing.T) {
 	modeltest.OnEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		w := newWorld(t, rdb, 10, 1)
 		opts, position, looked := quietOptions(), uint64(0), false
-		opts.Progress = func(stage Stage, _, _ uint64) {
+		opts.Progress = func(stage Stage, done, total uint64) {
 			switch {
-			case stage == Filling && position == 0:
+			case stage == Filling && done == total && position == 0: // too late to be filled in
 				w.log.Hold(11) // from the projector; not from the rebuild
 				position = w.log.Append(logtest.Session(1, 1, logtest.Version(2)))
 			case stage == TakingOver && !looked:
