@@ -81,6 +81,12 @@ func TestTornWriteIsCompleted(t *testing.T) {
 			if err := os.Remove(filepath.Join(cut, cleanFile)); err != nil {
 				t.Fatal(err)
 			}
+			// The note is older than the write, like the last sync.
+			note, err := openDurableNote(cut, noSync, Durable{First: 1, Position: single.Record.Position})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = note.file.Close()
 			if test.intent != nil {
 				if err := os.WriteFile(filepath.Join(cut, intentDir, "b"), test.intent, 0o600); err != nil {
 					t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"chatsessions/eventstore"
+	"chatsessions/eventstore/blocks"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -62,7 +64,11 @@ type Server struct {
 	barrier  atomic.Pointer[barrier] // set by Settle, never if the server syncs
 	settling sync.Mutex
 	settled  bool
+	first    uint64 // position of the log's first event
 
+	working  sync.WaitGroup  // its goroutines, which end with ctx
+	ctx      context.Context // ends with Shutdown
+	stop     context.CancelFunc
 	shutdown sync.Once
 }
 
@@ -92,8 +98,12 @@ func start(ctx context.Context, o Options, layout func(ctx context.Context, dir 
 	s := &Server{
 		options: o, logger: o.Logger, lock: lock, failure: newFailure(),
 		intents: newIntents(o.StoreDir, o.Sync), syncs: o.SyncAlways,
+		first: 1,
 	}
+	s.ctx, s.stop = context.WithCancel(context.Background())
 	if err := s.run(ctx, layout); err != nil {
+		s.stop()
+		s.working.Wait()
 		_ = lock.Close()
 		return nil, err
 	}
@@ -102,6 +112,9 @@ func start(ctx context.Context, o Options, layout func(ctx context.Context, dir 
 
 func (s *Server) run(ctx context.Context, layout func(ctx context.Context, dir string) error) error {
 	o := &s.options
+	if err := s.inspect(ctx); err != nil {
+		return err
+	}
 	if err := beginRun(o.StoreDir, o.Sync); err != nil {
 		return fmt.Errorf("store directory: %w", err)
 	}
@@ -124,6 +137,71 @@ func (s *Server) run(ctx context.Context, layout func(ctx context.Context, dir s
 		SyncAlways:                 s.syncs,
 	}, &serverLog{logger: s.logger, failure: s.failure})
 	return err
+}
+
+// inspect checks the log before the server gets it, which would cut it at a damage.
+func (s *Server) inspect(ctx context.Context) error {
+	stored, err := FindStored(s.options.StoreDir)
+	if errors.Is(err, ErrNoLog) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if n := stored.Info.Replicas; n > 1 {
+		return &eventstore.ConfigError{Differences: []eventstore.Difference{
+			{Field: "num_replicas", Found: strconv.Itoa(n), Needed: "1"},
+		}}
+	}
+	if stored.Durable != nil {
+		s.first = max(stored.Durable.First, 1)
+	}
+	if stored.Clean && stored.Durable != nil && len(stored.Files) > 0 {
+		newest, err := stored.checkNewest(ctx)
+		if err != nil {
+			return err
+		}
+		s.checkLater(stored, newest)
+		return nil
+	}
+	began, noted := time.Now(), time.Now()
+	var read, all int64
+	for _, f := range stored.Files {
+		all += f.Size
+	}
+	cut, err := stored.checkAll(ctx, func(f blocks.File) {
+		if read += f.Size; time.Since(noted) > checkNoted {
+			noted = time.Now()
+			s.options.Logger.Info("checking the log", "megabytes", read>>20, "of", all>>20)
+		}
+	})
+	if err != nil || cut == nil {
+		return err
+	}
+	aside, err := stored.setAside(cut, s.options.Sync)
+	if err != nil {
+		return fmt.Errorf("setting aside what follows the end of the log: %w", err)
+	}
+	s.options.Logger.Warn("the log ends before its files do; what follows was never answered, and is set aside",
+		"found", cut.Error(), "aside", aside, "took", time.Since(began))
+	return nil
+}
+
+// checkNoted is how often the progress of a check is logged.
+const checkNoted = 5 * time.Second
+
+// checkLater checks the older files while the server runs. A damage is a failure.
+func (s *Server) checkLater(stored *Stored, newest uint64) {
+	s.working.Go(func() {
+		began := time.Now()
+		err := stored.checkOlder(s.ctx, newest, func(blocks.File) {
+			time.Sleep(time.Since(began)) // half of the time is left to others
+			began = time.Now()
+		})
+		if err != nil && s.ctx.Err() == nil {
+			s.failure.set(err)
+		}
+	})
 }
 
 // runServer starts a server with JetStream and returns when it serves.
@@ -192,7 +270,28 @@ func (s *Server) Settle(ctx context.Context, found eventstore.Recovery) error {
 		}
 		s.barrier.Store(newBarrier(blocks, end, s.failure, s.options.Synced))
 	}
+	if err := s.noteDurable(end); err != nil {
+		return err
+	}
 	s.settled = true
+	return nil
+}
+
+// noteDurable keeps the durable position beside the log, from now on.
+func (s *Server) noteDurable(end uint64) error {
+	note, err := openDurableNote(s.options.StoreDir, s.options.Sync, Durable{s.first, end})
+	if err != nil {
+		return fmt.Errorf("durable position: %w", err)
+	}
+	covered := new(atomic.Uint64)
+	if b := s.barrier.Load(); b != nil {
+		covered = &b.covered
+	}
+	s.working.Go(func() {
+		note.follow(covered, s.ctx.Done(), func(err error) {
+			s.options.Logger.Error("the durable position cannot be noted; after a crash, less of the log is known to be on disk", "error", err)
+		})
+	})
 	return nil
 }
 
@@ -237,6 +336,8 @@ func (s *Server) Shutdown() {
 		if b := s.barrier.Load(); b != nil {
 			b.close()
 		}
+		s.stop()
+		s.working.Wait()
 		stopServer(s.server)
 		if s.failure.get() == nil {
 			if err := endRun(s.options.StoreDir, s.options.Sync); err != nil {

@@ -1,0 +1,187 @@
+package embedded
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"chatsessions/eventstore"
+	"chatsessions/eventstore/blocks"
+)
+
+func noSync(_ string, sync func() error) error { return sync() }
+
+// crashedLog returns a store directory as a crash leaves it, with so many events, and the
+// durable position.
+func crashedLog(t *testing.T, events, durable int) (dir string) {
+	t.Helper()
+	running := filepath.Join(t.TempDir(), "log")
+	e, l := startLog(t, Options{StoreDir: running})
+	for range events {
+		writeNew(t, l, 1)
+	}
+	l.Close()
+	e.Shutdown()
+	dir = filepath.Join(t.TempDir(), "log")
+	if err := os.CopyFS(dir, os.DirFS(running)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, cleanFile)); err != nil {
+		t.Fatal(err)
+	}
+	note, err := openDurableNote(dir, noSync, Durable{First: 1, Position: uint64(durable)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = note.file.Close()
+	return dir
+}
+
+// flip flips a bit of the n-th event.
+func flip(t *testing.T, dir string, n int) {
+	t.Helper()
+	block := blockPath(streamDir(dir, eventstore.StreamName), 1)
+	content, err := os.ReadFile(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[records(t, content)[n-2]+40] ^= 8
+	if err := os.WriteFile(block, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// contents returns all files below a directory.
+func contents(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		all[path] = string(content)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// TestFlippedBit: the server cuts a block file at the first record that fails its check.
+func TestFlippedBitBeforeTheDurablePositionIsRefused(t *testing.T) {
+	for _, clean := range []bool{false, true} {
+		dir := crashedLog(t, 130, 130)
+		flip(t, dir, 11)
+		if clean {
+			if err := os.WriteFile(filepath.Join(dir, cleanFile), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := contents(t, dir)
+		for range 2 {
+			_, err := Start(t.Context(), Options{StoreDir: dir, User: "u", Password: "p"})
+			var damage *blocks.Damage
+			if !errors.As(err, &damage) || !errors.As(err, new(*DamageError)) || damage.From != 11 || damage.To != 11 || filepath.Base(damage.File.Path) != "1.blk" {
+				t.Fatalf("clean %t: %v", clean, err)
+			}
+		}
+		for path, content := range contents(t, dir) {
+			if before[path] != content {
+				t.Errorf("clean %t: %s was changed", clean, path)
+			}
+		}
+	}
+}
+
+func TestWhatFollowsTheEndOfTheLogIsSetAside(t *testing.T) {
+	dir := crashedLog(t, 130, 10)
+	flip(t, dir, 11)
+	was := contents(t, dir)[blockPath(streamDir(dir, eventstore.StreamName), 1)]
+	var logged strings.Builder
+	e, l := startLog(t, Options{StoreDir: dir, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+	if end, err := l.End(t.Context()); err != nil || end != 10 {
+		t.Errorf("the log ends at %d, %v", end, err)
+	}
+	if next := writeNew(t, l, 1); next.Record.Position != 11 {
+		t.Errorf("the next event is at %d", next.Record.Position)
+	}
+	l.Close()
+	e.Shutdown()
+	if !strings.Contains(logged.String(), "set aside") || !strings.Contains(logged.String(), "1.blk") {
+		t.Errorf("logged: %s", logged.String())
+	}
+	aside, err := filepath.Glob(filepath.Join(dir, asideDir, "*", "1.blk.from-*"))
+	if err != nil || len(aside) != 1 {
+		t.Fatalf("set aside: %v, %v", aside, err)
+	}
+	content, err := os.ReadFile(aside[0])
+	if err != nil || !strings.HasSuffix(was, string(content)) || len(content) == 0 {
+		t.Errorf("%d bytes were set aside, %v", len(content), err)
+	}
+}
+
+func TestMissingPartsAreRefused(t *testing.T) {
+	msgs := func(dir string) string { return streamDir(dir, eventstore.StreamName) }
+	for name, damage := range map[string]func(dir string) error{
+		"the tail is cut": func(dir string) error { return os.Truncate(blockPath(msgs(dir), 1), 20_000) },
+		"the tail is cut at a record": func(dir string) error {
+			content, err := os.ReadFile(blockPath(msgs(dir), 1))
+			return errors.Join(err, os.Truncate(blockPath(msgs(dir), 1), int64(records(t, content)[100])))
+		},
+		"the block file is gone":  func(dir string) error { return os.Remove(blockPath(msgs(dir), 1)) },
+		"the stream is gone":      func(dir string) error { return os.RemoveAll(filepath.Dir(msgs(dir))) },
+		"the description is gone": func(dir string) error { return os.Remove(filepath.Join(filepath.Dir(msgs(dir)), "meta.inf")) },
+		"the description is damaged": func(dir string) error {
+			return os.WriteFile(filepath.Join(filepath.Dir(msgs(dir)), "meta.inf"), []byte("{}"), 0o600)
+		},
+		"the note is damaged": func(dir string) error { return os.WriteFile(filepath.Join(dir, durableFile), []byte("durable"), 0o600) },
+	} {
+		for _, clean := range []bool{false, true} {
+			dir := crashedLog(t, 130, 130)
+			if err := damage(dir); err != nil {
+				t.Fatal(err)
+			}
+			if clean {
+				if err := os.WriteFile(filepath.Join(dir, cleanFile), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			e, err := Start(t.Context(), Options{StoreDir: dir, User: "u", Password: "p"})
+			if !errors.As(err, new(*DamageError)) {
+				t.Errorf("%s, clean %t: %v", name, clean, err)
+			}
+			if e != nil {
+				e.Shutdown()
+			}
+		}
+	}
+}
+
+// TestCopiedClusterStore: the server ignores a stream with replicas.
+func TestCopiedClusterStoreIsRefused(t *testing.T) {
+	dir := crashedLog(t, 3, 3)
+	path := filepath.Join(filepath.Dir(streamDir(dir, eventstore.StreamName)), "meta.inf")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(content), `"num_replicas":1`, `"num_replicas":3`, 1)
+	if changed == string(content) {
+		t.Fatal(changed)
+	}
+	for name, content := range map[string]string{"meta.inf": changed, "meta.sum": infoSum([]byte(changed))} {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(path), name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = Start(t.Context(), Options{StoreDir: dir, User: "u", Password: "p"})
+	if !errors.As(err, new(*eventstore.ConfigError)) {
+		t.Error(err)
+	}
+}
