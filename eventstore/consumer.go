@@ -41,6 +41,10 @@ const newestOfEach = 0
 // consumer lives in the server's memory, acknowledges nothing, and is never resumed: a lost
 // one is replaced. stop ends the goroutine that receives, and deletes the consumer.
 func (l *Log) consume(ctx context.Context, subject string, start uint64) (<-chan delivery, func(), error) {
+	if l.offline != nil {
+		deliveries, stop := l.offline.consume(ctx, subject, start)
+		return deliveries, stop, nil
+	}
 	patience := consumerTimeout
 	config := jetstream.ConsumerConfig{
 		Name:              "follow-" + uuid.NewString(),

@@ -151,6 +151,9 @@ func (l *Log) follow(ctx context.Context, f *follower) error {
 		if errors.As(err, &failed) || errors.Is(err, ErrReplaced) || errors.Is(err, ErrRewritten) {
 			return fmt.Errorf("read the log: %w", err)
 		}
+		if l.offline != nil {
+			return unavailable("read the log", err)
+		}
 		if l.nc.IsClosed() {
 			return unavailable("read the log", nats.ErrConnectionClosed)
 		}
@@ -196,7 +199,9 @@ func (f *follower) run(ctx context.Context) error {
 func (f *follower) readConsumer(ctx context.Context, recent *tailReader) error {
 	f.pending, f.whole, f.read = nil, 0, f.position
 	var c connectionChanges
-	defer c.watch(f.log.nc, f.patience > 0)()
+	if f.log.offline == nil {
+		defer c.watch(f.log.nc, f.patience > 0)()
+	}
 	start, repeated := f.position+1, false
 	switch {
 	case f.newest:

@@ -69,6 +69,7 @@ type Log struct {
 	nc       *nats.Conn
 	conn     requester // nc, or its substitute in a simulation
 	js       jetstream.JetStream
+	offline  *offline // of a stopped log, instead of nc, conn, and js
 	options  Options
 	logger   *slog.Logger
 	created  time.Time
@@ -115,7 +116,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	}
 	ctx, cancel := withPatience(ctx, openPatience)
 	defer cancel()
-	needed := streamConfig(o.Replicas)
+	needed := StreamConfig(o.Replicas)
 	found, err := ensureStream(ctx, js, needed, o.Existing)
 	if err != nil {
 		return nil, fmt.Errorf("open log: stream %s: %w", StreamName, err)
@@ -123,18 +124,8 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	if differences := compare(found.Config, needed); len(differences) > 0 {
 		return nil, &ConfigError{differences}
 	}
-	l := &Log{
-		nc: nc, conn: nc, js: js, options: o, logger: orDiscard(o.Logger),
-		created:  found.Created,
-		identity: StreamName + "@" + found.Created.UTC().Format(time.RFC3339Nano),
-		batches:  make(chan struct{}, maxBatches),
-		cache:    newCache(),
-		patience: interruptionPatience, maxWalkBytes: maxWalkBytes,
-	}
-	if o.OnlyWriter {
-		l.tail = newTail()
-	}
-	l.ctx, l.stop = context.WithCancel(context.Background())
+	l := newLog(found.Created, o)
+	l.nc, l.conn, l.js = nc, nc, js
 	l.countConnections()
 	// That an event is in the log does not mean that it is durable.
 	if o.Durability != nil {
@@ -144,6 +135,22 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 		}
 	}
 	return l, nil
+}
+
+func newLog(created time.Time, o Options) *Log {
+	l := &Log{
+		options: o, logger: orDiscard(o.Logger),
+		created:  created,
+		identity: StreamName + "@" + created.UTC().Format(time.RFC3339Nano),
+		batches:  make(chan struct{}, maxBatches),
+		cache:    newCache(),
+		patience: interruptionPatience, maxWalkBytes: maxWalkBytes,
+	}
+	if o.OnlyWriter {
+		l.tail = newTail()
+	}
+	l.ctx, l.stop = context.WithCancel(context.Background())
+	return l
 }
 
 // Identity returns one word that names this log and no other: the stream's name and the

@@ -71,6 +71,9 @@ type apiRequest struct {
 
 // get reads one message. It returns ErrNoMessage when there is none.
 func (l *Log) get(ctx context.Context, from source, request apiRequest) (*envelope.Message, error) {
+	if l.offline != nil {
+		return l.offline.get(ctx, request)
+	}
 	if from == leader {
 		return l.getFromLeader(ctx, request)
 	}
@@ -131,6 +134,9 @@ func (l *Log) getFromLeader(ctx context.Context, request apiRequest) (*envelope.
 // lastSequence asks the leader for the stream's last sequence, and checks that it is still
 // the stream that was opened.
 func (l *Log) lastSequence(ctx context.Context) (uint64, error) {
+	if l.offline != nil {
+		return l.offline.files.Last, nil
+	}
 	var info struct {
 		Created time.Time `json:"created"`
 		State   struct {
@@ -148,6 +154,9 @@ func (l *Log) lastSequence(ctx context.Context) (uint64, error) {
 
 // messagesOf counts the messages on a session's subject.
 func (l *Log) messagesOf(ctx context.Context, id string) (uint64, error) {
+	if l.offline != nil {
+		return l.offline.count(ctx, envelope.Subject(id))
+	}
 	var info struct {
 		State struct {
 			Subjects map[string]uint64 `json:"subjects"`

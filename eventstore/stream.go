@@ -32,9 +32,9 @@ func (e *ConfigError) Error() string {
 	return fmt.Sprintf("stream %s is not configured as needed, and is left as it is: %s", StreamName, strings.Join(parts, "; "))
 }
 
-// streamConfig returns the settings that the log needs: nothing is ever lost, and the reads
+// StreamConfig returns the settings that the log needs: nothing is ever lost, and the reads
 // and writes of this package are allowed.
-func streamConfig(replicas int) jetstream.StreamConfig {
+func StreamConfig(replicas int) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:               StreamName,
 		Description:        "Events of chat sessions, one subject per session",

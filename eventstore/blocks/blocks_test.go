@@ -71,7 +71,10 @@ func scan(t *testing.T, l *blocks.Log) (map[uint64]string, []*blocks.Damage, blo
 	t.Helper()
 	records := map[uint64]string{}
 	var damages []*blocks.Damage
-	s, err := l.Scan(context.Background(), 0, func(r blocks.Record) error {
+	s, err := l.Scan(context.Background(), func(r blocks.Record) error {
+		if r.Removed {
+			return nil
+		}
 		records[r.Position] = fmt.Sprintf("%s\n%s\n%s", r.Subject, r.Header, r.Data)
 		return nil
 	}, func(d *blocks.Damage) error {
@@ -223,7 +226,39 @@ func TestNothingIsSilentlyMissing(t *testing.T) {
 		if len(found) == last && len(damages) == 0 {
 			t.Errorf("seed %d, %s: nothing was found", seed, c.name)
 		}
+		read(t, l, found)
 		salvaged(t, fmt.Sprintf("seed %d, %s", seed, c.name), l, was, found)
+	}
+}
+
+// read checks that a reader returns the records that a scan finds, from any position.
+func read(t *testing.T, l *blocks.Log, found map[uint64]string) {
+	t.Helper()
+	r, err := l.Open(context.Background(), func(blocks.File) {}, func(*blocks.Damage) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range []uint64{0, 1, 2, 31, 32, 33, 34, 100, 150, 151} {
+		var want []uint64
+		for position := range found {
+			if position >= from {
+				want = append(want, position)
+			}
+		}
+		slices.Sort(want)
+		var got []uint64
+		for at, err := range r.From(max(from, 1)) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, at.Position)
+			if text := fmt.Sprintf("%s\n%s\n%s", at.Subject, at.Header, at.Data); text != found[at.Position] {
+				t.Errorf("from %d: record %d is %q", from, at.Position, text)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("from %d: read %v, want %v", from, got, want)
+		}
 	}
 }
 

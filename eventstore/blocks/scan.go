@@ -3,6 +3,7 @@ package blocks
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -34,7 +35,9 @@ type Damage struct {
 	// From is the position that is missed. To is the one before the next sound record; 0 if
 	// there is none. To is less than From if no position is missing.
 	From, To uint64
-	Err      error
+	// Gap: the records on both sides are sound; those between them are not in the files.
+	Gap bool
+	Err error
 }
 
 func (d *Damage) Error() string {
@@ -59,66 +62,94 @@ type Summary struct {
 	Bytes       int64
 }
 
-// Scan reads all records after a position in order; after 0, the first record may have any
-// position. It reports each sound record and each damage, in their order. Their errors end
-// the scan.
-func (l *Log) Scan(ctx context.Context, after uint64, sound func(Record) error, damaged func(*Damage) error) (Summary, error) {
-	var s Summary
-	last := after
-	var open *Damage // reported with the next sound record, which says where it ends
-	damage := func(r Record, err error) {
-		if open == nil {
-			open = &Damage{File: r.File, Offset: r.Offset, From: last + 1, Err: err}
-		}
-	}
+// Scan reads all records in order, and reports each sound record and each damage. Their
+// errors end the scan.
+func (l *Log) Scan(ctx context.Context, sound func(Record) error, damaged func(*Damage) error) (Summary, error) {
+	s := Scanner{Log: l, Sound: sound, Damaged: damaged}
 	var content []byte
 	for _, f := range l.Files {
 		if err := ctx.Err(); err != nil {
-			return s, err
+			return s.Summary, err
 		}
 		var err error
 		if content, err = f.read(content); err != nil {
-			return s, err
+			return s.Summary, err
 		}
-		s.Bytes += int64(len(content))
-		for r, err := range l.records(f, content) {
-			switch {
-			case err != nil:
-			case r.Removed && l.isLost(r.Position):
-				last, s.Last = r.Position, r.Position
-				continue
-			case r.Removed:
-				err = fmt.Errorf("the message at position %d was removed", r.Position)
-			case last > 0 && r.Position != l.Next(last):
-				err = fmt.Errorf("position %d comes after position %d", r.Position, last)
-			}
-			if err != nil {
-				damage(r, err)
-			}
-			if r.Removed || r.Position <= last { // not sound, or out of order
-				continue
-			}
-			if open != nil {
-				open.To = r.Position - 1
-				if err := damaged(open); err != nil {
-					return s, err
-				}
-				open = nil
-			}
-			if s.First == 0 {
-				s.First = r.Position
-			}
-			last, s.Last = r.Position, r.Position
-			s.Records++
-			if err := sound(r); err != nil {
-				return s, err
-			}
+		if err := s.Add(f, content); err != nil {
+			return s.Summary, err
 		}
 	}
-	if open != nil {
-		return s, damaged(open)
+	return s.Summary, s.End()
+}
+
+// A Scanner reads the contents of a log's files, one after the other. The first record may
+// have any position.
+type Scanner struct {
+	Log     *Log
+	Sound   func(Record) error
+	Damaged func(*Damage) error
+	Summary
+
+	open *Damage // reported with the next sound record, which says where it ends
+}
+
+// Add reads the content of the next file.
+func (s *Scanner) Add(f File, content []byte) error {
+	s.Bytes += int64(len(content))
+	for r, err := range s.Log.records(f, content) {
+		switch {
+		case err != nil:
+			s.damage(r, err, false)
+			continue
+		case s.Last > 0 && r.Position <= s.Last:
+			s.damage(r, fmt.Errorf("position %d comes after position %d", r.Position, s.Last), false)
+			continue
+		case r.Removed && s.Log.isLost(r.Position): // the end of a salvaged log
+		case s.Last > 0 && r.Position != s.Log.Next(s.Last):
+			s.damage(r, fmt.Errorf("position %d comes after position %d", r.Position, s.Last), true)
+		case r.Removed:
+			s.damage(r, fmt.Errorf("the message at position %d was removed", r.Position), true)
+		}
+		if err := s.sound(r); err != nil {
+			return err
+		}
 	}
-	return s, nil
+	return nil
+}
+
+func (s *Scanner) damage(r Record, err error, gap bool) {
+	if s.open == nil {
+		s.open = &Damage{File: r.File, Offset: r.Offset, From: s.Last + 1, Err: err, Gap: gap}
+	}
+}
+
+func (s *Scanner) sound(r Record) error {
+	if d := s.open; d != nil {
+		d.To = r.Position - 1
+		if r.Removed {
+			d.To++
+		}
+		s.open = nil
+		if err := s.Damaged(d); err != nil {
+			return err
+		}
+	}
+	if s.First == 0 {
+		s.First = r.Position
+	}
+	s.Last = r.Position
+	if !r.Removed {
+		s.Records++
+	}
+	return s.Sound(r)
+}
+
+// End reports a damage after the last sound record.
+func (s *Scanner) End() error {
+	if s.open == nil {
+		return nil
+	}
+	return s.Damaged(s.open)
 }
 
 // Next returns the position after another, apart from those that are known to be lost.
@@ -174,25 +205,26 @@ func nextSound(content []byte, from int, h *highwayhash.Digest64, prefix []byte)
 // pageSize is how much of a file is left out around a byte that the disk cannot read.
 const pageSize = 4096
 
-// read returns the file's content, in buffer if it fits. Pages that the disk cannot read are
-// zero.
-func (f File) read(buffer []byte) ([]byte, error) {
+// read returns the file's content; see readPart.
+func (f File) read(buffer []byte) ([]byte, error) { return f.readPart(buffer, 0, f.Size) }
+
+// readPart returns a part of the file's content, in buffer if it fits. Pages that the disk
+// cannot read are zero.
+func (f File) readPart(buffer []byte, from, to int64) ([]byte, error) {
 	file, err := os.Open(f.Path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }() // it was only read
-	buffer = slices.Grow(buffer[:0], int(f.Size))[:f.Size]
-	n, err := io.ReadFull(file, buffer)
-	if err == io.ErrUnexpectedEOF || err == io.EOF { // it was cut since it was listed
+	buffer = slices.Grow(buffer[:0], int(to-from))[:to-from]
+	n, err := file.ReadAt(buffer, from)
+	if err == nil || errors.Is(err, io.EOF) { // it may have been cut since it was listed
 		return buffer[:n], nil
 	}
-	if err != nil {
-		for at := 0; at < len(buffer); at += pageSize {
-			page := buffer[at:min(at+pageSize, len(buffer))]
-			if _, err := file.ReadAt(page, int64(at)); err != nil {
-				clear(page)
-			}
+	for at := 0; at < len(buffer); at += pageSize {
+		page := buffer[at:min(at+pageSize, len(buffer))]
+		if _, err := file.ReadAt(page, from+int64(at)); err != nil {
+			clear(page)
 		}
 	}
 	return buffer, nil

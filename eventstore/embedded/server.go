@@ -366,18 +366,27 @@ func lockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Join(dir, intentDir), 0o700); err != nil {
 		return nil, fmt.Errorf("store directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("store directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s: %w", dir, ErrInUse)
-		}
-		return nil, fmt.Errorf("locking %s: %w", dir, err)
+	return f, flock(f, syscall.LOCK_EX)
+}
+
+// lockFile in the store directory is locked by the process that uses it.
+const lockFile = "lock"
+
+// flock locks a file without waiting, or closes it.
+func flock(f *os.File, how int) error {
+	err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
+	if err == nil {
+		return nil
 	}
-	return f, nil
+	_ = f.Close()
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("%s: %w", filepath.Dir(f.Name()), ErrInUse)
+	}
+	return fmt.Errorf("locking %s: %w", filepath.Dir(f.Name()), err)
 }
 
 // A serverLog passes the server's messages to slog. It remembers the message with which the

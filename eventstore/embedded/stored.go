@@ -112,14 +112,14 @@ func (s *Stored) check(ctx context.Context, files []blocks.File, progress func(b
 	part := s.Log
 	part.Files = files
 	number := -1
-	found, err = part.Scan(ctx, 0, func(r blocks.Record) error {
+	found, err = part.Scan(ctx, func(r blocks.Record) error {
 		if r.File.Number != number {
 			number = r.File.Number
 			progress(r.File)
 		}
 		return nil
 	}, func(d *blocks.Damage) error {
-		if s.Durable == nil && d.To != 0 || s.Durable != nil && d.From <= s.Durable.Position {
+		if s.isDamage(d) {
 			return &DamageError{d}
 		}
 		cut = d
@@ -129,6 +129,14 @@ func (s *Stored) check(ctx context.Context, files []blocks.File, progress func(b
 		return found, nil, err
 	}
 	return found, cut, nil
+}
+
+// isDamage reports whether the log does not end before a place that is not sound.
+func (s *Stored) isDamage(d *blocks.Damage) bool {
+	if s.Durable == nil {
+		return d.To != 0
+	}
+	return d.From <= s.Durable.Position
 }
 
 // errCut ends a scan at the place where the log ends.
