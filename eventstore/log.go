@@ -108,12 +108,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	if o.Replicas == 0 {
-		o.Replicas = 1
-		if nc.ConnectedClusterName() != "" {
-			o.Replicas = 3
-		}
-	}
+	o.Replicas = Replicas(nc, o.Replicas)
 	ctx, cancel := withPatience(ctx, openPatience)
 	defer cancel()
 	needed := StreamConfig(o.Replicas)
@@ -137,6 +132,18 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	return l, nil
 }
 
+// Replicas returns how many servers keep a log for which so many were asked for; see
+// Options.
+func Replicas(nc *nats.Conn, asked int) int {
+	switch {
+	case asked > 0:
+		return asked
+	case nc.ConnectedClusterName() != "":
+		return 3
+	}
+	return 1
+}
+
 func newLog(created time.Time, o Options) *Log {
 	l := &Log{
 		options: o, logger: orDiscard(o.Logger),
@@ -156,6 +163,9 @@ func newLog(created time.Time, o Options) *Log {
 // Identity returns one word that names this log and no other: the stream's name and the
 // time of its creation.
 func (l *Log) Identity() string { return l.identity }
+
+// Created returns when the log's stream was created.
+func (l *Log) Created() time.Time { return l.created }
 
 // Close ends all followers and returns when they have returned. The connection stays open.
 func (l *Log) Close() {

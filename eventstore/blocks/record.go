@@ -16,6 +16,7 @@ type Record struct {
 	File     File
 	Offset   int64 // of the record in the file
 	Raw      []byte
+	Time     int64 // when the server took the message, in nanoseconds since 1970
 	Subject  []byte
 	Header   []byte // from NATS/1.0 to the empty line; nil for a message without headers
 	Data     []byte
@@ -94,19 +95,38 @@ func parse(content []byte, h *highwayhash.Digest64, prefix []byte) (Record, erro
 	sequence := binary.LittleEndian.Uint64(content[4:])
 	r.Position = sequence &^ (erased | tombstone)
 	r.Removed = r.Position != sequence
+	r.Time = int64(binary.LittleEndian.Uint64(content[12:])) //nolint:gosec // as the server writes it
 	if !r.Removed && !bytes.HasPrefix(r.Subject, prefix) {
 		return Record{}, fmt.Errorf("the subject %q is not one of the log", r.Subject)
 	}
 	return r, nil
 }
 
-// appendRemoved appends the record of a removed message.
-func appendRemoved(content []byte, position uint64, h *highwayhash.Digest64) []byte {
+// Append appends a record to the content of a block file. Its position, time, subject,
+// header, and data are used.
+func (l *Log) Append(content []byte, number int, r Record) []byte {
+	h := hash(l.Stream, number)
 	start := len(content)
-	content = binary.LittleEndian.AppendUint32(content, headSize+checksumSize)
-	content = binary.LittleEndian.AppendUint64(content, position|erased)
-	content = append(content, make([]byte, headSize-12)...) // no time, no subject
-	h.Reset()
-	_, _ = h.Write(content[start+4 : start+20])
+	length := headSize + len(r.Subject) + len(r.Header) + len(r.Data) + checksumSize
+	word, sequence := uint32(length), r.Position //nolint:gosec // far below 4 GB
+	if r.Header != nil {
+		word = uint32(length+4) | hasHeaders //nolint:gosec // far below 2 GB
+	}
+	if r.Removed {
+		sequence |= erased
+	}
+	content = binary.LittleEndian.AppendUint32(content, word)
+	content = binary.LittleEndian.AppendUint64(content, sequence)
+	content = binary.LittleEndian.AppendUint64(content, uint64(r.Time)) //nolint:gosec // as the server writes it
+	_, _ = h.Write(content[start+4:])
+	content = binary.LittleEndian.AppendUint16(content, uint16(len(r.Subject))) //nolint:gosec // as the server writes it
+	content = append(content, r.Subject...)
+	if r.Header != nil {
+		content = binary.LittleEndian.AppendUint32(content, uint32(len(r.Header))) //nolint:gosec // far below 4 GB
+	}
+	content = append(append(content, r.Header...), r.Data...)
+	_, _ = h.Write(r.Subject)
+	_, _ = h.Write(r.Header)
+	_, _ = h.Write(r.Data)
 	return binary.LittleEndian.AppendUint64(content, h.Sum64())
 }

@@ -45,7 +45,7 @@ func (l *Log) Salvage(ctx context.Context, dir string, known Range, copied func(
 		}
 		if i == len(l.Files)-1 && s.Last < known.To {
 			lost = append(lost, Range{max(s.Last+1, known.From), known.To})
-			sound = appendRemoved(sound, known.To, hash(l.Stream, f.Number))
+			sound = l.Append(sound, f.Number, Record{Position: known.To, Removed: true})
 			s.Last = known.To
 		}
 		if err := writeSynced(Path(dir, f.Number), sound); err != nil {

@@ -82,7 +82,7 @@ func TestTornWriteIsCompleted(t *testing.T) {
 				t.Fatal(err)
 			}
 			// The note is older than the write, like the last sync.
-			note, err := openDurableNote(cut, noSync, Durable{First: 1, Position: single.Record.Position})
+			note, err := openDurableNote(cut, noFaults, Durable{First: 1, Position: single.Record.Position})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,9 +1,9 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"os"
 
 	"chatsessions/eventstore"
 	"chatsessions/eventstore/blocks"
@@ -13,36 +13,54 @@ import (
 )
 
 // OpenOffline opens the stopped log in a store directory for reading, and keeps servers away
-// until close is called. It reads all of the files first and reports each damage; the sound
+// until unlock is called. It reads all of the files first and reports each damage; the sound
 // records can be read in spite of it. It returns ErrInUse and ErrNoLog.
-func OpenOffline(ctx context.Context, storeDir string, damaged func(error), progress func(done, all int64)) (l *eventstore.Log, close func(), err error) {
-	lock, err := LockStored(storeDir)
+func OpenOffline(ctx context.Context, storeDir string, damaged func(error), progress func(done, all int64)) (l *eventstore.Log, unlock func(), err error) {
+	s, r, unlock, err := lockAndOpen(ctx, storeDir, damaged, progress)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() {
-		if err != nil {
-			unlock(lock)
-		}
-	}()
-	stored, err := FindStored(storeDir)
-	if errors.As(err, new(*DamageError)) {
-		damaged(err)
-	} else if err != nil {
-		return nil, nil, err
-	}
-	r, err := stored.open(ctx, damaged, progress)
-	if err != nil {
-		return nil, nil, err
-	}
-	l = eventstore.OpenOffline(r, stored.Info.Created, eventstore.Options{})
-	return l, func() { l.Close(); unlock(lock) }, nil
+	return eventstore.OpenOffline(r, s.Info.Created, eventstore.Options{}), unlock, nil
 }
 
-func unlock(lock *os.File) {
-	if lock != nil {
-		_ = lock.Close()
+// LockSound finds the stopped log in a store directory, keeps servers away until unlock is
+// called, and checks all of it. It returns the position at which the log ends, and a
+// DamageError.
+func LockSound(ctx context.Context, storeDir string) (s *Stored, end uint64, unlock func(), err error) {
+	var damage error
+	s, r, unlock, err := lockAndOpen(ctx, storeDir, func(err error) { damage = cmp.Or(damage, err) }, func(int64, int64) {})
+	if err != nil {
+		return nil, 0, nil, err
 	}
+	if damage != nil {
+		unlock()
+		return nil, 0, nil, damage
+	}
+	return s, r.Last, unlock, nil
+}
+
+func lockAndOpen(ctx context.Context, storeDir string, damaged func(error), progress func(done, all int64)) (s *Stored, r *blocks.Reader, unlock func(), err error) {
+	lock, err := lockStored(storeDir)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	unlock = func() { _ = lock.Close() }
+	if lock == nil { // no server ever ran there
+		unlock = func() {}
+	}
+	s, err = FindStored(storeDir)
+	if errors.As(err, new(*DamageError)) && s != nil {
+		damaged(err)
+		err = nil
+	}
+	if err == nil {
+		r, err = s.open(ctx, damaged, progress)
+	}
+	if err != nil {
+		unlock()
+		return nil, nil, nil, err
+	}
+	return s, r, unlock, nil
 }
 
 // open reads all files up to the log's end, and reports every damage. The log ends at a place
@@ -52,6 +70,7 @@ func (s *Stored) open(ctx context.Context, damaged func(error), progress func(do
 	for _, f := range s.Files {
 		all += f.Size
 	}
+	endless := false // a damage up to the end was reported
 	r, err := s.Open(ctx, func(f blocks.File) {
 		progress(done, all)
 		done += f.Size
@@ -59,16 +78,18 @@ func (s *Stored) open(ctx context.Context, damaged func(error), progress func(do
 		if !s.isDamage(d) {
 			return errCut
 		}
-		damaged(d)
+		endless = d.To == 0
+		damaged(&DamageError{d})
 		return nil
 	})
 	if err != nil && !errors.Is(err, errCut) {
 		return nil, err
 	}
-	for _, err := range []error{s.compareFirst(r.First), s.compareLast(r.Last)} {
-		if err != nil {
-			damaged(err)
-		}
+	if err := s.compareFirst(r.First); err != nil {
+		damaged(err)
+	}
+	if err := s.compareLast(r.Last); err != nil && !endless { // otherwise its end was reported
+		damaged(err)
 	}
 	progress(all, all)
 	return r, s.leaveOutCutWrite(r)

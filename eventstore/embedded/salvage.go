@@ -30,25 +30,16 @@ type Salvaged struct {
 // can serve them. It reports each damage, and does not change the original. The lost
 // positions are not given out again.
 func Salvage(ctx context.Context, storeDir, to string, damaged func(error), progress func(done, all int64)) (r Salvaged, err error) {
-	lock, err := LockStored(storeDir)
+	stored, found, unlock, err := lockAndOpen(ctx, storeDir, damaged, func(int64, int64) {})
 	if err != nil {
 		return r, err
 	}
-	defer unlock(lock)
-	stored, err := FindStored(storeDir)
-	if err != nil && stored == nil {
-		return r, err
-	}
-	if err != nil {
-		damaged(err)
+	defer unlock()
+	if stored.Info.Created.IsZero() { // its description is damaged
 		r.NewIdentity = true
 		if stored.Info, err = newInfo(); err != nil {
 			return r, err
 		}
-	}
-	found, err := stored.open(ctx, damaged, func(int64, int64) {})
-	if err != nil {
-		return r, err
 	}
 	if found.Records == 0 {
 		return r, errors.New("there is no sound record")
@@ -78,7 +69,7 @@ func Salvage(ctx context.Context, storeDir, to string, damaged func(error), prog
 	if err != nil {
 		return r, err
 	}
-	return r, writeStored(to, stored.Info, Durable{known.From, known.To}, r.Lost)
+	return r, WriteStored(to, stored.Info, Durable{known.From, known.To}, r.Lost)
 }
 
 // newInfo describes a new log as the server does.
@@ -91,8 +82,8 @@ func newInfo() (info server.FileStreamInfo, err error) {
 	return info, err
 }
 
-// writeStored completes a store directory that has its block files, and makes it durable.
-func writeStored(storeDir string, info server.FileStreamInfo, durable Durable, lost []blocks.Range) error {
+// WriteStored completes a store directory that has its block files, and makes it durable.
+func WriteStored(storeDir string, info server.FileStreamInfo, durable Durable, lost []blocks.Range) error {
 	info.Replicas = 1
 	description, err := json.Marshal(info)
 	if err != nil {
@@ -113,18 +104,17 @@ func writeStored(storeDir string, info server.FileStreamInfo, durable Durable, l
 			return err
 		}
 	}
-	sync := func(_ string, sync func() error) error { return sync() }
-	note, err := openDurableNote(storeDir, sync, durable)
+	note, err := openDurableNote(storeDir, noFaults, durable)
 	if err != nil {
 		return err
 	}
-	return errors.Join(note.file.Close(), syncTree(storeDir, sync))
+	return errors.Join(note.file.Close(), syncTree(storeDir, noFaults))
 }
 
-// LockStored keeps servers away from the store directory of a stopped log until the returned
+// lockStored keeps servers away from the store directory of a stopped log until the returned
 // file is closed. It returns ErrInUse if one is running, and nil for a directory that never
 // had one.
-func LockStored(storeDir string) (*os.File, error) {
+func lockStored(storeDir string) (*os.File, error) {
 	f, err := os.Open(filepath.Join(storeDir, lockFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

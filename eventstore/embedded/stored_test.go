@@ -13,8 +13,6 @@ import (
 	"chatsessions/eventstore/blocks"
 )
 
-func noSync(_ string, sync func() error) error { return sync() }
-
 // crashedLog returns a store directory as a crash leaves it, with so many events, and the
 // durable position.
 func crashedLog(t *testing.T, events, durable int) (dir string) {
@@ -33,7 +31,7 @@ func crashedLog(t *testing.T, events, durable int) (dir string) {
 	if err := os.Remove(filepath.Join(dir, cleanFile)); err != nil {
 		t.Fatal(err)
 	}
-	note, err := openDurableNote(dir, noSync, Durable{First: 1, Position: uint64(durable)})
+	note, err := openDurableNote(dir, noFaults, Durable{First: 1, Position: uint64(durable)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,3 +101,9 @@ func deviceOf(path string) (uint64, error) {
 	}
 	return uint64(info.Sys().(*syscall.Stat_t).Dev), nil //nolint:unconvert // another type on other systems
 }
+
+// SyncDir makes the names in a directory durable.
+func SyncDir(dir string) error { return syncPath(dir, noFaults) }
+
+// noFaults is the SyncFunc of everything but a server's own files.
+func noFaults(_ string, sync func() error) error { return sync() }
