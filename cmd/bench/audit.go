@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Numbers of events of the sessions whose histories are read. With the shorter one, the
@@ -83,23 +85,19 @@ func (b *bench) patchBesideVerify(ctx context.Context, l *large, f figures) erro
 			return err
 		}
 		verifying, stop := context.WithCancel(ctx)
-		var running sync.WaitGroup
-		var failed error
-		running.Go(func() {
-			for verifying.Err() == nil && failed == nil {
+		var running errgroup.Group
+		running.Go(func() error {
+			for verifying.Err() == nil {
 				err := l.service.command(verifying, figures{}, "verify", 0, "verify", "--redis-url", l.redis)
-				if verifying.Err() == nil {
-					failed = err
+				if err != nil && verifying.Err() == nil {
+					return err
 				}
 			}
+			return nil
 		})
 		err := b.patch(ctx, l.service, auditConnections, f, "beside ", "")
 		stop()
-		running.Wait()
-		if err == nil {
-			err = failed
-		}
-		if err != nil {
+		if err = errors.Join(err, running.Wait()); err != nil {
 			return err
 		}
 		progress("audit, round %d of %d: %.0f PATCH/s beside verify, %.0f without", round+1, b.Rounds, f["beside PATCHes"][round], f["PATCHes"][round])

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,16 +19,16 @@ import (
 // which was empty when the service started.
 type large struct {
 	population
-	service   *service
-	redis     string // URL
-	stopRedis func() error
+	service *service
+	redis   string // URL
 	// How the read model was built.
 	took  time.Duration
 	bytes float64 // that Redis allocated
 	figures
 }
 
-// needLarge starts the large service for the first measurement that needs it.
+// needLarge starts the large service, until the end of the run, for the first measurement that
+// needs it.
 func (b *bench) needLarge(ctx context.Context) (*large, error) {
 	if b.large != nil {
 		return b.large, nil
@@ -40,11 +39,15 @@ func (b *bench) needLarge(ctx context.Context) (*large, error) {
 		return nil, fmt.Errorf("seeding: %w", err)
 	}
 	b.large = l
-	return l, l.start(ctx, b.binary, dir, b.dir("redis"))
+	current := b.cleanups
+	b.cleanups = nil
+	err := b.startLarge(ctx, l, dir)
+	b.cleanups, b.lasting = current, b.cleanups
+	return l, err
 }
 
-func (l *large) start(ctx context.Context, binary, dir, redisDir string) (err error) {
-	if l.redis, l.stopRedis, err = startRedis(ctx, redisDir); err != nil {
+func (b *bench) startLarge(ctx context.Context, l *large, dir string) (err error) {
+	if l.redis, err = b.redis(ctx); err != nil {
 		return err
 	}
 	before, err := redisMemory(ctx, l.redis)
@@ -53,10 +56,10 @@ func (l *large) start(ctx context.Context, binary, dir, redisDir string) (err er
 	}
 	progress("building the read model of %d events", l.events())
 	began := time.Now()
-	l.service, err = launchService(binary, dir, "--redis-url", l.redis)
-	if err != nil {
+	if l.service, err = launchService(b.binary, dir, "--redis-url", l.redis); err != nil {
 		return err
 	}
+	b.cleanup(l.service.stop)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	// Undone before the cancel above, so that a service that is ready keeps running.
@@ -70,19 +73,6 @@ func (l *large) start(ctx context.Context, binary, dir, redisDir string) (err er
 	}
 	after, err := redisMemory(ctx, l.redis)
 	l.bytes = after - before
-	return err
-}
-
-func (l *large) stop() (err error) {
-	if l == nil {
-		return nil
-	}
-	if l.service != nil {
-		err = l.service.stop()
-	}
-	if l.stopRedis != nil {
-		err = errors.Join(err, l.stopRedis())
-	}
 	return err
 }
 
