@@ -11,12 +11,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Numbers of events of the sessions whose histories are read. With the shorter one, the
-// start of the command matters.
+// Events of the sessions whose histories are read; of the shorter, the command's start matters.
 const history, longHistory = 1000, 20_000
 
-// audit measures the commands of auditors beside a consumer that only reads the same log,
-// and what a verify costs the service.
+// audit measures auditors' commands beside a bare consumer, and what a verify costs the service.
 func (b *bench) audit(ctx context.Context) error {
 	l, err := b.needLarge(ctx)
 	if err != nil {

@@ -15,8 +15,7 @@ import (
 	"chatsessions/eventstore"
 )
 
-// A large is a service over a log of many finished sessions. It has a Redis of its own,
-// which was empty when the service started.
+// A large is a service over a log of many finished sessions, with a Redis that was empty.
 type large struct {
 	population
 	service *service
@@ -27,8 +26,7 @@ type large struct {
 	figures
 }
 
-// needLarge starts the large service, until the end of the run, for the first measurement that
-// needs it.
+// needLarge starts the large service if it does not run. It ends with the run.
 func (b *bench) needLarge(ctx context.Context) (*large, error) {
 	if b.large != nil {
 		return b.large, nil
@@ -86,8 +84,7 @@ func (b *bench) memory(ctx context.Context) error {
 	return nil
 }
 
-// rebuild measures how quickly a new read model is built beside the current one, beside a
-// consumer that only reads the same log, and how much memory that takes.
+// rebuild measures how quickly a read model is built, beside a bare consumer, and its memory.
 func (b *bench) rebuild(ctx context.Context) error {
 	l, err := b.needLarge(ctx)
 	if err != nil {
@@ -119,8 +116,7 @@ func (b *bench) rebuild(ctx context.Context) error {
 	return nil
 }
 
-// drain reads the whole log through the service's port for NATS clients. It returns the
-// number of events and adds their rate.
+// drain reads the whole log as a NATS client. It returns the number of events and adds their rate.
 func (l *large) drain(ctx context.Context, f figures) (events int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

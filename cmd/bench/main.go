@@ -130,8 +130,7 @@ func (b *bench) build(ctx context.Context) error {
 	return nil
 }
 
-// tuneRuntime sets this process up as the service sets up itself, because the raw loop and
-// the baselines of reads run in this program.
+// tuneRuntime sets up this process like the service: it runs baselines.
 func tuneRuntime() {
 	debug.SetGCPercent(400)
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)

@@ -38,8 +38,7 @@ func crowd(sessions int) population {
 // stages is the number of a session's events: created, started, accepted, finished.
 const stages = 4
 
-// Between two events of a session lie those of stageGap others. With one session every few
-// hundred milliseconds, that is some minutes.
+// Between two events of a session lie those of stageGap others: some minutes.
 const (
 	stageGap     = 1024
 	sessionEvery = 200 // milliseconds

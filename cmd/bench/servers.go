@@ -44,8 +44,7 @@ func listening(ctx context.Context, addr string) error {
 	})
 }
 
-// redis runs a redis-server with the deployed configuration, without snapshots, for the
-// current measurement.
+// redis runs a redis-server as deployed, without snapshots, for the current measurement.
 func (b *bench) redis(ctx context.Context) (url string, err error) {
 	dir := b.dir("redis")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -83,8 +82,7 @@ func redisMemory(ctx context.Context, url string) (float64, error) {
 	return strconv.ParseFloat(memory["Memory"]["used_memory"], 64)
 }
 
-// natsCluster starts three nats-servers with the deployed configuration, for the current
-// measurement. It returns their URL and a stream for the baseline.
+// natsCluster starts three nats-servers as deployed, and a stream in them for the baseline.
 func (b *bench) natsCluster(ctx context.Context) (url string, raw *rawLog, err error) {
 	const servers, user, password = 3, "chatsessions", "secret"
 	dir := b.dir("nats")

@@ -61,8 +61,7 @@ type limits struct {
 const (
 	// maxSeats is how many readers read the log for themselves at once.
 	maxSeats = 16
-	// beats is how many parts the time between two heartbeats has, so that not all readers
-	// are written to at once.
+	// beats spreads the heartbeats of readers over that many parts of the period.
 	beats = 16
 )
 
@@ -113,8 +112,7 @@ func (h *Hub) hasRead() uint64 {
 	return g.head()
 }
 
-// open takes a reader with its connection, and sends it head first. end is the end of the log,
-// or was shortly before.
+// open takes a reader, and sends it head. end is the end of the log, or was shortly before.
 func (h *Hub) open(r *reader, end uint64, head []byte) {
 	h.counts.readers.Add(1)
 	h.counts.behind.Add(1)
@@ -132,8 +130,7 @@ func (h *Hub) open(r *reader, end uint64, head []byte) {
 	h.running.Done()
 }
 
-// join assigns a reader to a group of the reading, and begins a reading if there is none. The
-// caller must call h.running.Done. It returns nil when the hub is closed.
+// join assigns a reader to a group; nil if the hub is closed. The caller must call running.Done.
 func (h *Hub) join(r *reader, end uint64) *reading {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -161,8 +158,7 @@ func (h *Hub) move(r *reader, to state) {
 	r.state = to
 }
 
-// check returns the reason for which a stream must end: the client is gone, or its token
-// does not stand for the same caller any more.
+// check returns the reason for which a stream must end: a client that is gone, or its token.
 func (h *Hub) check(r *reader) error {
 	if conn.HungUp(r.conn) {
 		return errGone
@@ -173,8 +169,7 @@ func (h *Hub) check(r *reader) error {
 	return nil
 }
 
-// end ends a stream for a reason, of which the last event informs the client, behind the
-// rest of an event that was begun. It may take lastPatience, unless the client is gone.
+// end ends a stream, and sends the client the rest of an event that was begun and the reason.
 func (h *Hub) end(r *reader, rest []byte, reason error) {
 	h.move(r, ended)
 	switch {

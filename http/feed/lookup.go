@@ -12,9 +12,8 @@ import (
 // maxLookups is the largest number of sessions whose events are looked up.
 const maxLookups = 16
 
-// lookUp returns the next events, up to a position, of the sessions that the reader named,
-// without reading the log between them. ok is false when that must be read: there are too many
-// events, or a history cannot be read.
+// lookUp returns the next events, up to a position, of the sessions that the reader named. ok is
+// false when the log must be read: there are too many, or a history cannot be read.
 func (c *catchUp) lookUp(upTo uint64) (b *batch, ok bool) {
 	if len(c.r.query.sessions) == 0 || len(c.r.query.sessions) > maxLookups {
 		return nil, false
