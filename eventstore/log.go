@@ -168,7 +168,7 @@ var ErrReplaced = errors.New("the log was replaced by another")
 func (l *Log) End(ctx context.Context) (uint64, error) {
 	ctx, cancel := withPatience(ctx, readPatience)
 	defer cancel()
-	end, err := l.lastSequence(ctx)
+	end, err := l.LastSequence(ctx)
 	if err == nil {
 		err = l.Durable(ctx, end)
 	}
