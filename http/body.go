@@ -35,24 +35,11 @@ func parseObject(body []byte) ([]member, error) {
 		}
 		return nil, problem.BadRequest("the body is a JSON %s; send an object", kindName(other.Kind()))
 	}
-	if _, err := decoder.ReadToken(); err != nil {
-		return nil, notJSON(err)
-	}
 	var members []member
-	for decoder.PeekKind() != '}' {
-		name, err := decoder.ReadToken()
-		if err != nil {
-			return nil, notJSON(err)
-		}
-		m := member{name: name.String()} // a copy: the token is only valid until the next read
-		value, err := decoder.ReadValue()
-		if err != nil {
-			return nil, notJSON(err)
-		}
-		m.value = value.Clone()
-		members = append(members, m)
-	}
-	if _, err := decoder.ReadToken(); err != nil {
+	err := feathers.ReadObject(decoder, func(name string, value jsontext.Value) {
+		members = append(members, member{name, value.Clone()})
+	})
+	if err != nil {
 		return nil, notJSON(err)
 	}
 	if _, err := decoder.ReadToken(); !errors.Is(err, io.EOF) {
@@ -85,9 +72,8 @@ func kindName(k jsontext.Kind) string {
 	return "object"
 }
 
-// A bodyReader turns members into the values of a command, and collects what is wrong with
-// them. A wrong value still counts as given, so that the response does not also call it
-// missing.
+// A bodyReader turns members into values of a command, and collects what is wrong. A wrong value
+// still counts as given, so that it is not called missing too.
 type bodyReader struct {
 	problems []domain.FieldError
 	// unknown are the members that no command has; foreign are those of a session that a
@@ -172,8 +158,7 @@ func (r *bodyReader) stamp(v *domain.Values, m member) bool {
 	return false
 }
 
-// directive reads start, accept, reject, or finish. With false, null, and "", the client
-// does not ask for it.
+// directive reads start, accept, reject, or finish. false, null, and "" do not ask for it.
 func (r *bodyReader) directive(c *domain.Change, m member) bool {
 	i := slices.IndexFunc(domain.Transitions(), func(t domain.Transition) bool { return t.String() == m.name })
 	if i < 0 {
@@ -313,22 +298,14 @@ func (r *bodyReader) ignored(s *domain.Session) []string {
 	return names
 }
 
-// sameValue reports whether two JSON values are equal: two strings or two numbers, because
-// a session has no other members that a client cannot set.
+// sameValue reports whether two JSON values are equal, however they are written. (RFC 8785
+// rounds numbers beyond 2^53, which no session has.)
 func sameValue(a, b jsontext.Value) bool {
-	if a.Kind() != b.Kind() {
-		return false
-	}
-	if a.Kind() == '"' {
-		return unquote(a) == unquote(b)
-	}
-	x, okX := feathers.Whole(string(a), 0, domain.MaxTime)
-	y, okY := feathers.Whole(string(b), 0, domain.MaxTime)
-	return okX && okY && x == y
+	a, b = a.Clone(), b.Clone()
+	return a.Canonicalize() == nil && b.Canonicalize() == nil && bytes.Equal(a, b)
 }
 
-// findings lists what is wrong with the body. With strict handling (RFC 7240, section
-// 4.4), that includes the ignored members.
+// findings lists what is wrong: with strict handling (RFC 7240), ignored members too.
 func (r *bodyReader) findings(s *domain.Session, strict bool) []domain.FieldError {
 	if !strict {
 		return r.problems

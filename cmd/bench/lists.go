@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
 )
 
-// lists measures selective lists over many sessions beside the same over few, and what
-// unselective ones cost writes.
+// lists measures selective lists over many sessions and few, and what others cost writes.
 func (b *bench) lists(ctx context.Context) error {
 	l, err := b.needLarge(ctx)
 	if err != nil {
@@ -38,7 +36,7 @@ func (b *bench) selectiveLists(ctx context.Context, l *large) error {
 	if err != nil {
 		return err
 	}
-	small, err := b.populated(ctx, b.binary, crowd(few), withArgs("--redis-url", redis))
+	small, err := b.populated(ctx, b.binary, crowd(few), "--redis-url", redis)
 	if err != nil {
 		return err
 	}
@@ -101,10 +99,7 @@ func (b *bench) unselectiveLists(ctx context.Context, l *large) error {
 			if err != nil {
 				return err
 			}
-			profiled := func() error { return nil }
-			if b.Profile != "" {
-				profiled = s.profile(ctx, filepath.Join(b.Profile, fmt.Sprintf("writes-%s-%d", side.name, round+1)), b.Duration)
-			}
+			profiled := b.profile(ctx, s, fmt.Sprintf("writes-%s-%d", side.name, round+1))
 			patched, listed, err := writeWhile(ctx, s.starts(paths, connections, b.Duration), cycle(s.addr, side.listing, b.Duration, requests...))
 			if err = errors.Join(err, profiled()); err != nil {
 				return err
@@ -127,8 +122,7 @@ func (b *bench) unselectiveLists(ctx context.Context, l *large) error {
 	return nil
 }
 
-// writeWhile runs both loads, the second for as long as the first. Lists may be refused with
-// a 503; anything else is an error.
+// writeWhile runs lists for as long as writes. A list may be refused with a 503.
 func writeWhile(ctx context.Context, writes, lists *load) (written, listed *result, err error) {
 	var running errgroup.Group
 	listing, stop := context.WithCancel(ctx)

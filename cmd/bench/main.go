@@ -62,11 +62,7 @@ type bench struct {
 	large    *large // shared by several measurements; nil until one needs it
 	rows     []row
 	cleanups []func() error // of the current measurement
-}
-
-type measurement struct {
-	name string
-	run  func(context.Context) error
+	lasting  []func() error // of the large service
 }
 
 func (o options) run(ctx context.Context) (err error) {
@@ -87,26 +83,31 @@ func (o options) run(ctx context.Context) (err error) {
 		options: o, binary: filepath.Join(o.Dir, "chatsessions"),
 		unsynced: filepath.Join(o.Dir, "chatsessions-faults"), nats: filepath.Join(o.Dir, "nats-server"),
 	}
-	measurements := []measurement{
+	measurements := []struct {
+		name string
+		run  func(context.Context) error
+	}{
 		{"writes", b.writes}, {"durability", b.durability}, {"cluster", b.cluster}, {"size", b.size},
 		{"reads", b.reads}, {"lag", b.lag}, {"feed", b.feed},
 		{"memory", b.memory}, {"rebuild", b.rebuild}, {"lists", b.lists}, {"audit", b.audit}, // the last two add sessions
+		{"compare", b.compare},
 	}
 	if o.Against != "" {
-		b.Measure, measurements = []string{"compare"}, []measurement{{"compare", b.compare}}
+		b.Measure = []string{"compare"}
 	}
 	if err := b.build(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.large.stop()) }()
+	defer func() { err = errors.Join(err, end(b.lasting)) }()
 	for _, m := range measurements {
 		if !slices.Contains(b.Measure, m.name) {
 			continue
 		}
-		if err := errors.Join(m.run(ctx), b.end()); err != nil {
+		if err := errors.Join(m.run(ctx), end(b.cleanups)); err != nil {
 			print(b.rows) // of the measurements before
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
+		b.cleanups = nil
 	}
 	print(b.rows)
 	return writeJSON(o.JSON, b.rows)
@@ -129,8 +130,7 @@ func (b *bench) build(ctx context.Context) error {
 	return nil
 }
 
-// tuneRuntime sets this process up as the service sets up itself, because the raw loop and
-// the baselines of reads run in this program.
+// tuneRuntime sets up this process like the service: it runs baselines.
 func tuneRuntime() {
 	debug.SetGCPercent(400)
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
@@ -142,12 +142,11 @@ func (b *bench) add(rows ...row) { b.rows = append(b.rows, rows...) }
 // cleanup registers a function that runs when the current measurement ends.
 func (b *bench) cleanup(f func() error) { b.cleanups = append(b.cleanups, f) }
 
-// end runs what was registered, the newest first.
-func (b *bench) end() (err error) {
-	for _, f := range slices.Backward(b.cleanups) {
+// end runs cleanups, the newest first.
+func end(cleanups []func() error) (err error) {
+	for _, f := range slices.Backward(cleanups) {
 		err = errors.Join(err, f())
 	}
-	b.cleanups = nil
 	return err
 }
 
@@ -157,36 +156,7 @@ func (b *bench) dir(name string) string {
 	return filepath.Join(b.Dir, fmt.Sprintf("%s-%d", strings.ReplaceAll(name, " ", "-"), b.dirs))
 }
 
-func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+// patience bounds everything that reads a whole log, and every creation of sessions.
+const patience = 30 * time.Minute
 
-// report prints every few seconds how much of a total is done. The returned function ends
-// the reports.
-func report(ctx context.Context, doing, what string, total int, done func() (int, error)) func() {
-	const every = 5 * time.Second
-	ctx, stop := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		tick := time.NewTicker(every)
-		defer tick.Stop()
-		started := time.Now()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			n, err := done()
-			if err != nil || n == 0 {
-				continue // it has not begun
-			}
-			rate := float64(n) / time.Since(started).Seconds()
-			left := time.Duration(float64(total-n) / rate * float64(time.Second))
-			progress("%s: %d of %d %s, %.0f a second, %s left", doing, n, total, what, rate, left.Round(time.Second))
-		}
-	}()
-	return func() {
-		stop()
-		<-ended
-	}
-}
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

@@ -33,46 +33,38 @@ func within(ctx context.Context, limit time.Duration, what string, step func(con
 	}
 }
 
-// startRedis runs a redis-server with the deployed configuration, without snapshots, until
-// stop is called.
-func startRedis(ctx context.Context, dir string) (url string, stop func() error, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", nil, err
-	}
-	port, err := loopback.Port()
-	if err != nil {
-		return "", nil, err
-	}
-	cmd, err := launch(filepath.Join(dir, "output"), nil, "redis-server", "deploy/redis/redis.conf",
-		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", dir, "--save", "", "--appendonly", "no")
-	if err != nil {
-		return "", nil, err
-	}
-	stop = func() error {
-		_ = terminate(cmd)
-		return os.RemoveAll(dir)
-	}
-	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	err = within(ctx, 10*time.Second, "redis-server", func(ctx context.Context) error {
+// listening waits until a server accepts connections.
+func listening(ctx context.Context, addr string) error {
+	return within(ctx, 10*time.Second, addr, func(ctx context.Context) error {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 		if err != nil {
 			return err
 		}
 		return conn.Close()
 	})
-	if err != nil {
-		_ = stop()
-	}
-	return "redis://" + addr, stop, err
 }
 
-// redis starts a redis-server for the current measurement and returns its URL.
-func (b *bench) redis(ctx context.Context) (string, error) {
-	url, stop, err := startRedis(ctx, b.dir("redis"))
-	if err == nil {
-		b.cleanup(stop)
+// redis runs a redis-server as deployed, without snapshots, for the current measurement.
+func (b *bench) redis(ctx context.Context) (url string, err error) {
+	dir := b.dir("redis")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
 	}
-	return url, err
+	port, err := loopback.Port()
+	if err != nil {
+		return "", err
+	}
+	cmd, err := launch(ctx, filepath.Join(dir, "output"), nil, "redis-server", "deploy/redis/redis.conf",
+		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", dir, "--save", "", "--appendonly", "no")
+	if err != nil {
+		return "", err
+	}
+	b.cleanup(func() error {
+		_ = terminate(cmd)
+		return os.RemoveAll(dir)
+	})
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	return "redis://" + addr, listening(ctx, addr)
 }
 
 // redisMemory returns how many bytes Redis has allocated.
@@ -90,8 +82,7 @@ func redisMemory(ctx context.Context, url string) (float64, error) {
 	return strconv.ParseFloat(memory["Memory"]["used_memory"], 64)
 }
 
-// natsCluster starts three nats-servers with the deployed configuration, for the current
-// measurement. It returns their URL and a stream for the baseline.
+// natsCluster starts three nats-servers as deployed, and a stream in them for the baseline.
 func (b *bench) natsCluster(ctx context.Context) (url string, raw *rawLog, err error) {
 	const servers, user, password = 3, "chatsessions", "secret"
 	dir := b.dir("nats")
@@ -110,7 +101,7 @@ func (b *bench) natsCluster(ctx context.Context) (url string, raw *rawLog, err e
 		if err := os.MkdirAll(store, 0o700); err != nil {
 			return "", nil, err
 		}
-		cmd, err := launch(filepath.Join(store, "output"), []string{
+		cmd, err := launch(ctx, filepath.Join(store, "output"), []string{
 			"NATS_CLUSTER_LISTEN=" + fmt.Sprintf("127.0.0.1:%d", ports[servers+i]),
 			"NATS_CLUSTER_USER=route", "NATS_CLUSTER_PASSWORD=secret",
 			"NATS_CLUSTER_ROUTES=[" + strings.Join(routes, ", ") + "]",

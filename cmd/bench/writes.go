@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"path/filepath"
+	"os"
 	"time"
 )
 
@@ -79,17 +79,11 @@ func (b *bench) publish(raw *rawLog, inFlight int, f figures) error {
 	return nil
 }
 
-// patch starts sessions for the duration, each once, and adds the figures under names with
-// a prefix. Profiles get the given name, if there is one.
+// patch starts sessions, each once, and adds figures with a prefix. Without a profile's name, it makes none.
 func (b *bench) patch(ctx context.Context, s *service, connections int, f figures, prefix, profile string) error {
 	paths, err := b.startable(ctx, s, connections)
 	if err != nil {
 		return err
-	}
-	if profile != "" && b.Profile != "" {
-		profile = filepath.Join(b.Profile, profile)
-	} else {
-		profile = ""
 	}
 	patched, err := b.measured(ctx, s, s.starts(paths, connections, b.Duration), f, prefix, profile)
 	if err != nil {
@@ -104,17 +98,13 @@ func (b *bench) patch(ctx context.Context, s *service, connections int, f figure
 	return nil
 }
 
-// measured runs a load, none of which may be refused. It adds the processor time and the
-// allocations of the service per request, and the parts of a PATCH.
+// measured runs a load, and adds the service's processor time and allocations per request.
 func (b *bench) measured(ctx context.Context, s *service, l *load, f figures, prefix, profile string) (*result, error) {
 	before, err := s.metrics(ctx)
 	if err != nil {
 		return nil, err
 	}
-	profiled := func() error { return nil }
-	if profile != "" {
-		profiled = s.profile(ctx, profile, b.Duration)
-	}
+	profiled := b.profile(ctx, s, profile)
 	r, err := l.allowed(ctx)
 	if err != nil {
 		return nil, err
@@ -132,15 +122,14 @@ func (b *bench) measured(ctx context.Context, s *service, l *load, f figures, pr
 	return r, profiled()
 }
 
-// startable creates more sessions than can be started in the duration, and returns their
-// paths: twice as many as a probe creates in that time.
+// startable creates more sessions than can be started in the duration: twice a probe's rate.
 func (b *bench) startable(ctx context.Context, s *service, connections int) ([]string, error) {
-	_, probe, err := s.create(ctx, 2000)
+	_, probe, err := s.create(ctx, 2000, 1)
 	if err != nil {
 		return nil, err
 	}
 	rate := min(probe.perSecond(), 2000*float64(connections))
-	paths, _, err := s.create(ctx, int(2*rate*b.Duration.Seconds()))
+	paths, _, err := s.create(ctx, int(2*rate*b.Duration.Seconds()), 1)
 	return paths, err
 }
 
@@ -149,12 +138,11 @@ func (b *bench) durability(ctx context.Context) error {
 	const connections = 64
 	f := figures{}
 	for round := range b.Rounds {
-		for _, side := range []struct {
-			prefix string
-			env    []string
-		}{{"unsynced ", []string{"CHATSESSIONS_FAULT_SYNC=none"}}, {"", nil}} {
-			err := b.serve(b.unsynced, func(s *service) error { return b.patch(ctx, s, connections, f, side.prefix, "") }, withEnv(side.env...))
-			if err != nil {
+		for _, side := range []struct{ prefix, sync string }{{"unsynced ", "none"}, {"", ""}} {
+			if err := os.Setenv("CHATSESSIONS_FAULT_SYNC", side.sync); err != nil { // "" syncs
+				return err
+			}
+			if err := b.serve(b.unsynced, func(s *service) error { return b.patch(ctx, s, connections, f, side.prefix, "") }); err != nil {
 				return err
 			}
 		}
@@ -164,8 +152,7 @@ func (b *bench) durability(ctx context.Context) error {
 	return nil
 }
 
-// cluster measures the service on three nats-servers and a Redis, beside raw publishes to a
-// stream of the same configuration in the same cluster.
+// cluster measures a service on three nats-servers and a Redis beside raw publishes to them.
 func (b *bench) cluster(ctx context.Context) error {
 	const connections = 64
 	natsURL, raw, err := b.natsCluster(ctx)
@@ -176,7 +163,7 @@ func (b *bench) cluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := b.service(b.binary, b.dir("service"), withArgs("--nats-url", natsURL, "--redis-url", redisURL))
+	s, err := b.service(b.binary, b.dir("service"), "--nats-url", natsURL, "--redis-url", redisURL)
 	if err != nil {
 		return err
 	}
@@ -201,20 +188,14 @@ func (b *bench) size(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for made := 0; made < b.Sessions; {
-		n := min(100_000, b.Sessions-made)
-		_, created, err := large.create(ctx, n)
-		if err != nil {
-			return err
-		}
-		made += n
-		left := time.Duration(float64(b.Sessions-made) / created.perSecond() * float64(time.Second))
-		progress("size: %d of %d sessions, %.0f a second, %s left", made, b.Sessions, created.perSecond(), left.Round(time.Second))
+	progress("size: creating %d sessions", b.Sessions)
+	if _, _, err := large.create(ctx, b.Sessions, 1); err != nil {
+		return err
 	}
 	f := figures{}
 	for round := range b.Rounds {
 		err := b.serve(b.binary, func(small *service) error {
-			if _, _, err := small.create(ctx, few); err != nil {
+			if _, _, err := small.create(ctx, few, 1); err != nil {
 				return err
 			}
 			return b.patch(ctx, small, connections, f, "few ", "")

@@ -26,13 +26,13 @@ type commandLine struct {
 	Token   tokenCommand   `cmd:"" help:"Make an API token, and the line for the tokens file that makes it valid."`
 	History historyCommand `cmd:"" help:"Show the events of one session."`
 	Replay  replayCommand  `cmd:"" help:"Replay the log, filtered, to the terminal, to a file, or to another subject."`
-	Rebuild rebuildCommand `cmd:"" help:"Build a new read model beside the old one, compare them, and switch to the new one."`
+	Rebuild rebuildCommand `cmd:"" help:"Compare the read model with the log, build a new one beside it, and switch to the new one."`
 	Parked  parkedCommand  `cmd:"" help:"List the sessions that cannot be shown, or bring them back."`
 	Verify  verifyCommand  `cmd:"" help:"Read the whole log and report every defect of it and of the read model."`
 	Version versionCommand `cmd:"" help:"Print version, commit and Go version."`
 }
 
-// usageError is a wrong use of the command line that only a command can detect.
+// usageError is a wrong use of the command line that a command finds when it runs.
 type usageError struct{ error }
 
 // streams are where a command writes.
@@ -82,10 +82,9 @@ func run(ctx context.Context, args []string, s streams) int {
 	return exitFailed
 }
 
-// AfterApply refuses a flag without a value, which is what an unset variable of a script
-// leaves. Without this check, a service would start a log of its own, and a replay would
-// send the whole one.
-func (commandLine) AfterApply(parsed *kong.Context) error {
+// Validate refuses a flag without a value, which is what an unset variable of a script
+// leaves: a service would start a log of its own, and a replay would send the whole one.
+func (commandLine) Validate(parsed *kong.Context) error {
 	given := flagsOn(parsed)
 	for _, part := range parsed.Path {
 		if part.Flag == nil {

@@ -29,9 +29,6 @@ Give it the same --nats-url, --redis-url and --redis-partitions, or --data-dir, 
 
 // Run rebuilds the read model.
 func (c rebuildCommand) Run(ctx context.Context, s streams) error {
-	if err := c.check(); err != nil {
-		return usageError{err}
-	}
 	logger := slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: c.LogLevel}))
 	stores, err := c.openFromOutside(ctx, logger)
 	if errors.Is(err, errNoReadModel) {
@@ -100,7 +97,7 @@ func (c rebuildCommand) report(s streams, done projector.Rebuilt) error {
 	if c.Output == "json" {
 		return json.NewEncoder(s.out).Encode(done)
 	}
-	compared, result := fmt.Sprintf("%d differences to the old one", done.Differences), "it answers now"
+	compared, result := fmt.Sprintf("the old one had %d differences to the log", done.Differences), "it answers now"
 	switch {
 	case c.CompareOnly && !done.Compared:
 		_, err := fmt.Fprintf(s.out, "There is no read model to compare with the log. %d keys were removed.\n", done.Removed)

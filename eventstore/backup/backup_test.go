@@ -88,10 +88,14 @@ func write(t *testing.T, l *eventstore.Log, sessions int) {
 // events returns every event up to a position, and checks the log.
 func events(t *testing.T, l *eventstore.Log, upTo uint64) []string {
 	t.Helper()
-	verified, err := audit.Verify(t.Context(), l, audit.VerifyOptions{Defect: func(d domain.Defect) error {
-		t.Errorf("defect: %+v", d)
-		return nil
-	}})
+	verified, err := audit.Verify(t.Context(), l, audit.VerifyOptions{
+		Defect: func(d domain.Defect) error {
+			t.Errorf("defect: %+v", d)
+			return nil
+		},
+		Progress: func(uint64, uint64) {},
+		Pace:     func(context.Context, int) error { return nil },
+	})
 	if err != nil || verified.End < upTo {
 		t.Fatalf("%+v, %v", verified, err)
 	}

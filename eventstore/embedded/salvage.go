@@ -104,11 +104,11 @@ func WriteStored(storeDir string, info server.FileStreamInfo, durable Durable, l
 			return err
 		}
 	}
-	note, err := openDurableNote(storeDir, noFaults, durable)
+	note, err := openDurableNote(storeDir, justSync, durable)
 	if err != nil {
 		return err
 	}
-	return errors.Join(note.file.Close(), syncTree(storeDir, noFaults))
+	return errors.Join(note.file.Close(), syncTree(storeDir, justSync))
 }
 
 // lockStored keeps servers away from the store directory of a stopped log until the returned

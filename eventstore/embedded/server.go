@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,7 +15,6 @@ import (
 	"time"
 
 	"chatsessions/eventstore"
-	"chatsessions/eventstore/blocks"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -39,36 +37,27 @@ type Options struct {
 	// Synced, if it is set, observes each sync of the log: how many callers waited for it, and
 	// how long it took. It is called between two syncs and must be quick.
 	Synced func(group int, took time.Duration)
-	// SyncAlways has the server sync every message itself, which is slow, instead of the
-	// barrier.
-	SyncAlways bool
 }
 
 // Server is a NATS server inside the process, with JetStream and one store directory. It
-// listens on loopback, on a port that the system chooses, so that other processes of this
-// machine can reach the log while it runs.
+// listens on a port of loopback, for other processes of this machine.
 //
-// The server acknowledges a written message before it is synced. A Server is the Durability
-// of its log: the log answers for a message only when it has passed the barrier, which syncs
-// once for all waiting callers. A subscriber that is not a Log may see an event some
-// milliseconds before it is on disk.
+// The server acknowledges a message before it is synced. As the Durability of its log, a
+// Server releases an event when it has passed the barrier. A subscriber that is not a Log
+// may see the event some milliseconds before.
 type Server struct {
 	server  *server.Server
 	options Options
-	logger  *slog.Logger
 	lock    *os.File
 	failure *failure
-	intents *intents
-	syncs   bool // the server syncs every message itself
 
-	barrier  atomic.Pointer[barrier] // set by Settle, never if the server syncs
 	settling sync.Mutex
-	settled  bool
-	first    uint64 // position of the log's first event
+	barrier  atomic.Pointer[barrier] // set by Settle
+	first    uint64                  // position of the log's first event
 
 	working  sync.WaitGroup  // its goroutines, which end with ctx
 	ctx      context.Context // ends with Shutdown
-	stop     context.CancelFunc
+	end      context.CancelFunc
 	shutdown sync.Once
 }
 
@@ -76,17 +65,12 @@ var _ eventstore.Durability = (*Server)(nil)
 
 // Start starts a server on the store directory. It returns when the server has read the
 // directory and serves. It returns ErrInUse when the directory is in use.
-//
-// The barrier relies on how the server writes its files. If Start finds that the server
-// writes them differently, it warns and acts as with SyncAlways.
-func Start(ctx context.Context, o Options) (*Server, error) { return start(ctx, o, checkLayout) }
-
-func start(ctx context.Context, o Options, layout func(ctx context.Context, dir string) error) (*Server, error) {
+func Start(ctx context.Context, o Options) (*Server, error) {
 	if o.User == "" || o.Password == "" {
 		return nil, errors.New("the embedded NATS server needs a user and a password")
 	}
 	if o.Sync == nil {
-		o.Sync = func(_ string, sync func() error) error { return sync() }
+		o.Sync = justSync
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -95,14 +79,10 @@ func start(ctx context.Context, o Options, layout func(ctx context.Context, dir 
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{
-		options: o, logger: o.Logger, lock: lock, failure: newFailure(),
-		intents: newIntents(o.StoreDir, o.Sync), syncs: o.SyncAlways,
-		first: 1,
-	}
-	s.ctx, s.stop = context.WithCancel(context.Background())
-	if err := s.run(ctx, layout); err != nil {
-		s.stop()
+	s := &Server{options: o, lock: lock, failure: newFailure(), first: 1}
+	s.ctx, s.end = context.WithCancel(context.Background())
+	if err := s.run(ctx); err != nil {
+		s.end()
 		s.working.Wait()
 		_ = lock.Close()
 		return nil, err
@@ -110,7 +90,8 @@ func start(ctx context.Context, o Options, layout func(ctx context.Context, dir 
 	return s, nil
 }
 
-func (s *Server) run(ctx context.Context, layout func(ctx context.Context, dir string) error) error {
+// run starts the NATS server and returns when it serves.
+func (s *Server) run(ctx context.Context) (err error) {
 	o := &s.options
 	if err := s.inspect(ctx); err != nil {
 		return err
@@ -118,117 +99,38 @@ func (s *Server) run(ctx context.Context, layout func(ctx context.Context, dir s
 	if err := beginRun(o.StoreDir, o.Sync); err != nil {
 		return fmt.Errorf("store directory: %w", err)
 	}
-	if !s.syncs {
-		if difference := layout(ctx, filepath.Join(o.StoreDir, layoutDir)); difference != nil {
-			if ctx.Err() != nil {
-				return fmt.Errorf("embedded NATS server: %w", difference)
-			}
-			s.logger.Warn("the embedded NATS server does not write its files as expected: every event is synced on its own, which is slow", "difference", difference)
-			s.syncs = true
-		}
-	}
-	var err error
-	s.server, err = runServer(ctx, &server.Options{
+	s.server, err = server.NewServer(&server.Options{
 		ServerName:                 "chatsessions-embedded",
 		Host:                       "127.0.0.1",
 		Port:                       server.RANDOM_PORT,
 		CustomClientAuthentication: credentials{o.User, o.Password},
+		JetStream:                  true,
 		StoreDir:                   o.StoreDir,
-		SyncAlways:                 s.syncs,
-	}, &serverLog{logger: s.logger, failure: s.failure})
-	return err
-}
-
-// inspect checks the log before the server gets it, which would cut it at a damage.
-func (s *Server) inspect(ctx context.Context) error {
-	stored, err := FindStored(s.options.StoreDir)
-	if errors.Is(err, ErrNoLog) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if n := stored.Info.Replicas; n > 1 {
-		return &eventstore.ConfigError{Differences: []eventstore.Difference{
-			{Field: "num_replicas", Found: strconv.Itoa(n), Needed: "1"},
-		}}
-	}
-	if stored.Durable != nil {
-		s.first = max(stored.Durable.First, 1)
-	}
-	if stored.Clean && stored.Durable != nil && len(stored.Files) > 0 {
-		newest, err := stored.checkNewest(ctx)
-		if err != nil {
-			return err
-		}
-		s.checkLater(stored, newest)
-		return nil
-	}
-	began, noted := time.Now(), time.Now()
-	var read, all int64
-	for _, f := range stored.Files {
-		all += f.Size
-	}
-	cut, err := stored.checkAll(ctx, func(f blocks.File) {
-		if read += f.Size; time.Since(noted) > checkNoted {
-			noted = time.Now()
-			s.options.Logger.Info("checking the log", "megabytes", read>>20, "of", all>>20)
-		}
+		NoSigs:                     true,
+		DisableJetStreamBanner:     true,
 	})
-	if err != nil || cut == nil {
-		return err
-	}
-	aside, err := stored.setAside(cut, s.options.Sync)
 	if err != nil {
-		return fmt.Errorf("setting aside what follows the end of the log: %w", err)
+		return fmt.Errorf("embedded NATS server: %w", err)
 	}
-	s.options.Logger.Warn("the log ends before its files do; what follows was never answered, and is set aside",
-		"found", cut.Error(), "aside", aside, "took", time.Since(began))
+	log := &serverLog{logger: o.Logger, failure: s.failure}
+	s.server.SetLoggerV2(log, false, false, false)
+	go s.server.Start() // returns when the server is up; ends with stop
+	for !s.server.ReadyForConnections(50 * time.Millisecond) {
+		if failure := log.fatal.Load(); failure != nil {
+			s.stop()
+			return fmt.Errorf("embedded NATS server: %s", *failure)
+		}
+		if err := ctx.Err(); err != nil {
+			s.stop()
+			return fmt.Errorf("embedded NATS server did not get ready: %w", err)
+		}
+	}
 	return nil
 }
 
-// checkNoted is how often the progress of a check is logged.
-const checkNoted = 5 * time.Second
-
-// checkLater checks the older files while the server runs. A damage is a failure.
-func (s *Server) checkLater(stored *Stored, newest uint64) {
-	s.working.Go(func() {
-		began := time.Now()
-		err := stored.checkOlder(s.ctx, newest, func(blocks.File) {
-			time.Sleep(time.Since(began)) // half of the time is left to others
-			began = time.Now()
-		})
-		if err != nil && s.ctx.Err() == nil {
-			s.failure.set(err)
-		}
-	})
-}
-
-// runServer starts a server with JetStream and returns when it serves.
-func runServer(ctx context.Context, o *server.Options, log *serverLog) (*server.Server, error) {
-	o.JetStream, o.NoSigs, o.DisableJetStreamBanner = true, true, true
-	srv, err := server.NewServer(o)
-	if err != nil {
-		return nil, fmt.Errorf("embedded NATS server: %w", err)
-	}
-	srv.SetLoggerV2(log, false, false, false)
-	go srv.Start() // returns when the server is up; ends with stopServer
-	for !srv.ReadyForConnections(50 * time.Millisecond) {
-		if failure := log.fatal.Load(); failure != nil {
-			stopServer(srv)
-			return nil, fmt.Errorf("embedded NATS server: %s", *failure)
-		}
-		if err := ctx.Err(); err != nil {
-			stopServer(srv)
-			return nil, fmt.Errorf("embedded NATS server did not get ready: %w", err)
-		}
-	}
-	return srv, nil
-}
-
-func stopServer(srv *server.Server) {
-	srv.Shutdown()
-	srv.WaitForShutdown()
+func (s *Server) stop() {
+	s.server.Shutdown()
+	s.server.WaitForShutdown()
 }
 
 // Settle implements eventstore.Durability. The first Log that is opened settles the log;
@@ -236,16 +138,16 @@ func stopServer(srv *server.Server) {
 func (s *Server) Settle(ctx context.Context, found eventstore.Recovery) error {
 	s.settling.Lock()
 	defer s.settling.Unlock()
-	if s.settled {
+	if s.barrier.Load() != nil {
 		return s.failure.get()
 	}
-	if c := found.Stream.Compression; c != jetstream.NoCompression && !s.syncs {
+	if c := found.Stream.Compression; c != jetstream.NoCompression {
 		// The server would replace block files under the barrier.
 		return &eventstore.ConfigError{Differences: []eventstore.Difference{
 			{Field: "compression", Found: c.String(), Needed: jetstream.NoCompression.String()},
 		}}
 	}
-	intents, err := s.intents.complete(ctx, found)
+	intents, err := s.completeIntents(ctx, found)
 	if err != nil {
 		return err
 	}
@@ -254,45 +156,19 @@ func (s *Server) Settle(ctx context.Context, found eventstore.Recovery) error {
 		return err
 	}
 	if err := syncTree(s.options.StoreDir, s.options.Sync); err != nil {
-		err = fmt.Errorf("the log cannot be made durable: %w", err)
-		s.failure.set(err)
-		return err
+		return s.failure.syncFailed(err)
 	}
-	for _, i := range intents {
-		if err := os.Remove(i.path); err != nil {
+	for _, path := range intents {
+		if err := os.Remove(path); err != nil {
 			return err
 		}
 	}
-	if !s.syncs {
-		blocks, err := openBlockFiles(streamDir(s.options.StoreDir, eventstore.StreamName), s.options.Sync)
-		if err != nil {
-			return err
-		}
-		s.barrier.Store(newBarrier(blocks, end, s.failure, s.options.Synced))
-	}
-	if err := s.noteDurable(end); err != nil {
-		return err
-	}
-	s.settled = true
-	return nil
-}
-
-// noteDurable keeps the durable position beside the log, from now on.
-func (s *Server) noteDurable(end uint64) error {
-	note, err := openDurableNote(s.options.StoreDir, s.options.Sync, Durable{s.first, end})
+	blocks, err := openBlockFiles(s.options.StoreDir, s.options.Sync)
 	if err != nil {
-		return fmt.Errorf("durable position: %w", err)
+		return err
 	}
-	covered := new(atomic.Uint64)
-	if b := s.barrier.Load(); b != nil {
-		covered = &b.covered
-	}
-	s.working.Go(func() {
-		note.follow(covered, s.ctx.Done(), func(err error) {
-			s.options.Logger.Error("the durable position cannot be noted; after a crash, less of the log is known to be on disk", "error", err)
-		})
-	})
-	return nil
+	s.barrier.Store(newBarrier(blocks, end, s.failure, s.options.Synced))
+	return s.noteDurable(end)
 }
 
 // Durable implements eventstore.Durability.
@@ -317,7 +193,7 @@ func (s *Server) ClientURL() string { return s.server.ClientURL() }
 // Connect connects within the process, without a socket. While the connection is broken, it
 // refuses messages instead of keeping them; see eventstore.Connect.
 func (s *Server) Connect() (*nats.Conn, error) {
-	options := append(eventstore.ConnectionOptions("chatsessions", s.logger),
+	options := append(eventstore.ConnectionOptions("chatsessions", s.options.Logger),
 		nats.InProcessServer(bufferedServer{s.server}),
 		nats.UserInfo(s.options.User, s.options.Password),
 	)
@@ -332,16 +208,15 @@ func (s *Server) Connect() (*nats.Conn, error) {
 // connections before.
 func (s *Server) Shutdown() {
 	s.shutdown.Do(func() {
-		s.removeCoveredIntents()
 		if b := s.barrier.Load(); b != nil {
 			b.close()
 		}
-		s.stop()
+		s.end()
 		s.working.Wait()
-		stopServer(s.server)
+		s.stop()
 		if s.failure.get() == nil {
 			if err := endRun(s.options.StoreDir, s.options.Sync); err != nil {
-				s.logger.Error("the log was not made durable at the end; the next start reads all of it", "error", err)
+				s.options.Logger.Error("the log was not made durable at the end; the next start reads all of it", "error", err)
 			}
 		}
 		_ = s.lock.Close() // releases the lock

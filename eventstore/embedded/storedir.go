@@ -6,8 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-
-	"chatsessions/eventstore"
 )
 
 const (
@@ -26,7 +24,7 @@ const (
 func beginRun(storeDir string, syncFile SyncFunc) error {
 	err := os.Remove(filepath.Join(storeDir, cleanFile))
 	if errors.Is(err, os.ErrNotExist) {
-		err = os.Remove(filepath.Join(streamDir(storeDir, eventstore.StreamName), indexFile))
+		err = os.Remove(filepath.Join(streamDir(storeDir), indexFile))
 		if err == nil || errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
@@ -103,7 +101,4 @@ func deviceOf(path string) (uint64, error) {
 }
 
 // SyncDir makes the names in a directory durable.
-func SyncDir(dir string) error { return syncPath(dir, noFaults) }
-
-// noFaults is the SyncFunc of everything but a server's own files.
-func noFaults(_ string, sync func() error) error { return sync() }
+func SyncDir(dir string) error { return syncPath(dir, justSync) }

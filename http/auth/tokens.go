@@ -1,15 +1,12 @@
 package auth
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -22,16 +19,14 @@ import (
 // tokenPrefix begins every token.
 const tokenPrefix = "cs_"
 
-// NewToken returns a new API token: 256 random bits behind a prefix, by which a search
-// finds a leaked one.
+// NewToken returns a new API token: 256 random bits, with a prefix by which leaks are found.
 func NewToken() string {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails (crypto/rand)
 	return tokenPrefix + base64.RawURLEncoding.EncodeToString(secret[:])
 }
 
-// TokenLine is the line of the tokens file that makes a token valid: the
-// SHA-256 of the token, the role, and the account to the end of the line.
+// TokenLine is a line of the tokens file: the token's SHA-256, the role, and the account.
 func TokenLine(token string, caller domain.Caller) string {
 	hash := sha256.Sum256([]byte(token))
 	return fmt.Sprintf("%s %s %s", hex.EncodeToString(hash[:]), caller.Role, caller.Account)
@@ -67,14 +62,13 @@ func OpenTokenFile(path string) (*TokenFile, error) {
 	return f, f.Reload()
 }
 
-// Reload reads the file again. When it cannot be read, or a line is wrong, the tokens
-// that were valid before stay valid.
+// Reload reads the file again. If it fails, the tokens that were valid stay valid.
 func (f *TokenFile) Reload() error {
 	content, err := os.ReadFile(f.path)
 	if err != nil {
 		return fmt.Errorf("tokens file: %w", err)
 	}
-	callers, err := parseTokens(bytes.NewReader(content))
+	callers, err := parseTokens(string(content))
 	if err != nil {
 		return fmt.Errorf("tokens file %s: %w", f.path, err)
 	}
@@ -82,31 +76,29 @@ func (f *TokenFile) Reload() error {
 	return nil
 }
 
-// Verify implements Verifier. It compares hashes, so its time reveals nothing about the
-// tokens.
+// Verify implements Verifier. Its time reveals nothing, because it compares hashes.
 func (f *TokenFile) Verify(token string) (domain.Caller, bool) {
 	caller, ok := (*f.callers.Load())[sha256.Sum256([]byte(token))]
 	return caller, ok
 }
 
-func parseTokens(r io.Reader) (map[[sha256.Size]byte]domain.Caller, error) {
+func parseTokens(text string) (map[[sha256.Size]byte]domain.Caller, error) {
 	callers := map[[sha256.Size]byte]domain.Caller{}
-	lines := bufio.NewScanner(r)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
+	for i, line := range strings.Split(text, "\n") {
+		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
 		hash, caller, err := parseTokenLine(line)
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
+			return nil, fmt.Errorf("line %d: %w", i+1, err)
 		}
 		if _, twice := callers[hash]; twice {
-			return nil, fmt.Errorf("line %d: this token has a line already", n)
+			return nil, fmt.Errorf("line %d: this token has a line already", i+1)
 		}
 		callers[hash] = caller
 	}
-	return callers, lines.Err()
+	return callers, nil
 }
 
 func parseTokenLine(line string) (hash [sha256.Size]byte, caller domain.Caller, err error) {
