@@ -270,7 +270,7 @@ func (p *partition) reach(ctx context.Context, position uint64) error {
 
 // checkpoint reads the partition's checkpoint, which still has to name the same generation.
 func (p *partition) checkpoint(ctx context.Context) (layout.Checkpoint, error) {
-	text, err := projections.ReadText(ctx, p.audit.rdb, p.keys.Checkpoint())
+	text, err := projections.ReadText(ctx, p.audit.rdb, p.keys.Partition.Checkpoint())
 	if err != nil {
 		return layout.Checkpoint{}, err
 	}

@@ -57,9 +57,9 @@ func (p *partition) compare(ctx context.Context, sessions []*domain.Entry) error
 		text, _ := found[i].(string)
 		switch {
 		case text == string(d.Value):
-			p.audit.expected.add(p.keys.Number, "", d.Member[layout.MemberLength-idLength:], 0)
-			for index := range d.Indexes() {
-				p.audit.expected.add(p.keys.Number, index, d.Member, 0)
+			p.audit.expected.add(p.keys.Partition.Number, "", d.Entries.Member[layout.MemberLength-idLength:], 0)
+			for index := range d.Entries.Indexes() {
+				p.audit.expected.add(p.keys.Partition.Number, index, d.Entries.Member, 0)
 			}
 		case isNewer(text, d): // the tallies will differ unless that state is handed over too
 		default:

@@ -38,7 +38,7 @@ func (p *partition) count(ctx context.Context) error {
 	return p.eachKey(ctx, progress, func(ids, indexes []string) error {
 		for _, id := range ids {
 			if member, ok := memberOf(id); ok {
-				a.found.add(p.keys.Number, "", member, 0)
+				a.found.add(p.keys.Partition.Number, "", member, 0)
 			} else {
 				a.odd = true
 			}
@@ -48,7 +48,7 @@ func (p *partition) count(ctx context.Context) error {
 				if e.isOdd() {
 					a.odd = true
 				} else {
-					a.found.add(p.keys.Number, e.index, e.member, e.score)
+					a.found.add(p.keys.Partition.Number, e.index, e.member, e.score)
 				}
 			}
 			return nil
@@ -117,7 +117,7 @@ func (p *partition) checkEntries(ctx context.Context, entries []entry) error {
 		}
 		for i, e := range batch {
 			text, _ := documents[i].(string)
-			if d, err := layout.DecodeDocument(text); err == nil && d.Member == e.member && d.IsIn(e.index) {
+			if d, err := layout.DecodeDocument(text); err == nil && d.Entries.Member == e.member && d.Entries.IsIn(e.index) {
 				continue
 			}
 			if err := p.suspect(ctx, suspect{layout.MemberID(e.member), e.index, e.member}); err != nil {
@@ -170,9 +170,9 @@ func (p *partition) eachKey(ctx context.Context, progress func(done, total uint6
 		}
 		var ids, indexes []string
 		for _, key := range keys {
-			if id, ok := strings.CutPrefix(key, p.keys.DocumentPrefix()); ok {
+			if id, ok := strings.CutPrefix(key, p.keys.Document("")); ok {
 				ids = append(ids, id)
-			} else if name, ok := strings.CutPrefix(key, p.keys.IndexPrefix()); ok {
+			} else if name, ok := strings.CutPrefix(key, p.keys.Index("")); ok {
 				indexes = append(indexes, name)
 			}
 		}
@@ -193,7 +193,7 @@ func (p *partition) eachKey(ctx context.Context, progress func(done, total uint6
 func (p *partition) scan(ctx context.Context, cursor uint64) (keys []string, next uint64, err error) {
 	var node redis.Cmdable = p.audit.rdb
 	if cluster, ok := p.audit.rdb.(*redis.ClusterClient); ok {
-		if node, err = cluster.MasterForKey(ctx, p.keys.Checkpoint()); err != nil {
+		if node, err = cluster.MasterForKey(ctx, p.keys.Partition.Checkpoint()); err != nil {
 			return nil, 0, err
 		}
 	}
@@ -257,7 +257,7 @@ func (p *partition) eachEntryOfLong(ctx context.Context, name string, f func([]e
 			}
 			for _, member := range members {
 				entries = append(entries, entry{index: name, member: member})
-				from = layout.LexAfter(member)
+				from = layout.LexBeyond(member)
 			}
 		} else { // ranges by member are undefined
 			members, err := p.audit.rdb.ZRangeWithScores(ctx, key, rank, rank+memberBatch-1).Result()

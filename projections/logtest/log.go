@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"chatsessions/domain"
@@ -114,9 +113,13 @@ func (l *Log) Load(_ context.Context, id string) (*domain.Record, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range slices.Backward(l.Events) {
-		if e.Record.Event.Session.ID == id {
-			return e.Record, Unreadable(e.Err)
+		if e.Record.Event.Session.ID != id {
+			continue
 		}
+		if errors.Is(e.Err, ErrNoEvent) {
+			return nil, fmt.Errorf("%w: %w", domain.ErrUnreadable, e.Err)
+		}
+		return e.Record, e.Err
 	}
 	return nil, domain.ErrNotFound
 }
@@ -279,24 +282,6 @@ func MustRun(t testing.TB, err error) {
 	}
 }
 
-// Unreadable turns the reason why a message is not an event into the log's error.
-func Unreadable(err error) error {
-	if errors.Is(err, ErrNoEvent) {
-		return fmt.Errorf("%w: %w", domain.ErrUnreadable, err)
-	}
-	return err
-}
-
-// Event returns the event at a position.
-func (l *Log) Event(_ context.Context, position uint64) (*domain.Record, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if position == 0 || position > uint64(len(l.Events)) {
-		return nil, domain.ErrUnavailable
-	}
-	return l.Events[position-1].Record, Unreadable(l.Events[position-1].Err)
-}
-
 // Mend makes every message of a session an event, as for a newer version of the service
 // that can read it. The session is then started.
 func (l *Log) Mend(n int, changes ...func(*domain.Session)) {
@@ -332,28 +317,4 @@ func Histories(rt *rapid.T) []domain.Session {
 		events = append(events, s)
 	}
 	return events
-}
-
-// A HeldLog is a view of a log in which nothing from a position on becomes durable until
-// it is let go. Other users of the log are not affected.
-type HeldLog struct {
-	*Log
-	From  atomic.Uint64 // 0 for nothing
-	LetGo chan struct{} // closed to let go
-}
-
-// Hold returns a view of a log.
-func Hold(log *Log) *HeldLog { return &HeldLog{Log: log, LetGo: make(chan struct{})} }
-
-// Durable waits while the position is held.
-func (l *HeldLog) Durable(ctx context.Context, position uint64) error {
-	if from := l.From.Load(); from == 0 || position < from {
-		return nil
-	}
-	select {
-	case <-l.LetGo:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

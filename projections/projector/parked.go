@@ -89,11 +89,11 @@ func Retry(ctx context.Context, rdb redis.UniversalClient, partitions int, p lay
 		return err
 	}
 	space := part.Keys(c.Generation)
-	keys := []string{space.Checkpoint(), space.Parked(), space.Document(d.ID)}
-	for name := range d.Indexes() {
+	keys := []string{space.Partition.Checkpoint(), space.Parked(), space.Document(d.ID)}
+	for name := range d.Entries.Indexes() {
 		keys = append(keys, space.Index(name))
 	}
-	done, err := retryScript.Run(ctx, rdb, keys, space.Generation, d.ID, p.String(), d.Value, d.Member).Int()
+	done, err := retryScript.Run(ctx, rdb, keys, space.Generation, d.ID, p.String(), d.Value, d.Entries.Member).Int()
 	if err != nil {
 		return fmt.Errorf("restore session %s: %w", p.SessionID, err)
 	}

@@ -256,7 +256,7 @@ func (p *Projector) apply(ctx context.Context, writers []*partitionWriter, batch
 		if err := w.apply(ctx, documents, last); err != nil {
 			return err
 		}
-		p.notify(w.keys.Number, w.current.Position)
+		p.notify(w.keys.Partition.Number, w.current.Position)
 		return nil
 	})
 }

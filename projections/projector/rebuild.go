@@ -388,7 +388,7 @@ func (b *rebuild) awaitAdoption(ctx context.Context, writers []*partitionWriter)
 	for since := time.Now(); ; {
 		adopted := 0
 		for _, w := range writers {
-			found, err := projections.ReadText(ctx, b.rdb, w.keys.Checkpoint())
+			found, err := projections.ReadText(ctx, b.rdb, w.keys.Partition.Checkpoint())
 			if err != nil {
 				return err
 			}
@@ -396,13 +396,13 @@ func (b *rebuild) awaitAdoption(ctx context.Context, writers []*partitionWriter)
 				adopted++
 				continue
 			}
-			next, err := projections.ReadText(ctx, b.rdb, w.keys.Next())
+			next, err := projections.ReadText(ctx, b.rdb, w.keys.Partition.Next())
 			if err != nil {
 				return err
 			}
 			if c, ok := layout.ParseCheckpoint(next); !ok || c.Generation != w.keys.Generation {
 				// It may have been adopted between the two reads.
-				found, err := projections.ReadText(ctx, b.rdb, w.keys.Checkpoint())
+				found, err := projections.ReadText(ctx, b.rdb, w.keys.Partition.Checkpoint())
 				if c, ok := layout.ParseCheckpoint(found); err == nil && ok && c.Generation == w.keys.Generation {
 					continue
 				}

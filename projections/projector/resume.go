@@ -201,7 +201,7 @@ func (p *Projector) catchUp(ctx context.Context, w *partitionWriter, position ui
 	err := p.log.Follow(ctx, w.current.Position, maxBatchEvents, func(batch []domain.Entry) error {
 		var documents []*layout.Document
 		for i := range batch {
-			if layout.PartitionNumber(batch[i].Record.Event.Session.ID, len(p.partitions)) == w.keys.Number {
+			if layout.PartitionNumber(batch[i].Record.Event.Session.ID, len(p.partitions)) == w.keys.Partition.Number {
 				documents = append(documents, p.documentOf(&batch[i]))
 			}
 		}
@@ -224,7 +224,7 @@ func (p *Projector) catchUp(ctx context.Context, w *partitionWriter, position ui
 func (p *Projector) swapCheckpoints(ctx context.Context, w *partitionWriter, answers string) error {
 	after := w.current
 	after.State = layout.Projected
-	place := w.keys.Checkpoint()
+	place := w.keys.Partition.Checkpoint()
 	err := watching(ctx, p.rdb, func(tx *redis.Tx) error {
 		found, err := projections.ReadText(ctx, tx, place)
 		if err != nil {
@@ -242,7 +242,7 @@ func (p *Projector) swapCheckpoints(ctx context.Context, w *partitionWriter, ans
 		_, err = tx.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
 			pipe.Set(ctx, place, after.String(), 0)
 			pipe.Del(ctx, w.checkpointKey)
-			pipe.Publish(ctx, w.keys.Notices(), after.String())
+			pipe.Publish(ctx, w.keys.Partition.Notices(), after.String())
 			return nil
 		})
 		return err

@@ -111,8 +111,8 @@ func (tx *transaction) commit(ctx context.Context, expected string, after layout
 	trip := tx.conn.Pipeline()
 	trip.Do(ctx, "MULTI")
 	c.send(ctx, trip, tx.checkpointKey, after)
-	if !tx.private && tx.checkpointKey == c.keys.Checkpoint() { // a notice of a hidden generation would release writes too early
-		trip.Do(ctx, "PUBLISH", c.keys.Notices(), after.String())
+	if !tx.private && tx.checkpointKey == c.keys.Partition.Checkpoint() { // a notice of a hidden generation would release writes too early
+		trip.Do(ctx, "PUBLISH", c.keys.Partition.Notices(), after.String())
 	}
 	done := trip.Do(ctx, "EXEC")
 	now := func() string { return after.String() }
@@ -166,7 +166,7 @@ func (c *change) send(ctx context.Context, trip redis.Pipeliner, place string, a
 		trip.Do(ctx, append([]any{"HSET", c.keys.Parked()}, parked...)...)
 	}
 	if c.begins {
-		trip.Do(ctx, "SADD", c.keys.Generations(), c.keys.Generation)
+		trip.Do(ctx, "SADD", c.keys.Partition.Generations(), c.keys.Generation)
 	}
 	if len(c.healed) > 0 {
 		trip.Do(ctx, append([]any{"HDEL", c.keys.Parked()}, c.healed...)...)

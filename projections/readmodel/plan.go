@@ -72,7 +72,7 @@ func newPlan(q query.Query) (*plan, error) {
 			(filter.Field == "createdBy" || filter.Field == "participants")
 	}
 	if !seen {
-		p.tests = append(p.tests, newTest([]string{q.VisibleTo}, layout.ReaderIndexes, (*domain.Session).Readers))
+		p.tests = append(p.tests, newTest([]string{q.VisibleTo}, layout.ViewerIndexes, (*domain.Session).Readers))
 	}
 	if len(p.tests) == 0 {
 		p.tests = []test{{indexes: []string{layout.IndexAll}, apart: true}}
@@ -96,7 +96,7 @@ func (p *plan) counts() bool { return len(p.tests) == 1 && p.tests[0].apart }
 // only a hint; the document's own values decide.
 func (p *plan) matches(d *layout.Stored) (bool, error) {
 	for _, t := range p.tests {
-		if !slices.ContainsFunc(t.indexes, d.IsIn) {
+		if !slices.ContainsFunc(t.indexes, d.Entries.IsIn) {
 			return false, nil
 		}
 	}
@@ -127,9 +127,9 @@ type bounds struct {
 // after returns the part after a member.
 func (b bounds) after(member string) bounds {
 	if b.ascending {
-		b.low = layout.LexAfter(member)
+		b.low = layout.LexBeyond(member)
 	} else {
-		b.high = layout.LexBefore(member)
+		b.high = layout.LexBeyond(member)
 	}
 	return b
 }

@@ -93,7 +93,7 @@ func (m *ReadModel) Get(ctx context.Context, id, account string) (query.Document
 	var found query.Document
 	err := m.answer(ctx, m.onePartition[layout.PartitionNumber(id, len(m.partitions))], func(views []*view) error {
 		v := views[0]
-		checkpoint, value, err := m.trips[v.keys.Number].get(v.keys.Document(id))
+		checkpoint, value, err := m.trips[v.keys.Partition.Number].get(v.keys.Document(id))
 		if err != nil {
 			return err
 		}
@@ -314,7 +314,7 @@ func (m *ReadModel) awaitTrust(ctx context.Context, atMost time.Duration) bool {
 // position. Later reads of the same request must not be older.
 func (m *ReadModel) trustCheckpoint(v *view, text string) (position uint64, err error) {
 	c, err := v.ticket.check(text)
-	m.learn(v.keys.Number, c)
+	m.learn(v.keys.Partition.Number, c)
 	if err == nil && v.ticket.epoch != m.connections() {
 		err = fmt.Errorf("%w: there is a new connection, perhaps to another server", errUntrusted)
 	}

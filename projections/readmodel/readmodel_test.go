@@ -126,7 +126,7 @@ func TestAfterAFailoverToAnOlderReplicaNothingOlderIsAnswered(t *testing.T) {
 		r.caughtUp()
 		space := r.serving()
 		old := map[string]string{}
-		for _, key := range []string{space.Document(logtest.ID(1)), space.Checkpoint()} {
+		for _, key := range []string{space.Document(logtest.ID(1)), space.Partition.Checkpoint()} {
 			old[key] = rdb.Get(t.Context(), key).Val()
 		}
 		position := log.Append(logtest.Session(1, 1, logtest.Version(2)))
