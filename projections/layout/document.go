@@ -18,9 +18,9 @@ import (
 //	its index member (24 raw bytes), and between spaces its entries in the indexes
 //	its version and its position in the log
 //
-// The JSON comes first and has no line break of its own, so a GET returns it as it is.
-// The entries are stored with it so that a writer who replaces the document knows the old
-// ones, and so that visibility and filters are checked without parsing JSON.
+// The JSON has no line break of its own, so a GET returns it as it is. The entries tell a
+// writer that replaces the document what to remove from the indexes, and let visibility and
+// filters be checked without parsing JSON.
 type Stored struct {
 	JSON     string
 	Entries  Entries
@@ -30,9 +30,8 @@ type Stored struct {
 
 // Entries are a session's places in the indexes. The zero value is in none.
 //
-// Each value stands once, behind one letter for each field that has it: " s:finished
-// r:room-1 pcS:alice pAF:bob ". With the names of the fields, a session with two
-// participants would be half as long again.
+// To be short, each value stands once, behind one letter for each field that has it:
+// " s:finished r:room-1 pcS:alice pAF:bob ".
 type Entries struct {
 	Member string
 	values string
@@ -49,23 +48,13 @@ func letterOf(field string) byte { return fieldLetters[slices.Index(filterFields
 
 // has reports whether a field has the value, given in its keyForm.
 func (e *Entries) has(letter byte, value string) bool {
-	for from := 0; value != ""; from++ {
-		at := strings.Index(e.values[from:], value)
-		if at < 0 {
-			return false
-		}
-		from += at
-		// It has to be a whole value, not the end or the beginning of a longer one.
-		letters, ok := strings.CutSuffix(e.values[:from], ":")
-		if !ok || !strings.HasPrefix(e.values[from+len(value):], " ") {
-			continue
-		}
-		letters = letters[strings.LastIndexByte(letters, ' ')+1:]
-		if strings.IndexByte(letters, letter) >= 0 && strings.IndexByte(letters, ':') < 0 {
+	for entry := range strings.SplitSeq(e.values, " ") {
+		letters, is, _ := strings.Cut(entry, ":")
+		if is == value && strings.IndexByte(letters, letter) >= 0 {
 			return true
 		}
 	}
-	return false // no value is empty
+	return false
 }
 
 // IsIn reports whether the session belongs in an index.
@@ -124,25 +113,16 @@ func NewDocument(r *domain.Entry) (*Document, error) {
 	b = append(b, '\n')
 	b = append(strconv.AppendUint(b, after.Version, 10), ' ')
 	d.Value = strconv.AppendUint(b, r.Record.Position, 10)
-	if r.Before != nil {
-		if before, err := entriesOf(r.Before); err == nil { // else it was parked before: Redis has to be read
-			d.Before = before
+	switch {
+	case r.Before == nil:
+	case !r.Before.Exists():
+		d.Before = &Entries{}
+	default:
+		if b, err := appendEntries(make([]byte, 0, 256), r.Before); err == nil { // else it was parked before: Redis has to be read
+			d.Before = new(parseEntries(string(b)))
 		}
 	}
 	return d, nil
-}
-
-// entriesOf returns the entries of a session, empty ones if it does not exist.
-func entriesOf(s *domain.Session) (*Entries, error) {
-	if !s.Exists() {
-		return &Entries{}, nil
-	}
-	b, err := appendEntries(make([]byte, 0, 256), s)
-	if err != nil {
-		return nil, err
-	}
-	e := parseEntries(string(b))
-	return &e, nil
 }
 
 // appendEntries appends the session's index member and its values.

@@ -14,16 +14,14 @@ import (
 	"github.com/google/uuid"
 )
 
-// version begins every key of a read model. Any change of what the keys hold needs a new
-// version, so that old and new binaries can run side by side. Tests build binaries with
-// another one (-ldflags -X).
+// version changes with what the keys hold, so that old and new binaries can run side by
+// side. Tests build binaries with another one (-ldflags -X).
 var version = "cs2"
 
 // Version returns the prefix of every key of a read model.
 func Version() string { return version }
 
-// Name names the layout of a read model with that many partitions. Another number of
-// partitions is another layout, which is built beside the first.
+// Name names the layout of a read model with that many partitions.
 func Name(partitions int) string {
 	if partitions == 1 {
 		return version
@@ -34,8 +32,8 @@ func Name(partitions int) string {
 // MaxPartitions bounds the number of partitions: every list asks all of them.
 const MaxPartitions = 256
 
-// A Partition holds the sessions whose ids hash to it. Its keys share a hash tag, so
-// Redis Cluster keeps them in one slot, where one transaction can change them all.
+// A Partition holds the sessions whose ids hash to it. Its keys share a hash tag, so Redis
+// Cluster keeps them in one slot.
 type Partition struct {
 	Base   string
 	Number int // from 0
@@ -152,8 +150,8 @@ const (
 )
 
 // keyForm returns the form in which a client's value goes into a key name: short, without
-// spaces or control characters. In theory, two values may share a form, so every hit is
-// checked against the document.
+// spaces or control characters. Two values may share a form, so every hit is checked
+// against the document.
 func keyForm(value string) string {
 	if IsPlain(value) {
 		return value

@@ -12,18 +12,16 @@ import (
 )
 
 // A transaction changes one generation of a partition over a connection that watches its
-// checkpoint (WATCH, MULTI, EXEC). Redis executes a commit completely, and only if the
-// checkpoint has not moved since it was read. Each commit also watches and reads the
-// checkpoint for the next one, so a batch costs one round trip. On a private Redis a commit
-// does not watch: the process runs one projector, and nothing else writes there.
+// checkpoint (WATCH, MULTI, EXEC; docs/decisions/0006 says why not a script). Redis executes
+// a commit completely, and only if the checkpoint has not moved since it was read. Each
+// commit also watches and reads the checkpoint for the next one, so a batch costs one round
+// trip. On a private Redis a commit does not watch: nothing else writes there.
 //
-// A Lua script could do the same; docs/decisions/0006 says why it does not.
-//
-// The connection returns to the pool only when it watches nothing: the first WATCH goes
-// through redis.Client.Watch, which sends UNWATCH at the end in any case.
+// The first WATCH goes through redis.Client.Watch, which sends UNWATCH at the end in any
+// case, so the connection returns to the pool watching nothing.
 type transaction struct {
 	conn          *redis.Tx
-	checkpointKey string // of the generation that answers, or of one built beside it
+	checkpointKey string // of the live generation, or of one built beside it
 	private       bool   // no other process uses this Redis
 	found         string // the checkpoint as it was when it was last watched
 }
@@ -141,7 +139,9 @@ func (tx *transaction) commit(ctx context.Context, expected string, after layout
 	}
 	for _, reply := range replies {
 		if failed, ok := reply.(error); ok {
-			return tx.damaged(ctx, failed)
+			// Redis keeps the effects of the other commands.
+			mark := tx.conn.Set(context.WithoutCancel(ctx), tx.checkpointKey, "damaged", 0)
+			return fmt.Errorf("%w: %w", errDamaged, errors.Join(failed, mark.Err()))
 		}
 	}
 	return nil
@@ -177,13 +177,6 @@ func (c *change) send(ctx context.Context, trip redis.Pipeliner, place string, a
 	for name, members := range c.indexes.entering {
 		trip.Do(ctx, append([]any{"ZADD", c.keys.Index(name)}, members...)...)
 	}
-}
-
-// damaged marks the read model as damaged. When a command of a transaction fails, Redis
-// keeps the effects of the others.
-func (tx *transaction) damaged(ctx context.Context, cause error) error {
-	mark := tx.conn.Set(context.WithoutCancel(ctx), tx.checkpointKey, "damaged", 0)
-	return fmt.Errorf("%w: %w", errDamaged, errors.Join(cause, mark.Err()))
 }
 
 // checkpointMoved returns the error for an unexpected checkpoint.

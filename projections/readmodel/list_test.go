@@ -146,8 +146,8 @@ func newPartitioned(t testing.TB, rdb redis.UniversalClient, partitions int, ses
 	modeltest.Empty(t, rdb)
 	parts := make([][]domain.Session, partitions)
 	for id, s := range sessions {
-		shard := layout.PartitionNumber(id, partitions)
-		parts[shard] = append(parts[shard], s)
+		partition := layout.PartitionNumber(id, partitions)
+		parts[partition] = append(parts[partition], s)
 	}
 	for i, part := range parts {
 		fill(t, rdb, layout.Partitions(partitions)[i].Keys("g"), part...)

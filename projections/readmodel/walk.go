@@ -2,13 +2,21 @@ package readmodel
 
 import (
 	"context"
+	_ "embed" // list.lua
 	"fmt"
 	"math"
+
+	"github.com/redis/go-redis/v9"
 
 	"golang.org/x/sync/errgroup"
 
 	"chatsessions/projections/layout"
 )
+
+//go:embed list.lua
+var listSource string
+
+var listScript = redis.NewScript(listSource)
 
 // Limits of one trip to Redis, which serves no other client during it.
 const (

@@ -301,17 +301,6 @@ func TestTheServiceHasNoOtherRights(t *testing.T) {
 	}
 }
 
-func TestASlotIsWhatTheClusterSays(t *testing.T) {
-	node := redistest.StartCluster(t, redistest.Config{}).Servers()[0]
-	rdb := redis.NewClient(&redis.Options{Addr: node.Addr(), DisableIdentity: true})
-	defer rdb.Close()
-	for _, key := range []string{"", "x", "123456789", "{}", "{}x", "{a}x", "x{a}{b}", "{a", "a}", "{{a}}", "cs1:{0}:doc:x", "ü"} {
-		if want, err := rdb.ClusterKeySlot(t.Context(), key).Result(); err != nil || int64(slotOf(key)) != want {
-			t.Errorf("%q is in slot %d, %v, not in %d", key, want, err, slotOf(key))
-		}
-	}
-}
-
 func TestAConnectionIsToldBeforeItIsUsed(t *testing.T) {
 	server := redistest.Start(t, redistest.Config{Password: "secret"})
 	var told atomic.Int64

@@ -122,9 +122,6 @@ func (c Config) url(run string, addrs []string, path string, parameters url.Valu
 	return at.String()
 }
 
-// Output returns what the server has printed.
-func (s *Server) Output() string { return s.output.String() }
-
 // Kill ends the server at once, as kill -9 does. It may be called again.
 func (s *Server) Kill() {
 	if s.process != nil {
@@ -201,7 +198,7 @@ func (s *Server) run() {
 			err = s.ask("PING").Err()
 		}
 		if err != nil {
-			err = fmt.Errorf("redis-server does not answer: %w\n%s", err, s.Output())
+			err = fmt.Errorf("redis-server does not answer: %w\n%s", err, s.output.String())
 			if !s.alive() {
 				s.tb.Fatal(err)
 			}
