@@ -73,9 +73,13 @@ deps: ## Install what the tests need and is missing (Debian packages; sudo when 
 	  "$${as_root[@]}" systemctl disable redis-server; \
 	fi
 
+# These tests load the machine and have deadlines, so they run after the others, one by one.
+TESTS_ALONE = ./cmd/systemtest/consistency ./cmd/systemtest/redisfaults
+
 .PHONY: test
 test: deps ## Run all tests with the race detector
-	CGO_ENABLED=1 go test -race -timeout 40m $(TESTFLAGS) ./...
+	CGO_ENABLED=1 go test -race -timeout 40m $(TESTFLAGS) $$(go list ./... | grep -vxF "$$(go list $(TESTS_ALONE))")
+	CGO_ENABLED=1 go test -race -timeout 40m -p 1 $(TESTFLAGS) $(TESTS_ALONE)
 
 .PHONY: lint
 lint: $(GOLANGCI) ## Check format, modules, vet and golangci-lint

@@ -18,64 +18,35 @@ func negotiate(accept string, offers []string) int {
 	if strings.Trim(accept, ", \t") == "" {
 		return 0
 	}
-	best, bestQuality, bestCloseness := -1, 0.0, notNamed
 	ranges := parseAccept(accept)
+	best, bestQuality, bestCloseness := -1, 0.0, 0
 	for i, offer := range offers {
-		quality, closeness := 0.0, notNamed
-		for _, r := range ranges {
-			if how := r.names(offer); how > closeness || how == closeness && r.quality > quality {
-				quality, closeness = r.quality, how
+		kind, _, _ := strings.Cut(offer, "/")
+		quality, closeness := 0.0, 0
+		for how, name := range []string{"*/*", kind + "/*", offer} { // the closest range counts
+			if q, given := ranges[name]; given {
+				quality, closeness = q, how
 			}
 		}
-		if closeness == notNamed || quality == 0 {
-			continue
-		}
-		if quality > bestQuality || quality == bestQuality && closeness > bestCloseness {
+		if quality > bestQuality || quality > 0 && quality == bestQuality && closeness > bestCloseness {
 			best, bestQuality, bestCloseness = i, quality, closeness
 		}
 	}
 	return best
 }
 
-// A mediaRange is one element of Accept.
-type mediaRange struct {
-	media   string // "*/*", "application/*", or a whole type, in lower case
-	quality float64
-}
-
-// How closely a range names a media type. The quality is that of the closest range.
-const (
-	notNamed = iota
-	namedWithAll
-	namedWithItsKind
-	namedItself
-)
-
-func (r *mediaRange) names(media string) int {
-	kind, _, _ := strings.Cut(media, "/")
-	switch r.media {
-	case media:
-		return namedItself
-	case kind + "/*":
-		return namedWithItsKind
-	case "*/*", "*": // some old clients send the short form
-		return namedWithAll
-	}
-	return notNamed
-}
-
-// parseAccept reads the elements of Accept. It drops those with a parameter that no
+// parseAccept returns the quality of each media range. It drops those with a parameter that no
 // representation here has, because they match none.
-func parseAccept(accept string) []mediaRange {
-	var ranges []mediaRange
+func parseAccept(accept string) map[string]float64 {
+	ranges := map[string]float64{}
 	for element := range strings.SplitSeq(accept, ",") {
 		media, params, err := mime.ParseMediaType(element)
 		if err != nil {
 			continue
 		}
-		r := mediaRange{media, 1}
+		quality := 1.0
 		if weight, weighed := params["q"]; weighed {
-			if r.quality, err = strconv.ParseFloat(weight, 64); err != nil || !(0 <= r.quality && r.quality <= 1) {
+			if quality, err = strconv.ParseFloat(weight, 64); err != nil || !(0 <= quality && quality <= 1) {
 				continue
 			}
 			delete(params, "q")
@@ -83,8 +54,11 @@ func parseAccept(accept string) []mediaRange {
 		if strings.EqualFold(params["charset"], "utf-8") { // JSON is always UTF-8
 			delete(params, "charset")
 		}
+		if media == "*" { // some old clients send the short form
+			media = "*/*"
+		}
 		if len(params) == 0 {
-			ranges = append(ranges, r)
+			ranges[media] = max(quality, ranges[media])
 		}
 	}
 	return ranges

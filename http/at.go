@@ -1,14 +1,11 @@
 package http
 
 import (
-	"context"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
-	"chatsessions/http/auth"
-	"chatsessions/http/conn"
 	"chatsessions/http/feathers"
 	"chatsessions/http/problem"
 )
@@ -16,18 +13,9 @@ import (
 // getAt is GET /chat-sessions/:id?at=<time>: the session as it was recorded at the end of
 // that millisecond.
 func (s *Server) getAt(c *fiber.Ctx, at int64, condition conditions, names feathers.Selection) error {
-	if err := s.awaitInLog(c); err != nil {
-		return err
-	}
-	id, known := sessionID(c)
-	if !known {
-		return problem.NotFound()
-	}
-	ctx, cancel := context.WithTimeout(conn.Context(c), readDeadline)
-	defer cancel()
 	var recordedAt int64 // of the oldest event so far
 	newest := true
-	for r, err := range s.past(ctx, auth.Caller(c), id) {
+	for r, err := range s.requestedPast(c) {
 		if err != nil {
 			return err
 		}

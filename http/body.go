@@ -35,24 +35,11 @@ func parseObject(body []byte) ([]member, error) {
 		}
 		return nil, problem.BadRequest("the body is a JSON %s; send an object", kindName(other.Kind()))
 	}
-	if _, err := decoder.ReadToken(); err != nil {
-		return nil, notJSON(err)
-	}
 	var members []member
-	for decoder.PeekKind() != '}' {
-		name, err := decoder.ReadToken()
-		if err != nil {
-			return nil, notJSON(err)
-		}
-		m := member{name: name.String()} // a copy: the token is only valid until the next read
-		value, err := decoder.ReadValue()
-		if err != nil {
-			return nil, notJSON(err)
-		}
-		m.value = value.Clone()
-		members = append(members, m)
-	}
-	if _, err := decoder.ReadToken(); err != nil {
+	err := feathers.ReadObject(decoder, func(name string, value jsontext.Value) {
+		members = append(members, member{name, value.Clone()})
+	})
+	if err != nil {
 		return nil, notJSON(err)
 	}
 	if _, err := decoder.ReadToken(); !errors.Is(err, io.EOF) {

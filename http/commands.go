@@ -39,15 +39,11 @@ func (s *Server) admit(c *fiber.Ctx) error {
 
 // enter takes a place, or returns false when there is none left.
 func (c *commands) enter() bool {
-	for {
-		n := c.inFlight.Load()
-		if c.limit > 0 && n >= c.limit {
-			return false
-		}
-		if c.inFlight.CompareAndSwap(n, n+1) {
-			return true
-		}
+	if n := c.inFlight.Add(1); c.limit > 0 && n > c.limit {
+		c.inFlight.Add(-1)
+		return false
 	}
+	return true
 }
 
 func (s *Server) overloaded() error {

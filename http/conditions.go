@@ -21,41 +21,29 @@ const (
 	headerSource      = "Chat-Sessions-Source"
 )
 
-// A tagList is the value of If-Match or If-None-Match (RFC 9110, section 8.8.3).
-type tagList struct {
-	given bool
-	any   bool
-	tags  []tag
-}
-
-type tag struct {
-	value string // with its quotes
-	weak  bool
-}
+// A tagList is the value of If-Match or If-None-Match (RFC 9110, section 8.8.3): entity tags
+// as they are written, or "*". It is empty if the header is not given.
+type tagList []string
 
 func (l tagList) holds(etag string, weakly bool) bool {
-	return l.any || slices.ContainsFunc(l.tags, func(t tag) bool {
-		return t.value == etag && (weakly || !t.weak)
-	})
+	return slices.Contains(l, "*") || slices.Contains(l, etag) || weakly && slices.Contains(l, "W/"+etag)
 }
 
 // parseTags reads a list of entity tags.
 func parseTags(name, value string) (tagList, error) {
-	rest := strings.TrimSpace(value)
-	list := tagList{given: rest != "", any: rest == "*"}
-	if list.any || !list.given {
-		return list, nil
+	if strings.TrimSpace(value) == "*" {
+		return tagList{"*"}, nil
 	}
-	for rest = strings.TrimLeft(rest, ", \t"); rest != ""; { // elements of a list may be empty
-		var t tag
-		rest, t.weak = strings.CutPrefix(rest, "W/")
-		end := strings.IndexByte(strings.TrimPrefix(rest, `"`), '"')
-		if !strings.HasPrefix(rest, `"`) || end < 0 {
+	var list tagList
+	for rest := strings.Trim(value, ", \t"); rest != ""; { // elements of a list may be empty
+		opaque := strings.TrimPrefix(rest, "W/")
+		end := strings.IndexByte(strings.TrimPrefix(opaque, `"`), '"')
+		if !strings.HasPrefix(opaque, `"`) || end < 0 {
 			return list, problem.BadRequest(`%s: %q is not an entity tag; send one as it came in ETag, such as "3" with its quotes`, name, value)
 		}
-		t.value = strings.Clone(rest[:end+2])
-		list.tags = append(list.tags, t)
-		rest = strings.TrimLeft(rest[end+2:], " \t")
+		size := len(rest) - len(opaque) + end + len(`""`)
+		list = append(list, rest[:size])
+		rest = strings.TrimLeft(rest[size:], " \t")
 		if rest != "" && rest[0] != ',' {
 			return list, problem.BadRequest("%s: entity tags are separated by commas", name)
 		}
@@ -73,7 +61,7 @@ func parseConditions(c *fiber.Ctx) (k conditions, err error) {
 	}
 	// The client has a variable that is not set. Ignoring the header would drop the check
 	// that the client wants.
-	if !k.match.any && len(k.match.tags) == 0 && len(c.Request().Header.PeekAll(fiber.HeaderIfMatch)) > 0 {
+	if len(k.match) == 0 && len(c.Request().Header.PeekAll(fiber.HeaderIfMatch)) > 0 {
 		return k, problem.BadRequest("%s is empty; send an entity tag as it came in ETag, or leave the header out", fiber.HeaderIfMatch)
 	}
 	k.noneMatch, err = parseTags(fiber.HeaderIfNoneMatch, wholeList(c, fiber.HeaderIfNoneMatch))
@@ -89,18 +77,18 @@ func wholeList(c *fiber.Ctx, name string) string {
 // allow reports whether this version may be changed (RFC 9110, sections 13.1.1 and
 // 13.1.2).
 func (k conditions) allow(version uint64) bool {
-	return (!k.match.given || k.match.holds(problem.ETag(version), false)) &&
-		(!k.noneMatch.given || !k.noneMatch.holds(problem.ETag(version), true))
+	etag := problem.ETag(version)
+	return (len(k.match) == 0 || k.match.holds(etag, false)) && !k.noneMatch.holds(etag, true)
 }
 
 // answer evaluates the conditions of a GET (RFC 9110, section 13.2.2). etag is that of the
 // representation; version is that of the session, for a 412. It returns true if it has
 // answered with a 304.
 func (k conditions) answer(c *fiber.Ctx, version uint64, etag string) (bool, error) {
-	if k.match.given && !k.match.holds(etag, false) {
+	if len(k.match) > 0 && !k.match.holds(etag, false) {
 		return false, problem.PreconditionFailed(version, etag)
 	}
-	if !k.noneMatch.given || !k.noneMatch.holds(etag, true) {
+	if !k.noneMatch.holds(etag, true) {
 		return false, nil
 	}
 	c.Set(fiber.HeaderETag, etag)

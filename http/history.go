@@ -1,8 +1,8 @@
 package http
 
 import (
-	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,7 +10,6 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/domain/cloudevent"
-	"chatsessions/http/auth"
 	"chatsessions/http/conn"
 	"chatsessions/http/feathers"
 	"chatsessions/http/problem"
@@ -56,17 +55,8 @@ func (s *Server) history(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	if err := s.awaitInLog(c); err != nil {
-		return err
-	}
-	id, known := sessionID(c)
-	if !known {
-		return problem.NotFound()
-	}
-	ctx, cancel := context.WithTimeout(conn.Context(c), readDeadline)
-	defer cancel()
 	page, tag := historyPage{limit: query.limit, maxBytes: maxHistoryBytes}, ""
-	for r, err := range s.past(ctx, auth.Caller(c), id) {
+	for r, err := range s.requestedPast(c) {
 		if err != nil {
 			return err
 		}
@@ -86,7 +76,8 @@ func (s *Server) history(c *fiber.Ctx) error {
 		}
 	}
 	if page.more {
-		c.Set(fiber.HeaderLink, query.next(id, page.events[0].position))
+		id, _ := sessionID(c)
+		c.Set(fiber.HeaderLink, query.next(id, page.positions[0]))
 	}
 	c.Set(fiber.HeaderETag, tag)
 	c.Set(fiber.HeaderContentType, form.mediaType)
@@ -119,26 +110,21 @@ type historyQuery struct {
 
 func parseHistoryQuery(text string) (historyQuery, error) {
 	q := historyQuery{limit: maxHistory}
-	params, err := feathers.Parse(text)
-	if err != nil {
-		return q, err
-	}
-	once := map[string]bool{}
-	for i := range params {
-		p := &params[i]
-		name := p.Path[0]
-		if len(p.Path) != 1 || name != "after" && name != "$limit" {
+	for p, err := range feathers.Params(text) {
+		if err != nil {
+			return q, err
+		}
+		if !p.Is("after") && !p.Is("$limit") {
 			return q, problem.BadRequest("%s means nothing for a history; there are after, a position, and $limit", p.Key)
 		}
-		if once[name] {
+		if p.Again {
 			return q, problem.BadRequest("%s is given twice", p.Key)
 		}
-		once[name] = true
 		n, err := p.Number()
 		if err != nil {
 			return q, err
 		}
-		if name == "after" {
+		if p.Is("after") {
 			q.after = uint64(n)
 		} else {
 			q.limit = int(min(n, maxHistory))
@@ -159,37 +145,26 @@ func (q *historyQuery) next(id string, position uint64) string {
 // A historyPage keeps the oldest of the events that are added to it, as many as fit into a
 // response. They are added newest first.
 type historyPage struct {
-	limit    int // events
-	maxBytes int
-	events   []placedEvent
-	bytes    int
-	more     bool // newer events were dropped
-}
-
-// A placedEvent is an event as the client gets it, and its position.
-type placedEvent struct {
-	position uint64
-	text     []byte
+	limit     int // events
+	maxBytes  int
+	texts     [][]byte // as the client gets them
+	positions []uint64
+	bytes     int
+	more      bool // newer events were dropped
 }
 
 func (p *historyPage) add(position uint64, text []byte) {
-	p.events = append(p.events, placedEvent{position, text})
+	p.texts, p.positions = append(p.texts, text), append(p.positions, position)
 	p.bytes += len(text)
-	for len(p.events) > 1 && (len(p.events) > p.limit || p.bytes > p.maxBytes) {
-		p.bytes -= len(p.events[0].text)
-		p.events[0].text = nil
-		p.events, p.more = p.events[1:], true
+	for len(p.texts) > 1 && (len(p.texts) > p.limit || p.bytes > p.maxBytes) {
+		p.bytes -= len(p.texts[0])
+		p.texts[0] = nil
+		p.texts, p.positions, p.more = p.texts[1:], p.positions[1:], true
 	}
 }
 
 // array writes the events as a JSON array, oldest first.
 func (p *historyPage) array() []byte {
-	b := append(make([]byte, 0, p.bytes+len(p.events)+len("[]")), '[')
-	for i := len(p.events) - 1; i >= 0; i-- {
-		b = append(b, p.events[i].text...)
-		if i > 0 {
-			b = append(b, ',')
-		}
-	}
-	return append(b, ']')
+	slices.Reverse(p.texts)
+	return array(p.texts)
 }

@@ -106,8 +106,8 @@ func TestAPageKeepsTheOldestThatFit(t *testing.T) {
 		if got := string(page.array()); got != "["+strings.Join(want, ",")+"]" {
 			t.Fatalf("%d bytes, want %d events with %d", len(got), fit, bytes)
 		}
-		if page.more != (fit < len(sizes)) || page.events[0].position != uint64(fit) {
-			t.Fatalf("of %d events %d fit; the newest is at %d, more: %v", len(sizes), fit, page.events[0].position, page.more)
+		if page.more != (fit < len(sizes)) || page.positions[0] != uint64(fit) {
+			t.Fatalf("of %d events %d fit; the newest is at %d, more: %v", len(sizes), fit, page.positions[0], page.more)
 		}
 	})
 	single := historyPage{limit: 10, maxBytes: bound}
@@ -115,7 +115,7 @@ func TestAPageKeepsTheOldestThatFit(t *testing.T) {
 	for position := range 3 {
 		single.add(uint64(3-position), []byte(large))
 	}
-	if got := len(single.array()); got != len(large)+len("[]") || !single.more || single.events[0].position != 1 {
+	if got := len(single.array()); got != len(large)+len("[]") || !single.more || single.positions[0] != 1 {
 		t.Errorf("of events that are too large, a page has %d bytes", got)
 	}
 	empty := historyPage{}

@@ -3,6 +3,7 @@ package http
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -55,22 +56,29 @@ func (s *Server) list(c *fiber.Ctx) error {
 	}
 	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
 	c.Set(fiber.HeaderCacheControl, cachePrivately)
-	c.Response().SetBodyRaw(array(page.Documents, list.Select))
+	documents := page.Documents
+	if len(list.Select) > 0 {
+		documents = slices.Clone(documents) // equal lists share them
+		for i, document := range documents {
+			documents[i] = list.Select.Text(document)
+		}
+	}
+	c.Response().SetBodyRaw(array(documents))
 	return nil
 }
 
-// array writes sessions as a JSON array.
-func array(documents []string, names feathers.Selection) []byte {
-	size := len("[]")
-	for _, document := range documents {
-		size += len(document) + len(",")
+// array writes JSON values as an array.
+func array[T string | []byte](values []T) []byte {
+	size := len("[]") + len(values)
+	for _, v := range values {
+		size += len(v)
 	}
 	b := append(make([]byte, 0, size), '[')
-	for i, document := range documents {
+	for i, v := range values {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = append(b, names.Text(document)...)
+		b = append(b, v...)
 	}
 	return append(b, ']')
 }
@@ -78,25 +86,17 @@ func array(documents []string, names feathers.Selection) []byte {
 // parseList reads the query of a list. With a cursor in it, the query is the one that
 // the cursor stands for.
 func (s *Server) parseList(ctx context.Context, account, text string) (feathers.List, error) {
-	params, err := feathers.Parse(text)
+	list, err := feathers.ParseList(text)
+	if err != nil || list.Cursor == nil {
+		return list, err
+	}
+	text, after, err := s.openCursor(ctx, account, *list.Cursor)
 	if err != nil {
-		return feathers.List{}, err
+		return list, err
 	}
-	cursor, given, err := feathers.Cursor(params)
-	switch {
-	case err != nil:
-		return feathers.List{}, err
-	case !given:
-		return feathers.ParseList(text, params)
+	if list, err = feathers.ParseList(text); err == nil && list.Cursor != nil {
+		err = badCursor()
 	}
-	text, after, err := s.openCursor(ctx, account, cursor)
-	if err != nil {
-		return feathers.List{}, err
-	}
-	if params, err = feathers.Parse(text); err != nil {
-		return feathers.List{}, err
-	}
-	list, err := feathers.ParseList(text, params)
 	list.Query.After, list.Query.Skip = &after, 0
 	return list, err
 }

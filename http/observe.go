@@ -41,21 +41,16 @@ func Endpoints() []Endpoint {
 // Route returns method and path as the documentation writes them, "other" for both where
 // there are none. A HEAD counts as a GET.
 func (e Endpoint) Route() (method, path string) {
-	switch e {
-	case EndpointCreate:
-		return fiber.MethodPost, pathSessions
-	case EndpointList:
-		return fiber.MethodGet, pathSessions
-	case EndpointGet:
-		return fiber.MethodGet, pathSession
-	case EndpointChange:
-		return fiber.MethodPatch, pathSession
-	case EndpointHistory:
-		return fiber.MethodGet, pathHistory
-	case EndpointFeed:
-		return fiber.MethodGet, feed.Path
-	}
-	return "other", "other"
+	route := [...][2]string{
+		EndpointCreate:  {fiber.MethodPost, pathSessions},
+		EndpointList:    {fiber.MethodGet, pathSessions},
+		EndpointGet:     {fiber.MethodGet, pathSession},
+		EndpointChange:  {fiber.MethodPatch, pathSession},
+		EndpointHistory: {fiber.MethodGet, pathHistory},
+		EndpointFeed:    {fiber.MethodGet, feed.Path},
+		EndpointOther:   {"other", "other"},
+	}[e]
+	return route[0], route[1]
 }
 
 // localEndpoint is the user value of a request that holds its Endpoint.
@@ -65,17 +60,15 @@ const localEndpoint = "endpoint"
 // Observer. It comes before everything that may refuse the request, so that refusals count
 // for the endpoint too.
 func (s *Server) markEndpoints() {
-	for _, e := range Endpoints() {
+	for e := range EndpointOther {
 		mark := func(c *fiber.Ctx) error {
 			c.Context().SetUserValue(localEndpoint, e)
 			return c.Next()
 		}
-		switch method, path := e.Route(); method {
-		case fiber.MethodGet:
-			s.app.Get(path, mark) // and HEAD
-		case "other":
-		default:
-			s.app.Add(method, path, mark)
+		method, path := e.Route()
+		s.app.Add(method, path, mark)
+		if method == fiber.MethodGet {
+			s.app.Head(path, mark)
 		}
 	}
 }

@@ -1,9 +1,13 @@
 package http
 
 import (
+	"io"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gofiber/fiber/v2"
 )
 
 // TestTheFirstErrorIsReported: of several errors, the first in the contract's order.
@@ -165,6 +169,26 @@ func TestATokenIsNeeded(t *testing.T) {
 	}
 	if logs := r.logs.String(); logs != "" {
 		t.Errorf("refusals are logged: %s", logs)
+	}
+}
+
+// fasthttp writes the next request into the memory of this one.
+func TestTheNameOfARequestOutlivesIt(t *testing.T) {
+	s := NewServer(Config{Now: time.Now})
+	app := fiber.New()
+	app.Get("/", s.trace, func(c *fiber.Ctx) error {
+		c.Request().Header.Set(headerRequestID, "xxxxxx")
+		return c.SendString(correlationID(c))
+	})
+	request := httptest.NewRequestWithContext(t.Context(), "GET", "/", nil)
+	request.Header.Set(headerRequestID, "first1")
+	got, err := app.Test(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer got.Body.Close()
+	if text, _ := io.ReadAll(got.Body); string(text) != "first1" {
+		t.Errorf("the name became %s", text)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"chatsessions/domain"
+	"chatsessions/http/auth"
 	"chatsessions/http/conn"
 	"chatsessions/http/problem"
 )
@@ -20,6 +21,24 @@ const (
 	shortHistory  = 32
 	longHistories = 4
 )
+
+// requestedPast is past for the session, the caller, and the position of a request.
+func (s *Server) requestedPast(c *fiber.Ctx) iter.Seq2[domain.Record, error] {
+	return func(yield func(domain.Record, error) bool) {
+		id, known := sessionID(c)
+		err := s.awaitInLog(c)
+		if err == nil && !known {
+			err = problem.NotFound()
+		}
+		if err != nil {
+			yield(domain.Record{}, err)
+			return
+		}
+		ctx, cancel := context.WithTimeout(conn.Context(c), readDeadline)
+		defer cancel()
+		s.past(ctx, auth.Caller(c), id)(yield)
+	}
+}
 
 // past returns the events of a session that the caller may see, the newest first, as the
 // log's leader has them, so every answered write is among them. A caller who may see the

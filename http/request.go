@@ -24,7 +24,7 @@ const (
 // trace is a middleware that names the request: by X-Request-Id, or with a new id.
 func (s *Server) trace(c *fiber.Ctx) error {
 	id := strings.Clone(c.Get(headerRequestID))
-	if !visibleASCII(id, 128) {
+	if id == "" || len(id) > 128 || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		id = newID()
 	}
 	c.Locals(localCorrelation, id)
@@ -35,15 +35,6 @@ func (s *Server) trace(c *fiber.Ctx) error {
 func correlationID(c *fiber.Ctx) string {
 	id, _ := c.Locals(localCorrelation).(string) // absent if the head could not be read
 	return id
-}
-
-func visibleASCII(s string, most int) bool {
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return s != "" && len(s) <= most
 }
 
 // traceParent continues the caller's trace, or begins one (W3C Trace Context, section

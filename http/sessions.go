@@ -182,26 +182,20 @@ const maxIgnored = 1 << 10
 // headerList writes names as the value of a header. It percent-encodes what a header cannot
 // hold, and ends with "..." where there are too many.
 func headerList(names []string) string {
-	var b strings.Builder
-	for i, name := range names {
-		encoded := url.PathEscape(name)
+	var list []string
+	size := len("...")
+	for _, name := range names {
+		encoded := strings.ReplaceAll(url.PathEscape(name), ",", "%2C")
 		if name == "" {
 			encoded = `""`
 		}
-		encoded = strings.ReplaceAll(encoded, ",", "%2C")
-		if b.Len()+len(encoded)+len(", ...") > maxIgnored {
-			if i > 0 {
-				b.WriteString(", ")
-			}
-			b.WriteString("...")
+		if size += len(encoded) + len(", "); size > maxIgnored {
+			list = append(list, "...")
 			break
 		}
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(encoded)
+		list = append(list, encoded)
 	}
-	return b.String()
+	return strings.Join(list, ", ")
 }
 
 // transact carries a command out and waits until the read model shows it.

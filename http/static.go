@@ -3,7 +3,6 @@ package http
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"slices"
 
 	"github.com/gofiber/fiber/v2"
 )
@@ -24,7 +23,7 @@ func (s *Server) Static(path, contentType string, content []byte) {
 		}
 		c.Set(fiber.HeaderETag, etag)
 		c.Set(fiber.HeaderCacheControl, cachePublicly)
-		if known.any || slices.ContainsFunc(known.tags, func(t tag) bool { return t.value == etag }) {
+		if known.holds(etag, true) {
 			return c.SendStatus(fiber.StatusNotModified)
 		}
 		c.Set(fiber.HeaderContentType, contentType)

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 )
 
 // Numbers of events of the sessions whose histories are read. With the shorter one, the
@@ -110,12 +109,12 @@ func (b *bench) patchBesideVerify(ctx context.Context, l *large, f figures) erro
 
 // makeHistory creates a session with a number of events, and returns its id.
 func (l *large) makeHistory(ctx context.Context, events int) (id string, err error) {
-	paths, _, err := l.service.create(ctx, 1)
+	paths, _, err := l.service.create(ctx, 1, 1)
 	if err != nil {
 		return "", err
 	}
 	load := &load{
-		addr: l.service.addr, connections: 1, requests: events - 1, duration: 10 * time.Minute,
+		addr: l.service.addr, connections: 1, requests: events - 1, duration: patience,
 		request: func(b []byte, i int) []byte {
 			return l.service.append(b, "PATCH", paths[0], fmt.Sprintf(`{"room": "room %d"}`, i))
 		},

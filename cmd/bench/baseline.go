@@ -1,88 +1,76 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
+	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
-	"github.com/alecthomas/kong"
 	"github.com/gofiber/fiber/v2"
 	"github.com/redis/go-redis/v9"
 
+	"chatsessions/deploy/loopback"
 	chathttp "chatsessions/http"
 )
 
-// baselineCommand as the first argument turns this program into a baseline of reads: like
-// the service, a process of its own. It prints its address and serves until its standard
-// input ends.
+// baselineCommand as the first argument makes this program a baseline of reads, in a process
+// of its own like the service.
 const baselineCommand = "baseline"
 
 // A baseline answers with as many bytes as the path of the request says.
 type baseline struct {
-	Sizes    []int  `required:"" help:"Sizes of the responses, in bytes."`
-	RedisURL string `help:"Fetch them from this Redis, in an app that does nothing else. Default: send them from memory, in the service's own app."`
+	listener net.Listener
+	sizes    []int // of the responses
 }
 
 // pathOf returns the path of a response of a size.
 func pathOf(size int) string { return "/bytes/" + strconv.Itoa(size) }
 
-// serveBaseline is the process.
+// serveBaseline is the process. Its arguments are its address, the URL of a Redis or "", and
+// the sizes.
 func serveBaseline(args []string) error {
-	var b baseline
-	parser, err := kong.New(&b)
-	if err != nil {
-		return err
-	}
-	if _, err := parser.Parse(args); err != nil {
-		return err
-	}
 	tuneRuntime()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", args[0])
 	if err != nil {
 		return err
 	}
-	serve := b.static
-	if b.RedisURL != "" {
-		serve = b.redis
+	b := baseline{listener: l}
+	for _, arg := range args[2:] {
+		size, err := strconv.Atoi(arg)
+		if err != nil {
+			return err
+		}
+		b.sizes = append(b.sizes, size)
 	}
-	ended := make(chan error, 2)
-	go func() { ended <- serve(l) }() // both goroutines end with the process
-	fmt.Println("the baseline is ready on http://" + l.Addr().String())
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		ended <- nil
-	}()
-	return <-ended
+	if redisURL := args[1]; redisURL != "" {
+		return b.redis(redisURL)
+	}
+	return b.static()
 }
 
-// static serves with the settings and the middleware of the service.
-func (b *baseline) static(l net.Listener) error {
+// static serves from memory, with the settings and the middleware of the service.
+func (b *baseline) static() error {
 	s := chathttp.NewServer(chathttp.Config{Now: time.Now, Logger: slog.New(slog.DiscardHandler)})
-	for _, size := range b.Sizes {
+	for _, size := range b.sizes {
 		s.Static(pathOf(size), fiber.MIMEApplicationJSON, content(size))
 	}
-	return s.Serve(l)
+	return s.Serve(b.listener)
 }
 
-// redis serves with one plain GET for each request.
-func (b *baseline) redis(l net.Listener) error {
-	options, err := redis.ParseURL(b.RedisURL)
+// redis serves with one plain GET for each request, in an app that does nothing else.
+func (b *baseline) redis(url string) error {
+	options, err := redis.ParseURL(url)
 	if err != nil {
 		return err
 	}
 	client := redis.NewClient(options)
 	app := fiber.New(fiber.Config{DisableStartupMessage: true})
-	for _, size := range b.Sizes {
+	for _, size := range b.sizes {
 		key := "baseline:" + pathOf(size)
 		if err := client.Set(context.Background(), key, content(size), 0).Err(); err != nil {
 			return err
@@ -96,7 +84,7 @@ func (b *baseline) redis(l net.Listener) error {
 			return c.Send(value)
 		})
 	}
-	return app.Listener(l)
+	return app.Listener(b.listener)
 }
 
 // content returns JSON of a size.
@@ -105,32 +93,27 @@ func content(size int) []byte {
 }
 
 // baseline starts a baseline for the current measurement and returns its address.
-func (b *bench) baseline(redisURL string, sizes ...int) (addr string, err error) {
+func (b *bench) baseline(ctx context.Context, redisURL string, sizes ...int) (addr string, err error) {
 	program, err := os.Executable()
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command(program, baselineCommand, "--redis-url="+redisURL)
+	port, err := loopback.Port()
+	if err != nil {
+		return "", err
+	}
+	addr = fmt.Sprintf("127.0.0.1:%d", port)
+	args := []string{baselineCommand, addr, redisURL}
 	for _, size := range sizes {
-		cmd.Args = append(cmd.Args, "--sizes="+strconv.Itoa(size))
+		args = append(args, strconv.Itoa(size))
 	}
-	cmd.Stderr = os.Stderr
-	input, err := cmd.StdinPipe()
+	cmd, err := launch(ctx, filepath.Join(b.Dir, "baseline-output"), nil, program, args...)
 	if err != nil {
 		return "", err
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return "", err
-	}
-	if err := cmd.Start(); err != nil {
-		return "", err
-	}
-	b.cleanup(func() error { return errors.Join(input.Close(), cmd.Wait()) })
-	ready, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		return "", fmt.Errorf("the baseline is not ready: %w", err)
-	}
-	_, addr, _ = strings.Cut(strings.TrimSpace(ready), "http://")
-	return addr, nil
+	b.cleanup(func() error {
+		_ = terminate(cmd) // a signal is how it ends
+		return nil
+	})
+	return addr, listening(ctx, addr)
 }

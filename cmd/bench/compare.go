@@ -75,7 +75,7 @@ func (b *bench) compareReads(ctx context.Context) error {
 		if redis[side.name], err = b.redis(ctx); err != nil {
 			return err
 		}
-		if services[side.name], err = b.populated(ctx, side.binary, people, withArgs("--redis-url", redis[side.name])); err != nil {
+		if services[side.name], err = b.populated(ctx, side.binary, people, "--redis-url", redis[side.name]); err != nil {
 			return err
 		}
 	}

@@ -4,14 +4,17 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // feed measures the readers of GET /chat-sessions/events: the cost of an idle one, how soon
@@ -36,84 +39,61 @@ type streams struct {
 // called with every line that holds an event.
 func (s *service) stream(ctx context.Context, n int, tokenOf func(i int) string, received func(line []byte)) (*streams, error) {
 	const perAddress = 20_000 // a loopback address has a few more ports
-	r := &streams{}
-	opened := make(chan error, n)
-	slots := make(chan struct{}, 64)
+	r := &streams{conns: make([]net.Conn, n)}
+	var opening errgroup.Group
+	opening.SetLimit(64)
 	for i := range n {
-		slots <- struct{}{}
-		from := &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i/perAddress))}
-		conn, err := (&net.Dialer{LocalAddr: from}).DialContext(ctx, "tcp", s.addr)
-		if err != nil {
-			r.close()
-			return nil, err
-		}
-		r.conns = append(r.conns, conn)
-		r.running.Go(func() {
-			_, err := conn.Write(getRequest("/chat-sessions/events", tokenOf(i)))
-			if err == nil {
-				err = readHead(conn)
+		opening.Go(func() error {
+			from := &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i/perAddress))}
+			conn, err := (&net.Dialer{LocalAddr: from}).DialContext(ctx, "tcp", s.addr)
+			if err != nil {
+				return err
 			}
-			opened <- err
-			<-slots
-			if err == nil {
-				r.read(conn, received)
+			r.conns[i] = conn
+			if _, err := conn.Write(getRequest("/chat-sessions/events", tokenOf(i))); err != nil {
+				return err
 			}
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				return err
+			}
+			if response.StatusCode != http.StatusOK {
+				return fmt.Errorf("the stream was refused: %s", response.Status)
+			}
+			r.running.Go(func() { r.read(response.Body, received) })
+			return nil
 		})
 	}
-	for range n {
-		if err := <-opened; err != nil {
-			r.close()
-			return nil, err
-		}
+	if err := opening.Wait(); err != nil {
+		r.close()
+		return nil, err
 	}
 	return r, nil
 }
 
-// readHead reads the head of a stream byte by byte, so that an idle stream needs no buffer
-// here either.
-func readHead(conn net.Conn) error {
-	var head []byte
-	for one := make([]byte, 1); !bytes.HasSuffix(head, []byte("\r\n\r\n")); head = append(head, one[0]) {
-		if _, err := conn.Read(one); err != nil {
-			return err
-		}
-	}
-	if !bytes.HasPrefix(head, []byte("HTTP/1.1 200")) {
-		return fmt.Errorf("the stream was refused: %s", head)
-	}
-	return nil
-}
-
 // read reads a stream to its end.
-func (r *streams) read(conn net.Conn, received func([]byte)) {
-	in := bufio.NewReaderSize(conn, 4<<10)
-	var line []byte
-	for {
-		part, err := in.ReadSlice('\n')
-		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			if !r.closing.Load() {
-				r.ended.Add(1)
-			}
-			return
-		}
-		line = append(line, part...)
-		if err != nil {
-			continue
-		}
-		if bytes.HasPrefix(line, []byte("data: ")) {
+func (r *streams) read(stream io.Reader, received func([]byte)) {
+	lines := bufio.NewScanner(stream)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		if bytes.HasPrefix(lines.Bytes(), []byte("data: ")) {
 			r.events.Add(1)
 			if received != nil {
-				received(line)
+				received(lines.Bytes())
 			}
 		}
-		line = line[:0]
+	}
+	if !r.closing.Load() {
+		r.ended.Add(1)
 	}
 }
 
 func (r *streams) close() {
 	r.closing.Store(true)
 	for _, conn := range r.conns {
-		_ = conn.Close()
+		if conn != nil {
+			_ = conn.Close()
+		}
 	}
 	r.running.Wait()
 }
@@ -124,11 +104,11 @@ func devToken(uid string) string { return "dev-account-" + uid }
 // idleReaders measures the cost of idle streams, and how soon another reader beside them
 // gets an event.
 func (b *bench) idleReaders(ctx context.Context) error {
-	s, err := b.service(b.binary, b.dir("service"), withArgs("--dev"))
+	s, err := b.service(b.binary, b.dir("service"), "--dev")
 	if err != nil {
 		return err
 	}
-	if _, _, err := s.create(ctx, 2000); err != nil { // the first requests allocate more than later ones
+	if _, _, err := s.create(ctx, 2000, 1); err != nil { // the first requests allocate more than later ones
 		return err
 	}
 	before, err := s.memory(ctx)
@@ -192,7 +172,7 @@ func (s *service) memory(ctx context.Context) (memoryOf, error) {
 // deliver measures when a reader gets the event of a PATCH, one PATCH after another.
 func (b *bench) deliver(ctx context.Context, s *service, f figures) error {
 	const changes = 1000
-	paths, _, err := s.create(ctx, changes)
+	paths, _, err := s.create(ctx, changes, 1)
 	if err != nil {
 		return err
 	}
@@ -217,7 +197,7 @@ func (b *bench) deliver(ctx context.Context, s *service, f figures) error {
 		sent[i] = time.Now()
 		return out
 	}
-	l.answered = func(i int, _ *reply) { answered[i] = time.Now() }
+	l.answered = func(i int, _ string) { answered[i] = time.Now() }
 	r, err := l.run(ctx)
 	if err != nil {
 		return err
@@ -227,7 +207,7 @@ func (b *bench) deliver(ctx context.Context, s *service, f figures) error {
 			return fmt.Errorf("%d of %d events were delivered", reader.events.Load(), r.count)
 		}
 	}
-	var event, behind []time.Duration
+	var event, behind result
 	mu.Lock()
 	defer mu.Unlock()
 	for i, path := range paths {
@@ -235,21 +215,21 @@ func (b *bench) deliver(ctx context.Context, s *service, f figures) error {
 			continue
 		}
 		at := received[strings.TrimPrefix(path, "/chat-sessions/")]
-		event, behind = append(event, at.Sub(sent[i])), append(behind, at.Sub(answered[i]))
+		event.latencies, behind.latencies = append(event.latencies, at.Sub(sent[i])), append(behind.latencies, at.Sub(answered[i]))
 	}
-	slices.Sort(event)
-	slices.Sort(behind)
+	slices.Sort(event.latencies)
+	slices.Sort(behind.latencies)
 	f.add("answer p50", micros(r.percentile(0.5)))
-	f.add("event p50", micros(event[len(event)/2]))
-	f.add("behind p50", micros(behind[len(behind)/2]))
-	f.add("behind p99", micros(behind[len(behind)*99/100]))
+	f.add("event p50", micros(event.percentile(0.5)))
+	f.add("behind p50", micros(behind.percentile(0.5)))
+	f.add("behind p99", micros(behind.percentile(0.99)))
 	return nil
 }
 
 // activeReaders measures PATCHes beside readers that get events, alternating with PATCHes
 // without readers. Every event goes to one of the readers, or to all.
 func (b *bench) activeReaders(ctx context.Context) error {
-	s, err := b.service(b.binary, b.dir("service"), withArgs("--dev"))
+	s, err := b.service(b.binary, b.dir("service"), "--dev")
 	if err != nil {
 		return err
 	}
@@ -287,11 +267,11 @@ func (b *bench) activeReaders(ctx context.Context) error {
 // without.
 func (b *bench) patchWatched(ctx context.Context, s *service, readers int, tokenOf func(int) string, f figures, prefix string) error {
 	const connections = 64
-	_, probe, err := s.create(ctx, 2000)
+	_, probe, err := s.create(ctx, 2000, 1)
 	if err != nil {
 		return err
 	}
-	paths, _, err := s.createWith(ctx, int(1.5*probe.perSecond()*b.Duration.Seconds()), func(i int) string { return doctor(i % readers) })
+	paths, _, err := s.create(ctx, int(1.5*probe.perSecond()*b.Duration.Seconds()), readers)
 	if err != nil {
 		return err
 	}

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -53,14 +51,9 @@ func (l *large) start(ctx context.Context, binary, dir, redisDir string) (err er
 	if err != nil {
 		return err
 	}
-	// The service logs each list that it refuses, and some are meant to be refused.
-	logged, err := os.Create(filepath.Join(dir, "output"))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = logged.Close() }()
+	progress("building the read model of %d events", l.events())
 	began := time.Now()
-	l.service, err = launchService(binary, dir, withArgs("--redis-url", l.redis), func(cmd *exec.Cmd) { cmd.Stderr = logged })
+	l.service, err = launchService(binary, dir, "--redis-url", l.redis)
 	if err != nil {
 		return err
 	}
@@ -69,16 +62,11 @@ func (l *large) start(ctx context.Context, binary, dir, redisDir string) (err er
 	// Undone before the cancel above, so that a service that is ready keeps running.
 	defer context.AfterFunc(ctx, func() { _ = l.service.cmd.Process.Signal(syscall.SIGTERM) })()
 	memory := watchMemory(l.service.pid())
-	reported := report(ctx, "building the read model", "events", l.events(), func() (int, error) {
-		m, err := l.service.metrics(ctx)
-		return int(m["chatsessions_projected_position"]), err
-	})
 	err = l.service.ready()
 	l.took = time.Since(began)
 	memory.end(l.figures, "start")
-	reported()
 	if err != nil {
-		return fmt.Errorf("%w%s", err, outputTail(logged.Name()))
+		return err
 	}
 	after, err := redisMemory(ctx, l.redis)
 	l.bytes = after - before
@@ -174,12 +162,10 @@ func (l *large) drain(ctx context.Context, f figures) (events int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	var read atomic.Int64
-	total := int64(stream.CachedInfo().State.Msgs)
+	read, total := 0, int(stream.CachedInfo().State.Msgs)
 	all := make(chan struct{})
-	defer report(ctx, "draining", "events", int(total), func() (int, error) { return int(read.Load()), nil })()
 	consuming, err := consumer.Consume(func(jetstream.Msg) {
-		if read.Add(1) == total {
+		if read++; read == total {
 			close(all)
 		}
 	})
@@ -190,7 +176,7 @@ func (l *large) drain(ctx context.Context, f figures) (events int, err error) {
 	select {
 	case <-all:
 		f.add("drained", float64(total)/time.Since(began).Seconds())
-		return int(total), nil
+		return total, nil
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}

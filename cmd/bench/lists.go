@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -38,7 +37,7 @@ func (b *bench) selectiveLists(ctx context.Context, l *large) error {
 	if err != nil {
 		return err
 	}
-	small, err := b.populated(ctx, b.binary, crowd(few), withArgs("--redis-url", redis))
+	small, err := b.populated(ctx, b.binary, crowd(few), "--redis-url", redis)
 	if err != nil {
 		return err
 	}
@@ -101,10 +100,7 @@ func (b *bench) unselectiveLists(ctx context.Context, l *large) error {
 			if err != nil {
 				return err
 			}
-			profiled := func() error { return nil }
-			if b.Profile != "" {
-				profiled = s.profile(ctx, filepath.Join(b.Profile, fmt.Sprintf("writes-%s-%d", side.name, round+1)), b.Duration)
-			}
+			profiled := b.profile(ctx, s, fmt.Sprintf("writes-%s-%d", side.name, round+1))
 			patched, listed, err := writeWhile(ctx, s.starts(paths, connections, b.Duration), cycle(s.addr, side.listing, b.Duration, requests...))
 			if err = errors.Join(err, profiled()); err != nil {
 				return err

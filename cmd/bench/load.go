@@ -2,17 +2,17 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math"
 	"net"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 // A load is a number of connections that send requests to a service. The generator shares
@@ -27,13 +27,7 @@ type load struct {
 	// request was due.
 	rate     float64
 	request  func(b []byte, i int) []byte // appends the i-th request
-	answered func(i int, a *reply)        // may be nil; called by many goroutines
-}
-
-// A reply is the part of a response that the generator reads.
-type reply struct {
-	status   int
-	location string
+	answered func(i int, location string) // may be nil; called by many goroutines
 }
 
 // A result is the outcome of a load, or of a baseline.
@@ -53,6 +47,34 @@ func (r *result) percentile(p float64) time.Duration {
 	return r.latencies[int(p*float64(len(r.latencies)-1))]
 }
 
+// inParallel runs n workers and merges their results.
+func inParallel(n int, work func(worker int, r *result) error) (*result, error) {
+	var (
+		mu      sync.Mutex
+		total   = &result{refused: map[int]int{}}
+		failure error
+		running sync.WaitGroup
+		started = time.Now()
+	)
+	for worker := range n {
+		running.Go(func() {
+			mine := result{refused: map[int]int{}}
+			err := work(worker, &mine)
+			mu.Lock()
+			defer mu.Unlock()
+			failure = errors.Join(failure, err)
+			total.latencies = append(total.latencies, mine.latencies...)
+			for status, n := range mine.refused {
+				total.refused[status] += n
+			}
+		})
+	}
+	running.Wait()
+	total.elapsed, total.count = time.Since(started), len(total.latencies)
+	slices.Sort(total.latencies)
+	return total, failure
+}
+
 // allowed runs the load, and fails if a request was refused.
 func (l *load) allowed(ctx context.Context) (*result, error) {
 	r, err := l.run(ctx)
@@ -62,56 +84,29 @@ func (l *load) allowed(ctx context.Context) (*result, error) {
 	return r, err
 }
 
-// run sends the load over its connections. Each waits for a response before it sends the
-// next request.
+// run sends the load. Each connection waits for a response before it sends the next request.
 func (l *load) run(ctx context.Context) (*result, error) {
+	conns := make([]net.Conn, l.connections)
+	for i := range conns {
+		conn, err := net.Dial("tcp", l.addr)
+		if err != nil {
+			return nil, err
+		}
+		defer conn.Close()
+		conns[i] = conn
+	}
 	ctx, cancel := context.WithTimeout(ctx, l.duration)
 	defer cancel()
-	var (
-		next    atomic.Int64
-		mu      sync.Mutex
-		total   = &result{refused: map[int]int{}}
-		failure error
-		ready   sync.WaitGroup
-		running sync.WaitGroup
-		begin   = make(chan struct{})
-		started time.Time
-	)
-	for range l.connections {
-		ready.Add(1)
-		running.Go(func() {
-			conn, err := net.Dial("tcp", l.addr)
-			ready.Done()
-			<-begin
-			var mine result
-			if err == nil {
-				err = l.drive(ctx, conn, started, &next, &mine)
-				err = errors.Join(err, conn.Close())
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			failure = errors.Join(failure, err)
-			total.count += mine.count
-			total.latencies = append(total.latencies, mine.latencies...)
-			for status, n := range mine.refused {
-				total.refused[status] += n
-			}
-		})
-	}
-	ready.Wait()
-	started = time.Now()
-	close(begin)
-	running.Wait()
-	total.elapsed = time.Since(started)
-	slices.Sort(total.latencies)
-	return total, failure
+	var next atomic.Int64
+	started := time.Now()
+	return inParallel(l.connections, func(i int, r *result) error { return l.drive(ctx, conns[i], started, &next, r) })
 }
 
 // drive sends requests over one connection.
 func (l *load) drive(ctx context.Context, conn net.Conn, started time.Time, next *atomic.Int64, r *result) error {
-	r.refused = map[int]int{}
 	in := bufio.NewReaderSize(conn, 4<<10)
 	var out []byte
+	var head fasthttp.ResponseHeader
 	for ctx.Err() == nil {
 		i := int(next.Add(1)) - 1
 		if i >= l.requests {
@@ -126,18 +121,19 @@ func (l *load) drive(ctx context.Context, conn net.Conn, started time.Time, next
 		if _, err := conn.Write(out); err != nil {
 			return err
 		}
-		a, err := readReply(in)
-		if err != nil {
+		if err := head.Read(in); err != nil {
 			return err
 		}
-		if a.status == 200 {
-			r.count++
+		if _, err := in.Discard(head.ContentLength()); err != nil {
+			return err
+		}
+		if status := head.StatusCode(); status == fasthttp.StatusOK {
 			r.latencies = append(r.latencies, time.Since(sent))
 		} else {
-			r.refused[a.status]++
+			r.refused[status]++
 		}
 		if l.answered != nil {
-			l.answered(i, a)
+			l.answered(i, string(head.Peek("Location")))
 		}
 	}
 	return nil
@@ -155,40 +151,3 @@ func cycle(addr string, connections int, duration time.Duration, requests ...[]b
 func getRequest(path, token string) []byte {
 	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n", path, token)
 }
-
-// readReply reads one response and skips its body.
-func readReply(in *bufio.Reader) (*reply, error) {
-	line, err := in.ReadSlice('\n')
-	if err != nil {
-		return nil, err
-	}
-	if len(line) < 12 {
-		return nil, fmt.Errorf("not HTTP: %q", line)
-	}
-	a := &reply{}
-	if a.status, err = strconv.Atoi(string(line[9:12])); err != nil {
-		return nil, fmt.Errorf("not HTTP: %q", line)
-	}
-	length := 0
-	for {
-		if line, err = in.ReadSlice('\n'); err != nil {
-			return nil, err
-		}
-		header := bytes.TrimRight(line, "\r\n")
-		if len(header) == 0 {
-			break
-		}
-		if value, ok := bytes.CutPrefix(header, contentLength); ok {
-			if length, err = strconv.Atoi(string(value)); err != nil {
-				return nil, err
-			}
-		}
-		if value, ok := bytes.CutPrefix(header, location); ok {
-			a.location = string(value)
-		}
-	}
-	_, err = in.Discard(length)
-	return a, err
-}
-
-var contentLength, location = []byte("Content-Length: "), []byte("Location: ")

@@ -64,11 +64,6 @@ type bench struct {
 	cleanups []func() error // of the current measurement
 }
 
-type measurement struct {
-	name string
-	run  func(context.Context) error
-}
-
 func (o options) run(ctx context.Context) (err error) {
 	if o.Rounds < 1 || len(o.Connections) == 0 || slices.Min(o.Connections) < 1 || o.Duration <= 0 {
 		return errors.New("rounds, connections, and duration must be positive")
@@ -87,13 +82,17 @@ func (o options) run(ctx context.Context) (err error) {
 		options: o, binary: filepath.Join(o.Dir, "chatsessions"),
 		unsynced: filepath.Join(o.Dir, "chatsessions-faults"), nats: filepath.Join(o.Dir, "nats-server"),
 	}
-	measurements := []measurement{
+	measurements := []struct {
+		name string
+		run  func(context.Context) error
+	}{
 		{"writes", b.writes}, {"durability", b.durability}, {"cluster", b.cluster}, {"size", b.size},
 		{"reads", b.reads}, {"lag", b.lag}, {"feed", b.feed},
 		{"memory", b.memory}, {"rebuild", b.rebuild}, {"lists", b.lists}, {"audit", b.audit}, // the last two add sessions
+		{"compare", b.compare},
 	}
 	if o.Against != "" {
-		b.Measure, measurements = []string{"compare"}, []measurement{{"compare", b.compare}}
+		b.Measure = []string{"compare"}
 	}
 	if err := b.build(ctx); err != nil {
 		return err
@@ -157,36 +156,7 @@ func (b *bench) dir(name string) string {
 	return filepath.Join(b.Dir, fmt.Sprintf("%s-%d", strings.ReplaceAll(name, " ", "-"), b.dirs))
 }
 
-func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+// patience bounds everything that reads a whole log, and every creation of sessions.
+const patience = 30 * time.Minute
 
-// report prints every few seconds how much of a total is done. The returned function ends
-// the reports.
-func report(ctx context.Context, doing, what string, total int, done func() (int, error)) func() {
-	const every = 5 * time.Second
-	ctx, stop := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		tick := time.NewTicker(every)
-		defer tick.Stop()
-		started := time.Now()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			n, err := done()
-			if err != nil || n == 0 {
-				continue // it has not begun
-			}
-			rate := float64(n) / time.Since(started).Seconds()
-			left := time.Duration(float64(total-n) / rate * float64(time.Second))
-			progress("%s: %d of %d %s, %.0f a second, %s left", doing, n, total, what, rate, left.Round(time.Second))
-		}
-	}()
-	return func() {
-		stop()
-		<-ended
-	}
-}
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

@@ -8,10 +8,10 @@ import (
 	"math"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -76,18 +76,21 @@ func (m metrics) quantile(before metrics, name string, q float64) float64 {
 	return lower
 }
 
-// profile starts to profile the service for a duration, into files with a prefix. The
-// returned function waits for them.
-func (s *service) profile(ctx context.Context, prefix string, duration time.Duration) func() error {
-	seconds := max(1, int(duration.Seconds())-1)
+// profile starts to profile a service for as long as a load lasts, into files with a name if
+// there is one and profiles are wanted. The returned function waits for them.
+func (b *bench) profile(ctx context.Context, s *service, name string) func() error {
 	var running errgroup.Group
-	for name, path := range map[string]string{"cpu": "profile", "allocs": "allocs", "mutex": "mutex"} {
+	if b.Profile == "" || name == "" {
+		return running.Wait
+	}
+	seconds := max(1, int(b.Duration.Seconds())-1)
+	for kind, path := range map[string]string{"cpu": "profile", "allocs": "allocs", "mutex": "mutex"} {
 		running.Go(func() error {
 			content, err := s.ask(ctx, fmt.Sprintf("/debug/pprof/%s?seconds=%d", path, seconds))
 			if err != nil {
 				return err
 			}
-			return os.WriteFile(prefix+"."+name, content, 0o644)
+			return os.WriteFile(filepath.Join(b.Profile, name+"."+kind), content, 0o644)
 		})
 	}
 	return running.Wait
@@ -95,18 +98,23 @@ func (s *service) profile(ctx context.Context, prefix string, duration time.Dura
 
 // ask requests a path of the ops listener.
 func (s *service) ask(ctx context.Context, path string) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.ops+path, nil)
+	return get(ctx, "http://"+s.ops+path, "")
+}
+
+func get(ctx context.Context, url, token string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := http.DefaultClient.Do(request)
+	request.Header.Set("Authorization", "Bearer "+token)
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return nil, err
 	}
-	defer answer.Body.Close()
-	content, err := io.ReadAll(answer.Body)
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", path, answer.Status)
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", url, response.Status, content)
 	}
 	return content, err
 }

@@ -1,26 +1,25 @@
 package main
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
-	"strings"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 )
 
-// launch starts a program whose output goes to a file, with additional environment
-// variables.
-func launch(output string, env []string, name string, args ...string) (*exec.Cmd, error) {
+// launch starts a program with additional environment variables. Its output goes to a file.
+// It is killed when ctx ends.
+func launch(ctx context.Context, output string, env []string, name string, args ...string) (*exec.Cmd, error) {
 	out, err := os.Create(output)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(name, args...)
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
@@ -82,16 +81,8 @@ func (w *memoryWatch) end(f figures, name string) {
 	close(w.stop)
 	w.running.Wait()
 	half := len(w.bytes) / 2
-	for _, part := range []struct {
-		name  string
-		bytes []float64
-	}{{name + " memory at first", w.bytes[:half]}, {name + " memory", w.bytes[half:]}} {
-		most := 0.0
-		for _, b := range part.bytes {
-			most = max(most, b)
-		}
-		f.add(part.name, most/(1<<20))
-	}
+	f.add(name+" memory at first", slices.Max(append(w.bytes[:half:half], 0))/(1<<20))
+	f.add(name+" memory", slices.Max(append(w.bytes[half:], 0))/(1<<20))
 }
 
 // flat makes the row of a process's memory, whose target is that it does not grow.
@@ -102,15 +93,13 @@ func (f figures) flat(measured, name string) row {
 // residentMemory returns the physical memory of a process in bytes. A process that has
 // ended, but was not waited for yet, has none.
 func residentMemory(pid int) (float64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	pages, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
 		return 0, err
 	}
-	_, rest, found := bytes.Cut(status, []byte("VmRSS:"))
-	if !found {
-		return 0, fmt.Errorf("process %d has ended", pid)
+	var virtual, resident float64
+	if _, err = fmt.Sscan(string(pages), &virtual, &resident); err == nil && resident == 0 {
+		err = fmt.Errorf("process %d has ended", pid)
 	}
-	line, _, _ := bytes.Cut(rest, []byte("\n"))
-	kilobytes, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(string(line)), " kB"), 64)
-	return 1024 * kilobytes, err
+	return resident * float64(os.Getpagesize()), err
 }

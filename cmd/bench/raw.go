@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -64,8 +63,7 @@ func (l *rawLog) stop() {
 	_ = os.RemoveAll(l.dir) // the next round has a log of its own
 }
 
-// publish publishes messages of a size, each on a subject of its own, with a number of them
-// in flight.
+// publish publishes messages of a size, each on a subject of its own.
 func (l *rawLog) publish(inFlight, size int, duration time.Duration) (*result, error) {
 	payload := slices.Repeat([]byte("x"), size)
 	for range 2000 { // warm up, as the service is by then
@@ -73,33 +71,15 @@ func (l *rawLog) publish(inFlight, size int, duration time.Duration) (*result, e
 			return nil, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), duration)
-	defer cancel()
-	var (
-		mu      sync.Mutex
-		total   = &result{}
-		failure error
-		running sync.WaitGroup
-		started = time.Now()
-	)
-	for range inFlight {
-		running.Go(func() {
-			var mine []time.Duration
-			var err error
-			for ctx.Err() == nil && err == nil {
-				sent := time.Now()
-				_, err = l.js.Publish(context.Background(), fmt.Sprintf("raw.%d", l.next.Add(1)), payload)
-				mine = append(mine, time.Since(sent))
+	until := time.Now().Add(duration)
+	return inParallel(inFlight, func(_ int, r *result) error {
+		for time.Now().Before(until) {
+			sent := time.Now()
+			if _, err := l.js.Publish(context.Background(), fmt.Sprintf("raw.%d", l.next.Add(1)), payload); err != nil {
+				return err
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			failure = errors.Join(failure, err)
-			total.latencies = append(total.latencies, mine...)
-		})
-	}
-	running.Wait()
-	total.elapsed = time.Since(started)
-	total.count = len(total.latencies)
-	slices.Sort(total.latencies)
-	return total, failure
+			r.latencies = append(r.latencies, time.Since(sent))
+		}
+		return nil
+	})
 }

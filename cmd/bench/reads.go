@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net/http"
-	"os/exec"
 	"path/filepath"
 	"time"
 )
@@ -23,7 +20,7 @@ func (b *bench) reads(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := b.populated(ctx, b.binary, people, withArgs("--redis-url", redis))
+	s, err := b.populated(ctx, b.binary, people, "--redis-url", redis)
 	if err != nil {
 		return err
 	}
@@ -39,11 +36,11 @@ func (b *bench) reads(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	static, err := b.baseline("", session, list)
+	static, err := b.baseline(ctx, "", session, list)
 	if err != nil {
 		return err
 	}
-	plain, err := b.baseline(redis, session)
+	plain, err := b.baseline(ctx, redis, session)
 	if err != nil {
 		return err
 	}
@@ -97,11 +94,7 @@ func (b *bench) read(ctx context.Context, f figures, round int, contenders ...co
 		case c.service == nil:
 			r, err = c.load.allowed(ctx)
 		default:
-			profile := ""
-			if b.Profile != "" {
-				profile = filepath.Join(b.Profile, fmt.Sprintf("%s-%d", c.name, round+1))
-			}
-			r, err = b.measured(ctx, c.service, c.load, f, c.name+" ", profile)
+			r, err = b.measured(ctx, c.service, c.load, f, c.name+" ", fmt.Sprintf("%s-%d", c.name, round+1))
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
@@ -113,12 +106,12 @@ func (b *bench) read(ctx context.Context, f figures, round int, contenders ...co
 }
 
 // populated starts a service on a log of its own with a population.
-func (b *bench) populated(ctx context.Context, binary string, p population, with ...func(*exec.Cmd)) (*service, error) {
+func (b *bench) populated(ctx context.Context, binary string, p population, args ...string) (*service, error) {
 	dir := b.dir("service")
 	if err := p.seed(ctx, filepath.Join(dir, "data")); err != nil {
 		return nil, fmt.Errorf("seeding: %w", err)
 	}
-	return b.service(binary, dir, with...)
+	return b.service(binary, dir, args...)
 }
 
 // oneDoctor is a population with one doctor, who may see all sessions.
@@ -137,20 +130,7 @@ func (p population) gets(s *service) [][]byte {
 
 // size returns the size of a response's body.
 func (s *service) size(ctx context.Context, path, token string) (int, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr+path, nil)
-	if err != nil {
-		return 0, err
-	}
-	request.Header.Set("Authorization", "Bearer "+token)
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return 0, err
-	}
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %s", path, response.Status, content)
-	}
+	content, err := get(ctx, "http://"+s.addr+path, token)
 	return len(content), err
 }
 
@@ -163,7 +143,7 @@ func (b *bench) lag(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := b.service(b.binary, b.dir("service"), withArgs("--redis-url", redis))
+	s, err := b.service(b.binary, b.dir("service"), "--redis-url", redis)
 	if err != nil {
 		return err
 	}
@@ -173,7 +153,7 @@ func (b *bench) lag(ctx context.Context) error {
 			return err
 		}
 		rate := f["most PATCHes"][round] / 2
-		paths, _, err := s.create(ctx, int(rate*b.Duration.Seconds()))
+		paths, _, err := s.create(ctx, int(rate*b.Duration.Seconds()), 1)
 		if err != nil {
 			return err
 		}

@@ -7,10 +7,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/schollz/progressbar/v3"
 	"golang.org/x/sync/errgroup"
 
 	"chatsessions/domain"
@@ -138,8 +138,7 @@ func (p population) seed(ctx context.Context, dataDir string) error {
 	}
 	defer log.Close()
 
-	var written atomic.Int64
-	defer report(ctx, "seeding", "events", p.events(), func() (int, error) { return int(written.Load()), nil })()
+	written := progressbar.Default(int64(p.events()), "seeding")
 	// Each writer has sessions of its own, so that their events are in order.
 	const writers = 256
 	writing, ctx := errgroup.WithContext(ctx)
@@ -154,7 +153,7 @@ func (p population) seed(ctx context.Context, dataDir string) error {
 					if err := p.write(ctx, log, session, stage); err != nil {
 						return err
 					}
-					written.Add(1)
+					_ = written.Add(1)
 				}
 			}
 			return nil

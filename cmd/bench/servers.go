@@ -33,6 +33,17 @@ func within(ctx context.Context, limit time.Duration, what string, step func(con
 	}
 }
 
+// listening waits until a server accepts connections.
+func listening(ctx context.Context, addr string) error {
+	return within(ctx, 10*time.Second, addr, func(ctx context.Context) error {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+}
+
 // startRedis runs a redis-server with the deployed configuration, without snapshots, until
 // stop is called.
 func startRedis(ctx context.Context, dir string) (url string, stop func() error, err error) {
@@ -43,7 +54,7 @@ func startRedis(ctx context.Context, dir string) (url string, stop func() error,
 	if err != nil {
 		return "", nil, err
 	}
-	cmd, err := launch(filepath.Join(dir, "output"), nil, "redis-server", "deploy/redis/redis.conf",
+	cmd, err := launch(ctx, filepath.Join(dir, "output"), nil, "redis-server", "deploy/redis/redis.conf",
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", dir, "--save", "", "--appendonly", "no")
 	if err != nil {
 		return "", nil, err
@@ -53,23 +64,13 @@ func startRedis(ctx context.Context, dir string) (url string, stop func() error,
 		return os.RemoveAll(dir)
 	}
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	err = within(ctx, 10*time.Second, "redis-server", func(ctx context.Context) error {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-		if err != nil {
-			return err
-		}
-		return conn.Close()
-	})
-	if err != nil {
-		_ = stop()
-	}
-	return "redis://" + addr, stop, err
+	return "redis://" + addr, stop, listening(ctx, addr)
 }
 
 // redis starts a redis-server for the current measurement and returns its URL.
 func (b *bench) redis(ctx context.Context) (string, error) {
 	url, stop, err := startRedis(ctx, b.dir("redis"))
-	if err == nil {
+	if stop != nil {
 		b.cleanup(stop)
 	}
 	return url, err
@@ -110,7 +111,7 @@ func (b *bench) natsCluster(ctx context.Context) (url string, raw *rawLog, err e
 		if err := os.MkdirAll(store, 0o700); err != nil {
 			return "", nil, err
 		}
-		cmd, err := launch(filepath.Join(store, "output"), []string{
+		cmd, err := launch(ctx, filepath.Join(store, "output"), []string{
 			"NATS_CLUSTER_LISTEN=" + fmt.Sprintf("127.0.0.1:%d", ports[servers+i]),
 			"NATS_CLUSTER_USER=route", "NATS_CLUSTER_PASSWORD=secret",
 			"NATS_CLUSTER_ROUTES=[" + strings.Join(routes, ", ") + "]",

@@ -34,18 +34,9 @@ type service struct {
 // account opens the sessions of the benchmark. Its participants are itself and a doctor.
 const account = "patient-0001"
 
-// withArgs and withEnv add to the command line and the environment of a service.
-func withArgs(args ...string) func(*exec.Cmd) {
-	return func(cmd *exec.Cmd) { cmd.Args = append(cmd.Args, args...) }
-}
-
-func withEnv(env ...string) func(*exec.Cmd) {
-	return func(cmd *exec.Cmd) { cmd.Env = append(os.Environ(), env...) }
-}
-
 // serve runs a function on a service with an empty log of its own.
-func (b *bench) serve(binary string, f func(*service) error, with ...func(*exec.Cmd)) error {
-	s, err := launchService(binary, b.dir("service"), with...)
+func (b *bench) serve(binary string, f func(*service) error) error {
+	s, err := launchService(binary, b.dir("service"))
 	if err != nil {
 		return err
 	}
@@ -56,8 +47,8 @@ func (b *bench) serve(binary string, f func(*service) error, with ...func(*exec.
 }
 
 // service starts a service in a directory, for the current measurement.
-func (b *bench) service(binary, dir string, with ...func(*exec.Cmd)) (*service, error) {
-	s, err := launchService(binary, dir, with...)
+func (b *bench) service(binary, dir string, args ...string) (*service, error) {
+	s, err := launchService(binary, dir, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +60,7 @@ func (b *bench) service(binary, dir string, with ...func(*exec.Cmd)) (*service, 
 }
 
 // launchService starts a service. Call ready next.
-func launchService(binary, dir string, with ...func(*exec.Cmd)) (*service, error) {
+func launchService(binary, dir string, args ...string) (*service, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -88,12 +79,9 @@ func launchService(binary, dir string, with ...func(*exec.Cmd)) (*service, error
 		return nil, err
 	}
 	s.ops = fmt.Sprintf("127.0.0.1:%d", ops)
-	s.cmd = exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--ops-listen", s.ops, "--log-level", "warn",
-		"--data-dir", s.dataDir(), "--auth-tokens", tokens)
+	s.cmd = exec.Command(binary, append([]string{"serve", "--listen", "127.0.0.1:0", "--ops-listen", s.ops, "--log-level", "warn",
+		"--data-dir", s.dataDir(), "--auth-tokens", tokens}, args...)...)
 	s.cmd.Stderr = os.Stderr
-	for _, f := range with {
-		f(s.cmd)
-	}
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -102,7 +90,7 @@ func launchService(binary, dir string, with ...func(*exec.Cmd)) (*service, error
 	return s, s.cmd.Start()
 }
 
-// ready returns when the service serves. It is an error if the service ends instead.
+// ready returns when the service serves, or with an error if it ends instead.
 func (s *service) ready() error {
 	line, err := s.out.ReadString('\n')
 	if err != nil {
@@ -121,29 +109,19 @@ func (s *service) pid() int { return s.cmd.Process.Pid }
 // stop ends the service and removes its log.
 func (s *service) stop() error { return errors.Join(terminate(s.cmd), os.RemoveAll(s.dir)) }
 
-// patience bounds everything that reads a whole log.
-const patience = 30 * time.Minute
-
-// command runs a command of the binary on the service's log to its end. Under the name, it
-// adds how many of the events it read per second, and its memory.
+// command runs a command of the binary on the service's log. Under the name, it adds the
+// events read per second, and its memory.
 func (s *service) command(ctx context.Context, f figures, name string, events int, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	output := filepath.Join(s.dir, args[0]+"-output")
 	began := time.Now()
-	cmd, err := launch(output, nil, s.binary, append(args, "--data-dir", s.dataDir())...)
+	cmd, err := launch(ctx, output, nil, s.binary, append(args, "--data-dir", s.dataDir())...)
 	if err != nil {
 		return err
 	}
 	memory := watchMemory(cmd.Process.Pid)
-	waited := make(chan error, 1)
-	go func() { waited <- cmd.Wait() }()
-	select {
-	case err = <-waited:
-	case <-ctx.Done():
-		_ = cmd.Process.Kill()
-		err = <-waited
-	}
+	err = cmd.Wait()
 	f.add(name, float64(events)/time.Since(began).Seconds())
 	memory.end(f, name)
 	if err != nil {
@@ -152,24 +130,19 @@ func (s *service) command(ctx context.Context, f figures, name string, events in
 	return nil
 }
 
-// create opens sessions and returns their paths.
-func (s *service) create(ctx context.Context, count int) ([]string, *result, error) {
-	return s.createWith(ctx, count, func(int) string { return "doctor-0001" })
-}
-
-// createWith opens sessions, each with a doctor of its own, and returns their paths.
-func (s *service) createWith(ctx context.Context, count int, doctor func(i int) string) ([]string, *result, error) {
+// create opens sessions, which have a number of doctors in turn, and returns their paths.
+func (s *service) create(ctx context.Context, count, doctors int) ([]string, *result, error) {
 	paths := make([]string, count)
 	l := &load{
-		addr: s.addr, connections: min(count, 256), requests: count, duration: 10 * time.Minute,
+		addr: s.addr, connections: min(count, 256), requests: count, duration: patience,
 		request: func(b []byte, i int) []byte {
-			return s.append(b, "POST", "/chat-sessions", fmt.Sprintf(`{"participants":["%s","%s"],"room":"consultation"}`, account, doctor(i)))
+			return s.append(b, "POST", "/chat-sessions", fmt.Sprintf(`{"participants":["%s","%s"],"room":"consultation"}`, account, doctor(i%doctors)))
 		},
-		answered: func(i int, a *reply) { paths[i] = a.location },
+		answered: func(i int, location string) { paths[i] = location },
 	}
-	r, err := l.run(ctx)
+	r, err := l.allowed(ctx)
 	if err == nil && r.count != count {
-		err = fmt.Errorf("refused: %v", r.refused)
+		err = fmt.Errorf("only %d in %s", r.count, patience)
 	}
 	if err != nil {
 		err = fmt.Errorf("creating %d sessions: %w", count, err)

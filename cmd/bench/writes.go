@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"path/filepath"
+	"os"
 	"time"
 )
 
@@ -80,16 +80,11 @@ func (b *bench) publish(raw *rawLog, inFlight int, f figures) error {
 }
 
 // patch starts sessions for the duration, each once, and adds the figures under names with
-// a prefix. Profiles get the given name, if there is one.
+// a prefix. Profiles get the given name; without one, there are none.
 func (b *bench) patch(ctx context.Context, s *service, connections int, f figures, prefix, profile string) error {
 	paths, err := b.startable(ctx, s, connections)
 	if err != nil {
 		return err
-	}
-	if profile != "" && b.Profile != "" {
-		profile = filepath.Join(b.Profile, profile)
-	} else {
-		profile = ""
 	}
 	patched, err := b.measured(ctx, s, s.starts(paths, connections, b.Duration), f, prefix, profile)
 	if err != nil {
@@ -111,10 +106,7 @@ func (b *bench) measured(ctx context.Context, s *service, l *load, f figures, pr
 	if err != nil {
 		return nil, err
 	}
-	profiled := func() error { return nil }
-	if profile != "" {
-		profiled = s.profile(ctx, profile, b.Duration)
-	}
+	profiled := b.profile(ctx, s, profile)
 	r, err := l.allowed(ctx)
 	if err != nil {
 		return nil, err
@@ -135,12 +127,12 @@ func (b *bench) measured(ctx context.Context, s *service, l *load, f figures, pr
 // startable creates more sessions than can be started in the duration, and returns their
 // paths: twice as many as a probe creates in that time.
 func (b *bench) startable(ctx context.Context, s *service, connections int) ([]string, error) {
-	_, probe, err := s.create(ctx, 2000)
+	_, probe, err := s.create(ctx, 2000, 1)
 	if err != nil {
 		return nil, err
 	}
 	rate := min(probe.perSecond(), 2000*float64(connections))
-	paths, _, err := s.create(ctx, int(2*rate*b.Duration.Seconds()))
+	paths, _, err := s.create(ctx, int(2*rate*b.Duration.Seconds()), 1)
 	return paths, err
 }
 
@@ -149,12 +141,11 @@ func (b *bench) durability(ctx context.Context) error {
 	const connections = 64
 	f := figures{}
 	for round := range b.Rounds {
-		for _, side := range []struct {
-			prefix string
-			env    []string
-		}{{"unsynced ", []string{"CHATSESSIONS_FAULT_SYNC=none"}}, {"", nil}} {
-			err := b.serve(b.unsynced, func(s *service) error { return b.patch(ctx, s, connections, f, side.prefix, "") }, withEnv(side.env...))
-			if err != nil {
+		for _, side := range []struct{ prefix, sync string }{{"unsynced ", "none"}, {"", ""}} {
+			if err := os.Setenv("CHATSESSIONS_FAULT_SYNC", side.sync); err != nil { // "" syncs
+				return err
+			}
+			if err := b.serve(b.unsynced, func(s *service) error { return b.patch(ctx, s, connections, f, side.prefix, "") }); err != nil {
 				return err
 			}
 		}
@@ -176,7 +167,7 @@ func (b *bench) cluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := b.service(b.binary, b.dir("service"), withArgs("--nats-url", natsURL, "--redis-url", redisURL))
+	s, err := b.service(b.binary, b.dir("service"), "--nats-url", natsURL, "--redis-url", redisURL)
 	if err != nil {
 		return err
 	}
@@ -201,20 +192,14 @@ func (b *bench) size(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for made := 0; made < b.Sessions; {
-		n := min(100_000, b.Sessions-made)
-		_, created, err := large.create(ctx, n)
-		if err != nil {
-			return err
-		}
-		made += n
-		left := time.Duration(float64(b.Sessions-made) / created.perSecond() * float64(time.Second))
-		progress("size: %d of %d sessions, %.0f a second, %s left", made, b.Sessions, created.perSecond(), left.Round(time.Second))
+	progress("size: creating %d sessions", b.Sessions)
+	if _, _, err := large.create(ctx, b.Sessions, 1); err != nil {
+		return err
 	}
 	f := figures{}
 	for round := range b.Rounds {
 		err := b.serve(b.binary, func(small *service) error {
-			if _, _, err := small.create(ctx, few); err != nil {
+			if _, _, err := small.create(ctx, few, 1); err != nil {
 				return err
 			}
 			return b.patch(ctx, small, connections, f, "few ", "")

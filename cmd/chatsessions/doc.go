@@ -9,7 +9,7 @@
 //   - serve.go, service.go: the service; service.go shows how requests and events flow
 //   - stores.go, connection.go: opening the log and Redis, or starting them in this process
 //   - servers.go: whether the servers of an external log acknowledge only what is on disk
-//   - outside.go: how the other commands reach the log and read model of a service
+//   - outside.go: how the other commands reach log and read model
 //   - history.go, replay.go: show the log (package replay does the work)
 //   - rebuild.go, parked.go, verify.go: the read model, compared and repaired
 //   - token.go, version.go
@@ -22,18 +22,14 @@
 //   - Exit status 0: done. 1: failed, or found a defect. 2: wrong usage, and nothing was done.
 //   - Standard output holds results, standard error everything else. An error is printed once,
 //     in run.
-//   - A command never creates a log: it opens one that exists, or says where it looked.
+//   - Only serve creates a log; other commands open one that exists, or say where they looked.
 //   - A command shows only what is on disk, even from a running embedded service.
 //   - The password of an embedded server is only in connection.json (0600) and in memory.
 //
 // # Goroutines
 //
-// service.run owns those of a service, in one errgroup: read model, projector, watch on the
-// embedded log, reload of tokens, and the API. The first error ends all. When ctx ends, the
-// API drains, and the read model and the projector end after it: requests in flight need
-// them. opsServer.Close and stores.Close wait for what they have started. The other commands
-// start none of their own, except to ask several servers at once (servers.go).
-//
-// There is one lock, in verify.go: log and read model are verified at the same time and
-// print to the same output.
+// service.run owns those of a service, in one errgroup; the first error ends all. When ctx
+// ends, the API drains, and the read model and the projector end after it. opsServer.Close
+// and stores.Close wait for what they have started. The one lock is in verify.go: log and read
+// model are verified at the same time and print to the same output.
 package main

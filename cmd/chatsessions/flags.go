@@ -35,8 +35,8 @@ type natsFlags struct {
 	MonitorURLs []string `name:"monitor-urls" placeholder:"URL" help:"Monitoring endpoints (http://HOST:8222) of the NATS servers, separated by commas. At startup, each is asked whether its server acknowledges only what is on disk; if it does not, or if there is no answer, the service does not start."`
 }
 
-// check finds flags that make no sense.
-func (f logFlags) check() error {
+// Validate finds flags that make no sense. Parsing the command line calls it.
+func (f logFlags) Validate() error {
 	if f.DataDir == "" { // from its environment variable
 		return errors.New("--data-dir is empty: name a directory, or leave it out")
 	}
@@ -52,8 +52,8 @@ func (f logFlags) check() error {
 	return err
 }
 
-// check finds flags that make no sense.
-func (f storeFlags) check() error {
+// Validate finds flags that make no sense.
+func (f storeFlags) Validate() error {
 	if f.RedisPartitions < 1 || f.RedisPartitions > layout.MaxPartitions {
 		return fmt.Errorf("--redis-partitions %d: want a number from 1 to %d", f.RedisPartitions, layout.MaxPartitions)
 	}
@@ -62,7 +62,7 @@ func (f storeFlags) check() error {
 			return fmt.Errorf("--redis-url: %w", err)
 		}
 	}
-	return f.logFlags.check()
+	return f.logFlags.Validate()
 }
 
 // redisConnections is the maximum number of connections to Redis. The projector holds one

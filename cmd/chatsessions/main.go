@@ -32,7 +32,7 @@ type commandLine struct {
 	Version versionCommand `cmd:"" help:"Print version, commit and Go version."`
 }
 
-// usageError is a wrong use of the command line that only a command can detect.
+// usageError is a wrong use of the command line that a command finds when it runs.
 type usageError struct{ error }
 
 // streams are where a command writes.
@@ -82,10 +82,9 @@ func run(ctx context.Context, args []string, s streams) int {
 	return exitFailed
 }
 
-// AfterApply refuses a flag without a value, which is what an unset variable of a script
-// leaves. Without this check, a service would start a log of its own, and a replay would
-// send the whole one.
-func (commandLine) AfterApply(parsed *kong.Context) error {
+// Validate refuses a flag without a value, which is what an unset variable of a script
+// leaves: a service would start a log of its own, and a replay would send the whole one.
+func (commandLine) Validate(parsed *kong.Context) error {
 	given := flagsOn(parsed)
 	for _, part := range parsed.Path {
 		if part.Flag == nil {

@@ -6,10 +6,8 @@ import (
 	"syscall"
 )
 
-// giveWay lowers the priority of this process, so that a verification takes only the
-// processor time that the service leaves. On Linux, every thread has its own niceness, and
-// a new thread inherits that of its creator (setpriority(2), "C library/kernel
-// differences").
+// giveWay lowers the priority of this process, so that a verification takes only what the
+// service leaves. On Linux, every thread has its own niceness; a new one inherits it.
 func giveWay() {
 	const lowest = 19
 	threads, err := os.ReadDir("/proc/self/task")

@@ -16,14 +16,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// readyPatience bounds one check of the service's readiness.
-const readyPatience = 2 * time.Second
+const (
+	readyPatience        = 2 * time.Second // for one check of the service's readiness
+	mutexProfileFraction = 100             // one of so many lock contentions is sampled
+)
 
-// mutexProfileFraction: /debug/pprof/mutex samples one of so many contentions of a lock.
-const mutexProfileFraction = 100
-
-// An opsServer answers operators on its own listener: metrics, health, and profiles. It
-// asks for no token, so it belongs on loopback or in a network of the operators.
+// An opsServer serves metrics, health, and profiles to operators, on its own listener and
+// without a token.
 type opsServer struct {
 	server http.Server
 	url    string
@@ -34,8 +33,7 @@ type opsServer struct {
 // A readiness returns nil if the service is ready, or the reason why it is not.
 type readiness func(ctx context.Context) error
 
-// startOps serves on the address until Close. Without an address it returns nil, which
-// does nothing.
+// startOps serves on the address until Close. Without an address, it returns nil.
 func startOps(address string, m *metrics, logger *slog.Logger) (*opsServer, error) {
 	if address == "" {
 		return nil, nil

@@ -18,10 +18,9 @@ import (
 // errNoReadModel: the read model is inside a service that is not running.
 var errNoReadModel = errors.New("there is no read model now")
 
-// openFromOutside connects a command to the log and the read model: those of a service
-// that runs on the data directory, or those that --nats-url and --redis-url name. It opens
-// the log of a stopped embedded service for as long as the command runs. It returns
-// errNoReadModel if there is no read model to connect to.
+// openFromOutside connects a command to the log and the read model of a service that runs on
+// the data directory, or to those that --nats-url and --redis-url name. Of a stopped embedded
+// service, it opens the log. It returns errNoReadModel if there is no read model.
 func (f storeFlags) openFromOutside(ctx context.Context, logger *slog.Logger) (_ *stores, err error) {
 	inside, err := f.connection()
 	if err != nil {
@@ -80,9 +79,8 @@ func (f logFlags) openLogFromOutside(ctx context.Context, logger *slog.Logger) (
 	return f.openExisting(ctx, inside, logger)
 }
 
-// openExisting opens the log of a service, running or stopped. What the server of a running
-// embedded service shows may not be on disk yet, so this process syncs the log's files
-// before it shows anything.
+// openExisting opens the log of a service, running or stopped. What a running embedded service
+// shows may not be on disk yet, so this process syncs the log's files before it shows anything.
 func (f logFlags) openExisting(ctx context.Context, inside connection, logger *slog.Logger) (*stores, error) {
 	s := &stores{}
 	o := eventstore.Options{Existing: true, Logger: logger}
@@ -105,8 +103,7 @@ func (f logFlags) openExisting(ctx context.Context, inside connection, logger *s
 	return nil, err
 }
 
-// checkLogDir returns an error if no service ever had its embedded log in the data
-// directory, so that no command creates one.
+// checkLogDir keeps commands from creating a log where no service ever had one.
 func (f logFlags) checkLogDir(flags string) error {
 	if _, err := os.Stat(filepath.Join(f.DataDir, logDir)); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s holds no log: name the data directory of the service with --data-dir, or its servers with %s", f.DataDir, flags)

@@ -36,9 +36,6 @@ type parkedLine struct {
 
 // Run lists parked sessions, or brings them back.
 func (c parkedCommand) Run(ctx context.Context, s streams) error {
-	if err := c.check(); err != nil {
-		return usageError{err}
-	}
 	stores, err := c.openFromOutside(ctx, newLogger(s))
 	if errors.Is(err, errNoReadModel) {
 		return errors.New("the service is not running, and without it there is no read model; start it and try again")

@@ -3,11 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 )
 
 // A progress shows how far a long job is: on a terminal as a bar with rate and remaining
@@ -22,7 +20,6 @@ type progress struct {
 	first uint64 // how much was done when the stage began
 }
 
-// progressEvery is the interval of lines without a terminal.
 const progressEvery = 5 * time.Second
 
 func newProgress(out io.Writer) *progress { return &progress{out: out} }
@@ -32,7 +29,7 @@ func (p *progress) show(stage, unit string, done, total uint64) {
 	if stage != p.stage {
 		p.finish()
 		p.stage, p.unit, p.began, p.shown, p.first = stage, unit, time.Now(), time.Now(), done
-		if file, ok := p.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) { //nolint:gosec // a small number
+		if isTerminal(p.out) {
 			p.bar = p.newBar(int64(total)) //nolint:gosec // a count
 		}
 	}

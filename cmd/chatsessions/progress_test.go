@@ -2,14 +2,9 @@ package main
 
 import (
 	"bytes"
-	"os"
-	"regexp"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"chatsessions/cmd/systemtest/rig"
 )
 
 func TestWithoutATerminalProgressIsALineNowAndThen(t *testing.T) {
@@ -73,32 +68,5 @@ func TestWithoutATerminalProgressIsALineNowAndThen(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-func TestOnATerminalProgressIsABar(t *testing.T) {
-	shown := rig.OnTerminal(t, func(terminal *os.File) {
-		p := newProgress(terminal)
-		p.show("reading the log", "events", 0, 1000)
-		<-time.After(150 * time.Millisecond) // the bar is drawn every 100 ms at most
-		p.show("reading the log", "events", 500, 1000)
-		p.show("reading the log", "events", 1000, 1000)
-		p.show("comparing indexes", "indexes", 7, 0)
-		p.finish()
-		p.finish()
-	})
-	lines := strings.Split(strings.TrimSuffix(shown, "\r\n"), "\r\n")
-	if len(lines) != 2 {
-		t.Fatalf("%d lines, want one for each stage: %q", len(lines), lines)
-	}
-	for i, want := range [][]string{
-		{`reading the log +50% \|█+ *\| \(500/1000, \d+ events/s\) \[.*:.*\]`, `reading the log 100% \|█+\| \(1000/1000`},
-		{`comparing indexes \(7/-`},
-	} {
-		for _, part := range want {
-			if !regexp.MustCompile(part).MatchString(lines[i]) {
-				t.Errorf("line %d is %q, and lacks %s", i, lines[i], part)
-			}
-		}
 	}
 }

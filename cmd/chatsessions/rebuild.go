@@ -29,9 +29,6 @@ Give it the same --nats-url, --redis-url and --redis-partitions, or --data-dir, 
 
 // Run rebuilds the read model.
 func (c rebuildCommand) Run(ctx context.Context, s streams) error {
-	if err := c.check(); err != nil {
-		return usageError{err}
-	}
 	logger := slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: c.LogLevel}))
 	stores, err := c.openFromOutside(ctx, logger)
 	if errors.Is(err, errNoReadModel) {

@@ -31,8 +31,6 @@ type replayCommand struct {
 
 	ToSubject string  `placeholder:"SUBJECT" help:"Publish the events to this NATS subject instead, as they are in the log."`
 	Rate      float64 `default:"1000" placeholder:"N" help:"Maximum number of events to publish in a second (${default}); 0 is no limit."`
-
-	given map[string]int // how often each flag is on the command line
 }
 
 // Help is printed behind the flags' list.
@@ -50,34 +48,35 @@ In csv, a text that a spreadsheet would take for a formula starts with a '. In n
 ` + readsTheLog
 }
 
-// AfterApply notes which flags are on the command line.
-func (c *replayCommand) AfterApply(parsed *kong.Context) error {
-	c.given = flagsOn(parsed)
-	return nil
-}
-
-// check finds flags that do not go together.
-func (c replayCommand) check() error {
+// Validate finds flags that do not go together.
+func (c replayCommand) Validate(parsed *kong.Context) error {
+	given := flagsOn(parsed)
 	switch {
 	case c.Rate < 0 || c.Rate != c.Rate:
 		return fmt.Errorf("--rate %v: want a number of events a second, or 0", c.Rate)
 	case c.ToSubject != "" && c.File != "":
 		return errors.New("--to-subject and --file: give one of them")
-	case c.ToSubject != "" && c.given["output"] > 0:
+	case c.ToSubject != "" && given["output"] > 0:
 		return errors.New("--to-subject and --output: events are published as they are in the log; give one of them")
-	case c.ToSubject == "" && c.given["rate"] > 0:
+	case c.ToSubject == "" && given["rate"] > 0:
 		return errors.New("--rate is for --to-subject")
 	case c.File == "-":
 		return errors.New("--file -: without --file, it goes to standard output")
 	case c.Force && c.File == "":
 		return errors.New("--force is for --file")
 	}
-	return c.logFlags.check()
+	return c.logFlags.Validate()
 }
 
 // filter reads the flags that select events.
 func (c replayCommand) filter() (f replay.Filter, err error) {
-	f = replay.Filter{Account: c.Account, After: valueOr(c.After, 0), UpTo: valueOr(c.UntilPosition, replay.NoEnd)}
+	f = replay.Filter{Account: c.Account, UpTo: replay.NoEnd}
+	if c.After != nil {
+		f.After = *c.After
+	}
+	if c.UntilPosition != nil {
+		f.UpTo = *c.UntilPosition
+	}
 	if f.Since, err = replay.ParseTime(c.Since); err != nil {
 		return f, fmt.Errorf("--since %w", err)
 	}
@@ -108,9 +107,6 @@ func (c replayCommand) filter() (f replay.Filter, err error) {
 // Run replays the log.
 func (c replayCommand) Run(ctx context.Context, s streams) error {
 	filter, err := c.filter()
-	if err == nil {
-		err = c.check()
-	}
 	if err != nil {
 		return usageError{err}
 	}
@@ -192,11 +188,4 @@ func (c replayCommand) publish(ctx context.Context, s streams, r *replay.Replay,
 func isTerminal(w io.Writer) bool {
 	file, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd())) //nolint:gosec // a small number
-}
-
-func valueOr(v *uint64, otherwise uint64) uint64 {
-	if v == nil {
-		return otherwise
-	}
-	return *v
 }

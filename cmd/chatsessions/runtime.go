@@ -12,29 +12,26 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
-// The garbage collector lets the heap grow to five times what is in use, instead of twice,
-// so that it runs less often (docs/performance.md has the gain). Above memoryShare of the
-// memory of the container or machine, it runs as often as necessary to stay below.
+// The heap may grow to five times what is in use (docs/performance.md has the gain), up to
+// memoryShare of the memory of the container or machine.
 const (
 	collectAt   = 400 // percent, as GOGC
 	memoryShare = 0.6
 )
 
-// tuneProcessors is for a process with an embedded log. It lets two more threads run Go
-// code than there are processors: one thread is nearly always writing to the log's file,
-// one is syncing it, and the runtime reserves a processor for each of them. A CPU quota of
-// the container and the environment variable GOMAXPROCS have precedence.
+// tuneProcessors is for a process with an embedded log. One thread is nearly always writing
+// the log's file and one is syncing it, so it lets two more threads run Go code than there
+// are processors. GOMAXPROCS and a CPU quota of the container have precedence.
 func tuneProcessors() {
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) == runtime.NumCPU() {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 	}
 }
 
-// tuneMemory sets the memory limit, and returns a function that sets collectAt, to be called
-// when requests are served. Before that, a read model may have to be built: the embedded
-// log then keeps every block that it reads for ten seconds, which can be gigabytes, and
-// collectAt would multiply them. The environment variables GOGC and GOMEMLIMIT have
-// precedence.
+// tuneMemory sets the memory limit, and returns a function that sets collectAt once requests
+// are served. Before that, a read model may be built: the embedded log keeps every block
+// that it reads for ten seconds, and collectAt would multiply these gigabytes. GOGC and
+// GOMEMLIMIT have precedence.
 func tuneMemory(logger *slog.Logger) (caughtUp func()) {
 	limit, err := memlimit.Set(
 		memlimit.WithRatio(memoryShare),
@@ -52,8 +49,7 @@ func tuneMemory(logger *slog.Logger) (caughtUp func()) {
 	}
 }
 
-// checkOpenFiles warns if the readers of the feed could use up the open files of the
-// process. It could then not even accept a connection.
+// checkOpenFiles warns if the readers of the feed could use up the process's open files.
 func checkOpenFiles(readers int, logger *slog.Logger) {
 	const others = 4096 // connections of clients, NATS and Redis, files of the log
 	var limit syscall.Rlimit
@@ -63,9 +59,8 @@ func checkOpenFiles(readers int, logger *slog.Logger) {
 	}
 }
 
-// prepareToRead sets the process up for a command that reads the log. A write to a closed
-// pipe (| head) becomes an error and does not end the process: an embedded log has to be
-// closed in good order.
+// prepareToRead sets the process up for a command that reads the log. A closed pipe (| head)
+// must not end the process before an embedded log is closed in good order.
 func prepareToRead(s streams) {
 	signal.Ignore(syscall.SIGPIPE)
 	tuneMemory(newLogger(s))

@@ -36,15 +36,11 @@ type serveCommand struct {
 	LogFormat string     `enum:"text,json" default:"text" help:"text or json, on standard error."`
 }
 
-// minHeartbeat is the shortest interval between heartbeats of the feed. Shorter ones would
-// be a load.
+// minHeartbeat is the shortest interval between heartbeats of the feed.
 const minHeartbeat = 100 * time.Millisecond
 
 // Run serves until ctx ends, and drains.
 func (c serveCommand) Run(ctx context.Context, s streams) error {
-	if err := c.check(); err != nil {
-		return usageError{err}
-	}
 	tokens, reload, err := c.tokens()
 	if err != nil {
 		return err
@@ -89,12 +85,12 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 	return service.run(ctx)
 }
 
-// check finds flags that do not go together.
-func (c serveCommand) check() error {
+// Validate finds flags that do not go together.
+func (c serveCommand) Validate() error {
 	if c.Only != "all" && (c.NATS.URL == "" || c.RedisURL == "") {
 		return fmt.Errorf("--only %s needs --nats-url and --redis-url: the other parts run in other processes", c.Only)
 	}
-	if err := c.storeFlags.check(); err != nil {
+	if err := c.storeFlags.Validate(); err != nil {
 		return err
 	}
 	if _, err := hostOf(c.OpsListen); c.OpsListen != "" && err != nil {
@@ -122,7 +118,7 @@ func (c serveCommand) check() error {
 	if err != nil {
 		return fmt.Errorf("--listen %s: want HOST:PORT", c.Listen)
 	}
-	if c.Dev && !isLoopback(host) {
+	if c.Dev && host != "localhost" && !net.ParseIP(host).IsLoopback() {
 		return fmt.Errorf("--dev accepts any token, so it listens on loopback only, not on %q", c.Listen)
 	}
 	return nil
@@ -136,14 +132,6 @@ func hostOf(address string) (string, error) {
 	}
 	_, err = net.LookupPort("tcp", port)
 	return host, err
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }
 
 // tokens returns what checks tokens, and a function that reads them again.

@@ -26,7 +26,7 @@ import (
 //
 //	POST, PATCH   server → measured.log → log: load, decide, append, wait for the disk
 //	log           → projector → Redis: the read model's documents and indexes
-//	GET           server → measured.reads → reads → Redis, or the log where a read model
+//	GET           server → measured.readModel → read model → Redis, or the log where it
 //	              cannot answer
 //	log           → server's feed → readers of GET /chat-sessions/events
 type service struct {
@@ -45,8 +45,7 @@ type service struct {
 	server atomic.Pointer[chathttp.Server] // nil until it serves
 }
 
-// drainTimeout bounds how long the requests in flight may take to end. It is longer than
-// any of them may take.
+// drainTimeout bounds the drain. It is longer than any request may take.
 const drainTimeout = 15 * time.Second
 
 // run runs the parts until ctx ends or one of them fails.
@@ -56,17 +55,16 @@ func (s *service) run(ctx context.Context) error {
 	tracking, stopTracking := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopTracking()
 
-	reads := s.newReadModel()
-	parts.Go(func() error { return reads.Run(tracking) })
+	model := s.newReadModel()
+	parts.Go(func() error { return model.Run(tracking) })
 	if s.flags.Only != "api" {
-		writes := s.newProjector(reads)
-		parts.Go(func() error { return writes.Run(tracking) })
+		parts.Go(func() error { return s.newProjector(model).Run(tracking) })
 	}
 	parts.Go(func() error { return s.stores.watch(running) })
 	parts.Go(func() error { return s.reloadOnHangup(running) })
 	parts.Go(func() error {
 		defer stopTracking()
-		return s.serve(running, reads)
+		return s.serve(running, model)
 	})
 	if err := parts.Wait(); err != nil {
 		return err
@@ -76,7 +74,7 @@ func (s *service) run(ctx context.Context) error {
 
 func (s *service) newReadModel() *readmodel.ReadModel {
 	private := s.flags.RedisURL == ""
-	reads := readmodel.New(s.stores.redis, s.stores.log, readmodel.Options{
+	model := readmodel.New(s.stores.redis, s.stores.log, readmodel.Options{
 		Logger: s.logger, Partitions: s.flags.RedisPartitions,
 		Private: private, AskEnd: s.flags.NATS.URL != "" && private,
 		Writes: func() int {
@@ -87,20 +85,20 @@ func (s *service) newReadModel() *readmodel.ReadModel {
 		},
 		Connections: func() uint64 { return s.stores.redisConnections.Load() + s.stores.log.Connections() },
 	})
-	s.measured.progress(reads)
-	return reads
+	s.measured.progress(model)
+	return model
 }
 
-func (s *service) newProjector(reads *readmodel.ReadModel) *projector.Projector {
+func (s *service) newProjector(model *readmodel.ReadModel) *projector.Projector {
 	return projector.New(s.stores.redis, s.stores.log, projector.Options{
-		Logger: s.logger, Partitions: s.flags.RedisPartitions, Notify: reads.Projected,
+		Logger: s.logger, Partitions: s.flags.RedisPartitions, Notify: model.Projected,
 		Applied: s.measured.applied(), Private: s.flags.RedisURL == "",
 	})
 }
 
-func (s *service) newServer(reads *readmodel.ReadModel) *chathttp.Server {
+func (s *service) newServer(model *readmodel.ReadModel) *chathttp.Server {
 	server := chathttp.NewServer(chathttp.Config{
-		Log: s.measured.log(s.stores.log), Feed: s.stores.log, Reads: s.measured.reads(reads), Tokens: s.tokens,
+		Log: s.measured.log(s.stores.log), Feed: s.stores.log, Reads: s.measured.readModel(model), Tokens: s.tokens,
 		WriteWait: projections.Bound, RateLimit: s.flags.RateLimit, MaxCommands: s.flags.MaxCommands,
 		MaxReaders: s.flags.MaxReaders, FeedHeartbeat: s.flags.FeedHeartbeat,
 		Observe: s.measured.requests(), Now: clock(), Logger: s.logger,
@@ -113,22 +111,22 @@ func (s *service) newServer(reads *readmodel.ReadModel) *chathttp.Server {
 }
 
 // serve waits until the read model has caught up, and serves until ctx ends.
-func (s *service) serve(ctx context.Context, reads *readmodel.ReadModel) error {
-	if err := s.awaitCaughtUp(ctx, reads); err != nil {
+func (s *service) serve(ctx context.Context, model *readmodel.ReadModel) error {
+	if err := s.awaitCaughtUp(ctx, model); err != nil {
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			return nil
 		}
 		return err
 	}
 	s.caughtUp()
-	s.ops.setReadiness(readyWhile(ctx, reads))
+	s.ops.setReadiness(readyWhile(ctx, model))
 	if s.listener == nil {
 		fmt.Fprintln(s.out, "chatsessions projector is ready")
 		<-ctx.Done()
 		return nil
 	}
 	checkOpenFiles(s.flags.MaxReaders, s.logger)
-	server := s.newServer(reads)
+	server := s.newServer(model)
 	s.server.Store(server)
 	return s.serveHTTP(ctx, server)
 }
@@ -158,11 +156,11 @@ func (s *service) serveHTTP(ctx context.Context, server *chathttp.Server) error 
 }
 
 // awaitCaughtUp returns when the read model has everything that was in the log.
-func (s *service) awaitCaughtUp(ctx context.Context, reads *readmodel.ReadModel) error {
+func (s *service) awaitCaughtUp(ctx context.Context, model *readmodel.ReadModel) error {
 	const patience = 5 * time.Second
 	for {
 		attempt, cancel := context.WithTimeout(ctx, patience)
-		err := reads.CaughtUp(attempt)
+		err := model.CaughtUp(attempt)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return err
@@ -171,14 +169,14 @@ func (s *service) awaitCaughtUp(ctx context.Context, reads *readmodel.ReadModel)
 	}
 }
 
-// readyWhile returns the readiness of a service: until ctx ends, it is ready if it reaches
-// the log and the read model has everything in it.
-func readyWhile(ctx context.Context, reads *readmodel.ReadModel) readiness {
+// readyWhile returns the readiness of a service: until ctx ends, it is ready if its read
+// model has everything that is in the log.
+func readyWhile(ctx context.Context, model *readmodel.ReadModel) readiness {
 	return func(request context.Context) error {
 		if ctx.Err() != nil {
 			return errors.New("the service is ending")
 		}
-		if err := reads.CaughtUp(request); err != nil {
+		if err := model.CaughtUp(request); err != nil {
 			return fmt.Errorf("the log cannot be reached, or the read model is behind it: %w", err)
 		}
 		return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"runtime"
@@ -26,29 +27,17 @@ func (command versionCommand) Run(s streams) error {
 // buildVersion returns the version and commit of this binary, as far as the build noted them.
 func buildVersion() (v, c string) {
 	v, c = version, commit
-	defer func() {
-		if faulty {
-			v += ", with faults: not to be deployed"
-		}
-	}()
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return orUnknown(v), orUnknown(c)
-	}
-	if v == "" {
-		v = info.Main.Version
-	}
-	for _, setting := range info.Settings {
-		if c == "" && setting.Key == "vcs.revision" {
-			c = setting.Value
+	if info, ok := debug.ReadBuildInfo(); ok {
+		v = cmp.Or(v, info.Main.Version)
+		for _, setting := range info.Settings {
+			if setting.Key == "vcs.revision" {
+				c = cmp.Or(c, setting.Value)
+			}
 		}
 	}
-	return orUnknown(v), orUnknown(c)
-}
-
-func orUnknown(s string) string {
-	if s == "" {
-		return "unknown"
+	v, c = cmp.Or(v, "unknown"), cmp.Or(c, "unknown")
+	if faulty {
+		v += ", with faults: not to be deployed"
 	}
-	return s
+	return v, c
 }

@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"strings"
 	"testing"
 
 	"chatsessions/domain"
@@ -22,12 +21,12 @@ func FuzzToken(f *testing.F) {
 				}
 			}
 		}
-		callers, err := parseTokens(strings.NewReader(text))
+		callers, err := parseTokens(text)
 		if err != nil {
 			return
 		}
 		for _, caller := range callers {
-			again, err := parseTokens(strings.NewReader(TokenLine("t", caller)))
+			again, err := parseTokens(TokenLine("t", caller))
 			if err != nil || len(again) != 1 {
 				t.Fatalf("%+v is let in, but its own line is not: %v", caller, err)
 			}

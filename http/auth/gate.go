@@ -62,7 +62,7 @@ func Caller(c *fiber.Ctx) domain.Caller { return c.Locals(localCaller).(domain.C
 // outlives the request.
 func Token(c *fiber.Ctx) string {
 	token, _ := bearer(c.Get(fiber.HeaderAuthorization))
-	return token
+	return strings.Clone(token)
 }
 
 // CheckWriter refuses a caller whose role writes nothing.
@@ -74,13 +74,9 @@ func CheckWriter(c *fiber.Ctx) error {
 	return nil
 }
 
-// bearer takes the token out of an Authorization header, as a copy that outlives the
-// request.
+// bearer takes the token out of an Authorization header.
 func bearer(header string) (token string, given bool) {
 	scheme, token, _ := strings.Cut(header, " ")
 	token = strings.Trim(token, " ")
-	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return "", false
-	}
-	return strings.Clone(token), true
+	return token, strings.EqualFold(scheme, "Bearer") && token != ""
 }

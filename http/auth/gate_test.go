@@ -51,6 +51,26 @@ func TestTheGate(t *testing.T) {
 	}
 }
 
+// fasthttp writes the next request into the memory of this one.
+func TestATokenOutlivesItsRequest(t *testing.T) {
+	app := fiber.New()
+	app.Get("/", func(c *fiber.Ctx) error {
+		token := Token(c)
+		c.Request().Header.Set("Authorization", "Bearer xxxxxx")
+		return c.SendString(token)
+	})
+	request := httptest.NewRequestWithContext(t.Context(), "GET", "/", nil)
+	request.Header.Set("Authorization", "Bearer secret")
+	got, err := app.Test(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer got.Body.Close()
+	if text, _ := io.ReadAll(got.Body); string(text) != "secret" {
+		t.Errorf("the token became %s", text)
+	}
+}
+
 func TestARateLimit(t *testing.T) {
 	at := time.UnixMilli(0)
 	l := newRateLimiter(2.4, func() time.Time { return at })

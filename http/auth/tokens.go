@@ -1,15 +1,12 @@
 package auth
 
 import (
-	"bufio"
-	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -74,7 +71,7 @@ func (f *TokenFile) Reload() error {
 	if err != nil {
 		return fmt.Errorf("tokens file: %w", err)
 	}
-	callers, err := parseTokens(bytes.NewReader(content))
+	callers, err := parseTokens(string(content))
 	if err != nil {
 		return fmt.Errorf("tokens file %s: %w", f.path, err)
 	}
@@ -89,24 +86,23 @@ func (f *TokenFile) Verify(token string) (domain.Caller, bool) {
 	return caller, ok
 }
 
-func parseTokens(r io.Reader) (map[[sha256.Size]byte]domain.Caller, error) {
+func parseTokens(text string) (map[[sha256.Size]byte]domain.Caller, error) {
 	callers := map[[sha256.Size]byte]domain.Caller{}
-	lines := bufio.NewScanner(r)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
+	for i, line := range strings.Split(text, "\n") {
+		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
 		hash, caller, err := parseTokenLine(line)
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
+			return nil, fmt.Errorf("line %d: %w", i+1, err)
 		}
 		if _, twice := callers[hash]; twice {
-			return nil, fmt.Errorf("line %d: this token has a line already", n)
+			return nil, fmt.Errorf("line %d: this token has a line already", i+1)
 		}
 		callers[hash] = caller
 	}
-	return callers, lines.Err()
+	return callers, nil
 }
 
 func parseTokenLine(line string) (hash [sha256.Size]byte, caller domain.Caller, err error) {

@@ -12,7 +12,7 @@ import (
 func TestTokens(t *testing.T) {
 	caller := domain.Caller{Account: "alice smith", Role: domain.RoleService}
 	token := NewToken()
-	callers, err := parseTokens(strings.NewReader("# comment\n\n  " + TokenLine(token, caller) + "  \r\n"))
+	callers, err := parseTokens("# comment\n\n  " + TokenLine(token, caller) + "  \r\n")
 	if err != nil || len(callers) != 1 {
 		t.Fatal(callers, err)
 	}
@@ -32,7 +32,7 @@ func TestTokens(t *testing.T) {
 		hash + " account a\n" + hash + " account b":   "line 2",
 		hash + " account " + strings.Repeat("x", 129): "128",
 	} {
-		if _, err := parseTokens(strings.NewReader(line)); err == nil || !strings.Contains(err.Error(), names) {
+		if _, err := parseTokens(line); err == nil || !strings.Contains(err.Error(), names) {
 			t.Errorf("%.60q: %v; want an error that says %s", line, err, names)
 		}
 	}
@@ -54,7 +54,7 @@ func TestTokens(t *testing.T) {
 
 func TestASecretInTheTokensFileIsNotRepeated(t *testing.T) {
 	token := NewToken()
-	_, err := parseTokens(strings.NewReader("\n" + token + " account alice"))
+	_, err := parseTokens("\n" + token + " account alice")
 	if err == nil || strings.Contains(err.Error(), token) || !strings.Contains(err.Error(), "line 2") {
 		t.Error(err)
 	}

@@ -24,8 +24,8 @@
 //
 // # Goroutines
 //
-// [Server.Serve] starts two, and both end with [Server.Shutdown] or when serving fails:
-// one looks for clients that disconnected, one closes the listener.
+// [Server.Serve] starts one, which looks for clients that disconnected. It ends with
+// [Server.Shutdown] or when serving fails.
 //
 // # Locks
 //

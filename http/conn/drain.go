@@ -10,9 +10,7 @@ import (
 )
 
 // A tracker knows which connections have a request in flight, so that a shutdown closes
-// the others. fasthttp does not know enough: it waits for connections on which nothing
-// has been sent yet, and it may close one just as a request arrives, which is then
-// carried out and not answered.
+// the others.
 type tracker struct {
 	draining atomic.Bool
 	gone     atomic.Uint64 // clients that disconnected while their request waited
@@ -75,31 +73,17 @@ func (t *tracker) add(c *connection) bool {
 
 // begin reports whether a request that arrived may be carried out. Otherwise its
 // connection was closed already, and the response would be lost.
-func begin(c net.Conn) bool {
-	own, ok := c.(*connection)
-	if !ok {
-		return true
-	}
-	if !own.state.CompareAndSwap(resting, busy) && own.state.Load() != busy {
+func (c *connection) begin() bool {
+	if !c.state.CompareAndSwap(resting, busy) && c.state.Load() != busy {
 		return false
 	}
-	own.turns.Add(1)
+	c.turns.Add(1)
 	return true
-}
-
-// end marks that the handler has made its response, which is only left to be sent.
-func end(c net.Conn) {
-	if own, ok := c.(*connection); ok {
-		own.turns.Add(1)
-	}
 }
 
 // changed is fasthttp's report that a response was sent, or a connection ended.
 func (t *tracker) changed(c net.Conn, to fasthttp.ConnState) {
-	own, ok := c.(*connection)
-	if !ok {
-		return
-	}
+	own := c.(*connection)
 	switch to {
 	case fasthttp.StateIdle:
 		own.state.CompareAndSwap(busy, resting)

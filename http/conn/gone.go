@@ -2,7 +2,6 @@ package conn
 
 import (
 	"context"
-	"net"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -11,17 +10,10 @@ import (
 
 // Context ends when the client disconnects. Whatever waits for something on behalf of
 // the client does so under this context.
-func Context(c *fiber.Ctx) context.Context { return contextOf(c.Context().Conn()) }
+func Context(c *fiber.Ctx) context.Context { return c.Context().Conn().(*connection).ctx }
 
 // Gone reports whether the client disconnected while its request waited.
-func Gone(c *fasthttp.RequestCtx) bool { return contextOf(c.Conn()).Err() != nil }
-
-func contextOf(c net.Conn) context.Context {
-	if own, ok := c.(*connection); ok {
-		return own.ctx
-	}
-	return context.Background()
-}
+func Gone(c *fasthttp.RequestCtx) bool { return c.Conn().(*connection).ctx.Err() != nil }
 
 // lookEvery is how often connections with a running handler are checked. A client that
 // disconnected is noticed after one to two times this.
@@ -29,9 +21,8 @@ const lookEvery = 150 * time.Millisecond
 
 // watch ends the contexts of clients that disconnected, until done is closed.
 //
-// fasthttp reads from a connection between two requests only, so a handler that waits
-// does not learn that its client left. Nearly all handlers end before they are checked
-// once. The others cost one system call for each check; connections at rest cost none.
+// Nearly all handlers end before they are checked once. The others cost one system call for
+// each check; connections at rest cost none.
 func (t *tracker) watch(done <-chan struct{}) {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // tcpPair returns both ends of a connection.
@@ -64,6 +66,22 @@ func TestHungUpSeesThatTheClientIsGone(t *testing.T) {
 	}
 }
 
+func TestAClientThatAcknowledgesNothingIsGivenUpInTime(t *testing.T) {
+	ours, _ := tcpPair(t)
+	SetUserTimeout(ours, 61*time.Second)
+	raw, err := ours.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got int
+	if controlErr := raw.Control(func(fd uintptr) { got, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT) }); controlErr != nil || err != nil {
+		t.Fatal(controlErr, err)
+	}
+	if got != 61_000 {
+		t.Errorf("the system waits %d ms", got)
+	}
+}
+
 func TestTheWatchEndsOnlyContextsOfHandlersAtWork(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -89,11 +107,11 @@ func TestTheWatchEndsOnlyContextsOfHandlersAtWork(t *testing.T) {
 	staying, four := accept()
 	defer four.Close()
 	for _, c := range []*connection{answered, atWork, staying} {
-		if !begin(c) {
+		if !c.begin() {
 			t.Fatal("a request cannot begin")
 		}
 	}
-	end(answered)
+	answered.turns.Add(1) // its handler has ended
 	one.Close()
 	two.Close()
 	three.Close()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -15,30 +14,29 @@ import (
 type Server struct {
 	app     *fiber.App
 	tracker tracker
-	ended   chan struct{} // closed when the server has shut down
-	end     func()        // closes it
+	ended   context.Context // ends when the server has shut down
+	end     context.CancelFunc
 }
 
 // NewServer returns a server that is not listening yet. observe, which may be nil, is
 // called with each request when its response is ready to be sent, and how long that took
 // from the request's head on. It must be quick.
 func NewServer(app *fiber.App, observe func(*fasthttp.RequestCtx, time.Duration)) *Server {
-	s := &Server{app: app, ended: make(chan struct{})}
-	s.end = sync.OnceFunc(func() { close(s.ended) })
+	s := &Server{app: app}
+	s.ended, s.end = context.WithCancel(context.Background())
 	handle := app.Handler()
 	app.Server().ConnState = s.tracker.changed
 	app.Server().KeepHijackedConns = true // a stream closes its connection itself
 	app.Server().CloseOnShutdown = true   // clients take their next request to another node
 	app.Server().Handler = func(ctx *fasthttp.RequestCtx) {
-		if !begin(ctx.Conn()) {
-			// The drain is closing the connection, which was at rest. A response, which
-			// would be an empty 200, must not be sent before that.
-			_ = ctx.Conn().Close()
+		c := ctx.Conn().(*connection)
+		if !c.begin() {
+			_ = c.Close() // before fasthttp sends a response, which would be an empty 200
 			ctx.SetConnectionClose()
 			return
 		}
-		// Fiber answers unknown methods itself, in plain text. No resource has TRACE, so
-		// the app refuses that as it must refuse them.
+		// Fiber answers unknown methods itself, in plain text. The app refuses TRACE, which no
+		// resource has, as it must refuse them.
 		if !slices.Contains(fiber.DefaultMethods, string(ctx.Method())) {
 			ctx.Request.Header.SetMethod(fiber.MethodTrace)
 		}
@@ -47,18 +45,16 @@ func NewServer(app *fiber.App, observe func(*fasthttp.RequestCtx, time.Duration)
 		if observe != nil {
 			observe(ctx, time.Since(began))
 		}
-		end(ctx.Conn())
+		c.turns.Add(1)
 	}
 	return s
 }
 
 // Serve answers requests on the listener until Shutdown.
 func (s *Server) Serve(l net.Listener) error {
-	go s.tracker.watch(s.ended)
-	go func() {
-		<-s.ended
-		_ = l.Close() // fasthttp does not know the listener yet if Shutdown was quicker
-	}()
+	go s.tracker.watch(s.ended.Done())
+	// fasthttp does not know the listener yet if Shutdown was quicker.
+	context.AfterFunc(s.ended, func() { _ = l.Close() })
 	err := s.app.Listener(listener{l, &s.tracker})
 	if err != nil { // not by Shutdown
 		s.end()

@@ -13,11 +13,7 @@ import (
 // were not read yet. A half-closed connection (FIN) counts: a process that ended looks no
 // different.
 func HungUp(c net.Conn) bool {
-	own, ok := c.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := own.SyscallConn()
+	raw, err := c.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return false
 	}
@@ -32,11 +28,7 @@ func HungUp(c net.Conn) bool {
 
 // TryWrite writes what the system takes at once, which may be nothing.
 func TryWrite(c net.Conn, b []byte) (n int, err error) {
-	own, ok := c.(syscall.Conn)
-	if !ok {
-		return c.Write(b)
-	}
-	raw, err := own.SyscallConn()
+	raw, err := c.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return 0, err
 	}

@@ -15,16 +15,6 @@ func TakeOver(c *fiber.Ctx, open func(conn net.Conn, head []byte)) {
 	header.SetContentLength(-2)
 	head := bytes.Clone(header.Header())
 	c.Context().HijackSetNoResponse(true)
-	c.Context().Hijack(func(conn net.Conn) { open(unwrap(conn), head) })
-}
-
-// unwrap returns the connection without the layers of fasthttp and of this package.
-func unwrap(conn net.Conn) net.Conn {
-	if hijacked, ok := conn.(interface{ UnsafeConn() net.Conn }); ok {
-		conn = hijacked.UnsafeConn()
-	}
-	if own, ok := conn.(*connection); ok {
-		conn = own.Conn
-	}
-	return conn
+	own := c.Context().Conn().(*connection).Conn // not wrapped by fasthttp or this package
+	c.Context().Hijack(func(net.Conn) { open(own, head) })
 }

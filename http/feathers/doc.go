@@ -7,7 +7,7 @@
 //
 // Files in reading order:
 //
-//   - params.go: [Parse], a query string as parameters with their brackets
+//   - params.go: [Params], a query string as parameters with their brackets
 //   - list.go: [ParseList], the query of a list
 //   - session.go: [ParseSession] and [ParseSelect], the query of a single session
 //   - select.go: [Selection], which members of a session a client asked for

@@ -18,11 +18,7 @@ func FuzzQuery(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		params, err := Parse(text)
-		var q List
-		if err == nil {
-			q, err = ParseList(text, params)
-		}
+		q, err := ParseList(text)
 		if _, selectErr := ParseSelect(text); selectErr != nil {
 			mustBe400(t, selectErr)
 		}

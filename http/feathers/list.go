@@ -1,7 +1,6 @@
 package feathers
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -21,51 +20,41 @@ type List struct {
 	Query  query.Query
 	Select Selection
 	Text   string         // as the client wrote it, for a cursor
+	Cursor *string        // holds the whole query, which is empty here; nil if it is not given
 	in     map[string]int // the filter that collects a field's $in
 }
 
-// Cursor returns the value of $cursor, if it is given. A cursor holds the whole query, so
-// it must be alone.
-func Cursor(params []Param) (cursor string, given bool, err error) {
-	given = slices.ContainsFunc(params, func(p Param) bool { return p.Path[0] == "$cursor" })
-	if given && (len(params) != 1 || len(params[0].Path) != 1) {
-		return "", true, problem.BadRequest("$cursor holds the whole query; give nothing beside it")
-	}
-	if given {
-		cursor = params[0].Value
-	}
-	return cursor, given, nil
-}
-
-// ParseList reads the query of a list from its parameters; text is the query string.
-func ParseList(text string, params []Param) (List, error) {
+// ParseList reads the query of a list.
+func ParseList(text string) (List, error) {
 	l := List{Query: query.Everything(defaultLimit), Text: text, in: map[string]int{}}
-	once := map[string]bool{}
-	for i := range params {
-		p := &params[i]
-		repeatable := len(p.Path) == 2 && p.Path[1] == "$in" || p.Path[0] == "$select"
-		name := strings.Join(p.Path, "\x00")
-		if !repeatable && once[name] {
-			return l, problem.BadRequest("%s is given twice%s", p.Key, severalValues(p.Path[0]))
+	first := true
+	for p, err := range Params(text) {
+		if err == nil && (l.Cursor != nil || p.Path[0] == "$cursor" && !(first && p.Is("$cursor"))) {
+			err = problem.BadRequest("$cursor holds the whole query; give nothing beside it")
 		}
-		once[name] = true
-		if err := l.add(p); err != nil {
+		if err == nil && p.Again && !p.IsIn() && p.Path[0] != "$select" {
+			hint := ""
+			if slices.Contains(domain.FilterFields(), p.Path[0]) {
+				hint = "; " + HowSeveral(p.Path[0])
+			}
+			err = problem.BadRequest("%s is given twice%s", p.Key, hint)
+		}
+		if err == nil {
+			err = l.add(p)
+		}
+		if err != nil {
 			return l, err
 		}
+		first = false
 	}
 	return l, nil
 }
 
-// severalValues explains how to give a filter more than one value.
-func severalValues(name string) string {
-	if !slices.Contains(domain.FilterFields(), name) {
-		return ""
-	}
-	return fmt.Sprintf("; several values are given as %s[$in][]=…", name)
-}
-
 func (l *List) add(p *Param) error {
 	switch name := p.Path[0]; {
+	case name == "$cursor":
+		l.Cursor = &p.Value
+		return nil
 	case p.Is("$limit"):
 		n, err := p.Number()
 		l.Query.Limit = int(min(n, maxLimit))
@@ -106,31 +95,23 @@ func (l *List) sort(p *Param) error {
 
 // bound narrows the range of createdAt.
 func (l *List) bound(p *Param) error {
-	operator := "" // equality
-	if len(p.Path) > 1 {
-		operator = p.Path[1]
-	}
-	if len(p.Path) > 2 || len(p.Path) == 2 && !slices.Contains([]string{"$gt", "$gte", "$lt", "$lte"}, operator) {
+	at, err := p.Number()
+	q := &l.Query
+	switch strings.Join(p.Path, ".") {
+	case "createdAt.$gt":
+		q.MinCreatedAt = max(q.MinCreatedAt, at+1)
+	case "createdAt.$gte":
+		q.MinCreatedAt = max(q.MinCreatedAt, at)
+	case "createdAt.$lt":
+		q.MaxCreatedAt = min(q.MaxCreatedAt, at-1)
+	case "createdAt.$lte":
+		q.MaxCreatedAt = min(q.MaxCreatedAt, at)
+	case "createdAt":
+		q.MinCreatedAt, q.MaxCreatedAt = max(q.MinCreatedAt, at), min(q.MaxCreatedAt, at)
+	default:
 		return problem.BadRequest("%s is not an operator for createdAt; there are $gt, $gte, $lt, $lte", p.Key)
 	}
-	at, err := p.Number()
-	if err != nil {
-		return err
-	}
-	q := &l.Query
-	switch operator {
-	case "$gt":
-		q.MinCreatedAt = max(q.MinCreatedAt, at+1)
-	case "$gte":
-		q.MinCreatedAt = max(q.MinCreatedAt, at)
-	case "$lt":
-		q.MaxCreatedAt = min(q.MaxCreatedAt, at-1)
-	case "$lte":
-		q.MaxCreatedAt = min(q.MaxCreatedAt, at)
-	default:
-		q.MinCreatedAt, q.MaxCreatedAt = max(q.MinCreatedAt, at), min(q.MaxCreatedAt, at)
-	}
-	return nil
+	return err
 }
 
 // filter adds an equality, or a value to a field's $in.
@@ -138,12 +119,12 @@ func (l *List) filter(p *Param) error {
 	field := p.Path[0]
 	if len(p.Path) == 1 {
 		if strings.HasSuffix(p.Key, "]") {
-			return problem.BadRequest("%s: several values are given as %s[$in][]=…", p.Key, field)
+			return problem.BadRequest("%s: %s", p.Key, HowSeveral(field))
 		}
 		l.Query.Filters = append(l.Query.Filters, query.Filter{Field: field, Values: []string{p.Value}})
 		return nil
 	}
-	if len(p.Path) > 2 || p.Path[1] != "$in" {
+	if !p.IsIn() {
 		return problem.BadRequest("%s is not an operator for %s; there is equality, and $in", p.Key, field)
 	}
 	i, begun := l.in[field]

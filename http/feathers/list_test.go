@@ -41,12 +41,7 @@ func TestQueries(t *testing.T) {
 		"createdAt[$gt]=5&createdAt[$lte]=%239": with(func(q *query.Query) { q.MinCreatedAt, q.MaxCreatedAt = 6, 9 }),
 		"createdAt[$gte]=5&createdAt[$lt]=9":    with(func(q *query.Query) { q.MinCreatedAt, q.MaxCreatedAt = 5, 8 }),
 	} {
-		params, err := Parse(text)
-		if err != nil {
-			t.Errorf("%s: %v", text, err)
-			continue
-		}
-		got, err := ParseList(text, params)
+		got, err := ParseList(text)
 		if err != nil || !reflect.DeepEqual(got.Query, want) {
 			t.Errorf("%s:\n got %+v, %v\nwant %+v", text, got.Query, err, want)
 		}
@@ -79,10 +74,7 @@ func TestQueries(t *testing.T) {
 		"state[$in][$in][]=x": "state[$in][$in]",
 		"[$in]=x":             "[$in]",
 	} {
-		params, err := Parse(text)
-		if err == nil {
-			_, err = ParseList(text, params)
-		}
+		_, err := ParseList(text)
 		var p *problem.Problem
 		if !errors.As(err, &p) || p.Status != 400 || !strings.Contains(p.Detail, names) {
 			t.Errorf("%s: %v; want a 400 that names %q", text, err, names)
@@ -106,44 +98,29 @@ func TestSelection(t *testing.T) {
 
 func TestACursorIsAlone(t *testing.T) {
 	for text, want := range map[string]string{"$cursor=abc": "abc", "%24cursor=": "", "$cursor[]=abc": "abc"} {
-		params, err := Parse(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if cursor, given, err := Cursor(params); cursor != want || !given || err != nil {
-			t.Errorf("%s: %q, %v, %v", text, cursor, given, err)
+		if l, err := ParseList(text); err != nil || l.Cursor == nil || *l.Cursor != want {
+			t.Errorf("%s: %+v, %v", text, l, err)
 		}
 	}
-	for _, text := range []string{"$cursor=abc&$limit=1", "$limit=1&$cursor=abc", "$cursor=a&$cursor=b", "$cursor[$in]=a"} {
-		params, err := Parse(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, given, err := Cursor(params); !given || err == nil {
-			t.Errorf("%s is taken", text)
+	for _, text := range []string{"$cursor=abc&$limit=1", "$limit=1&$cursor=abc", "$cursor=a&$cursor=b", "$cursor[$in]=a", "$cursor=a&x=1"} {
+		if _, err := ParseList(text); err == nil || !strings.Contains(err.Error(), "$cursor holds the whole query") {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
-	params, _ := Parse("cursor=abc&$limit=1")
-	if cursor, given, err := Cursor(params); cursor != "" || given || err != nil {
-		t.Errorf("%q, %v, %v without one", cursor, given, err)
+	if l, err := ParseList("$limit=1"); l.Cursor != nil || err != nil {
+		t.Errorf("%+v, %v without one", l, err)
 	}
 }
 
 func TestAFieldWithSeveralValues(t *testing.T) {
-	params, err := Parse("room[$in][]=a&state[$in][]=x&room[$in][]=b&room[$in]=a&room=c")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := ParseList("the text", params)
+	const text = "room[$in][]=a&state[$in][]=x&room[$in][]=b&room[$in]=a&room=c"
+	l, err := ParseList(text)
 	want := []query.Filter{{Field: "room", Values: []string{"a", "b"}}, {Field: "state", Values: []string{"x"}}, {Field: "room", Values: []string{"c"}}}
-	if err != nil || !reflect.DeepEqual(l.Query.Filters, want) || l.Text != "the text" {
+	if err != nil || !reflect.DeepEqual(l.Query.Filters, want) || l.Text != text {
 		t.Errorf("%+v %v", l, err)
 	}
 	for _, text := range []string{"createdAt[][]=5", "createdAt[$gt][$gt]=5", "createdAt[=]=5", "createdAt[$eq]=5", "room[$in][$in]=a", "$limit[$in]=1", "$select[$in]=room"} {
-		params, err := Parse(text)
-		if err == nil {
-			_, err = ParseList(text, params)
-		}
+		_, err := ParseList(text)
 		if err == nil {
 			t.Errorf("%s is taken", text)
 		}

@@ -2,9 +2,13 @@ package feathers
 
 import (
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 )
+
+// jsonNumber is the grammar of RFC 8259, section 6.
+var jsonNumber = regexp.MustCompile(`^(-?)(0|[1-9][0-9]*)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?$`)
 
 // Whole reads a whole number between least and most, written as a JSON number.
 func Whole(text string, least, most int64) (int64, bool) {
@@ -12,28 +16,22 @@ func Whole(text string, least, most int64) (int64, bool) {
 	return n, ok && least <= n && n <= most
 }
 
-// readWhole reads a JSON number (RFC 8259, section 6) that is whole, however it is
-// written: 1e3 and 1.0 are whole. It is exact where a float would round. A number of more
-// than 18 digits becomes the largest or the smallest.
+// readWhole reads a JSON number that is whole, however it is written: 1e3 and 1.0 are whole.
+// It is exact where a float would round. A number of more than 18 digits becomes the largest
+// or the smallest.
 func readWhole(text string) (int64, bool) {
-	digits, negative := strings.CutPrefix(text, "-")
-	mantissa, exponent := digits, ""
-	if i := strings.IndexAny(digits, "eE"); i >= 0 {
-		mantissa, exponent = digits[:i], digits[i+1:]
-		if exponent == "" {
-			return 0, false
-		}
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil && '1' <= text[0] && text[0] <= '9' {
+		return n, true // the usual case
 	}
-	whole, fraction, dotted := strings.Cut(mantissa, ".")
-	if !allDigits(whole) || len(whole) > 1 && whole[0] == '0' || dotted && !allDigits(fraction) {
+	parts := jsonNumber.FindStringSubmatch(text)
+	if parts == nil {
 		return 0, false
 	}
-	shift, ok := parseExponent(exponent)
-	if !ok {
-		return 0, false
-	}
+	sign, whole, fraction := parts[1], parts[2], parts[3]
+	const far = 1 << 20                   // beyond any number that a body can hold
+	exponent, _ := strconv.Atoi(parts[4]) // 0 without one; the nearest if it is out of range
 	// value = significant · 10^shift
-	shift -= len(fraction)
+	shift := max(-far, min(exponent, far)) - len(fraction)
 	significant := strings.TrimLeft(whole+fraction, "0")
 	if significant == "" {
 		return 0, true
@@ -47,7 +45,7 @@ func readWhole(text string) (int64, bool) {
 	if len(trimmed)+shift <= 18 { // that many digits fit into an int64
 		n, _ = strconv.ParseInt(trimmed+strings.Repeat("0", shift), 10, 64)
 	}
-	if negative {
+	if sign == "-" {
 		n = -n
 	}
 	return n, true
@@ -55,27 +53,4 @@ func readWhole(text string) (int64, bool) {
 
 func allDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
-}
-
-// parseExponent reads the part of a number behind its e. It is capped beyond any number
-// that a body can hold.
-func parseExponent(s string) (int, bool) {
-	if s == "" {
-		return 0, true
-	}
-	sign := 1
-	switch s[0] {
-	case '-':
-		sign, s = -1, s[1:]
-	case '+':
-		s = s[1:]
-	}
-	if !allDigits(s) {
-		return 0, false
-	}
-	n := 0
-	for _, d := range s {
-		n = min(10*n+int(d-'0'), 1<<20)
-	}
-	return sign * n, true
 }

@@ -17,16 +17,12 @@ type Session struct {
 // ParseSession reads the query of a GET of a single session.
 func ParseSession(text string) (Session, error) {
 	var q Session
-	params, err := Parse(text)
-	if err != nil {
-		return q, err
-	}
-	for i := range params {
-		p := &params[i]
+	for p, err := range Params(text) {
 		switch {
+		case err != nil:
 		case p.Is("$select"):
 			err = q.Select.add(p)
-		case p.Is("at") && q.At != nil:
+		case p.Is("at") && p.Again:
 			err = problem.BadRequest("at is given twice")
 		case p.Is("at"):
 			var at int64
@@ -44,17 +40,15 @@ func ParseSession(text string) (Session, error) {
 
 // ParseSelect reads the query of a write.
 func ParseSelect(text string) (Selection, error) {
-	params, err := Parse(text)
-	if err != nil {
-		return nil, err
-	}
 	var s Selection
-	for i := range params {
-		p := &params[i]
-		if !p.Is("$select") {
-			return nil, problem.BadRequest("%s means nothing for a single session; there is $select", p.Key)
+	for p, err := range Params(text) {
+		if err == nil && !p.Is("$select") {
+			err = problem.BadRequest("%s means nothing for a single session; there is $select", p.Key)
 		}
-		if err := s.add(p); err != nil {
+		if err == nil {
+			err = s.add(p)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

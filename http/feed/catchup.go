@@ -185,12 +185,10 @@ func (c *catchUp) step(upTo uint64) (*batch, error) {
 		}
 		return nil
 	})
-	switch {
-	case c.reading.ctx.Err() != nil:
-		return nil, context.Cause(c.reading.ctx)
-	case err != nil && !errors.Is(err, enough) && ctx.Err() == nil:
+	if err != nil && !errors.Is(err, enough) && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return nil, c.lost(err)
-	case n == 0:
+	}
+	if n == 0 {
 		return nil, nil
 	}
 	return b, nil

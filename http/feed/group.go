@@ -15,7 +15,7 @@ type group struct {
 	mu      sync.Mutex
 	closed  bool
 	head    uint64 // the readers were sent everything up to here
-	readers []*reader
+	readers map[*reader]struct{}
 	by      map[topic][]*reader
 	pending []pendingSend // of the batch that is being delivered; kept for the next
 	scratch []byte
@@ -35,7 +35,7 @@ type pendingSend struct {
 }
 
 func newGroup(g *reading, head uint64) *group {
-	return &group{reading: g, head: head, by: map[topic][]*reader{}, scratch: make([]byte, 0, 2*chunk)}
+	return &group{reading: g, head: head, readers: map[*reader]struct{}{}, by: map[topic][]*reader{}, scratch: make([]byte, 0, 2*chunk)}
 }
 
 // topics yields the topics of a reader. Each event that it gets has one of them.
@@ -78,8 +78,8 @@ func (m *group) enter(r *reader) bool {
 		return false
 	}
 	m.reading.hub.move(r, live)
-	r.wasLive, r.place = true, len(m.readers)
-	m.readers = append(m.readers, r)
+	r.wasLive = true
+	m.readers[r] = struct{}{}
 	r.topics(func(t topic) {
 		if !slices.Contains(m.by[t], r) {
 			m.by[t] = append(m.by[t], r)
@@ -91,17 +91,10 @@ func (m *group) enter(r *reader) bool {
 // remove removes a reader, which is behind then. The caller holds m.mu.
 func (m *group) remove(r *reader) {
 	m.reading.hub.move(r, behind)
-	last := len(m.readers) - 1
-	m.readers[r.place], m.readers[last].place = m.readers[last], r.place
-	m.readers[last] = nil
-	m.readers = m.readers[:last]
+	delete(m.readers, r)
 	r.topics(func(t topic) {
-		at := slices.Index(m.by[t], r)
-		if at < 0 {
-			return
-		}
-		rest := slices.Delete(m.by[t], at, at+1)
-		if m.by[t] = rest; len(rest) == 0 {
+		m.by[t] = slices.DeleteFunc(m.by[t], func(other *reader) bool { return other == r })
+		if len(m.by[t]) == 0 {
 			delete(m.by, t)
 		}
 	})
@@ -138,7 +131,9 @@ func (m *group) sendsOf(b *batch) []pendingSend {
 					continue
 				}
 				if r.pending == 0 {
-					sends = nextSend(sends, r)
+					sends = slices.Grow(sends, 1)[:len(sends)+1]
+					s := &sends[len(sends)-1] // perhaps an earlier one, whose memory is reused
+					s.reader, s.wanted = r, s.wanted[:0]
 					r.pending = len(sends)
 				}
 				// An event may have several of the reader's topics.
@@ -149,17 +144,6 @@ func (m *group) sendsOf(b *batch) []pendingSend {
 		})
 	}
 	m.pending = sends
-	return sends
-}
-
-// nextSend appends a send. It reuses the memory of an earlier one for its events.
-func nextSend(sends []pendingSend, r *reader) []pendingSend {
-	if len(sends) == cap(sends) {
-		return append(sends, pendingSend{reader: r})
-	}
-	sends = sends[:len(sends)+1]
-	s := &sends[len(sends)-1]
-	s.reader, s.wanted = r, s.wanted[:0]
 	return sends
 }
 
@@ -183,13 +167,10 @@ func (m *group) beat(phase uint8) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	h := m.reading.hub
-	var turn []*reader
-	for _, r := range m.readers {
-		if r.phase == phase {
-			turn = append(turn, r)
+	for r := range m.readers {
+		if r.phase != phase {
+			continue
 		}
-	}
-	for _, r := range turn {
 		r.after = max(r.after, m.head)
 		if reason := h.check(r); reason != nil {
 			m.remove(r)
@@ -203,11 +184,11 @@ func (m *group) beat(phase uint8) {
 }
 
 // close empties the group for good, and returns its readers.
-func (m *group) close() []*reader {
+func (m *group) close() map[*reader]struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	readers := m.readers
-	for _, r := range readers {
+	for r := range readers {
 		r.after = max(r.after, m.head)
 	}
 	m.closed, m.readers, m.by = true, nil, nil

@@ -1,7 +1,6 @@
 package feed
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -25,23 +24,24 @@ type query struct {
 // parseQuery reads the query of the feed, in the syntax of lists: name=value, or
 // name[$in][]=value for several.
 func parseQuery(text string) (q query, err error) {
-	params, err := feathers.Parse(text)
-	if err != nil {
-		return q, err
-	}
 	given := map[string]bool{} // by name; true where it was one of several
-	for i := range params {
-		p := &params[i]
-		name := p.Path[0]
-		several := len(p.Path) == 2 && p.Path[1] == "$in" && name != "after"
+	for p, err := range feathers.Params(text) {
+		if err != nil {
+			return q, err
+		}
+		name, hint := p.Path[0], ""
+		if name != "after" {
+			hint = "; " + feathers.HowSeveral(name)
+		}
+		several := p.IsIn() && name != "after"
 		before, again := given[name]
 		switch {
 		case !slices.Contains([]string{"session", "type", "account", "after"}, name):
 			return q, problem.BadRequest("%s is not a parameter of the feed; there are session, type, account and after", p.Key)
 		case len(p.Path) > 1 && !several:
-			return q, problem.BadRequest("%s is not an operator for %s; there is equality%s", p.Key, name, orSeveral(name))
+			return q, problem.BadRequest("%s is not an operator for %s; there is equality%s", p.Key, name, hint)
 		case again && (!several || !before), !several && strings.HasSuffix(p.Key, "]"):
-			return q, problem.BadRequest("%s is given twice, or as an array%s", p.Key, orSeveral(name))
+			return q, problem.BadRequest("%s is given twice, or as an array%s", p.Key, hint)
 		}
 		given[name] = several
 		if err := q.add(p); err != nil {
@@ -49,14 +49,6 @@ func parseQuery(text string) (q query, err error) {
 		}
 	}
 	return q, nil
-}
-
-// orSeveral explains how to give a filter more than one value.
-func orSeveral(name string) string {
-	if name == "after" {
-		return ""
-	}
-	return fmt.Sprintf("; several values are given as %s[$in][]=…", name)
 }
 
 // add adds one parameter. A value that no event can have is refused: a stream that stays

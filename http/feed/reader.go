@@ -35,7 +35,6 @@ type reader struct {
 	state   state
 	wasLive bool // was in its group before
 	group   *group
-	place   int   // in its group's readers
 	phase   uint8 // the part of the heartbeat's period in which its heartbeat comes
 	pending int   // its place in its group's pending sends, plus one; 0 for none
 }

@@ -113,7 +113,7 @@ func (g *reading) close(reason error) {
 	}
 	g.hub.mu.Unlock()
 	for _, m := range g.groups {
-		for _, r := range m.close() {
+		for r := range m.close() {
 			g.hub.end(r, nil, context.Cause(g.ctx))
 		}
 	}

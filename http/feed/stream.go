@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -116,10 +117,7 @@ func (h *Hub) start(c *fiber.Ctx, after *uint64) (uint64, error) {
 
 // parsePosition reads a position, plain (10) or tagged (#10).
 func parsePosition(text string) (uint64, error) {
-	if len(text) > 0 && text[0] == '#' {
-		text = text[1:]
-	}
-	return strconv.ParseUint(text, 10, 64)
+	return strconv.ParseUint(strings.TrimPrefix(text, "#"), 10, 64)
 }
 
 // beyondEnd refuses a position that the log does not have. The client has read events that

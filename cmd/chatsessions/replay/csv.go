@@ -1,8 +1,8 @@
 package replay
 
 import (
+	"bufio"
 	"encoding/csv"
-	"errors"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -11,26 +11,17 @@ import (
 )
 
 // A csvFormat is comma-separated values (RFC 4180) with a header line.
-type csvFormat struct {
-	out   *csv.Writer
-	flush func() error
-	began bool
+type csvFormat struct{ out *csv.Writer }
+
+// newCSV writes the header line. The csv.Writer has no buffer beside out's.
+func newCSV(out *bufio.Writer) csvFormat {
+	f := csvFormat{csv.NewWriter(out)}
+	f.out.UseCRLF = true
+	_ = f.out.Write([]string{"position", "time", "type", "session", "version", "state", "actor", "changes", "id", "correlationId"}) // close returns the error
+	return f
 }
 
-var csvColumns = []string{"position", "time", "type", "session", "version", "state", "actor", "changes", "id", "correlationId"}
-
-func (f *csvFormat) begin() error {
-	if f.began {
-		return nil
-	}
-	f.began, f.out.UseCRLF = true, true
-	return f.out.Write(csvColumns)
-}
-
-func (f *csvFormat) write(batch []domain.Entry) error {
-	if err := f.begin(); err != nil {
-		return err
-	}
+func (f csvFormat) write(batch []domain.Entry) error {
 	for i := range batch {
 		if err := f.out.Write(csvLine(&batch[i])); err != nil {
 			return err
@@ -53,12 +44,9 @@ func csvLine(e *domain.Entry) []string {
 	}
 }
 
-func (f *csvFormat) end() error {
-	if err := f.begin(); err != nil {
-		return err
-	}
+func (f csvFormat) close() error {
 	f.out.Flush()
-	return errors.Join(f.out.Error(), f.flush())
+	return f.out.Error()
 }
 
 // noFormula keeps a spreadsheet from taking a text for a formula. Clients choose accounts

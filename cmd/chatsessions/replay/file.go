@@ -10,11 +10,9 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// CreateFile returns a file that gets its name with CloseAtomicallyReplace, when it is
-// complete and on disk. Until then it is a hidden file in the same directory; Cleanup
-// removes it, and after a crash it stays there. Only its owner can read it: it holds what
-// people did. An existing file is an error unless it may be replaced, and anything else
-// of that name, a device or a link for example, always is.
+// CreateFile returns a file that gets its name with CloseAtomicallyReplace. Until then it is
+// hidden in the same directory, where a crash leaves it; Cleanup removes it. Only its owner
+// can read it. An existing file is an error unless it may be replaced; a device or a link is one always.
 func CreateFile(path string, replace bool) (*renameio.PendingFile, error) {
 	info, err := os.Lstat(path)
 	switch {

@@ -3,7 +3,6 @@ package replay
 import (
 	"bufio"
 	"context"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"io"
@@ -17,8 +16,8 @@ import (
 type format interface {
 	// write writes events, and what stands for unreadable messages.
 	write(batch []domain.Entry) error
-	// end writes what follows the last event.
-	end() error
+	// close writes what follows the last event.
+	close() error
 }
 
 // A Printer is the Output that prints.
@@ -28,21 +27,18 @@ type Printer struct {
 	wrote, failed bool
 }
 
-// outputBuffer is how much is written at once, in bytes.
-const outputBuffer = 256 << 10
-
-// NewPrinter returns a printer of table, csv, json (an array of events, as a history shows
-// them), or ndjson (CloudEvents) that continues after a position.
+// NewPrinter returns a printer that continues after a position, of table, csv, json (an
+// array, like a history over HTTP), or ndjson (CloudEvents).
 func NewPrinter(name string, w io.Writer, after uint64) *Printer {
-	out := bufio.NewWriterSize(w, outputBuffer)
+	out := bufio.NewWriterSize(w, 256<<10)
 	p := &Printer{last: after}
 	switch name {
 	case "json":
-		p.format = &arrayFormat{out: out}
+		p.format = &jsonFormat{out: out, first: "[\n", next: ",\n", end: "\n]\n", empty: "[]\n", appendEvent: cloudevent.AppendHistory}
 	case "ndjson":
-		p.format = &linesFormat{out: out}
+		p.format = &jsonFormat{out: out, next: "\n", end: "\n", appendEvent: cloudevent.Append}
 	case "csv":
-		p.format = &csvFormat{out: csv.NewWriter(out), flush: out.Flush}
+		p.format = newCSV(out)
 	default:
 		p.format = &tableFormat{out: out, actorWidth: len("WHO")}
 	}
@@ -76,7 +72,7 @@ func (*Printer) Pending() int { return 0 }
 func (*Printer) Flush(context.Context, func(uint64)) error { return nil }
 
 // End prints what follows the last event.
-func (p *Printer) End() error { return p.format.end() }
+func (p *Printer) End() error { return p.format.close() }
 
 // Resume ends what was printed before an error, and returns the position after which the
 // rest follows; ok is false if that cannot be known.
@@ -87,22 +83,24 @@ func (p *Printer) Resume() (after uint64, ok bool) {
 	return p.last, true
 }
 
-// An arrayFormat is a JSON array, with a line for each event.
-type arrayFormat struct {
-	out   *bufio.Writer
-	line  []byte
-	began bool
+// A jsonFormat writes events as JSON, with something before, between, and after them.
+type jsonFormat struct {
+	out                     *bufio.Writer
+	first, next, end, empty string
+	appendEvent             func([]byte, *domain.Record) []byte
+	line                    []byte
+	began                   bool
 }
 
-func (f *arrayFormat) write(batch []domain.Entry) error {
+func (f *jsonFormat) write(batch []domain.Entry) error {
 	for i := range batch {
-		f.line = append(f.line[:0], "[\n"...)
-		if f.began {
-			f.line = append(f.line[:0], ",\n"...)
+		before := f.next
+		if !f.began {
+			f.began, before = true, f.first
 		}
-		f.began = true
+		f.line = append(f.line[:0], before...)
 		if e := &batch[i]; e.Err == nil {
-			f.line = cloudevent.AppendHistory(f.line, e.Record)
+			f.line = f.appendEvent(f.line, e.Record)
 		} else {
 			f.line = appendUnreadable(f.line, e)
 		}
@@ -113,37 +111,14 @@ func (f *arrayFormat) write(batch []domain.Entry) error {
 	return nil
 }
 
-func (f *arrayFormat) end() error {
-	closing := "\n]\n"
+func (f *jsonFormat) close() error {
+	after := f.end
 	if !f.began {
-		closing = "[]\n"
+		after = f.empty
 	}
-	_, err := f.out.WriteString(closing)
-	return errors.Join(err, f.out.Flush())
+	_, _ = f.out.WriteString(after) // Flush returns the error
+	return f.out.Flush()
 }
-
-// A linesFormat has a line of JSON, a CloudEvent, for each event.
-type linesFormat struct {
-	out  *bufio.Writer
-	line []byte
-}
-
-func (f *linesFormat) write(batch []domain.Entry) error {
-	for i := range batch {
-		if e := &batch[i]; e.Err == nil {
-			f.line = cloudevent.Append(f.line[:0], e.Record)
-		} else {
-			f.line = appendUnreadable(f.line[:0], e)
-		}
-		f.line = append(f.line, '\n')
-		if _, err := f.out.Write(f.line); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (f *linesFormat) end() error { return f.out.Flush() }
 
 // appendUnreadable writes what stands for an unreadable message. It is no CloudEvent, so
 // that no program takes it for one.
@@ -159,7 +134,7 @@ func appendUnreadable(b []byte, e *domain.Entry) []byte {
 	return append(b, line...)
 }
 
-// reason says why a message cannot be read.
+// reason is why a message cannot be read.
 func reason(e *domain.Entry) string {
 	var unreadable *envelope.UnreadableError
 	if errors.As(e.Err, &unreadable) {

@@ -27,8 +27,7 @@ type Publishing struct {
 	first, last uint64 // positions of the first and the last confirmed event
 }
 
-// NewPublishing returns an output for so many events a second, 0 for no limit, that
-// continues after a position.
+// NewPublishing returns an output for so many events a second (0: no limit), after a position.
 func NewPublishing(publisher *audit.Republisher, perSecond float64, after uint64) *Publishing {
 	limit := rate.Limit(perSecond)
 	if perSecond == 0 {
@@ -67,8 +66,7 @@ func (p *Publishing) Flush(ctx context.Context, reached func(position uint64)) e
 	return nil
 }
 
-// publish publishes the next events, at least one, until the server has to confirm them,
-// and returns how many it has published.
+// publish publishes events until the server has to confirm them, and returns how many.
 func (p *Publishing) publish(ctx context.Context) (n int, err error) {
 	for began := time.Now(); n < min(len(p.pending), confirmEvery) && time.Since(began) < confirmAfter; n++ {
 		if err := p.limiter.Wait(ctx); err != nil {

@@ -17,8 +17,7 @@ import (
 const (
 	// readBatch is how many events are read at once.
 	readBatch = 512
-	// maxMerged and maxMergedBytes bound the events of several sessions, and their data,
-	// that are kept in memory to sort them. Beyond that, the log itself is read.
+	// maxMerged and maxMergedBytes bound what is sorted of several sessions; beyond, the log is read.
 	maxMerged      = 10_000
 	maxMergedBytes = 32 << 20
 	// maxPending bounds the events, beside a batch, that wait for Output.Flush.
@@ -40,8 +39,7 @@ type Output interface {
 type Replay struct {
 	Log    *eventstore.Log
 	Filter Filter
-	// SearchSince and SearchUntil have the log searched for the positions of the filter's
-	// times, so that it is not read from its beginning to its end.
+	// SearchSince and SearchUntil search the log for the positions of the filter's times.
 	SearchSince, SearchUntil bool
 	Progress                 func(done, total uint64) // nil: none
 	Defects                  Defects
@@ -123,9 +121,8 @@ func (r *Replay) add(batch []domain.Entry, to Output) error {
 	return to.Add(kept)
 }
 
-// readSessions reads the histories of single sessions, which is quick in a log of any
-// size. It returns false, and has given the output nothing, if the events of several
-// sessions are too many to sort.
+// readSessions reads the histories of single sessions, which is quick in any log. It returns
+// false, and has given the output nothing, if there are too many events to sort.
 func (r *Replay) readSessions(ctx context.Context, to Output) (complete bool, err error) {
 	ids := r.Filter.Sessions
 	var merged []domain.Entry

@@ -14,8 +14,7 @@ import (
 	"chatsessions/domain"
 )
 
-// A tableFormat has lines for people. The column of accounts is as wide as the longest so
-// far: the lengths of later ones are not known.
+// A tableFormat has lines for people. The column of accounts widens as longer ones come.
 type tableFormat struct {
 	out        *bufio.Writer
 	oneSession bool
@@ -52,15 +51,15 @@ func (f *tableFormat) line(position, at, typ, session, version, actor, changes s
 	_, _ = fmt.Fprintf(f.out, "%8s  %-24s  %-10s  %7s  %-*s  %s\n", position, at, typ, version, f.actorWidth, actor, changes)
 }
 
-func (f *tableFormat) end() error {
+func (f *tableFormat) close() error {
 	if !f.began {
 		_, _ = f.out.WriteString("No event matches.\n")
 	}
 	return f.out.Flush()
 }
 
-// describe writes a merge patch of a session in one line. It leaves out what the other
-// columns have, writes times in full, and "removed" for null.
+// describe writes a merge patch of a session in one line, with times in full and "removed"
+// for null, and without what the other columns have.
 func describe(changes json.RawMessage) string {
 	members := json.NewDecoder(bytes.NewReader(changes))
 	members.UseNumber()
@@ -110,8 +109,7 @@ func describeValue(name string, value any) string {
 	return plain(fmt.Sprint(value))
 }
 
-// plain is a text for a terminal. It is quoted where it could be taken for something else,
-// or could drive the terminal.
+// plain is a text for a terminal, quoted if it could be misread or could drive the terminal.
 func plain(s string) string {
 	if strings.TrimSpace(s) != s {
 		return strconv.Quote(s)

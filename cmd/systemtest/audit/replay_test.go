@@ -242,7 +242,7 @@ func TestAReplayToASubjectHasARateAndLeavesTheLogAlone(t *testing.T) {
 			t.Errorf("%s: exit status %d, %q, %q", subject, status, stdout, stderr)
 		}
 	}
-	if end := s.NewestOn("chat-sessions." + rig.Ghost); end != bad {
+	if end := s.NewestPosition(); end != bad {
 		t.Errorf("the log goes to %d, want %d", end, bad)
 	}
 	if again, err := readLogLength(t, s); err != nil || again != bad {
@@ -284,10 +284,7 @@ func TestAReplayToASubjectOfAStoppedServiceNeedsAStream(t *testing.T) {
 	s := rig.Start(t, "--dev")
 	aLife(s)
 	events := len(s.Log())
-	js, err := jetstream.New(rig.ConnectNATS(t, s.NATSURL()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := s.JetStream()
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "AUDIT", Subjects: []string{"audit.kept"}}); err != nil {
 		t.Fatal(err)
 	}

@@ -96,7 +96,10 @@ func checkTold(t *testing.T, got []defect, want ...defect) {
 // TestVerifyOfARunningService: an honest one has no defect, and each defect that is
 // written to its log or its read model is told.
 func TestVerifyOfARunningService(t *testing.T) {
-	rig.OnEveryStore(t, func(t *testing.T, s *rig.Service, flags []string) {
+	t.Parallel()
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
+		t.Parallel()
+		flags := s.Stores()
 		honest := rig.Fill(t, s, 12)
 		crm := s.As("service-crm")
 		path := crm.Create(`{"room": "r1", "createdAt": 1000, "startedAt": 2000, "rejectedAt": 3000, "rejectReason": "zażółć", "finishedAt": 4000}`)
@@ -126,7 +129,12 @@ func TestVerifyOfARunningService(t *testing.T) {
 		}
 		// A stranger's message parks its session.
 		strange := s.Publish(&nats.Msg{Subject: "chat-sessions." + rig.Ghost, Data: []byte("hello")})
-		rig.AwaitParked(t, s, 1)
+		rig.Eventually(t, func() error {
+			if n := s.Metrics()["chatsessions_parked_sessions"]; n != 1 {
+				return fmt.Errorf("%v sessions are parked", n)
+			}
+			return nil
+		})
 		defects, end, _ = verify(t, rig.ExitFailed, flags...)
 		checkTold(t, defects,
 			defect{Kind: domain.DefectTransition, Position: position, SessionID: id, Detail: "finish"},
@@ -164,7 +172,7 @@ func TestVerifyOfARunningService(t *testing.T) {
 			defect{Kind: "parked", Position: strange, SessionID: rig.Ghost},
 			defect{Kind: "read-model", Position: newest, SessionID: lost, Detail: "the session is missing"},
 		)
-	})
+	}, "--ops-listen", "127.0.0.1:0")
 }
 
 func redisClient(t *testing.T, url string) *redis.Client {

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"chatsessions/cmd/systemtest/rig"
 )
 
 // The chaos_… files run the real thing under load while a driver breaks it, record
@@ -129,7 +127,7 @@ func (r *round) run(s *system) {
 // disturb injects one fault after the other into one part of the system.
 func (r *round) disturb(ctx context.Context, g *gremlin) {
 	for f := range g.plan(r.seed, r.number) {
-		if !rig.Sleep(ctx, f.wait) {
+		if !sleep(ctx, f.wait) {
 			return
 		}
 		r.totals.count(f)
@@ -167,7 +165,7 @@ func (s *system) awaitHealed(ctx context.Context) error {
 			if err == nil {
 				break
 			}
-			if !rig.Sleep(ctx, 100*time.Millisecond) {
+			if !sleep(ctx, 100*time.Millisecond) {
 				return fmt.Errorf("%s has not recovered %s after the last fault: %w", n.name, healedWithin, err)
 			}
 		}

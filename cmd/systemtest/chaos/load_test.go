@@ -13,8 +13,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"chatsessions/cmd/systemtest/rig"
 )
 
 const (
@@ -104,7 +102,7 @@ func (c *loadClient) run(ctx context.Context) {
 		if !settled {
 			pause += 100 * time.Millisecond
 		}
-		rig.Sleep(ctx, pause)
+		sleep(ctx, pause)
 	}
 }
 
@@ -195,7 +193,7 @@ func (c *loadClient) directives(seen *view) []string {
 		if seen == nil {
 			break
 		}
-		if _, legal := rig.EndOf(seen.State, directives); legal {
+		if _, legal := endOf(seen.State, directives); legal {
 			break
 		}
 		directives = all[c.IntN(len(all))]
@@ -282,7 +280,7 @@ func (c *loadClient) request(ctx context.Context, s *sharedSession, o *operation
 		// a key behind our back.
 		body = struct{ io.Reader }{strings.NewReader(o.body)}
 	}
-	request, err := http.NewRequestWithContext(ctx, method, c.nodes[a.node].clients.Through("http://service")+target, body)
+	request, err := http.NewRequestWithContext(ctx, method, c.nodes[a.node].clients.through("http://service")+target, body)
 	if err != nil {
 		return nil, err
 	}

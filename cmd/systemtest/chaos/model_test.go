@@ -6,8 +6,6 @@ import (
 	"slices"
 
 	"github.com/anishathalye/porcupine"
-
-	"chatsessions/cmd/systemtest/rig"
 )
 
 // A change is what a write asks for. The model decides on it alone; it shares no
@@ -76,7 +74,7 @@ func (o *operation) stepChange(before *view, r result) (after *view, legal bool)
 		}
 		return before, r.status == http.StatusPreconditionFailed && r.version == before.Version
 	}
-	_, possible := rig.EndOf(before.State, o.change.directives)
+	_, possible := endOf(before.State, o.change.directives)
 	switch r.status {
 	case http.StatusOK:
 		if o.events() == 0 {
@@ -119,7 +117,7 @@ func (o *operation) events() int {
 func (o *operation) follows(before, after *view) bool {
 	want := *before
 	want.Version += uint64(o.events())
-	want.State, _ = rig.EndOf(before.State, o.change.directives)
+	want.State, _ = endOf(before.State, o.change.directives)
 	if o.change.room != "" {
 		want.Room = o.change.room
 	}
@@ -159,4 +157,24 @@ func (v *view) equal(other *view) bool {
 	same := slices.Equal(a.Participants, b.Participants)
 	a.Participants, b.Participants, a.json, b.json = nil, nil, "", ""
 	return same && fmt.Sprint(a) == fmt.Sprint(b)
+}
+
+// endOf returns the state after the directives, and false if one of them is illegal.
+func endOf(state string, directives []string) (string, bool) {
+	for _, d := range directives {
+		to, legal := leads[state][d]
+		if !legal {
+			return state, false
+		}
+		state = to
+	}
+	return state, true
+}
+
+// leads is the state machine: the next state, by state and directive.
+var leads = map[string]map[string]string{
+	"created":  {"start": "started"},
+	"started":  {"accept": "accepted", "reject": "rejected"},
+	"accepted": {"finish": "finished"},
+	"rejected": {"finish": "finished"},
 }

@@ -19,7 +19,7 @@ import (
 type node struct {
 	*rig.Service
 	name    string
-	clients *rig.Link     // by which the load reaches it
+	clients *link         // by which the load reaches it
 	clock   time.Duration // how far its clock is off
 	unsync  string        // while this file exists, its disk does not sync
 	// mayRefuse says that a start may fail while something else is away.
@@ -30,8 +30,8 @@ type node struct {
 func startNode(t *testing.T, name string, args ...string) *node {
 	t.Helper()
 	n := &node{
-		Service: &rig.Service{T: t, Binary: rig.FaultyBinary(t), Args: append([]string{"serve", "--dev", "--listen", "127.0.0.1:0"}, args...)},
-		name:    name, clients: rig.StartLink(t), unsync: filepath.Join(t.TempDir(), "unsync"),
+		Service: &rig.Service{T: t, Binary: rig.Build(t, "-tags", "faults"), Args: append([]string{"serve", "--dev", "--listen", "127.0.0.1:0"}, args...)},
+		name:    name, clients: startLink(t), unsync: filepath.Join(t.TempDir(), "unsync"),
 	}
 	t.Cleanup(func() {
 		if n.Exited == nil {
@@ -67,10 +67,10 @@ func (n *node) up(ctx context.Context) error {
 		err := n.AwaitReady()
 		if err == nil {
 			address := strings.TrimPrefix(n.URL, "http://")
-			n.clients.Target.Store(&address)
+			n.clients.target.Store(&address)
 			return nil
 		}
-		if !n.mayRefuse || !rig.Sleep(ctx, 200*time.Millisecond) {
+		if !n.mayRefuse || !sleep(ctx, 200*time.Millisecond) {
 			return fmt.Errorf("%s does not start: %w", n.name, err)
 		}
 	}
@@ -87,7 +87,7 @@ func (n *node) launch() error {
 
 // down ends the node and takes the link's target away.
 func (n *node) down(signal syscall.Signal) int {
-	n.clients.Target.Store(nil)
+	n.clients.target.Store(nil)
 	return n.End(signal)
 }
 
@@ -119,7 +119,7 @@ func (n *node) kinds() []kind {
 	return []kind{
 		{"killed", 3, 2 * time.Second, n.inject(func(ctx context.Context, f injection) error {
 			n.down(syscall.SIGKILL)
-			rig.Sleep(ctx, f.hold)
+			sleep(ctx, f.hold)
 			return n.up(ctx)
 		})},
 		{"killed while it starts", 1, time.Second, n.inject(func(ctx context.Context, f injection) error {
@@ -127,7 +127,7 @@ func (n *node) kinds() []kind {
 			if err := n.launch(); err != nil {
 				return err
 			}
-			rig.Sleep(ctx, f.hold)
+			sleep(ctx, f.hold)
 			n.down(syscall.SIGKILL)
 			return n.up(ctx)
 		})},
@@ -135,14 +135,14 @@ func (n *node) kinds() []kind {
 			if status := n.down(syscall.SIGTERM); status != 0 {
 				return fmt.Errorf("exit status %d:\n%s", status, lastLines(n.Errors.String(), 20))
 			}
-			rig.Sleep(ctx, f.hold)
+			sleep(ctx, f.hold)
 			return n.up(ctx)
 		})},
 		{"paused", 4, 7 * time.Second, n.inject(func(ctx context.Context, f injection) error {
 			if err := n.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 				return err
 			}
-			rig.Sleep(ctx, f.hold)
+			sleep(ctx, f.hold)
 			return n.Cmd.Process.Signal(syscall.SIGCONT)
 		})},
 		{"clock off", 2, shortestHold, n.inject(func(ctx context.Context, f injection) error {
@@ -167,7 +167,7 @@ func (n *node) inject(do func(ctx context.Context, f injection) error) func(ctx 
 // dies waits for a node that met a write error: it has to end by itself, and not
 // with status 0.
 func (n *node) dies(within time.Duration) error {
-	defer n.clients.Target.Store(nil)
+	defer n.clients.target.Store(nil)
 	select {
 	case <-n.Exited:
 	case <-time.After(within):

@@ -104,3 +104,15 @@ func TestTheSameSeedPlansTheSameFaults(t *testing.T) {
 		t.Error("another seed, or another round, has the same plan")
 	}
 }
+
+// sleep returns false when ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"chatsessions/cmd/systemtest/rig"
 	"chatsessions/eventstore/natstest"
 	"chatsessions/projections/redistest"
 )
@@ -46,7 +45,7 @@ func embeddedSystem(t *testing.T, r *round) *system {
 	})})...)
 	return &system{nodes: []*node{n}, gremlins: []*gremlin{
 		{part: "service", kinds: process, calm: 1500 * time.Millisecond},
-		{part: "clients - service", kinds: linkKinds([]*rig.Link{n.clients}), calm: 3 * time.Second},
+		{part: "clients - service", kinds: linkKinds([]*link{n.clients}), calm: 3 * time.Second},
 	}}
 }
 
@@ -66,17 +65,17 @@ func clusterSystem(t *testing.T, _ *round) *system {
 	redis := redistest.Start(t, redistest.Config{Persistent: true})
 
 	s := &system{}
-	var toClients, toNATS, toRedis []*rig.Link
+	var toClients, toNATS, toRedis []*link
 	for _, name := range []string{"service 1", "service 2"} {
 		var urls []string
 		for _, server := range nats.Servers {
-			l := rig.StartLinkTo(t, server.Addr())
+			l := startLinkTo(t, server.Addr())
 			toNATS = append(toNATS, l)
-			urls = append(urls, l.Through(server.URL()))
+			urls = append(urls, l.through(server.URL()))
 		}
-		l := rig.StartLinkTo(t, redis.Addr())
+		l := startLinkTo(t, redis.Addr())
 		toRedis = append(toRedis, l)
-		n := startNode(t, name, "--nats-url", strings.Join(urls, ","), "--redis-url", l.Through(redis.URL()), "--data-dir", t.TempDir())
+		n := startNode(t, name, "--nats-url", strings.Join(urls, ","), "--redis-url", l.through(redis.URL()), "--data-dir", t.TempDir())
 		n.mayRefuse = true
 		toClients = append(toClients, n.clients)
 		s.nodes = append(s.nodes, n)
@@ -106,7 +105,7 @@ func natsKinds(cluster *natstest.Cluster, disk smallDisk) []kind {
 			for _, s := range some(f, n) {
 				s.Kill()
 			}
-			rig.Sleep(ctx, f.hold)
+			sleep(ctx, f.hold)
 			for _, s := range some(f, n) {
 				s.Restart()
 			}
@@ -118,7 +117,7 @@ func natsKinds(cluster *natstest.Cluster, disk smallDisk) []kind {
 			for _, s := range some(f, n) {
 				s.Pause()
 			}
-			rig.Sleep(ctx, f.hold)
+			sleep(ctx, f.hold)
 			for _, s := range some(f, n) {
 				s.Resume()
 			}
@@ -135,7 +134,7 @@ func natsKinds(cluster *natstest.Cluster, disk smallDisk) []kind {
 			if err := disk.fill(int64(f.pick % (32 << 10))); err != nil {
 				return err
 			}
-			rig.Sleep(ctx, f.hold)
+			sleep(ctx, f.hold)
 			server.Kill()
 			if err := disk.free(); err != nil {
 				return err
@@ -150,13 +149,13 @@ func redisKinds(redis *redistest.Server) []kind {
 	return []kind{
 		{"killed", 2, 2 * time.Second, func(ctx context.Context, f injection) error {
 			redis.Kill()
-			rig.Sleep(ctx, f.hold)
+			sleep(ctx, f.hold)
 			redis.Restart()
 			return nil
 		}},
 		{"killed, and back without its data", 1, 2 * time.Second, func(ctx context.Context, f injection) error {
 			redis.Kill()
-			rig.Sleep(ctx, f.hold)
+			sleep(ctx, f.hold)
 			redis.Restart()
 			redis.Flush()
 			return nil
@@ -167,7 +166,7 @@ func redisKinds(redis *redistest.Server) []kind {
 		}},
 		{"paused", 2, 4 * time.Second, func(ctx context.Context, f injection) error {
 			redis.Pause()
-			rig.Sleep(ctx, f.hold)
+			sleep(ctx, f.hold)
 			redis.Resume()
 			return nil
 		}},

@@ -106,7 +106,7 @@ func TestAKeyTurnsAnUnknownOutcomeIntoExactlyOneWrite(t *testing.T) {
 		})
 	}
 	events := s.Log()
-	rig.CheckChains(t, events)
+	s.Verify()
 	if len(events) != 2*writers {
 		t.Errorf("%d requests of two events each led to %d", writers, len(events))
 	}

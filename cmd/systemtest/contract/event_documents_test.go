@@ -43,7 +43,7 @@ func TestTheDescriptionOfTheEventsIsThereForEverybody(t *testing.T) {
 			}
 		}
 		stranger.Expect(200, "GET", d.Path, "", `If-None-Match: "other"`)
-		stranger.Refused(400, "GET", d.Path, "", "If-None-Match: other")
+		refused(stranger, 400, "GET", d.Path, "", "If-None-Match: other")
 		if a := stranger.Expect(200, "HEAD", d.Path, ""); a.Header.Get("Content-Length") != fmt.Sprint(len(d.Content)) || a.Header.Get("ETag") != tag {
 			t.Errorf("HEAD %s: %v", d.Path, a.Header)
 		}
@@ -57,7 +57,7 @@ func TestTheDescriptionOfTheEventsIsThereForEverybody(t *testing.T) {
 		"/chat-sessions/events/schemas", "/chat-sessions/events/schemas/gone.json", "/chat-sessions/events/events.go",
 		"/chat-sessions/events/README.md", "/chat-sessions/events/schemas/../asyncapi.yaml",
 	} {
-		stranger.Refused(404, "GET", path, "")
+		refused(stranger, 404, "GET", path, "")
 	}
 }
 

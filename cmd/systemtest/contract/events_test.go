@@ -80,7 +80,7 @@ func TestEventsOnTheWireAreAsTheContractSays(t *testing.T) {
 	if len(events) != len(wanted) {
 		t.Fatalf("the log has %d events, want %d", len(events), len(wanted))
 	}
-	rig.CheckChains(t, events)
+	s.Verify()
 	ids := map[string]bool{}
 	for i, e := range events {
 		checkEnvelope(t, e, wanted[i], trace)

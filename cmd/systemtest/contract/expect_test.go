@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"reflect"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,23 +15,6 @@ import (
 
 // The contract_… files test the service as a client sees it: what they expect
 // is written down in docs/api.md and in the published API, not in the code.
-
-// pointers lists what the errors of a problem point to, each once, sorted.
-func pointers(t *testing.T, problem map[string]any) []string {
-	t.Helper()
-	found := []string{}
-	list, _ := problem["errors"].([]any)
-	for _, e := range list {
-		entry, _ := e.(map[string]any)
-		pointer, _ := entry["pointer"].(string)
-		if detail, _ := entry["detail"].(string); detail == "" || pointer == "" {
-			t.Errorf("an entry of errors lacks pointer or detail: %v", e)
-		}
-		found = append(found, pointer)
-	}
-	slices.Sort(found)
-	return slices.Compact(found)
-}
 
 // members are those of a JSON object; in an expectation, nil is "absent".
 type members map[string]any
@@ -122,7 +104,7 @@ func reach(s *rig.Service, t *testing.T, account, state string) string {
 		stamp("finished", longAgo+3000)
 		body["finishReason"] = "done"
 	}
-	return s.As("service-crm").In(t).Create(rig.ToJSON(body))
+	return s.As("service-crm").In(t).Create(toJSON(body))
 }
 
 var allStates = []string{"created", "started", "accepted", "rejected", "finished"}
@@ -154,3 +136,66 @@ func same[T any](t *testing.T, what string, got, want []T) {
 
 // escape percent-encodes a value of a query.
 func escape(value string) string { return url.QueryEscape(value) }
+
+// refused sends a request that has to be refused with the status, and returns the problem in
+// the response.
+func refused(c *rig.Client, status int, method, path, body string, headers ...string) map[string]any {
+	c.T.Helper()
+	a := c.Expect(status, method, path, body, headers...)
+	sent := fmt.Sprintf("%s %s %.300s %q", method, path, body, headers)
+	return problemIn(c.T, a, sent)
+}
+
+// problemIn checks that an answer speaks both error dialects, and returns its body.
+func problemIn(t *testing.T, a rig.Answer, sent string) map[string]any {
+	t.Helper()
+	if got := a.Header.Get("Content-Type"); got != "application/problem+json" {
+		t.Fatalf("%s: %d with Content-Type %q: %s", sent, a.Status, got, a.Body)
+	}
+	p := a.Object(t)
+	class, known := feathersClass[a.Status]
+	if !known {
+		t.Errorf("%s: status %d is not one of the contract's: %s", sent, a.Status, a.Body)
+	}
+	want := map[string]any{"status": float64(a.Status), "code": float64(a.Status), "name": class[0], "className": class[1]}
+	for name, value := range want {
+		if p[name] != value {
+			t.Errorf("%s: %s is %v, want %v: %s", sent, name, p[name], value, a.Body)
+		}
+	}
+	for _, name := range []string{"type", "title", "detail", "instance", "message"} {
+		if text, _ := p[name].(string); text == "" {
+			t.Errorf("%s: %s is not a text: %s", sent, name, a.Body)
+		}
+	}
+	return p
+}
+
+// feathersClass is what a Feathers client throws for a status: name, className.
+var feathersClass = map[int][2]string{
+	400: {"BadRequest", "bad-request"},
+	401: {"NotAuthenticated", "not-authenticated"},
+	403: {"Forbidden", "forbidden"},
+	404: {"NotFound", "not-found"},
+	405: {"MethodNotAllowed", "method-not-allowed"},
+	406: {"NotAcceptable", "not-acceptable"},
+	409: {"Conflict", "conflict"},
+	412: {"PreconditionFailed", "precondition-failed"},
+	413: {"PayloadTooLarge", "payload-too-large"},
+	414: {"URITooLong", "uri-too-long"},
+	415: {"UnsupportedMediaType", "unsupported-media-type"},
+	422: {"Unprocessable", "unprocessable"},
+	429: {"TooManyRequests", "too-many-requests"},
+	431: {"RequestHeaderFieldsTooLarge", "request-header-fields-too-large"},
+	503: {"Unavailable", "unavailable"},
+	504: {"GatewayTimeout", "gateway-timeout"},
+}
+
+// toJSON writes a request's body.
+func toJSON(value any) string {
+	text, err := json.Marshal(value)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}

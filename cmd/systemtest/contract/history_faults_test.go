@@ -26,7 +26,7 @@ func TestWhatCannotBeReadIsNamedAndTheRestIsTold(t *testing.T) {
 		foreign := s.Publish(&nats.Msg{Subject: subject, Data: []byte(`{"secret": "x"}`)})
 		for _, target := range []string{path + "/events", path + "?at=" + fmt.Sprint(nowMillis()), path + "/events?after=3"} {
 			a := auditor.Expect(503, "GET", target, "")
-			if detail := fmt.Sprint(a.Problem(t, target)["detail"]); !strings.Contains(detail, fmt.Sprintf("(position %d)", foreign)) || !strings.Contains(detail, "chatsessions parked") ||
+			if detail := fmt.Sprint(problemIn(t, a, target)["detail"]); !strings.Contains(detail, fmt.Sprintf("(position %d)", foreign)) || !strings.Contains(detail, "chatsessions parked") ||
 				strings.Contains(detail, "secret") || a.Header.Get("Retry-After") != "3600" {
 				t.Errorf("GET %s: %s, Retry-After: %s", target, detail, a.Header.Get("Retry-After"))
 			}
@@ -48,7 +48,7 @@ func TestWhatCannotBeReadIsNamedAndTheRestIsTold(t *testing.T) {
 		s.As("service-crm").Patch(path, `{"room": "it goes on"}`)
 		for _, target := range []string{path + "/events", path + "/events?after=2", path + "?at=" + fmt.Sprint(recordedAt(before[0]))} {
 			a := auditor.Expect(503, "GET", target, "")
-			detail := fmt.Sprint(a.Problem(t, target)["detail"])
+			detail := fmt.Sprint(problemIn(t, a, target)["detail"])
 			rest := fmt.Sprintf("%s/events?after=%d", path, back-1)
 			if !strings.Contains(detail, fmt.Sprintf("event %d ", foreign)) || !strings.Contains(detail, "position "+fmt.Sprint(back)) || !strings.Contains(detail, rest) ||
 				strings.Contains(detail, "secret") || a.Header.Get("Retry-After") != "3600" {
@@ -57,7 +57,7 @@ func TestWhatCannotBeReadIsNamedAndTheRestIsTold(t *testing.T) {
 			if told := auditor.Expect(200, "GET", rest, "").List(t); len(told) != 2 || told[0]["position"] != float64(back) {
 				t.Errorf("the rest is %v", told)
 			}
-			s.As("account-eve").Refused(404, "GET", target, "")
+			refused(s.As("account-eve"), 404, "GET", target, "")
 		}
 		has(t, auditor.Get(path+"?at="+fmt.Sprint(nowMillis())), members{"version": len(before) + 2, "room": "it goes on"})
 	})
@@ -83,8 +83,8 @@ func TestWithoutRedisThePastIsToldFromTheLog(t *testing.T) {
 		events := eventsOf(s.Log(), path)
 		checkPlainHistory(t, s.As("account-alice").Expect(200, "GET", path+"/events", "", "Chat-Sessions-Position: "+a.Header.Get("Chat-Sessions-Position")), events)
 		has(t, s.As("account-alice").Get(fmt.Sprint(path, "?at=", recordedAt(events[1]))), members{"state": "started", "version": 2})
-		s.As("account-eve").Refused(404, "GET", path+"/events", "")
-		s.As("account-alice").Refused(404, "GET", rig.NoSession+"/events", "")
+		refused(s.As("account-eve"), 404, "GET", path+"/events", "")
+		refused(s.As("account-alice"), 404, "GET", rig.NoSession+"/events", "")
 	})
 }
 

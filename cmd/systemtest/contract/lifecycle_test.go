@@ -40,7 +40,7 @@ func live(t *testing.T, s *rig.Service, steps []step) {
 	room := t.Name()
 	alice := s.As("account-alice").In(t)
 	earliest := nowMillis()
-	a := alice.Expect(200, "POST", "/chat-sessions", rig.ToJSON(members{"participants": []string{"bob"}, "room": room, "type": "telemed"}))
+	a := alice.Expect(200, "POST", "/chat-sessions", toJSON(members{"participants": []string{"bob"}, "room": room, "type": "telemed"}))
 	path := a.Header.Get("Location")
 	created := a.Object(t)
 	if id := fmt.Sprint(created["id"]); !uuidV7.MatchString(id) || path != "/chat-sessions/"+id {
@@ -106,7 +106,7 @@ func everyoneSees(t *testing.T, s *rig.Service, a rig.Answer, path, room string,
 		}
 	}
 	stranger := s.As("account-stranger").In(t)
-	stranger.Refused(404, "GET", path, "")
+	refused(stranger, 404, "GET", path, "")
 	same(t, "what a stranger lists", stranger.Expect(200, "GET", list, "").List(t), nil)
 	return position
 }
@@ -139,7 +139,7 @@ func TestEveryDirectiveInEveryState(t *testing.T) {
 						return
 					}
 					check := unchanged(alice, path)
-					p := alice.Refused(409, "PATCH", path, body)
+					p := refused(alice, 409, "PATCH", path, body)
 					illegal(t, p, state, allowed[state])
 					check(body)
 				})
@@ -177,30 +177,4 @@ func illegal(t *testing.T, p map[string]any, state string, allowed []string) {
 	}
 	slices.Sort(names)
 	same(t, "the members of a 409", names, want)
-}
-
-// TestARefusedSequenceTellsTheStateThatTheSessionIsIn also where a directive
-// before the refused one would have been legal.
-func TestARefusedSequenceTellsTheStateThatTheSessionIsIn(t *testing.T) {
-	s := rig.Start(t, "--dev")
-	alice := s.As("account-alice")
-	for _, tt := range []struct {
-		state, body string
-		allowed     []string
-	}{
-		{"created", `{"start":true,"finish":true}`, []string{"start"}},
-		{"created", `{"accept":true,"finish":true}`, []string{"start"}},
-		{"started", `{"start":true,"accept":true}`, []string{"accept", "reject"}},
-		{"started", `{"finish":"x"}`, []string{"accept", "reject"}},
-		{"accepted", `{"accept":true,"finish":true}`, []string{"finish"}},
-		{"rejected", `{"accept":true,"finish":true}`, []string{"finish"}},
-	} {
-		t.Run(tt.state+" "+tt.body, func(t *testing.T) {
-			alice := alice.In(t)
-			path := reach(s, t, "alice", tt.state)
-			check := unchanged(alice, path)
-			illegal(t, alice.Refused(409, "PATCH", path, tt.body), tt.state, tt.allowed)
-			check(tt.body)
-		})
-	}
 }

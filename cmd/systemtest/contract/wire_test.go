@@ -161,7 +161,7 @@ func TestAConnectionStaysUsableAfterAnError(t *testing.T) {
 				t.Fatalf("sent %.500q\ncame %d %s, want %d", sent, first.Status, first.Body, tt.status)
 			}
 			if first.Status >= 400 && tt.method != "HEAD" {
-				first.Problem(t, tt.name)
+				problemIn(t, first, tt.name)
 			}
 			if closed := first.Header.Get("Connection") == "close"; closed {
 				if len(answers) != 1 {
@@ -236,7 +236,7 @@ func TestARequestThatIsNotHTTPIsRefusedAsAProblem(t *testing.T) {
 			if first.Status < 400 || first.Status >= 500 {
 				t.Fatalf("sent %.500q\ncame %d %s, want a 4xx", sent, first.Status, first.Body)
 			}
-			first.Problem(t, name)
+			problemIn(t, first, name)
 			if strings.Contains(string(first.Body), secret) || len(first.Body) > 2000 {
 				t.Errorf("sent %.500q\nis echoed: %.2000s", sent, first.Body)
 			}

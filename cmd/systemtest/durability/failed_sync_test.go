@@ -40,7 +40,7 @@ const syncTakes = 100 * time.Millisecond
 func failASync(t *testing.T, flags []string) {
 	unsync := filepath.Join(t.TempDir(), "unsync")
 	s := &rig.Service{
-		T: t, Binary: rig.FaultyBinary(t),
+		T: t, Binary: rig.Build(t, "-tags", "faults"),
 		Args: append([]string{"serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir()}, flags...),
 		Env:  []string{"CHATSESSIONS_FAULT_SYNC=fail:" + unsync, "CHATSESSIONS_FAULT_SYNC_TAKES=" + syncTakes.String()},
 	}

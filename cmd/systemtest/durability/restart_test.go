@@ -172,7 +172,7 @@ func killInMidWrite(t *testing.T, s *rig.Service, seed uint64, kill, revive func
 		return err
 	})
 	events := s.SettledLog()
-	rig.CheckChains(t, events)
+	s.Verify()
 	written := map[string][]rig.Event{}
 	for _, e := range events {
 		id := e.Header["ce-correlationid"][0]

@@ -316,13 +316,13 @@ func TestWhatIsNotAFeedIsRefused(t *testing.T) {
 		"?since=1": "since", "?after=x": "after", "?after=-1": "after", "?type=begun": "chat-session.started", "?session=1": "UUID",
 		"?account=": "account", "?$limit=1": "$limit", "?session[$gt]=1": "session[$gt]",
 	} {
-		if p := crm.Refused(400, "GET", path+query, ""); !strings.Contains(fmt.Sprint(p["detail"]), says) {
+		if p := crm.Expect(400, "GET", path+query, "").Object(t); !strings.Contains(fmt.Sprint(p["detail"]), says) {
 			t.Errorf("%s: %v", query, p)
 		}
 	}
-	crm.Refused(400, "GET", path, "", "Last-Event-ID: first")
+	crm.Expect(400, "GET", path, "", "Last-Event-ID: first")
 	for _, beyond := range [][]string{{path + "?after=3"}, {path + "?after=1", "Last-Event-ID: 17"}} {
-		if p := crm.Refused(409, "GET", beyond[0], "", beyond[1:]...); p["logEnd"] != 2.0 || !strings.Contains(fmt.Sprint(p["detail"]), "ends at position 2") {
+		if p := crm.Expect(409, "GET", beyond[0], "", beyond[1:]...).Object(t); p["logEnd"] != 2.0 || !strings.Contains(fmt.Sprint(p["detail"]), "ends at position 2") {
 			t.Errorf("%s: %v", beyond, p)
 		}
 	}
@@ -332,14 +332,14 @@ func TestWhatIsNotAFeedIsRefused(t *testing.T) {
 			t.Errorf("%s: Allow is %q", method, a.Header.Get("Allow"))
 		}
 	}
-	(&rig.Client{T: t, URL: s.URL, Token: "wrong"}).Refused(401, "GET", path, "")
+	(&rig.Client{T: t, URL: s.URL, Token: "wrong"}).Expect(401, "GET", path, "")
 	if a := crm.Expect(200, "HEAD", path, ""); a.Header.Get("Content-Type") != "text/event-stream" {
 		t.Errorf("HEAD: %v", a.Header)
 	}
 	first, second := feed(crm, ""), feed(crm, "?after=0")
 	first.until(2)
 	second.until(2)
-	if p := crm.Refused(503, "GET", path, ""); !strings.Contains(fmt.Sprint(p["detail"]), "readers") {
+	if p := crm.Expect(503, "GET", path, "").Object(t); !strings.Contains(fmt.Sprint(p["detail"]), "readers") {
 		t.Errorf("one too many: %v", p)
 	}
 	// As many as it may make in 15 s, and a machine that is busy takes a few ms for each.
@@ -395,7 +395,8 @@ func TestATokenThatIsTakenBackEndsItsFeed(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tokens")
 	var lines, tokens []string
 	for _, who := range []string{"stays", "goes"} {
-		o := rig.Answer{Body: []byte(rig.MustCommand(t, "token", "--account", who, "--role", "auditor", "--output", "json"))}.Object(t)
+		_, out, _ := rig.Command(t, nil, "token", "--account", who, "--role", "auditor", "--output", "json")
+		o := rig.Answer{Body: []byte(out)}.Object(t)
 		lines, tokens = append(lines, fmt.Sprint(o["line"])), append(tokens, fmt.Sprint(o["token"]))
 	}
 	write := func(lines ...string) {

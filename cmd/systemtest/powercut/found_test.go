@@ -148,9 +148,11 @@ func lookFor(s *rig.Service, writes []write) (f finding, there []write, events [
 		found := written[w.id]
 		if len(found) == w.events {
 			last := found[len(found)-1]
-			there = append(there, write{
-				id: w.id, events: w.events, answered: true, position: last.Sequence, body: []byte(rig.ToJSON(last.Session)),
-			})
+			body, err := json.Marshal(last.Session)
+			if err != nil {
+				problem("%s: %v", w.id, err)
+			}
+			there = append(there, write{id: w.id, events: w.events, answered: true, position: last.Sequence, body: body})
 		}
 		if n := len(found); n != 0 && n != w.events {
 			f.torn++
@@ -238,7 +240,7 @@ func checkVerifies(t *testing.T, s *rig.Service, events []rig.Event) {
 			break
 		}
 	}
-	rig.CheckChains(t, events)
+	s.Verify()
 	rig.CheckReadModel(t, s, events)
 	crm := s.As("service-crm")
 	next := uint64(len(events))

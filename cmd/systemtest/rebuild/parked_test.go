@@ -18,13 +18,16 @@ import (
 )
 
 func TestAForeignMessageParksItsSessionAndNothingElse(t *testing.T) {
-	rig.OnEveryStore(t, func(t *testing.T, s *rig.Service, flags []string) {
+	t.Parallel()
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
+		t.Parallel()
+		flags := s.Stores()
 		before := rig.Fill(t, s, 6)
 		victim := before.Paths()[0]
 		s.As("service-crm").Expect(200, "PATCH", victim, `{"room": "with a key"}`, "Idempotency-Key: k")
 		before = s.Content()
 		foreign := map[string]string{ // what lies where, by the session's id
-			strings.TrimPrefix(victim, "/chat-sessions/"): `{"hello": "world"}`, rig.Ghost: "", rig.NotAUUID: "\xff not an event",
+			strings.TrimPrefix(victim, "/chat-sessions/"): `{"hello": "world"}`, rig.Ghost: "", notAUUID: "\xff not an event",
 		}
 		positions := map[string]uint64{}
 		for id, data := range foreign {
@@ -32,24 +35,24 @@ func TestAForeignMessageParksItsSessionAndNothingElse(t *testing.T) {
 		}
 		check := func(when string) {
 			t.Helper()
-			rig.AwaitParked(t, s, len(foreign))
+			awaitParked(t, s, len(foreign))
 			without(before, victim).Check(s)
 			crm := s.As("service-crm")
 			for _, path := range []string{victim, "/chat-sessions/" + rig.Ghost} {
-				p := crm.Refused(503, "GET", path, "")
+				p := crm.Expect(503, "GET", path, "").Object(t)
 				if detail := fmt.Sprint(p["detail"]); !strings.Contains(detail, "cannot be read") || !strings.Contains(detail, "chatsessions parked") {
 					t.Errorf("%s, GET %s: %s", when, path, detail)
 				}
-				p = crm.Refused(503, "PATCH", path, `{"room": "new"}`)
+				p = crm.Expect(503, "PATCH", path, `{"room": "new"}`).Object(t)
 				if detail := fmt.Sprint(p["detail"]); p["mayHaveBeenWritten"] != false || !strings.Contains(detail, "cannot be read") {
 					t.Errorf("%s, PATCH %s: %v", when, path, p)
 				}
 			}
 			// What an earlier request with the same key did, cannot be told.
-			if p := crm.Refused(503, "PATCH", victim, `{"room": "with a key"}`, "Idempotency-Key: k"); p["mayHaveBeenWritten"] != true {
+			if p := crm.Expect(503, "PATCH", victim, `{"room": "with a key"}`, "Idempotency-Key: k").Object(t); p["mayHaveBeenWritten"] != true {
 				t.Errorf("%s, PATCH %s again: %v", when, victim, p)
 			}
-			crm.Expect(404, "GET", "/chat-sessions/"+rig.NotAUUID, "")
+			crm.Expect(404, "GET", "/chat-sessions/"+notAUUID, "")
 
 			table, told := parked(t, rig.ExitDone, flags...)
 			for id, position := range positions {
@@ -84,8 +87,12 @@ func TestAForeignMessageParksItsSessionAndNothingElse(t *testing.T) {
 			t.Errorf("the list is %s, written was %s", got.Body, changed.Body)
 		}
 		for id, position := range positions {
-			if newest := s.NewestOn("chat-sessions." + id); newest != position {
-				t.Errorf("the newest message of %s is at %d, and the foreign one at %d", id, newest, position)
+			stream, err := s.JetStream().Stream(t.Context(), "CHAT_SESSIONS")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if newest, err := stream.GetLastMsgForSubject(t.Context(), "chat-sessions."+id); err != nil || newest.Sequence != position {
+				t.Errorf("the newest message of %s is at %v, and the foreign one at %d: %v", id, newest, position, err)
 			}
 		}
 
@@ -128,11 +135,14 @@ func TestAForeignMessageParksItsSessionAndNothingElse(t *testing.T) {
 			t.Errorf("told %q, %q", rebuilt.stdout, rebuilt.stderr)
 		}
 		check("after a rebuild")
-	})
+	}, "--ops-listen", "127.0.0.1:0")
 }
 
 func TestALaterEventBringsAParkedSessionBack(t *testing.T) {
-	rig.OnEveryStore(t, func(t *testing.T, s *rig.Service, flags []string) {
+	t.Parallel()
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
+		t.Parallel()
+		flags := s.Stores()
 		before := rig.Fill(t, s, 6)
 		victim := before.Paths()[3]
 		id := strings.TrimPrefix(victim, "/chat-sessions/")
@@ -143,7 +153,7 @@ func TestALaterEventBringsAParkedSessionBack(t *testing.T) {
 			}
 		}
 		s.Publish(&nats.Msg{Subject: newest.Subject, Data: []byte("not an event")})
-		rig.AwaitParked(t, s, 1)
+		awaitParked(t, s, 1)
 		again := &nats.Msg{Subject: newest.Subject, Data: newest.Data, Header: nats.Header{}}
 		for name, values := range newest.Header {
 			if strings.HasPrefix(name, "ce-") {
@@ -151,24 +161,27 @@ func TestALaterEventBringsAParkedSessionBack(t *testing.T) {
 			}
 		}
 		s.Publish(again)
-		rig.AwaitParked(t, s, 0)
+		awaitParked(t, s, 0)
 		before.EventuallyHealed(s)
 		if status, stdout, _ := rig.Command(t, nil, append([]string{"parked"}, flags...)...); status != rig.ExitDone || stdout != "No session is parked.\n" {
 			t.Errorf("exit status %d, %q", status, stdout)
 		}
 		rebuild(t, rig.ExitDone, append(flags, "--compare-only")...).expect(t, `: 0 differences `)
-	})
+	}, "--ops-listen", "127.0.0.1:0")
 }
 
 func TestARetryBringsBackWhatCanBeRead(t *testing.T) {
-	rig.OnEveryStore(t, func(t *testing.T, s *rig.Service, flags []string) {
+	t.Parallel()
+	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) {
+		t.Parallel()
+		flags := s.Stores()
 		before := rig.Fill(t, s, 6)
 		rdb := openRedis(s)
 		one, other := before.Paths()[1], before.Paths()[4]
 		for _, path := range []string{one, other} {
 			park(t, rdb, strings.TrimPrefix(path, "/chat-sessions/"), "an older version could not read it")
 		}
-		rig.AwaitParked(t, s, 2)
+		awaitParked(t, s, 2)
 		without(before, one, other).Check(s)
 		for _, path := range []string{one, other} { // the log can tell them
 			got := s.As("service-crm").Expect(200, "GET", path, "")
@@ -182,7 +195,7 @@ func TestARetryBringsBackWhatCanBeRead(t *testing.T) {
 		if status != rig.ExitDone || stderr != "" || !regexp.MustCompile(id+` +7 +an older version could not read it +brought back\n$`).MatchString(stdout) {
 			t.Errorf("exit status %d, %q, %q", status, stdout, stderr)
 		}
-		rig.AwaitParked(t, s, 1)
+		awaitParked(t, s, 1)
 		without(before, other).Check(s)
 		status, stdout, stderr = rig.Command(t, nil, append([]string{"parked", id, "--retry"}, flags...)...)
 		if status != rig.ExitFailed || stdout != "" || !strings.Contains(stderr, id+": the session is not parked") {
@@ -193,7 +206,7 @@ func TestARetryBringsBackWhatCanBeRead(t *testing.T) {
 		if got := told[strings.TrimPrefix(other, "/chat-sessions/")]; len(told) != 1 || got.Retried != "brought back" {
 			t.Errorf("--retry told %v", told)
 		}
-		rig.AwaitParked(t, s, 0)
+		awaitParked(t, s, 0)
 		before.Check(s)
 		if told := retry(t, rig.ExitDone, flags...); len(told) != 0 {
 			t.Errorf("--retry of nothing told %v", told)
@@ -203,7 +216,7 @@ func TestARetryBringsBackWhatCanBeRead(t *testing.T) {
 			s.As("service-crm").Expect(200, "PATCH", path, `{"room": "it goes on"}`)
 		}
 		rig.CheckReadModel(t, s, s.Log())
-	})
+	}, "--ops-listen", "127.0.0.1:0")
 }
 
 func TestWithoutAReadModelThereIsNothingParkedToTell(t *testing.T) {
@@ -324,3 +337,17 @@ func without(c rig.Content, paths ...string) rig.Content {
 	rest.List = "[" + strings.Join(texts, ",") + "]"
 	return rest
 }
+
+// awaitParked returns when the service counts n parked sessions.
+func awaitParked(t *testing.T, s *rig.Service, n int) {
+	t.Helper()
+	rig.Eventually(t, func() error {
+		if got := s.Metrics()["chatsessions_parked_sessions"]; got != float64(n) {
+			return fmt.Errorf("%v sessions are parked, want %d", got, n)
+		}
+		return nil
+	})
+}
+
+// notAUUID is a session id as no service makes it.
+const notAUUID = "not-a-uuid"

@@ -424,17 +424,8 @@ type rebuildProcess struct {
 
 func startRebuild(t *testing.T, flags ...string) *rebuildProcess {
 	t.Helper()
-	return startRebuildTo(t, nil, flags...)
-}
-
-// startRebuildTo has the rebuild show its progress on a terminal, unless that is nil.
-func startRebuildTo(t *testing.T, terminal *os.File, flags ...string) *rebuildProcess {
-	t.Helper()
 	p := &rebuildProcess{cmd: exec.Command(rig.Binary, append([]string{"rebuild"}, flags...)...), exited: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = t.TempDir(), &p.stdout, &p.stderr
-	if terminal != nil {
-		p.cmd.Stderr = terminal
-	}
 	p.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -591,4 +582,19 @@ func inOrder(lines []string) []string {
 	lines = slices.Clone(lines)
 	slices.Sort(lines)
 	return lines
+}
+
+func TestARebuildShowsItsProgressOnATerminal(t *testing.T) {
+	t.Parallel()
+	s := rig.Start(t, "--dev")
+	rig.Fill(t, s, 6)
+	shown, err := exec.Command("script", "-qec", rig.Binary+" rebuild --data-dir "+s.Flag("--data-dir"), "/dev/null").CombinedOutput()
+	if err != nil || !strings.Contains(string(shown), "it answers now") {
+		t.Errorf("%v: %q", err, shown)
+	}
+	for _, stage := range []string{"reading the log", "comparing", "taking over", "removing the old one"} {
+		if !strings.Contains(string(shown), stage) {
+			t.Errorf("%q lacks %s", shown, stage)
+		}
+	}
 }

@@ -57,14 +57,14 @@ func (l *faultLoad) start(ctx context.Context) {
 	ctx, l.stop = context.WithCancel(ctx)
 	for i := range faultWriters {
 		l.running.Go(func() {
-			for n := i; rig.Sleep(ctx, faultPause); n++ {
+			for n := i; sleep(ctx, faultPause); n++ {
 				l.life(ctx, n%len(l.nodes), fmt.Sprintf("team-%d-%d", i, n/teamSize))
 			}
 		})
 	}
 	for range faultReaders {
 		l.running.Go(func() {
-			for rig.Sleep(ctx, faultPause) {
+			for sleep(ctx, faultPause) {
 				l.readOlder()
 			}
 		})
@@ -101,7 +101,7 @@ func (l *faultLoad) life(ctx context.Context, node int, team string) {
 			l.list(reader, "participants="+team+"&$limit=100&state="+s.State, l.truth.ofState(id, s.State, 100))
 		})
 		reading.Wait()
-		if step == len(changes) || !rig.Sleep(ctx, faultPause) {
+		if step == len(changes) || !sleep(ctx, faultPause) {
 			return
 		}
 		method, body = "PATCH", changes[step]
@@ -229,4 +229,16 @@ func (l *faultLoad) count(kind untruthKind) (n int) {
 		}
 	}
 	return n
+}
+
+// sleep returns false when ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

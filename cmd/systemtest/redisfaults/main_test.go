@@ -8,4 +8,4 @@ import (
 	"chatsessions/cmd/systemtest/rig"
 )
 
-func TestMain(m *testing.M) { rig.MainAlone(m) }
+func TestMain(m *testing.M) { rig.Main(m) }

@@ -68,7 +68,7 @@ func failOver(t *testing.T, r *faultRig) {
 func failOverLate(t *testing.T, r *faultRig) {
 	late := r.redisLinks[3:]
 	slowly := func(server *redistest.Server) {
-		slow := startSlowLink(t, server.Addr())
+		slow := startLink(t, server.Addr())
 		slow.pace.Store(&pace{delay: 150 * time.Millisecond})
 		address := slow.listener.Addr().String()
 		late.lead(&address)
@@ -169,7 +169,7 @@ func runOutOfMemory(t *testing.T, r *faultRig) {
 }
 
 func delayAnswers(t *testing.T, r *faultRig) {
-	slow := startSlowLink(t, r.redis.Addr())
+	slow := startLink(t, r.redis.Addr())
 	address := slow.listener.Addr().String()
 	r.redisLinks.lead(&address)
 	r.heals()
@@ -201,7 +201,7 @@ func hangConnections(_ *testing.T, r *faultRig) {
 		var flow []func()
 		r.fault(func() {
 			for _, l := range r.redisLinks {
-				flow = append(flow, l.Stall())
+				flow = append(flow, l.stall())
 			}
 		}, *faultsGone, func() {
 			for _, again := range flow {

@@ -105,60 +105,6 @@ func (a Answer) Instead(err error) error {
 // In returns the client for a subtest.
 func (c *Client) In(t *testing.T) *Client { return &Client{t, c.URL, c.Token} }
 
-// Refused sends a request that has to be refused with the status, and returns
-// the problem in the response.
-func (c *Client) Refused(status int, method, path, body string, headers ...string) map[string]any {
-	c.T.Helper()
-	a := c.Expect(status, method, path, body, headers...)
-	sent := fmt.Sprintf("%s %s %.300s %q", method, path, body, headers)
-	return a.Problem(c.T, sent)
-}
-
-// Problem checks that the answer speaks both error dialects, and returns its body.
-func (a Answer) Problem(t *testing.T, sent string) map[string]any {
-	t.Helper()
-	if got := a.Header.Get("Content-Type"); got != "application/problem+json" {
-		t.Fatalf("%s: %d with Content-Type %q: %s", sent, a.Status, got, a.Body)
-	}
-	p := a.Object(t)
-	class, known := feathersClass[a.Status]
-	if !known {
-		t.Errorf("%s: status %d is not one of the contract's: %s", sent, a.Status, a.Body)
-	}
-	want := map[string]any{"status": float64(a.Status), "code": float64(a.Status), "name": class[0], "className": class[1]}
-	for name, value := range want {
-		if p[name] != value {
-			t.Errorf("%s: %s is %v, want %v: %s", sent, name, p[name], value, a.Body)
-		}
-	}
-	for _, name := range []string{"type", "title", "detail", "instance", "message"} {
-		if text, _ := p[name].(string); text == "" {
-			t.Errorf("%s: %s is not a text: %s", sent, name, a.Body)
-		}
-	}
-	return p
-}
-
-// feathersClass is what a Feathers client throws for a status: name, className.
-var feathersClass = map[int][2]string{
-	400: {"BadRequest", "bad-request"},
-	401: {"NotAuthenticated", "not-authenticated"},
-	403: {"Forbidden", "forbidden"},
-	404: {"NotFound", "not-found"},
-	405: {"MethodNotAllowed", "method-not-allowed"},
-	406: {"NotAcceptable", "not-acceptable"},
-	409: {"Conflict", "conflict"},
-	412: {"PreconditionFailed", "precondition-failed"},
-	413: {"PayloadTooLarge", "payload-too-large"},
-	414: {"URITooLong", "uri-too-long"},
-	415: {"UnsupportedMediaType", "unsupported-media-type"},
-	422: {"Unprocessable", "unprocessable"},
-	429: {"TooManyRequests", "too-many-requests"},
-	431: {"RequestHeaderFieldsTooLarge", "request-header-fields-too-large"},
-	503: {"Unavailable", "unavailable"},
-	504: {"GatewayTimeout", "gateway-timeout"},
-}
-
 // Get reads a session.
 func (c *Client) Get(path string) map[string]any {
 	c.T.Helper()
@@ -179,12 +125,3 @@ func (c *Client) List(query string, headers ...string) []map[string]any {
 
 // NoSession is the path of a session that does not exist.
 const NoSession = "/chat-sessions/01890000-0000-7000-8000-000000000000"
-
-// ToJSON writes a request's body.
-func ToJSON(value any) string {
-	text, err := json.Marshal(value)
-	if err != nil {
-		panic(err)
-	}
-	return string(text)
-}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"testing"
 )
 
@@ -79,38 +78,8 @@ func (c Content) EventuallyHealed(s *Service) {
 	Eventually(s.T, func() error { return c.compare(s) })
 }
 
-// NewestPosition returns the position of the newest event. A PATCH that changes nothing
-// gets the position of its session's newest event.
-func (s *Service) NewestPosition() uint64 {
-	s.T.Helper()
-	var newest uint64
-	for path := range s.Content().Sessions {
-		a := s.As("service-crm").Expect(200, "PATCH", path, `{}`)
-		position, err := strconv.ParseUint(a.Header.Get("Chat-Sessions-Position"), 10, 64)
-		if err != nil {
-			s.T.Fatal(err)
-		}
-		newest = max(newest, position)
-	}
-	return newest
-}
-
 // Paths returns the paths of all sessions, sorted.
 func (c Content) Paths() []string { return slices.Sorted(maps.Keys(c.Sessions)) }
 
-// AwaitParked returns when the service counts n parked sessions.
-func AwaitParked(t *testing.T, s *Service, n int) {
-	t.Helper()
-	Eventually(t, func() error {
-		if got := s.Metrics()["chatsessions_parked_sessions"]; got != float64(n) {
-			return fmt.Errorf("%v sessions are parked, want %d", got, n)
-		}
-		return nil
-	})
-}
-
-// Sessions without an event of the service in the log.
-const (
-	Ghost    = "01a203c8-0000-7000-8000-00000000dead"
-	NotAUUID = "not-a-uuid"
-)
+// Ghost is a session without an event of the service in the log.
+const Ghost = "01a203c8-0000-7000-8000-00000000dead"

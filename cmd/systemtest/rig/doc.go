@@ -4,26 +4,20 @@
 //
 // Files, in reading order:
 //
-//   - binary.go: Main and MainAlone build the service for a package of tests; Command runs it to its end
+//   - binary.go: Main builds the service for a package of tests; Command runs it to its end
 //   - service.go, ops.go: Service, a running service, and what it shows to operators
 //   - setups.go: the set-ups on which most tests run, and their servers
 //   - client.go: Client sends requests, Answer is a response
 //   - log.go, check.go: the events in a service's log, and what must hold for them
 //   - content.go: everything that a service shows, to compare it later
-//   - link.go: a TCP proxy that breaks connections
-//   - wait.go, terminal_linux.go: waiting, many requests at once, a terminal
+//   - wait.go: waiting, and many requests at once
 //
 // # Invariants
 //
 //   - The binary has the race detector if the test has it, and a data race or a panic in a
 //     service fails the test that runs it.
-//   - Packages whose tests load the machine and have deadlines run alone (MainAlone). Others
-//     run beside each other.
 //   - Nothing skips: a missing server or program fails the test.
 //
-// # Goroutines
-//
-// A Service has one goroutine, which reads the output of its process and ends with the
-// process. A Link has one for its listener and two for each connection; the end of the test
-// closes them and waits for them. No function holds a lock while it waits.
+// A Service has one goroutine, which reads the output of its process and ends with it. No
+// function holds a lock while it waits.
 package rig

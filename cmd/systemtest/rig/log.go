@@ -24,16 +24,7 @@ type Event struct {
 // Log returns all events in the service's log.
 func (s *Service) Log() []Event {
 	s.T.Helper()
-	url := s.Flag("--nats-url")
-	if url == "" {
-		url = s.Connection().NATSURL
-	}
-	nc, err := nats.Connect(url)
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	defer nc.Close()
-	events, err := ReadLog(s.T.Context(), nc)
+	events, err := ReadLog(s.T.Context(), ConnectNATS(s.T, s.NATSURL()))
 	if err != nil {
 		s.T.Fatal(err)
 	}
@@ -100,33 +91,31 @@ func ReadLog(ctx context.Context, nc *nats.Conn) ([]Event, error) {
 // position.
 func (s *Service) Publish(m *nats.Msg) uint64 {
 	s.T.Helper()
-	js, err := jetstream.New(ConnectNATS(s.T, s.NATSURL()))
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	ack, err := js.PublishMsg(s.T.Context(), m)
+	ack, err := s.JetStream().PublishMsg(s.T.Context(), m)
 	if err != nil {
 		s.T.Fatal(err)
 	}
 	return ack.Sequence
 }
 
-// NewestOn returns the position of the newest message on a subject.
-func (s *Service) NewestOn(subject string) uint64 {
+// JetStream connects to the log's server.
+func (s *Service) JetStream() jetstream.JetStream {
 	s.T.Helper()
 	js, err := jetstream.New(ConnectNATS(s.T, s.NATSURL()))
 	if err != nil {
 		s.T.Fatal(err)
 	}
-	stream, err := js.Stream(s.T.Context(), "CHAT_SESSIONS")
+	return js
+}
+
+// NewestPosition returns the position of the newest event.
+func (s *Service) NewestPosition() uint64 {
+	s.T.Helper()
+	stream, err := s.JetStream().Stream(s.T.Context(), "CHAT_SESSIONS")
 	if err != nil {
 		s.T.Fatal(err)
 	}
-	m, err := stream.GetLastMsgForSubject(s.T.Context(), subject)
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	return m.Sequence
+	return stream.CachedInfo().State.LastSeq
 }
 
 // NATSURL returns the URL of the log's server, external or embedded.

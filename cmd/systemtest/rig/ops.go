@@ -7,18 +7,6 @@ import (
 	"strings"
 )
 
-// OpsURL returns the URL for operators of a service with --ops-listen.
-func (s *Service) OpsURL() string {
-	s.T.Helper()
-	log := s.Errors.String()
-	_, rest, found := strings.Cut(log[max(0, strings.LastIndex(log, "metrics, health and profiles")):], "url=")
-	url, _, _ := strings.Cut(rest, "\n")
-	if !found {
-		s.T.Fatalf("the address for operators is not in the log:\n%s", log)
-	}
-	return url
-}
-
 // Metrics returns the values of all series, by name and labels as written.
 func (s *Service) Metrics() map[string]float64 {
 	s.T.Helper()
@@ -41,10 +29,13 @@ func (s *Service) Metrics() map[string]float64 {
 	return values
 }
 
-// Ask sends a GET to the listener for operators.
+// Ask sends a GET to the ops listener (--ops-listen), whose URL is in the log.
 func (s *Service) Ask(path string) (status int, body string) {
 	s.T.Helper()
-	response, err := HTTPClient.Get(s.OpsURL() + path)
+	log := s.Errors.String()
+	_, url, _ := strings.Cut(log[max(0, strings.LastIndex(log, "metrics, health and profiles")):], "url=")
+	url, _, _ = strings.Cut(url, "\n")
+	response, err := HTTPClient.Get(url + path)
 	if err != nil {
 		s.T.Fatal(err)
 	}

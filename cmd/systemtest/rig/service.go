@@ -65,7 +65,7 @@ func (s *Service) Start() {
 	}
 }
 
-// Begin starts the process and does not wait until it is ready.
+// Begin starts the process without waiting until it is ready.
 func (s *Service) Begin() error {
 	s.Cmd = exec.Command(cmp.Or(s.Binary, Binary), s.Args...)
 	if s.Errors == nil {
@@ -174,21 +174,31 @@ func (s *Service) Restart() {
 	s.Start()
 }
 
-// ConnectionFile is the file in the data directory that says how to reach what runs inside the service.
+// Stores returns the flags with which a command reaches the service's log and read model.
+func (s *Service) Stores() []string {
+	flags := []string{"--data-dir", s.Flag("--data-dir")}
+	for _, name := range []string{"--nats-url", "--redis-url", "--redis-partitions"} {
+		if value := s.Flag(name); value != "" {
+			flags = append(flags, name, value)
+		}
+	}
+	return flags
+}
+
+// ConnectionFile, in the data directory, says how to reach what runs inside the service.
 const ConnectionFile = "connection.json"
 
 // A Connection is the content of the connection file.
 type Connection struct{ NATSURL, RedisURL string }
 
 // Connection reads the connection file of the running service.
-func (s *Service) Connection() Connection {
+func (s *Service) Connection() (c Connection) {
 	s.T.Helper()
 	content, err := os.ReadFile(filepath.Join(s.Flag("--data-dir"), ConnectionFile))
-	if err != nil {
-		s.T.Fatal(err)
+	if err == nil {
+		err = json.Unmarshal(content, &c)
 	}
-	var c Connection
-	if err := json.Unmarshal(content, &c); err != nil {
+	if err != nil {
 		s.T.Fatalf("%s: %v", content, err)
 	}
 	return c

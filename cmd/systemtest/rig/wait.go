@@ -1,7 +1,6 @@
 package rig
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -28,18 +27,6 @@ func Eventually(t *testing.T, try func() error) {
 			t.Fatalf("after %s: %v", Patience, err)
 		}
 		<-time.After(10 * time.Millisecond)
-	}
-}
-
-// Sleep returns false when ctx ends first.
-func Sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

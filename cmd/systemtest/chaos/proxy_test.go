@@ -1,4 +1,4 @@
-package rig
+package chaos
 
 import (
 	"net"
@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// A Link is a TCP proxy between a client and a server that can break connections.
-type Link struct {
+// A link is a TCP proxy between a client and a server that can break connections.
+type link struct {
 	listener net.Listener
-	Target   atomic.Pointer[string] // host and port; nil refuses
-	Mute     atomic.Bool            // what the server sends is lost
+	target   atomic.Pointer[string] // host and port; nil refuses
+	mute     atomic.Bool            // what the server sends is lost
 
 	mu      sync.Mutex
 	flowing chan struct{} // closed while bytes may pass
@@ -20,33 +20,33 @@ type Link struct {
 	group   sync.WaitGroup
 }
 
-// StartLink starts a link that refuses until it has a target.
-func StartLink(t *testing.T) *Link {
+// startLink starts a link that refuses until it has a target.
+func startLink(t *testing.T) *link {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Link{listener: listener, conns: map[net.Conn]bool{}, flowing: make(chan struct{})}
+	l := &link{listener: listener, conns: map[net.Conn]bool{}, flowing: make(chan struct{})}
 	close(l.flowing)
 	l.group.Go(l.serve)
 	t.Cleanup(func() {
 		listener.Close()
-		l.Cut()
+		l.cut()
 		l.group.Wait()
 	})
 	return l
 }
 
-// StartLinkTo starts a link to a server whose address stays the same.
-func StartLinkTo(t *testing.T, address string) *Link {
-	l := StartLink(t)
-	l.Target.Store(&address)
+// startLinkTo starts a link to a server whose address stays the same.
+func startLinkTo(t *testing.T, address string) *link {
+	l := startLink(t)
+	l.target.Store(&address)
 	return l
 }
 
-// Through returns a server's URL with the address of the link.
-func (l *Link) Through(serverURL string) string {
+// through returns a server's URL with the address of the link.
+func (l *link) through(serverURL string) string {
 	u, err := url.Parse(serverURL)
 	if err != nil {
 		panic(err)
@@ -55,13 +55,13 @@ func (l *Link) Through(serverURL string) string {
 	return u.String()
 }
 
-func (l *Link) serve() {
+func (l *link) serve() {
 	for {
 		client, err := l.listener.Accept()
 		if err != nil {
 			return
 		}
-		target := l.Target.Load()
+		target := l.target.Load()
 		if target == nil {
 			client.Close()
 			continue
@@ -74,16 +74,16 @@ func (l *Link) serve() {
 		l.mu.Lock()
 		l.conns[client], l.conns[server] = true, true
 		l.mu.Unlock()
-		if l.Target.Load() != target { // Cut may have missed it
+		if l.target.Load() != target { // cut may have missed it
 			l.forget(client, server)
 			continue
 		}
 		l.group.Go(func() { l.copy(server, client, func() bool { return false }) })
-		l.group.Go(func() { l.copy(client, server, l.Mute.Load) })
+		l.group.Go(func() { l.copy(client, server, l.mute.Load) })
 	}
 }
 
-func (l *Link) copy(to, from net.Conn, lose func() bool) {
+func (l *link) copy(to, from net.Conn, lose func() bool) {
 	defer l.forget(to, from)
 	buffer := make([]byte, 64<<10)
 	for {
@@ -103,7 +103,7 @@ func (l *Link) copy(to, from net.Conn, lose func() bool) {
 	}
 }
 
-func (l *Link) forget(conns ...net.Conn) {
+func (l *link) forget(conns ...net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range conns {
@@ -112,8 +112,8 @@ func (l *Link) forget(conns ...net.Conn) {
 	}
 }
 
-// Cut breaks all connections; new ones work.
-func (l *Link) Cut() {
+// cut breaks all connections; new ones work.
+func (l *link) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.conns {
@@ -122,8 +122,8 @@ func (l *Link) Cut() {
 	clear(l.conns)
 }
 
-// Stall delays everything that is sent until the function that it returns is called.
-func (l *Link) Stall() (flow func()) {
+// stall delays everything that is sent until the function that it returns is called.
+func (l *link) stall() (flow func()) {
 	gate := make(chan struct{})
 	l.mu.Lock()
 	defer l.mu.Unlock()
