@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"golang.org/x/sync/errgroup"
 
 	"chatsessions/domain"
 	"chatsessions/projections"
@@ -80,7 +79,7 @@ const projectorPatience = 2 * time.Second
 // any moment: the old read model keeps answering, and the next rebuild removes the rest.
 func Rebuild(ctx context.Context, rdb redis.UniversalClient, log audit.Log, opts RebuildOptions) (Rebuilt, error) {
 	b := &rebuild{
-		opts: opts, rdb: rdb, log: log, standInNeeded: make(chan struct{}, 1),
+		opts: opts, rdb: rdb, log: log,
 		builder: New(rdb, log, Options{Logger: opts.Logger, Partitions: opts.Partitions}),
 	}
 	if b.opts.Progress == nil {
@@ -94,7 +93,16 @@ func Rebuild(ctx context.Context, rdb redis.UniversalClient, log audit.Log, opts
 		return Rebuilt{}, err
 	}
 	defer unlock()
-	defer b.offerStandIn(working)()
+	projecting, dismiss := context.WithCancel(working)
+	var standIn sync.WaitGroup
+	defer standIn.Wait()
+	defer dismiss()
+	b.needStandIn = sync.OnceFunc(func() {
+		if !opts.Private {
+			p := New(rdb, log, Options{Logger: opts.Logger, Partitions: opts.Partitions})
+			standIn.Go(func() { _ = p.Run(projecting) }) // returns nil
+		}
+	})
 	if err := b.run(working); err != nil {
 		return b.result, errors.Join(context.Cause(working), err)
 	}
@@ -103,13 +111,13 @@ func Rebuild(ctx context.Context, rdb redis.UniversalClient, log audit.Log, opts
 
 // A rebuild is one call of Rebuild.
 type rebuild struct {
-	opts          RebuildOptions
-	rdb           redis.UniversalClient
-	log           audit.Log
-	builder       *Projector          // writes the new generations
-	standInNeeded chan struct{}       // signaled when no projector seems to be at work
-	live          []layout.Checkpoint // of each partition at the start; the zero value for none
-	result        Rebuilt
+	opts        RebuildOptions
+	rdb         redis.UniversalClient
+	log         audit.Log
+	builder     *Projector          // writes the new generations
+	needStandIn func()              // starts a projector in this process, once, when none seems to be at work
+	live        []layout.Checkpoint // of each partition at the start; the zero value for none
+	result      Rebuilt
 }
 
 func (b *rebuild) run(ctx context.Context) error {
@@ -256,28 +264,6 @@ func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
 	return working, unlock, nil
 }
 
-// offerStandIn runs a projector in this process once one is needed, until dismissed.
-func (b *rebuild) offerStandIn(ctx context.Context) (dismiss func()) {
-	if b.opts.Private {
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var offer errgroup.Group
-	offer.Go(func() error {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-b.standInNeeded:
-		}
-		p := New(b.rdb, b.log, Options{Logger: b.opts.Logger, Partitions: b.opts.Partitions})
-		return p.Run(ctx)
-	})
-	return func() {
-		cancel()
-		_ = offer.Wait() // Run returns nil
-	}
-}
-
 // fill fills the new generations and reports progress.
 func (b *rebuild) fill(ctx context.Context, writers []*partitionWriter) error {
 	end, err := b.log.End(ctx)
@@ -351,14 +337,6 @@ func (b *rebuild) compare(ctx context.Context) error {
 	})
 	b.result.Position, b.result.Sessions = done.Position, done.Sessions
 	return err
-}
-
-// needStandIn asks for a projector in this process.
-func (b *rebuild) needStandIn() {
-	select {
-	case b.standInNeeded <- struct{}{}:
-	default: // already requested
-	}
 }
 
 // declareComplete hands the new generations to the projector, which alone writes them
