@@ -87,9 +87,8 @@ type Compare = func(context.Context, []domain.Entry) error
 // compare, in its newest state; older states may come before. Both log and read model may
 // change meanwhile.
 //
-// It returns an error when there is no read model to compare (none at all, a
-// PartitionsError, ErrOtherLog, or one that is being filled), and when the comparison
-// could not be completed.
+// It returns an error when there is no read model to compare (none, a PartitionsError,
+// ErrOtherLog, one that is being filled), and when the comparison could not be completed.
 func Run(ctx context.Context, rdb redis.UniversalClient, log Log, opts Options, read func(context.Context, Compare) error) (Result, error) {
 	opts.patience = cmp.Or(opts.patience, defaultPatience)
 	seed := maphash.MakeSeed()

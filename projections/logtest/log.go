@@ -1,6 +1,7 @@
 package logtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ type Log struct {
 	trouble  error          // returned by End, Follow, and Newest instead
 	grown    chan struct{}  // closed and replaced when anything changes
 	holds    uint64         // events from here on are not durable; 0 for none
-	cut      int            // largest batch; 0 for the caller's limit
+	Batch    int            // events that Follow passes at once; 0 for the caller's limit
 }
 
 // New returns an empty log.
@@ -50,8 +51,7 @@ func (l *Log) Append(sessions ...domain.Session) uint64 {
 }
 
 // Record writes events, assigns their positions, and returns the last one.
-func (l *Log) Record(events ...domain.Entry) uint64 {
-	var last uint64
+func (l *Log) Record(events ...domain.Entry) (last uint64) {
 	l.change(func() {
 		for _, e := range events {
 			e.Record = new(*e.Record)
@@ -80,9 +80,6 @@ func (l *Log) All() []domain.Entry {
 
 // Length returns the position of the last event.
 func (l *Log) Length() uint64 { return uint64(len(l.All())) }
-
-// CutAt limits batches to that many events.
-func (l *Log) CutAt(n int) { l.change(func() { l.cut = n }) }
 
 // Asked returns how often the end was requested.
 func (l *Log) Asked() int {
@@ -174,9 +171,7 @@ func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([
 	for {
 		l.mu.Lock()
 		trouble, grown := l.trouble, l.grown
-		if l.cut > 0 {
-			limit = l.cut
-		}
+		limit = cmp.Or(l.Batch, limit)
 		var batch []domain.Entry
 		if after < uint64(len(l.Events)) {
 			batch = l.Events[after:min(int(after)+limit, len(l.Events))]

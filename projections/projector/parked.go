@@ -37,7 +37,8 @@ func EachParked(ctx context.Context, rdb redis.UniversalClient, partitions int, 
 			return err
 		}
 		notes := rdb.HScan(ctx, part.Keys(c.Generation).Parked(), 0, "", parkedAtOnce).Iterator()
-		for notes.Next(ctx) && notes.Next(ctx) { // an id, then its note
+		for notes.Next(ctx) { // to an id
+			_ = notes.Next(ctx) // to its note
 			one, err := layout.ParseParked(notes.Val())
 			if err != nil {
 				return err

@@ -103,7 +103,7 @@ func tellBefore(rt *rapid.T, events []domain.Entry) {
 func TestALongBatchIsWrittenInParts(t *testing.T) {
 	modeltest.OnEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		log := logtest.New("log")
-		log.CutAt(2000)
+		log.Batch = 2000
 		for n := range 1000 {
 			log.Append(logtest.Session(n, int64(n)))
 		}

@@ -186,10 +186,9 @@ func (f *freshness) distrust(doubt string) {
 	f.distrusted, f.probes = doubt, nil
 }
 
-// staleFor is how long another node may still answer without the position: until Bound
-// has passed since it was in the log, which it was when the probe after the one that showed
-// it started. With others, nodes have read models of their own, so it does not matter that
-// this one has passed the position.
+// staleFor is how long another node may still answer without the position: until Bound has
+// passed since the start of the probe after the one that showed it. With others, nodes have
+// read models of their own, so it does not matter that this one has passed the position.
 func (f *freshness) staleFor(position uint64, now time.Time, others bool) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -23,11 +23,10 @@ const (
 // would have to examine too many sessions, domain.ErrBusy under too much load, and
 // domain.ErrUnavailable if the read model cannot be reached or trusted now.
 //
-// A session that does not change while a client pages is returned exactly once; one that
-// changes may have moved. The total is left out if counting would cost too much. The page
-// is shared with concurrent requests for the same list and must not be changed. Any other
-// error is a defect of the caller: a filter on a field without an index, or an invalid
-// place.
+// A session that does not change while a client pages is returned exactly once. The total
+// is left out if counting would cost too much. The page is shared with concurrent requests
+// and must not be changed. Any other error is a defect of the caller: a filter on a field
+// without an index, or an invalid place.
 func (m *ReadModel) List(ctx context.Context, q query.Query) (query.Page, error) {
 	p, err := newPlan(q)
 	if err != nil {
