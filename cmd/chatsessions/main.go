@@ -26,7 +26,7 @@ type commandLine struct {
 	Token   tokenCommand   `cmd:"" help:"Make an API token, and the line for the tokens file that makes it valid."`
 	History historyCommand `cmd:"" help:"Show the events of one session."`
 	Replay  replayCommand  `cmd:"" help:"Replay the log, filtered, to the terminal, to a file, or to another subject."`
-	Rebuild rebuildCommand `cmd:"" help:"Build a new read model beside the old one, compare them, and switch to the new one."`
+	Rebuild rebuildCommand `cmd:"" help:"Compare the read model with the log, build a new one beside it, and switch to the new one."`
 	Parked  parkedCommand  `cmd:"" help:"List the sessions that cannot be shown, or bring them back."`
 	Verify  verifyCommand  `cmd:"" help:"Read the whole log and report every defect of it and of the read model."`
 	Version versionCommand `cmd:"" help:"Print version, commit and Go version."`

@@ -97,7 +97,7 @@ func (c rebuildCommand) report(s streams, done projector.Rebuilt) error {
 	if c.Output == "json" {
 		return json.NewEncoder(s.out).Encode(done)
 	}
-	compared, result := fmt.Sprintf("%d differences to the old one", done.Differences), "it answers now"
+	compared, result := fmt.Sprintf("the old one had %d differences to the log", done.Differences), "it answers now"
 	switch {
 	case c.CompareOnly && !done.Compared:
 		_, err := fmt.Fprintf(s.out, "There is no read model to compare with the log. %d keys were removed.\n", done.Removed)

@@ -130,7 +130,7 @@ func TestAForeignMessageParksItsSessionAndNothingElse(t *testing.T) {
 
 		// And after a rebuild.
 		rebuilt := rebuild(t, rig.ExitDone, flags...)
-		if !strings.HasPrefix(rebuilt.stdout, "A read model of 6 sessions, ") || !strings.Contains(rebuilt.stdout, ": 0 differences to the old one") ||
+		if !strings.HasPrefix(rebuilt.stdout, "A read model of 6 sessions, ") || !strings.Contains(rebuilt.stdout, ": the old one had 0 differences to the log") ||
 			strings.Count(rebuilt.stderr, "its session is parked") != len(foreign) {
 			t.Errorf("told %q, %q", rebuilt.stdout, rebuilt.stderr)
 		}

@@ -24,7 +24,7 @@ func TestRebuildsUnderLoadRefuseNothingAndShowNothingOld(t *testing.T) {
 		load.more(200)
 		for range rebuilds {
 			rebuilt := rebuild(t, rig.ExitDone, flags...)
-			rebuilt.expect(t, `: 0 differences to the old one; it answers now\.`)
+			rebuilt.expect(t, `: the old one had 0 differences to the log; it answers now\.`)
 			load.more(200)
 		}
 		load.end()
@@ -88,7 +88,7 @@ func TestRebuildsThatAreKilledUnderLoadRefuseNothingAndLoseNothing(t *testing.T)
 	p := startRebuild(t, servers.Stores()...)
 	rig.Eventually(t, func() error { return p.begun(t, rdb) })
 	p.signal(syscall.SIGKILL)
-	rebuild(t, rig.ExitDone, servers.Stores()...).expect(t, `: 0 differences to the old one; it answers now\.`)
+	rebuild(t, rig.ExitDone, servers.Stores()...).expect(t, `: the old one had 0 differences to the log; it answers now\.`)
 	load.end()
 	t.Logf("%d rebuilds killed, of which %v, beside %s", kills+1, reached, load)
 	if n := load.Refused.Load(); n != 0 {
