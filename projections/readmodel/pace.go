@@ -23,7 +23,7 @@ const (
 // A pacer keeps lists from slowing down writes and from filling memory. A list costs
 // writes time, in Redis and in this process; the duration of a trip measures both.
 //
-// First trips, which most lists need only, get as much time as the writes. They start one
+// First trips, all that most lists need, get as much time as the writes. They start one
 // after another, in rounds of all that wait when the round begins. Further trips wait for a
 // turn and together get a tenth of the time.
 type pacer struct {
