@@ -72,37 +72,3 @@ type StampValues struct {
 	By     *string
 	Reason *string // "" clears
 }
-
-// A Role determines what a caller may do; see Caller.
-type Role string
-
-// The roles that a token can have.
-const (
-	RoleAccount Role = "account" // creates, sees, and changes its own sessions
-	RoleService Role = "service" // every session, in anybody's name
-	RoleAuditor Role = "auditor" // reads everything, changes nothing
-	RoleAdmin   Role = "admin"   // service, auditor, and operations
-)
-
-// Roles lists all roles.
-func Roles() []Role { return []Role{RoleAccount, RoleService, RoleAuditor, RoleAdmin} }
-
-// A Caller gives commands and asks questions.
-type Caller struct {
-	Account string // account uid
-	Role    Role
-}
-
-// SeesAll reports whether the caller may see every session.
-func (c Caller) SeesAll() bool { return c.Role != RoleAccount }
-
-// MayWrite reports whether the caller may change anything at all.
-func (c Caller) MayWrite() bool { return c.Role != RoleAuditor }
-
-// MayActForOthers reports whether the caller may give stamps in another account's name.
-func (c Caller) MayActForOthers() bool { return c.Role == RoleService || c.Role == RoleAdmin }
-
-// MaySee reports whether the caller may see the session.
-func (c Caller) MaySee(s *Session) bool {
-	return c.SeesAll() || s.CreatedBy == c.Account || slices.Contains(s.Participants, c.Account)
-}

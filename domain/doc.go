@@ -9,7 +9,7 @@
 //   - session.go: the aggregate, Session, and the stamps of its transitions
 //   - fsm.go: states, transitions, and the transition table: the whole life of a session
 //   - event.go: Event, its fold, and Record, an event with its envelope
-//   - command.go: the commands Create and Change, their values, and the Caller
+//   - command.go: the commands Create and Change, and their values
 //   - decide.go: Decide, and the order in which a command is checked
 //   - values.go: what values may not say, and who may give which
 //   - builder.go: eventBuilder, which collects a command's events and checks their times
@@ -17,7 +17,7 @@
 //   - errors.go: every error that a caller can tell apart
 //   - fields.go: the one table of a session's JSON fields; encoder and merge patches
 //   - decode.go: the fast decoder of the JSON that the service wrote
-//   - access.go: filter fields and readers of a session, for lists
+//   - access.go: callers, and what they may do and see; filter fields, for lists
 //   - defect.go: the kinds of defects that an event of the log can have
 //   - check.go: the rules that an event must obey by itself
 //   - checkstep.go: the rules for the step from one session to the next

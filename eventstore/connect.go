@@ -29,18 +29,17 @@ type ConnectOptions struct {
 const (
 	// dialTimeout bounds one attempt to connect to one server. Publishers wait for it.
 	dialTimeout = 2 * time.Second
-	// writeTimeout bounds one write to the socket. Otherwise a server that hangs would block
+	// writeTimeout bounds one write to the socket, so that a server that hangs does not block
 	// every publisher.
 	writeTimeout = 2 * time.Second
-	// pingInterval and maxPings detect a server that disappeared silently, within about ten
-	// seconds.
+	// pingInterval and maxPings detect a server that disappeared, within about ten seconds.
 	pingInterval = 5 * time.Second
 	maxPings     = 2
 )
 
 // Connect connects to an external server. The first attempt has to succeed; then the
-// connection reconnects by itself, forever. While it is broken, it refuses messages instead
-// of keeping them: a write that was answered with "not written" must not be sent later.
+// connection reconnects forever. While it is broken, it refuses messages instead of keeping
+// them: a write that was answered with "not written" must not be sent later.
 func Connect(ctx context.Context, o ConnectOptions) (*nats.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -49,8 +48,7 @@ func Connect(ctx context.Context, o ConnectOptions) (*nats.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := ConnectionOptions(o.Name, o.Logger)
-	options = append(options, nats.Timeout(timeLeft(ctx, dialTimeout)))
+	options := append(ConnectionOptions(o.Name, o.Logger), nats.Timeout(dialTimeout))
 	if o.CredentialsFile != "" {
 		if _, err := os.Stat(o.CredentialsFile); err != nil {
 			return nil, fmt.Errorf("NATS credentials: %w", err)
@@ -128,14 +126,6 @@ func redact(urls string) (string, error) {
 		redacted = append(redacted, u.Redacted())
 	}
 	return strings.Join(redacted, ","), nil
-}
-
-// timeLeft returns the time until ctx's deadline, at most limit.
-func timeLeft(ctx context.Context, limit time.Duration) time.Duration {
-	if deadline, ok := ctx.Deadline(); ok {
-		return max(min(limit, time.Until(deadline)), time.Millisecond)
-	}
-	return limit
 }
 
 func orDiscard(logger *slog.Logger) *slog.Logger {

@@ -60,7 +60,7 @@ func (l *Log) consume(ctx context.Context, subject string, start uint64) (<-chan
 	}
 	attempt, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if _, err := l.lastSequence(attempt); err != nil {
+	if _, err := l.LastSequence(attempt); err != nil {
 		return nil, nil, err
 	}
 	consumer, err := l.js.CreateConsumer(attempt, StreamName, config)

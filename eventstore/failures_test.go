@@ -158,14 +158,9 @@ type barrier func() error
 func (b barrier) Settle(context.Context, eventstore.Recovery) error { return b() }
 func (b barrier) Durable(context.Context, uint64) error             { return b() }
 func (b barrier) Err() error                                        { return nil }
-func (b barrier) Intend(uint64, []*nats.Msg) (eventstore.Intent, error) {
-	return noIntent{}, nil
+func (b barrier) Intend(uint64, []*nats.Msg) (func(uint64), error) {
+	return func(uint64) {}, nil
 }
-
-type noIntent struct{}
-
-func (noIntent) Remove()     {}
-func (noIntent) Keep(uint64) {}
 
 // TestBarrier checks that nothing gets past a barrier that fails.
 func TestBarrier(t *testing.T) {

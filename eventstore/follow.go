@@ -195,8 +195,15 @@ func (f *follower) run(ctx context.Context) error {
 // tail continues from here; it returns nil in the first and last case.
 func (f *follower) readConsumer(ctx context.Context, recent *tailReader) error {
 	f.pending, f.whole, f.read = nil, 0, f.position
-	var c connectionChanges
-	defer c.watch(f.log.nc, f.patience > 0)()
+	nc := f.log.nc
+	// A server that is back may have lost the consumer; its missing heartbeats take seconds.
+	restored := nc.StatusChanged(nats.CONNECTED)
+	defer nc.RemoveStatusListener(restored)
+	var lost chan nats.Status // nil for a follower with any patience
+	if f.patience > 0 {
+		lost = nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
+		defer nc.RemoveStatusListener(lost)
+	}
 	start, repeated := f.position+1, false
 	switch {
 	case f.newest:
@@ -212,7 +219,7 @@ func (f *follower) readConsumer(ctx context.Context, recent *tailReader) error {
 	if f.newest {
 		// Not earlier: until the consumer existed, a message may have been left out for a
 		// newer one, which has to be read, too.
-		if f.upTo, err = f.log.lastSequence(ctx); err != nil {
+		if f.upTo, err = f.log.LastSequence(ctx); err != nil {
 			return err
 		}
 	}
@@ -224,7 +231,7 @@ func (f *follower) readConsumer(ctx context.Context, recent *tailReader) error {
 			if continues, err := f.idle(ctx, recent); continues || err != nil {
 				return err
 			}
-			if next, err = f.wait(ctx, messages, &c); err != nil {
+			if next, err = f.wait(ctx, messages, restored, lost); err != nil {
 				return err
 			}
 		}
@@ -250,27 +257,6 @@ func (f *follower) readConsumer(ctx context.Context, recent *tailReader) error {
 	return nil
 }
 
-// connectionChanges reports what happens to a connection while a consumer is read.
-type connectionChanges struct {
-	// restored: a server that is back may have lost the consumer. To wait for its missing
-	// heartbeats would take seconds.
-	restored chan nats.Status
-	lost     chan nats.Status // nil for a follower with any patience
-}
-
-func (c *connectionChanges) watch(nc *nats.Conn, losses bool) (stop func()) {
-	c.restored = nc.StatusChanged(nats.CONNECTED)
-	if losses {
-		c.lost = nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
-	}
-	return func() {
-		nc.RemoveStatusListener(c.restored)
-		if losses {
-			nc.RemoveStatusListener(c.lost)
-		}
-	}
-}
-
 // idle is for the moment when no message is available. It hands over what is pending, and
 // reports whether the tail continues from here: it has the next event, or will have it.
 func (f *follower) idle(ctx context.Context, recent *tailReader) (tailContinues bool, err error) {
@@ -283,12 +269,12 @@ func (f *follower) idle(ctx context.Context, recent *tailReader) (tailContinues 
 	if recent.skip(f.read) {
 		return true, nil
 	}
-	end, err := f.log.lastSequence(ctx)
+	end, err := f.log.LastSequence(ctx)
 	return end == f.read, err
 }
 
 // wait returns the next delivery.
-func (f *follower) wait(ctx context.Context, messages <-chan delivery, c *connectionChanges) (delivery, error) {
+func (f *follower) wait(ctx context.Context, messages <-chan delivery, restored, lost <-chan nats.Status) (delivery, error) {
 	for {
 		var cut <-chan time.Time
 		if !f.raw && len(f.pending) > 0 {
@@ -300,9 +286,9 @@ func (f *follower) wait(ctx context.Context, messages <-chan delivery, c *connec
 		case <-cut:
 			first := f.pending[0]
 			f.log.logger.Error("the log has a part of a write, and not the rest: nothing after it can be read", "session", envelope.SessionID(first.Subject), "position", first.Sequence)
-		case <-c.restored:
+		case <-restored:
 			return delivery{}, errReconnected
-		case <-c.lost:
+		case <-lost:
 			return delivery{}, nats.ErrDisconnected
 		case <-ctx.Done():
 			return delivery{}, ctx.Err()
@@ -378,7 +364,7 @@ func (f *follower) readTail(ctx context.Context, recent *tailReader) error {
 				idle = true
 				continue
 			}
-			end, err := f.log.lastSequence(ctx)
+			end, err := f.log.LastSequence(ctx)
 			if err != nil {
 				return err
 			}

@@ -42,23 +42,14 @@ type Durability interface {
 	// cut. Open calls it before anything is served.
 	Settle(ctx context.Context, found Recovery) error
 	// Intend makes it durable that the messages are about to be written, all or none, after
-	// a sequence of their subject.
-	Intend(after uint64, msgs []*nats.Msg) (Intent, error)
+	// a sequence of their subject. done is for a write that is in the log up to a position, or
+	// never will be (0). Without it, the next start looks whether the write was cut.
+	Intend(after uint64, msgs []*nats.Msg) (done func(position uint64), err error)
 	// Durable returns when the events up to a position, which the server has shown, are on
 	// disk. After a failed sync it returns an error, for good.
 	Durable(ctx context.Context, position uint64) error
 	// Err returns the reason why nothing can be written any more, nil if there is none.
 	Err() error
-}
-
-// An Intent is the durable note of an atomic write in flight. If neither method is called,
-// it stays until the next start, which then looks whether the write was cut.
-type Intent interface {
-	// Remove is for a write that is on disk, or that will never be in the log.
-	Remove()
-	// Keep is for a write that is in the log up to a position, and whose caller has given up.
-	// The note stays until the write is on disk.
-	Keep(position uint64)
 }
 
 // ErrNoLog is returned by Open with Options.Existing if there is no log.
@@ -177,7 +168,7 @@ var ErrReplaced = errors.New("the log was replaced by another")
 func (l *Log) End(ctx context.Context) (uint64, error) {
 	ctx, cancel := withPatience(ctx, readPatience)
 	defer cancel()
-	end, err := l.lastSequence(ctx)
+	end, err := l.LastSequence(ctx)
 	if err == nil {
 		err = l.Durable(ctx, end)
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 )
 
-// maxBatches bounds the atomic writes that a Log has in flight. The server accepts 50
-// unfinished ones per stream, from all nodes together.
+// maxBatches bounds the atomic writes of a Log in flight. The server accepts 50 unfinished
+// ones per stream, from all nodes together.
 const maxBatches = 16
 
 // An outcome is the result of one attempt to publish.
@@ -24,8 +24,8 @@ type outcome int
 const (
 	// acknowledged: it is in the log.
 	acknowledged outcome = iota
-	// conflict: not written. The subject is not at the expected sequence, or
-	// another write to it is in flight.
+	// conflict: not written. The subject is not at the expected sequence, or another write to
+	// it is in flight.
 	conflict
 	// busy: not written, because of trouble that may pass.
 	busy
@@ -41,18 +41,17 @@ const (
 const (
 	// codeWrongLast: the newest message on the subject is another.
 	codeWrongLast = jetstream.JSErrCodeStreamWrongLastSequence
-	// codeWrongLastConstant is the same on a replicated stream, and also means that a write
-	// to the subject is proposed and not yet decided.
+	// codeWrongLastConstant is the same on a replicated stream, also for a write that is
+	// proposed and not yet decided.
 	codeWrongLastConstant jetstream.ErrorCode = 10164
 	codeStoreFailed       jetstream.ErrorCode = 10077
 	codeTooManyBatches                        = jetstreamext.JSErrCodeAtomicPublishTooManyInflight
-	// codeBatchIncomplete: a message of the batch was lost, its leader was replaced, or the
-	// batch was one too many and its first message was rejected.
+	// codeBatchIncomplete: a message was lost or rejected, or the leader was replaced.
 	codeBatchIncomplete = jetstreamext.JSErrCodeBatchPublishIncomplete
 )
 
-// publish makes one attempt to write the messages, all or none, and returns the
-// sequence of the last one. Only the first carries an expected sequence.
+// publish makes one attempt to write the messages, all or none, and returns the sequence of
+// the last one. Only the first carries an expected sequence.
 func (l *Log) publish(ctx context.Context, msgs []*nats.Msg) (uint64, outcome, error) {
 	if l.conn.IsClosed() {
 		return 0, refused, nats.ErrConnectionClosed
@@ -73,8 +72,7 @@ func (l *Log) publish(ctx context.Context, msgs []*nats.Msg) (uint64, outcome, e
 			return 0, busy, ctx.Err()
 		}
 	}
-	// The time for the server's answer begins here, not while the batch waits for its turn:
-	// a batch that was sent and given up at once would be sent again and delay the others.
+	// Not earlier: a batch that waited for its turn still needs time for the server's answer.
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	last := msgs[len(msgs)-1]
@@ -88,7 +86,10 @@ func (l *Log) publish(ctx context.Context, msgs []*nats.Msg) (uint64, outcome, e
 		last.Header.Set(jetstreamext.BatchCommitHeader, "1")
 		for _, m := range msgs[:len(msgs)-1] {
 			if err := l.conn.PublishMsg(m); err != nil {
-				return 0, notSent(err), err
+				if o := classifyRequest(err); o != unknown {
+					return 0, o, err
+				}
+				return 0, busy, err
 			}
 		}
 	}
@@ -99,21 +100,13 @@ func (l *Log) publish(ctx context.Context, msgs []*nats.Msg) (uint64, outcome, e
 	return parseAck(answer.Data, len(msgs))
 }
 
-// notSent returns the outcome of an attempt that the client refused to send.
-func notSent(err error) outcome {
-	if errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject) {
-		return refused
-	}
-	return busy
-}
-
 // classifyRequest returns the outcome of a request without an answer.
 func classifyRequest(err error) outcome {
 	switch {
-	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrBadSubject):
-		return notSent(err)
-	case errors.Is(err, nats.ErrNoResponders):
-		return busy // no server took it
+	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrBadSubject):
+		return refused
+	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrNoResponders):
+		return busy // it was not sent, or no server took it
 	default:
 		return unknown
 	}

@@ -136,8 +136,5 @@ func (l *Log) LastMessageBefore(ctx context.Context, id string, position uint64)
 	return m, nil
 }
 
-// LastSequence is End for an event that may not be durable yet.
-func (l *Log) LastSequence(ctx context.Context) (uint64, error) { return l.lastSequence(ctx) }
-
 // Conn returns the connection over which the log was opened.
 func (l *Log) Conn() *nats.Conn { return l.nc }

@@ -20,7 +20,7 @@ type Recovery struct {
 }
 
 // End returns the position of the newest event.
-func (r Recovery) End(ctx context.Context) (uint64, error) { return r.log.lastSequence(ctx) }
+func (r Recovery) End(ctx context.Context) (uint64, error) { return r.log.LastSequence(ctx) }
 
 // Complete appends the missing messages of an atomic write of which the log has some. The
 // write was after a sequence of its subject. The missing messages follow those that are

@@ -17,10 +17,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Requests to the JetStream API. The libraries do not fit: they neither retry while the
-// trouble may pass, nor say which server answers. jetstreamext.GetLastMsgsFor moreover
-// reports "batch get not supported" when no server responds, rejects a message without
-// headers, which only the leader can then return, and subscribes for every call.
+// Requests to the JetStream API. The libraries neither retry while the trouble may pass, nor
+// let the caller choose which server answers.
 
 const (
 	// readPatience bounds a read whose context has no deadline.
@@ -40,8 +38,8 @@ const (
 // ErrNoMessage is returned by reads of messages when there is no such message.
 var ErrNoMessage = errors.New("no such message")
 
-// errNoHeaders is returned for a replica's answer about a message whose headers cannot be
-// read: the headers that say which message it is are then missing, too.
+// errNoHeaders is returned for a replica's answer that does not say which message it is,
+// because the message's own headers cannot be read.
 var errNoHeaders = errors.New("a message without headers")
 
 // A source is the choice of the server that answers a read.
@@ -119,8 +117,7 @@ func (l *Log) getFromLeader(ctx context.Context, request apiRequest) (*envelope.
 		}
 		m = envelope.Message{Subject: found.Message.Subject, Sequence: found.Message.Sequence, Data: found.Message.Data}
 		if len(found.Message.Header) > 0 {
-			// A message whose headers cannot be read is no event, like one without any. The
-			// client library delivers it in the same way everywhere else.
+			// A message whose headers cannot be read is no event, like one without any.
 			m.Header, _ = nats.DecodeHeadersMsg(found.Message.Header)
 		}
 		return nil
@@ -128,9 +125,9 @@ func (l *Log) getFromLeader(ctx context.Context, request apiRequest) (*envelope.
 	return &m, err
 }
 
-// lastSequence asks the leader for the stream's last sequence, and checks that it is still
-// the stream that was opened.
-func (l *Log) lastSequence(ctx context.Context) (uint64, error) {
+// LastSequence asks the leader for the stream's last sequence; the event there may not be
+// durable yet. It returns ErrReplaced for another stream than the one that was opened.
+func (l *Log) LastSequence(ctx context.Context) (uint64, error) {
 	var info struct {
 		Created time.Time `json:"created"`
 		State   struct {
@@ -201,8 +198,7 @@ func parseAPI(data []byte, v any) error {
 	return json.Unmarshal(data, v)
 }
 
-// isTransient reports whether the trouble may pass by itself: the connection is broken, a
-// server restarts, a leader is elected.
+// isTransient reports whether the trouble may pass by itself.
 func isTransient(err error) bool {
 	for _, e := range []error{
 		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected,
@@ -234,8 +230,7 @@ func withPatience(ctx context.Context, patience time.Duration) (context.Context,
 	return context.WithTimeout(ctx, patience)
 }
 
-// A backoff spaces attempts. Pauses grow up to a quarter of a second and are random, so
-// that writers that met do not meet again.
+// A backoff spaces attempts. Pauses grow up to a quarter of a second and are random.
 type backoff struct {
 	attempts int
 	jitter   func(longest time.Duration) time.Duration // nil draws at random

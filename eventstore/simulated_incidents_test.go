@@ -178,12 +178,7 @@ var errSync = errors.New("simulated: fdatasync failed")
 func (s *simulatedLog) Settle(context.Context, Recovery) error { return nil }
 
 // Intend implements Durability: what a power cut leaves of a write is for the embedded log.
-func (s *simulatedLog) Intend(uint64, []*nats.Msg) (Intent, error) { return noIntent{}, nil }
-
-type noIntent struct{}
-
-func (noIntent) Remove()     {}
-func (noIntent) Keep(uint64) {}
+func (s *simulatedLog) Intend(uint64, []*nats.Msg) (func(uint64), error) { return func(uint64) {}, nil }
 
 // Err implements Durability.
 func (s *simulatedLog) Err() error { return nil }

@@ -35,23 +35,23 @@ const (
 func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Result, error) {
 	ctx, cancel := withPatience(ctx, writePatience)
 	defer cancel()
-	t := transaction{log: l, connection: l.Connections(), keys: keySearch{log: l, key: req.Key}, pause: backoff{jitter: l.jitter}}
-	if err := t.begin(ctx, &req); err != nil {
+	d := decision{log: l, connection: l.Connections(), keys: keySearch{log: l, key: req.Key}, pause: backoff{jitter: l.jitter}}
+	if err := d.begin(ctx, &req); err != nil {
 		return domain.Result{}, err
 	}
 	for {
-		repeated, err := t.keys.find(ctx, t.newest)
+		repeated, err := d.keys.find(ctx, d.newest)
 		if err != nil {
 			return domain.Result{}, err
 		}
 		var events []domain.Event
 		if repeated == nil {
-			events, err = decide(t.newest.Event.Session)
+			events, err = decide(d.newest.Event.Session)
 		}
 		if repeated != nil || err != nil || len(events) == 0 {
 			// Nothing will be appended, so only the leader knows whether this was decided on
 			// the newest state.
-			ready, failed := t.confirm(ctx, req.SessionID)
+			ready, failed := d.confirm(ctx, req.SessionID)
 			if failed != nil {
 				return domain.Result{}, failed
 			}
@@ -59,25 +59,25 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 				continue
 			}
 			if repeated != nil {
-				return t.repeat(ctx, repeated, req.Digest)
+				return d.repeat(ctx, repeated, req.Digest)
 			}
-			return domain.Result{Record: t.newest}, err
+			return domain.Result{Record: d.newest}, err
 		}
-		w, err := l.newWrite(req, t.newest, events, t.connection)
+		w, err := l.newWrite(req, d.newest, events, d.connection)
 		if err != nil {
 			return domain.Result{}, err
 		}
-		result, overtaking, err := w.append(ctx, &t.pause)
+		result, overtaking, err := w.append(ctx, &d.pause)
 		if err != nil || overtaking == nil {
 			return result, err
 		}
-		t.newest, t.confirmed = overtaking, true
+		d.newest, d.confirmed = overtaking, true
 		l.counters.conflicts.Add(1)
 	}
 }
 
-// A transaction is one call of Transact.
-type transaction struct {
+// A decision is one call of Transact, and what its command is decided on.
+type decision struct {
 	log        *Log
 	connection uint64         // over which the session is read; see Log.Connections
 	newest     *domain.Record // the session's newest event, as far as known
@@ -87,17 +87,17 @@ type transaction struct {
 }
 
 // begin finds the session's newest event, which may be stale.
-func (t *transaction) begin(ctx context.Context, req *domain.Request) (err error) {
-	known, cached := t.log.cache.get(req.SessionID, t.connection)
+func (d *decision) begin(ctx context.Context, req *domain.Request) (err error) {
+	known, cached := d.log.cache.get(req.SessionID, d.connection)
 	switch {
 	case cached:
-		t.log.counters.cacheHits.Add(1)
-		t.newest = known
+		d.log.counters.cacheHits.Add(1)
+		d.newest = known
 	case req.New:
-		t.newest = &domain.Record{} // if there is a session, the append conflicts
+		d.newest = &domain.Record{} // if there is a session, the append conflicts
 	default:
-		t.log.counters.cacheMisses.Add(1)
-		t.newest, err = t.log.newest(ctx, req.SessionID, anyReplica)
+		d.log.counters.cacheMisses.Add(1)
+		d.newest, err = d.log.newest(ctx, req.SessionID, anyReplica)
 	}
 	return err
 }
@@ -105,41 +105,41 @@ func (t *transaction) begin(ctx context.Context, req *domain.Request) (err error
 // confirm asks the leader whether newest is the session's newest event, and makes it
 // durable, because it is about to be shown. It reports false if the decision has to be made
 // again.
-func (t *transaction) confirm(ctx context.Context, id string) (bool, error) {
-	if !t.confirmed {
-		latest, err := t.log.newest(ctx, id, leader)
+func (d *decision) confirm(ctx context.Context, id string) (bool, error) {
+	if !d.confirmed {
+		latest, err := d.log.newest(ctx, id, leader)
 		if err != nil {
 			return false, err
 		}
-		if latest.Position < t.newest.Position {
+		if latest.Position < d.newest.Position {
 			// The leader was replaced, and does not know it yet.
-			if err := t.pause.wait(ctx); err != nil {
+			if err := d.pause.wait(ctx); err != nil {
 				return false, unavailable("session "+id, err)
 			}
 			return false, nil
 		}
-		t.confirmed = true
-		if latest.Position > t.newest.Position {
-			t.newest = latest
+		d.confirmed = true
+		if latest.Position > d.newest.Position {
+			d.newest = latest
 			return false, nil
 		}
 	}
-	if err := t.log.Durable(ctx, t.newest.Position); err != nil {
+	if err := d.log.Durable(ctx, d.newest.Position); err != nil {
 		return false, unavailable("session "+id, err)
 	}
-	if t.newest.Position > 0 {
-		t.log.cache.put(t.newest, t.connection)
+	if d.newest.Position > 0 {
+		d.log.cache.put(d.newest, d.connection)
 	}
 	return true, nil
 }
 
 // repeat returns the result of the write whose last event has the request's key.
-func (t *transaction) repeat(ctx context.Context, last *domain.Record, digest string) (domain.Result, error) {
+func (d *decision) repeat(ctx context.Context, last *domain.Record, digest string) (domain.Result, error) {
 	if last.Request.Digest != digest {
 		return domain.Result{}, domain.ErrKeyReused
 	}
-	before, err := t.keys.sessionBefore(ctx, last)
-	t.log.counters.replays.Add(1)
+	before, err := d.keys.sessionBefore(ctx, last)
+	d.log.counters.replays.Add(1)
 	return domain.Result{Record: last, Before: before}, err
 }
 

@@ -12,6 +12,8 @@ import (
 	"chatsessions/eventstore/embedded"
 
 	"github.com/google/uuid"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 )
 
 // BenchmarkTransact compares writes through the barrier with writes to a server
@@ -22,11 +24,11 @@ func BenchmarkTransact(b *testing.B) {
 		for _, writers := range []int{1, 64, 256} {
 			b.Run(fmt.Sprintf("events=%d/writers=%d", events, writers), func(b *testing.B) {
 				var syncs, grouped atomic.Int64
-				barrier := benchLog(b, embedded.Options{Synced: func(group int, _ time.Duration) {
+				barrier := barrierLog(b, embedded.Options{Synced: func(group int, _ time.Duration) {
 					syncs.Add(1)
 					grouped.Add(int64(group))
 				}})
-				always := benchLog(b, embedded.Options{SyncAlways: true})
+				always := syncingLog(b)
 				var took [2]time.Duration
 				b.ResetTimer()
 				const turns = 8
@@ -47,7 +49,7 @@ func BenchmarkTransact(b *testing.B) {
 	}
 }
 
-func benchLog(b *testing.B, o embedded.Options) *eventstore.Log {
+func barrierLog(b *testing.B, o embedded.Options) *eventstore.Log {
 	o.StoreDir, o.User, o.Password = b.TempDir(), "u", "p"
 	e, err := embedded.Start(b.Context(), o)
 	if err != nil {
@@ -59,7 +61,33 @@ func benchLog(b *testing.B, o embedded.Options) *eventstore.Log {
 		b.Fatal(err)
 	}
 	b.Cleanup(nc.Close)
-	l, err := eventstore.Open(b.Context(), nc, eventstore.Options{Durability: e, OnlyWriter: true})
+	return benchLog(b, nc, eventstore.Options{Durability: e, OnlyWriter: true})
+}
+
+// syncingLog is on a server in this process that syncs every message itself.
+func syncingLog(b *testing.B) *eventstore.Log {
+	srv, err := server.NewServer(&server.Options{
+		DontListen: true, JetStream: true, StoreDir: b.TempDir(), SyncAlways: true, NoSigs: true, NoLog: true,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	go srv.Start()
+	b.Cleanup(srv.WaitForShutdown)
+	b.Cleanup(srv.Shutdown)
+	if !srv.ReadyForConnections(10 * time.Second) {
+		b.Fatal("the server does not get ready")
+	}
+	nc, err := nats.Connect("", append(eventstore.ConnectionOptions("bench", nil), nats.InProcessServer(srv))...)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(nc.Close)
+	return benchLog(b, nc, eventstore.Options{OnlyWriter: true})
+}
+
+func benchLog(b *testing.B, nc *nats.Conn, o eventstore.Options) *eventstore.Log {
+	l, err := eventstore.Open(b.Context(), nc, o)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -73,16 +73,13 @@ func (w *write) append(ctx context.Context, pause *backoff) (result domain.Resul
 	if d == nil || len(w.msgs) == 1 {
 		return w.attempt(ctx, pause)
 	}
-	intent, err := d.Intend(w.after.Position, w.msgs)
+	done, err := d.Intend(w.after.Position, w.msgs)
 	if err != nil {
 		return domain.Result{}, nil, w.failed(err)
 	}
 	result, overtaking, err = w.attempt(ctx, pause)
-	switch {
-	case err == nil || !w.mayBeWritten:
-		intent.Remove()
-	case w.position > 0:
-		intent.Keep(w.position)
+	if err == nil || !w.mayBeWritten || w.position > 0 {
+		done(w.position)
 	}
 	return result, overtaking, err
 }

@@ -7,13 +7,11 @@ import (
 )
 
 // negotiate returns the index of the offered media type that the client prefers (RFC 9110,
-// section 12.5.1): the one of the highest quality; of two such, the one that it names more
-// closely; then the earlier one. It returns -1 if none is acceptable. A client without
-// Accept takes anything. An element that cannot be read is skipped.
+// section 12.5.1), by quality, then by how closely it is named, then by order; -1 for none.
+// An element that cannot be read is skipped.
 //
-// Fiber's c.Accepts is not used because it is wrong here, as a test shows: a range with q=0
-// is skipped and so excludes nothing, the quality of a type is not that of the closest range,
-// an invalid quality counts as 1, and only the first line of the header is read.
+// Fiber's c.Accepts gets q=0, the closest range, invalid qualities, and repeated headers wrong;
+// a test shows it.
 func negotiate(accept string, offers []string) int {
 	if strings.Trim(accept, ", \t") == "" {
 		return 0

@@ -10,8 +10,7 @@ import (
 	"chatsessions/http/problem"
 )
 
-// getAt is GET /chat-sessions/:id?at=<time>: the session as it was recorded at the end of
-// that millisecond.
+// getAt is GET /chat-sessions/:id?at=<time>: the session at the end of that millisecond.
 func (s *Server) getAt(c *fiber.Ctx, at int64, condition conditions, names feathers.Selection) error {
 	var recordedAt int64 // of the oldest event so far
 	newest := true

@@ -72,9 +72,8 @@ func kindName(k jsontext.Kind) string {
 	return "object"
 }
 
-// A bodyReader turns members into the values of a command, and collects what is wrong with
-// them. A wrong value still counts as given, so that the response does not also call it
-// missing.
+// A bodyReader turns members into values of a command, and collects what is wrong. A wrong value
+// still counts as given, so that it is not called missing too.
 type bodyReader struct {
 	problems []domain.FieldError
 	// unknown are the members that no command has; foreign are those of a session that a
@@ -159,8 +158,7 @@ func (r *bodyReader) stamp(v *domain.Values, m member) bool {
 	return false
 }
 
-// directive reads start, accept, reject, or finish. With false, null, and "", the client
-// does not ask for it.
+// directive reads start, accept, reject, or finish. false, null, and "" do not ask for it.
 func (r *bodyReader) directive(c *domain.Change, m member) bool {
 	i := slices.IndexFunc(domain.Transitions(), func(t domain.Transition) bool { return t.String() == m.name })
 	if i < 0 {
@@ -300,22 +298,14 @@ func (r *bodyReader) ignored(s *domain.Session) []string {
 	return names
 }
 
-// sameValue reports whether two JSON values are equal: two strings or two numbers, because
-// a session has no other members that a client cannot set.
+// sameValue reports whether two JSON values are equal, however they are written. (RFC 8785
+// rounds numbers beyond 2^53, which no session has.)
 func sameValue(a, b jsontext.Value) bool {
-	if a.Kind() != b.Kind() {
-		return false
-	}
-	if a.Kind() == '"' {
-		return unquote(a) == unquote(b)
-	}
-	x, okX := feathers.Whole(string(a), 0, domain.MaxTime)
-	y, okY := feathers.Whole(string(b), 0, domain.MaxTime)
-	return okX && okY && x == y
+	a, b = a.Clone(), b.Clone()
+	return a.Canonicalize() == nil && b.Canonicalize() == nil && bytes.Equal(a, b)
 }
 
-// findings lists what is wrong with the body. With strict handling (RFC 7240, section
-// 4.4), that includes the ignored members.
+// findings lists what is wrong: with strict handling (RFC 7240), ignored members too.
 func (r *bodyReader) findings(s *domain.Session, strict bool) []domain.FieldError {
 	if !strict {
 		return r.problems

@@ -11,8 +11,8 @@ import (
 	"chatsessions/http/problem"
 )
 
-// commands counts and bounds the POSTs and PATCHes in flight. Each takes memory and a place
-// in the queue for the log. When the log is slow or gone, one more would only delay all.
+// commands counts and bounds the POSTs and PATCHes in flight: if the log is slow, one more would
+// only delay all.
 type commands struct {
 	limit    int64 // 0 for none
 	inFlight atomic.Int64
@@ -23,9 +23,8 @@ type commands struct {
 // warnEvery is the shortest time between two warnings about refused commands.
 const warnEvery = 10 * time.Second
 
-// admit is a middleware that gives a command a place, or refuses it at once. It comes after
-// the check of the caller, for whom trying again is useless, and before everything that
-// costs.
+// admit is a middleware that gives a command a place, or refuses it before it costs anything. A
+// caller who may not write is not asked to try again.
 func (s *Server) admit(c *fiber.Ctx) error {
 	if err := auth.CheckWriter(c); err != nil {
 		return err

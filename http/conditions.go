@@ -68,22 +68,19 @@ func parseConditions(c *fiber.Ctx) (k conditions, err error) {
 	return k, err
 }
 
-// wholeList returns a header whose value is a list, which may come in several lines
-// (RFC 9110, section 5.3).
+// wholeList returns a list that may come in several lines (RFC 9110, section 5.3).
 func wholeList(c *fiber.Ctx, name string) string {
 	return string(bytes.Join(c.Request().Header.PeekAll(name), []byte(", ")))
 }
 
-// allow reports whether this version may be changed (RFC 9110, sections 13.1.1 and
-// 13.1.2).
+// allow reports whether this version may be changed (RFC 9110, section 13.1).
 func (k conditions) allow(version uint64) bool {
 	etag := problem.ETag(version)
 	return (len(k.match) == 0 || k.match.holds(etag, false)) && !k.noneMatch.holds(etag, true)
 }
 
-// answer evaluates the conditions of a GET (RFC 9110, section 13.2.2). etag is that of the
-// representation; version is that of the session, for a 412. It returns true if it has
-// answered with a 304.
+// answer evaluates the conditions of a GET (RFC 9110, section 13.2.2) on the tag of the
+// representation, and reports whether it has answered with a 304.
 func (k conditions) answer(c *fiber.Ctx, version uint64, etag string) (bool, error) {
 	if len(k.match) > 0 && !k.match.holds(etag, false) {
 		return false, problem.PreconditionFailed(version, etag)

@@ -35,8 +35,7 @@ func (s *Server) create(c *fiber.Ctx) error {
 		return err
 	}
 	c.Location("/chat-sessions/" + id)
-	w.answerPreferences(c, reader.unknown)
-	return sendSession(c, w.names.Project(result.Record.JSON()), result.Record.Event.Session.Version)
+	return w.answer(c, result.Record, reader.unknown)
 }
 
 // change is PATCH /chat-sessions/:id.
@@ -66,8 +65,7 @@ func (s *Server) change(c *fiber.Ctx) error {
 	if decidedOn == nil { // nothing was written
 		decidedOn = &result.Record.Event.Session
 	}
-	w.answerPreferences(c, reader.ignored(decidedOn))
-	return sendSession(c, w.names.Project(result.Record.JSON()), result.Record.Event.Session.Version)
+	return w.answer(c, result.Record, reader.ignored(decidedOn))
 }
 
 // get is GET /chat-sessions/:id.
@@ -166,14 +164,15 @@ func readWrite(c *fiber.Ctx, path string) (w write, err error) {
 	return w, err
 }
 
-// answerPreferences names the members that had no effect.
-func (w *write) answerPreferences(c *fiber.Ctx, ignored []string) {
+// answer sends the session as it is now, and names the members that had no effect.
+func (w *write) answer(c *fiber.Ctx, r *domain.Record, ignored []string) error {
 	if len(ignored) > 0 {
 		c.Set(headerIgnored, headerList(ignored))
 	}
 	if w.prefer.strict {
 		c.Set(headerPrefApplied, "handling=strict")
 	}
+	return sendSession(c, w.names.Project(r.JSON()), r.Event.Session.Version)
 }
 
 // maxIgnored bounds the value of Ignored-Fields, in bytes.

@@ -12,15 +12,13 @@ import (
 )
 
 // Bound is how long a write waits for the read model after the log's acknowledgement
-// before it is answered anyway (readmodel.ReadModel.WaitFor). It is also the oldest a
-// probe of the log's end may be for a read to rely on it. One rests on the other: every
-// answered write was either in the read model before its answer, or in the log for at
-// least Bound. So it is at or before an end that was requested less than Bound ago.
+// before it is answered anyway (readmodel.ReadModel.WaitFor), and the oldest a probe of the
+// log's end may be for a read to rely on it. So every answered write was either in the read
+// model before its answer, or is at or before an end that was requested less than Bound ago.
 const Bound = 2 * time.Second
 
-// ErrOtherLog is returned when the read model that answers was made from another log. If
-// the log was replaced on purpose, the service's projector builds a new read model by
-// itself.
+// ErrOtherLog is returned when the live read model was made from another log. If the log
+// was replaced on purpose, the service's projector builds a new read model.
 var ErrOtherLog = errors.New("the read model in this Redis is of another log")
 
 // ReadText returns the string at a key, "" for none.
@@ -32,22 +30,17 @@ func ReadText(ctx context.Context, from redis.Cmdable, key string) (string, erro
 	return text, nil
 }
 
-// Answering returns the checkpoint of the generation that answers for a partition.
-func Answering(ctx context.Context, rdb redis.UniversalClient, part layout.Partition) (layout.Checkpoint, error) {
+// Live returns the checkpoint of the live generation of a partition: the one that answers.
+func Live(ctx context.Context, rdb redis.UniversalClient, part layout.Partition) (layout.Checkpoint, error) {
 	text, err := ReadText(ctx, rdb, part.Checkpoint())
-	if err != nil {
-		return layout.Checkpoint{}, err
-	}
 	c, ok := layout.ParseCheckpoint(text)
-	if text == "" {
-		if err := FindPartitions(ctx, rdb, part.Count); err != nil {
-			return c, err
-		}
+	if err == nil && text == "" {
+		err = FindPartitions(ctx, rdb, part.Count)
 	}
-	if !ok {
-		return c, fmt.Errorf("there is no usable read model: %s is %q", part.Checkpoint(), text)
+	if err == nil && !ok {
+		err = fmt.Errorf("there is no usable read model: %s is %q", part.Checkpoint(), text)
 	}
-	return c, nil
+	return c, err
 }
 
 // LogHolds reports whether the log still has the event at the checkpoint.
@@ -76,17 +69,17 @@ func (e *PartitionsError) Error() string {
 // FindPartitions returns a PartitionsError when this Redis has read models with other
 // numbers of partitions than the one asked for, and nil when it has no read model at all.
 func FindPartitions(ctx context.Context, rdb redis.UniversalClient, asked int) error {
-	other := &PartitionsError{Asked: asked}
 	pipe := rdb.Pipeline()
-	found := make([]*redis.IntCmd, layout.MaxPartitions+1)
 	for n := 1; n <= layout.MaxPartitions; n++ {
-		found[n] = pipe.Exists(ctx, layout.Partitions(n)[0].Checkpoint())
+		pipe.Exists(ctx, layout.Partitions(n)[0].Checkpoint())
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
+	found, err := pipe.Exec(ctx)
+	if err != nil {
 		return fmt.Errorf("look for the read model: %w", err)
 	}
-	for n := 1; n <= layout.MaxPartitions; n++ {
-		if found[n].Val() > 0 && n != asked {
+	other := &PartitionsError{Asked: asked}
+	for i, exists := range found {
+		if n := i + 1; n != asked && exists.(*redis.IntCmd).Val() > 0 {
 			other.Found = append(other.Found, n)
 		}
 	}

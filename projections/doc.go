@@ -14,10 +14,9 @@
 //	embeddedredis  a Redis inside the process, for a service without one.
 //	logtest, modeltest, redistest  support of tests only.
 //
-// Arrows: layout imports domain only. projections imports layout. projector, readmodel, and
-// audit import both; projector also imports audit, which compares for a rebuild. readmodel
-// and projector do not import each other: they meet in Redis, through layout. redisconn
-// imports none of them. cmd wires them.
+// layout imports domain only, the root imports layout, and redisconn neither. projector,
+// readmodel, and audit import both; projector also imports audit, which compares for a
+// rebuild. readmodel and projector meet only in Redis. cmd wires them.
 //
 // Files, in reading order: doc.go (Log), checkpoints.go (reading checkpoints, errors).
 //
@@ -29,15 +28,14 @@
 //   - A checkpoint at position p: every event up to p is in the documents and indexes of its
 //     generation, and all of them are durable. (The embedded Redis may be ahead of the disk;
 //     the read model then waits before it shows anything.)
-//   - A generation answers only when its checkpoint is at Partition.Checkpoint and its state is
-//     Projected.
+//   - A generation is live, and answers, only when its checkpoint is at Partition.Checkpoint
+//     and its state is Projected.
 //   - Every answered write is in the answer, or there is no answer: see Bound.
 //   - An event that cannot be projected hides its session and nothing else.
 //
 // # Goroutines and locks
 //
-// This package starts none and holds none. Projector.Run and ReadModel.Run own theirs; their
-// packages describe them.
+// This package starts none and holds none.
 package projections
 
 import (
@@ -48,20 +46,19 @@ import (
 
 // Log is what projectors and read models need of the event log.
 type Log interface {
-	// Identity names the log. Another log, or the same one created again, has another
-	// identity. It holds no spaces and does not change while the log is open.
+	// Identity names the log, without spaces. The same log created again has another
+	// identity.
 	Identity() string
-	// End returns the position of the newest event, 0 for an empty log. The log's leader
-	// is asked, so every event acknowledged before the call is at or before it.
+	// End returns the position of the newest event as the log's leader has it, 0 for none.
+	// Every event acknowledged before the call is at or before it.
 	End(ctx context.Context) (uint64, error)
 	// Follow passes all events after a position to handle, in order and without a gap, in
-	// batches of about limit events. It returns when ctx ends or with handle's error. A
-	// batch holds what is there; it never waits to fill up. Its events may not be durable
-	// yet. An atomic write is never split.
+	// batches of about limit events, which do not wait to fill up. It returns when ctx ends
+	// or with handle's error. The events may not be durable yet. An atomic write is never
+	// split.
 	Follow(ctx context.Context, after uint64, limit int, handle func([]domain.Entry) error) error
 	// Newest passes the newest event of every session to handle, in log order. It returns
-	// the position of the last one, 0 for none: up to there nothing is missing. The
-	// events may not be durable yet.
+	// the position of the last one, 0 for none. The events may not be durable yet.
 	Newest(ctx context.Context, limit int, handle func([]domain.Entry) error) (end uint64, err error)
 	// EventID returns the id of the event at a position as the log's leader has it, ""
 	// for none.

@@ -2,19 +2,19 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
+
+	"golang.org/x/sync/errgroup"
 )
 
-// Numbers of events of the sessions whose histories are read. With the shorter one, the
-// start of the command matters.
+// Events of the sessions whose histories are read; of the shorter, the command's start matters.
 const history, longHistory = 1000, 20_000
 
-// audit measures the commands of auditors beside a consumer that only reads the same log,
-// and what a verify costs the service.
+// audit measures auditors' commands beside a bare consumer, and what a verify costs the service.
 func (b *bench) audit(ctx context.Context) error {
 	l, err := b.needLarge(ctx)
 	if err != nil {
@@ -83,23 +83,19 @@ func (b *bench) patchBesideVerify(ctx context.Context, l *large, f figures) erro
 			return err
 		}
 		verifying, stop := context.WithCancel(ctx)
-		var running sync.WaitGroup
-		var failed error
-		running.Go(func() {
-			for verifying.Err() == nil && failed == nil {
+		var running errgroup.Group
+		running.Go(func() error {
+			for verifying.Err() == nil {
 				err := l.service.command(verifying, figures{}, "verify", 0, "verify", "--redis-url", l.redis)
-				if verifying.Err() == nil {
-					failed = err
+				if err != nil && verifying.Err() == nil {
+					return err
 				}
 			}
+			return nil
 		})
 		err := b.patch(ctx, l.service, auditConnections, f, "beside ", "")
 		stop()
-		running.Wait()
-		if err == nil {
-			err = failed
-		}
-		if err != nil {
+		if err = errors.Join(err, running.Wait()); err != nil {
 			return err
 		}
 		progress("audit, round %d of %d: %.0f PATCH/s beside verify, %.0f without", round+1, b.Rounds, f["beside PATCHes"][round], f["PATCHes"][round])

@@ -18,8 +18,7 @@ import (
 	chathttp "chatsessions/http"
 )
 
-// baselineCommand as the first argument makes this program a baseline of reads, in a process
-// of its own like the service.
+// baselineCommand as the first argument makes this process a baseline of reads.
 const baselineCommand = "baseline"
 
 // A baseline answers with as many bytes as the path of the request says.
@@ -31,8 +30,7 @@ type baseline struct {
 // pathOf returns the path of a response of a size.
 func pathOf(size int) string { return "/bytes/" + strconv.Itoa(size) }
 
-// serveBaseline is the process. Its arguments are its address, the URL of a Redis or "", and
-// the sizes.
+// serveBaseline serves. Its arguments are its address, the URL of a Redis or "", and the sizes.
 func serveBaseline(args []string) error {
 	tuneRuntime()
 	l, err := net.Listen("tcp", args[0])

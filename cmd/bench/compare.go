@@ -11,8 +11,7 @@ import (
 // A side is one of the two binaries that are compared.
 type side struct{ name, binary string }
 
-// sides returns the binaries in the order of a round: the older one goes first in the first
-// round, the newer one in the next.
+// sides returns the binaries in the order of a round, which alternates.
 func (b *bench) sides(round int) []side {
 	sides := []side{{"old ", b.Against}, {"new ", b.binary}}
 	if round%2 == 1 {
@@ -64,8 +63,7 @@ func (b *bench) compareWrites(ctx context.Context) error {
 	return nil
 }
 
-// compareReads measures reads and verify. Each binary has a Redis and a log of its own, with
-// the same sessions in both.
+// compareReads measures reads and verify, each binary with its own Redis and an equal log.
 func (b *bench) compareReads(ctx context.Context) error {
 	const connections = 64
 	people := oneDoctor(50_000)

@@ -17,8 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// feed measures the readers of GET /chat-sessions/events: the cost of an idle one, how soon
-// a reader gets an event, and how much readers slow writes down.
+// feed measures the cost of idle readers, how soon one gets an event, and how they slow writes.
 func (b *bench) feed(ctx context.Context) error {
 	if err := b.idleReaders(ctx); err != nil {
 		return fmt.Errorf("idle readers: %w", err)
@@ -35,8 +34,7 @@ type streams struct {
 	closing atomic.Bool
 }
 
-// stream opens streams, each with a token from tokenOf. received, which may be nil, is
-// called with every line that holds an event.
+// stream opens streams, each with a token from tokenOf. received may be nil; it gets every event.
 func (s *service) stream(ctx context.Context, n int, tokenOf func(i int) string, received func(line []byte)) (*streams, error) {
 	const perAddress = 20_000 // a loopback address has a few more ports
 	r := &streams{conns: make([]net.Conn, n)}
@@ -101,8 +99,7 @@ func (r *streams) close() {
 // devToken is the token of an account if the service was started with --dev.
 func devToken(uid string) string { return "dev-account-" + uid }
 
-// idleReaders measures the cost of idle streams, and how soon another reader beside them
-// gets an event.
+// idleReaders measures idle streams, and how soon another reader gets an event.
 func (b *bench) idleReaders(ctx context.Context) error {
 	s, err := b.service(b.binary, b.dir("service"), "--dev")
 	if err != nil {
@@ -226,8 +223,7 @@ func (b *bench) deliver(ctx context.Context, s *service, f figures) error {
 	return nil
 }
 
-// activeReaders measures PATCHes beside readers that get events, alternating with PATCHes
-// without readers. Every event goes to one of the readers, or to all.
+// activeReaders measures PATCHes with and without readers. One of them gets each event, or all do.
 func (b *bench) activeReaders(ctx context.Context) error {
 	s, err := b.service(b.binary, b.dir("service"), "--dev")
 	if err != nil {
@@ -263,8 +259,7 @@ func (b *bench) activeReaders(ctx context.Context) error {
 	return nil
 }
 
-// patchWatched starts sessions, each with another doctor, with readers or, under a prefix,
-// without.
+// patchWatched starts sessions, each with another doctor; under a prefix, without readers.
 func (b *bench) patchWatched(ctx context.Context, s *service, readers int, tokenOf func(int) string, f figures, prefix string) error {
 	const connections = 64
 	_, probe, err := s.create(ctx, 2000, 1)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,20 +15,18 @@ import (
 	"chatsessions/eventstore"
 )
 
-// A large is a service over a log of many finished sessions. It has a Redis of its own,
-// which was empty when the service started.
+// A large is a service over a log of many finished sessions, with a Redis that was empty.
 type large struct {
 	population
-	service   *service
-	redis     string // URL
-	stopRedis func() error
+	service *service
+	redis   string // URL
 	// How the read model was built.
 	took  time.Duration
 	bytes float64 // that Redis allocated
 	figures
 }
 
-// needLarge starts the large service for the first measurement that needs it.
+// needLarge starts the large service if it does not run. It ends with the run.
 func (b *bench) needLarge(ctx context.Context) (*large, error) {
 	if b.large != nil {
 		return b.large, nil
@@ -40,11 +37,15 @@ func (b *bench) needLarge(ctx context.Context) (*large, error) {
 		return nil, fmt.Errorf("seeding: %w", err)
 	}
 	b.large = l
-	return l, l.start(ctx, b.binary, dir, b.dir("redis"))
+	current := b.cleanups
+	b.cleanups = nil
+	err := b.startLarge(ctx, l, dir)
+	b.cleanups, b.lasting = current, b.cleanups
+	return l, err
 }
 
-func (l *large) start(ctx context.Context, binary, dir, redisDir string) (err error) {
-	if l.redis, l.stopRedis, err = startRedis(ctx, redisDir); err != nil {
+func (b *bench) startLarge(ctx context.Context, l *large, dir string) (err error) {
+	if l.redis, err = b.redis(ctx); err != nil {
 		return err
 	}
 	before, err := redisMemory(ctx, l.redis)
@@ -53,10 +54,10 @@ func (l *large) start(ctx context.Context, binary, dir, redisDir string) (err er
 	}
 	progress("building the read model of %d events", l.events())
 	began := time.Now()
-	l.service, err = launchService(binary, dir, "--redis-url", l.redis)
-	if err != nil {
+	if l.service, err = launchService(b.binary, dir, "--redis-url", l.redis); err != nil {
 		return err
 	}
+	b.cleanup(l.service.stop)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	// Undone before the cancel above, so that a service that is ready keeps running.
@@ -73,19 +74,6 @@ func (l *large) start(ctx context.Context, binary, dir, redisDir string) (err er
 	return err
 }
 
-func (l *large) stop() (err error) {
-	if l == nil {
-		return nil
-	}
-	if l.service != nil {
-		err = l.service.stop()
-	}
-	if l.stopRedis != nil {
-		err = errors.Join(err, l.stopRedis())
-	}
-	return err
-}
-
 // memory measures how much of Redis the read model of many finished sessions takes.
 func (b *bench) memory(ctx context.Context) error {
 	l, err := b.needLarge(ctx)
@@ -96,8 +84,7 @@ func (b *bench) memory(ctx context.Context) error {
 	return nil
 }
 
-// rebuild measures how quickly a new read model is built beside the current one, beside a
-// consumer that only reads the same log, and how much memory that takes.
+// rebuild measures how quickly a read model is built, beside a bare consumer, and its memory.
 func (b *bench) rebuild(ctx context.Context) error {
 	l, err := b.needLarge(ctx)
 	if err != nil {
@@ -129,8 +116,7 @@ func (b *bench) rebuild(ctx context.Context) error {
 	return nil
 }
 
-// drain reads the whole log through the service's port for NATS clients. It returns the
-// number of events and adds their rate.
+// drain reads the whole log as a NATS client. It returns the number of events and adds their rate.
 func (l *large) drain(ctx context.Context, f figures) (events int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

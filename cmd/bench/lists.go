@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// lists measures selective lists over many sessions beside the same over few, and what
-// unselective ones cost writes.
+// lists measures selective lists over many sessions and few, and what others cost writes.
 func (b *bench) lists(ctx context.Context) error {
 	l, err := b.needLarge(ctx)
 	if err != nil {
@@ -123,8 +122,7 @@ func (b *bench) unselectiveLists(ctx context.Context, l *large) error {
 	return nil
 }
 
-// writeWhile runs both loads, the second for as long as the first. Lists may be refused with
-// a 503; anything else is an error.
+// writeWhile runs lists for as long as writes. A list may be refused with a 503.
 func writeWhile(ctx context.Context, writes, lists *load) (written, listed *result, err error) {
 	var running errgroup.Group
 	listing, stop := context.WithCancel(ctx)

@@ -62,6 +62,7 @@ type bench struct {
 	large    *large // shared by several measurements; nil until one needs it
 	rows     []row
 	cleanups []func() error // of the current measurement
+	lasting  []func() error // of the large service
 }
 
 func (o options) run(ctx context.Context) (err error) {
@@ -97,15 +98,16 @@ func (o options) run(ctx context.Context) (err error) {
 	if err := b.build(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.large.stop()) }()
+	defer func() { err = errors.Join(err, end(b.lasting)) }()
 	for _, m := range measurements {
 		if !slices.Contains(b.Measure, m.name) {
 			continue
 		}
-		if err := errors.Join(m.run(ctx), b.end()); err != nil {
+		if err := errors.Join(m.run(ctx), end(b.cleanups)); err != nil {
 			print(b.rows) // of the measurements before
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
+		b.cleanups = nil
 	}
 	print(b.rows)
 	return writeJSON(o.JSON, b.rows)
@@ -128,8 +130,7 @@ func (b *bench) build(ctx context.Context) error {
 	return nil
 }
 
-// tuneRuntime sets this process up as the service sets up itself, because the raw loop and
-// the baselines of reads run in this program.
+// tuneRuntime sets up this process like the service: it runs baselines.
 func tuneRuntime() {
 	debug.SetGCPercent(400)
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
@@ -141,12 +142,11 @@ func (b *bench) add(rows ...row) { b.rows = append(b.rows, rows...) }
 // cleanup registers a function that runs when the current measurement ends.
 func (b *bench) cleanup(f func() error) { b.cleanups = append(b.cleanups, f) }
 
-// end runs what was registered, the newest first.
-func (b *bench) end() (err error) {
-	for _, f := range slices.Backward(b.cleanups) {
+// end runs cleanups, the newest first.
+func end(cleanups []func() error) (err error) {
+	for _, f := range slices.Backward(cleanups) {
 		err = errors.Join(err, f())
 	}
-	b.cleanups = nil
 	return err
 }
 

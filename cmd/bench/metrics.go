@@ -46,8 +46,7 @@ func (m metrics) mean(before metrics, name, labels string) float64 {
 	return m.since(before, name+"_sum"+labels) / max(1, m.since(before, name+"_count"+labels))
 }
 
-// quantile estimates a quantile of a histogram's new observations, over all its labels, like
-// histogram_quantile of Prometheus: as if observations were spread evenly over a bucket.
+// quantile estimates a quantile of new observations, over all labels, like histogram_quantile.
 func (m metrics) quantile(before metrics, name string, q float64) float64 {
 	counts := map[float64]float64{} // cumulative, by the bucket's upper bound
 	for series := range m {
@@ -76,8 +75,7 @@ func (m metrics) quantile(before metrics, name string, q float64) float64 {
 	return lower
 }
 
-// profile starts to profile a service for as long as a load lasts, into files with a name if
-// there is one and profiles are wanted. The returned function waits for them.
+// profile profiles a service during a load, if profiles are wanted and there is a name for them.
 func (b *bench) profile(ctx context.Context, s *service, name string) func() error {
 	var running errgroup.Group
 	if b.Profile == "" || name == "" {

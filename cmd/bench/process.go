@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// launch starts a program with additional environment variables. Its output goes to a file.
-// It is killed when ctx ends.
+// launch starts a program, until ctx ends, with more environment and its output in a file.
 func launch(ctx context.Context, output string, env []string, name string, args ...string) (*exec.Cmd, error) {
 	out, err := os.Create(output)
 	if err != nil {
@@ -90,8 +89,7 @@ func (f figures) flat(measured, name string) row {
 	return f.ratio(measured, 1, "MB", name+" memory", name+" memory at first", "≤ 1.1")
 }
 
-// residentMemory returns the physical memory of a process in bytes. A process that has
-// ended, but was not waited for yet, has none.
+// residentMemory returns the physical memory of a process in bytes.
 func residentMemory(pid int) (float64, error) {
 	pages, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {

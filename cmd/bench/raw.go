@@ -14,8 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A rawLog is the baseline of writes: a JetStream stream that syncs every message before it
-// acknowledges it.
+// A rawLog is the baseline of writes: a stream that syncs before it acknowledges.
 type rawLog struct {
 	dir    string
 	server *server.Server // nil in a cluster

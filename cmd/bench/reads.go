@@ -11,8 +11,7 @@ import (
 // newest is the list that a user sees first.
 const newest = "/chat-sessions?$limit=50"
 
-// reads measures GETs by id and lists beside handlers that do less: one sends a fixed body
-// through the service's own app, and one fetches it from the same Redis with a plain GET.
+// reads measures GETs and lists beside a fixed body and a handler with one GET from Redis.
 func (b *bench) reads(ctx context.Context) error {
 	const connections = 64
 	people := oneDoctor(10_000)
@@ -134,8 +133,7 @@ func (s *service) size(ctx context.Context, path, token string) (int, error) {
 	return len(content), err
 }
 
-// lag measures how long the read model takes to show a write, at half the maximum rate of
-// writes.
+// lag measures how long the read model takes to show a write, at half the maximum rate.
 func (b *bench) lag(ctx context.Context) error {
 	const connections, paced = 64, 256 // more connections than the rate needs, so that it is kept
 	const wait = "chatsessions_read_model_wait_duration_seconds"

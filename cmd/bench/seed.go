@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -39,8 +38,7 @@ func crowd(sessions int) population {
 // stages is the number of a session's events: created, started, accepted, finished.
 const stages = 4
 
-// Between two events of a session lie those of stageGap others. With one session every few
-// hundred milliseconds, that is some minutes.
+// Between two events of a session lie those of stageGap others: some minutes.
 const (
 	stageGap     = 1024
 	sessionEvery = 200 // milliseconds
@@ -94,18 +92,23 @@ func scatter(session int, salt uint64, n int) int {
 	return int((uint64(session)*0x9e3779b97f4a7c15*(2*salt+1))>>33) % n
 }
 
+// actor returns who creates and starts a session, or accepts and finishes it.
+func (p population) actor(session, stage int) string {
+	if stage < 2 {
+		return p.patient(session)
+	}
+	return p.doctor(session)
+}
+
 // command returns the command that leads to an event of a session.
 func (p population) command(session, stage int) domain.Command {
-	at := p.at(session, stage)
-	patient := domain.Caller{Account: p.patient(session), Role: domain.RoleAccount}
-	doctor := domain.Caller{Account: p.doctor(session), Role: domain.RoleAccount}
-	change := domain.Change{By: doctor, Now: at}
+	by := domain.Caller{Account: p.actor(session, stage), Role: domain.RoleAccount}
+	change := domain.Change{By: by, Now: p.at(session, stage)}
 	switch stage {
 	case 0:
-		typ, room, participants := domain.TypeTelemed, p.room(session), []string{patient.Account, doctor.Account}
-		return domain.Create{ID: p.id(session), By: patient, Now: at, Values: domain.Values{Type: &typ, Room: &room, Participants: &participants}}
+		typ, room, participants := domain.TypeTelemed, p.room(session), []string{p.patient(session), p.doctor(session)}
+		return domain.Create{ID: p.id(session), By: by, Now: change.Now, Values: domain.Values{Type: &typ, Room: &room, Participants: &participants}}
 	case 1:
-		change.By = patient
 		change.Directives[domain.Start].Asked = true
 	case 2:
 		change.Directives[domain.Accept].Asked = true
@@ -164,15 +167,10 @@ func (p population) seed(ctx context.Context, dataDir string) error {
 
 func (p population) write(ctx context.Context, log *eventstore.Log, session, stage int) error {
 	command := p.command(session, stage)
-	trace := sha256.Sum256(fmt.Appendf(nil, "trace %d %d", session, stage))
-	actor := p.doctor(session)
-	if stage < 2 {
-		actor = p.patient(session)
-	}
+	trace := nameBased("trace", stages*session+stage)
 	request := domain.Request{
-		SessionID: p.id(session), Actor: actor, CorrelationID: uuid.UUID(trace[:16]).String(),
-		TraceParent: "00-" + hex.EncodeToString(trace[:16]) + "-" + hex.EncodeToString(trace[16:24]) + "-00",
-		New:         stage == 0,
+		SessionID: p.id(session), Actor: p.actor(session, stage), CorrelationID: trace.String(),
+		TraceParent: fmt.Sprintf("00-%x-%x-00", trace[:], trace[:8]), New: stage == 0,
 	}
 	_, err := log.Transact(ctx, request, func(s domain.Session) ([]domain.Event, error) { return domain.Decide(s, command) })
 	return err

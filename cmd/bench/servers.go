@@ -44,36 +44,27 @@ func listening(ctx context.Context, addr string) error {
 	})
 }
 
-// startRedis runs a redis-server with the deployed configuration, without snapshots, until
-// stop is called.
-func startRedis(ctx context.Context, dir string) (url string, stop func() error, err error) {
+// redis runs a redis-server as deployed, without snapshots, for the current measurement.
+func (b *bench) redis(ctx context.Context) (url string, err error) {
+	dir := b.dir("redis")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", nil, err
+		return "", err
 	}
 	port, err := loopback.Port()
 	if err != nil {
-		return "", nil, err
+		return "", err
 	}
 	cmd, err := launch(ctx, filepath.Join(dir, "output"), nil, "redis-server", "deploy/redis/redis.conf",
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", dir, "--save", "", "--appendonly", "no")
 	if err != nil {
-		return "", nil, err
+		return "", err
 	}
-	stop = func() error {
+	b.cleanup(func() error {
 		_ = terminate(cmd)
 		return os.RemoveAll(dir)
-	}
+	})
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	return "redis://" + addr, stop, listening(ctx, addr)
-}
-
-// redis starts a redis-server for the current measurement and returns its URL.
-func (b *bench) redis(ctx context.Context) (string, error) {
-	url, stop, err := startRedis(ctx, b.dir("redis"))
-	if stop != nil {
-		b.cleanup(stop)
-	}
-	return url, err
+	return "redis://" + addr, listening(ctx, addr)
 }
 
 // redisMemory returns how many bytes Redis has allocated.
@@ -91,8 +82,7 @@ func redisMemory(ctx context.Context, url string) (float64, error) {
 	return strconv.ParseFloat(memory["Memory"]["used_memory"], 64)
 }
 
-// natsCluster starts three nats-servers with the deployed configuration, for the current
-// measurement. It returns their URL and a stream for the baseline.
+// natsCluster starts three nats-servers as deployed, and a stream in them for the baseline.
 func (b *bench) natsCluster(ctx context.Context) (url string, raw *rawLog, err error) {
 	const servers, user, password = 3, "chatsessions", "secret"
 	dir := b.dir("nats")

@@ -109,8 +109,7 @@ func (s *service) pid() int { return s.cmd.Process.Pid }
 // stop ends the service and removes its log.
 func (s *service) stop() error { return errors.Join(terminate(s.cmd), os.RemoveAll(s.dir)) }
 
-// command runs a command of the binary on the service's log. Under the name, it adds the
-// events read per second, and its memory.
+// command runs a command on the service's log, and adds its events per second and its memory.
 func (s *service) command(ctx context.Context, f figures, name string, events int, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -40,8 +40,7 @@ func median(values []float64) float64 {
 	return sorted[half]
 }
 
-// ratio makes a row of two figures. The ratio is the median of the rounds' ratios, because
-// the machine changes from one round to the next.
+// ratio makes a row of two figures. The median is of ratios, because the machine changes.
 func (f figures) ratio(measured string, connections int, unit, service, baseline, target string) row {
 	var rounds []float64
 	for i := range f[service] {

@@ -79,8 +79,7 @@ func (b *bench) publish(raw *rawLog, inFlight int, f figures) error {
 	return nil
 }
 
-// patch starts sessions for the duration, each once, and adds the figures under names with
-// a prefix. Profiles get the given name; without one, there are none.
+// patch starts sessions, each once, and adds figures with a prefix. Without a profile's name, it makes none.
 func (b *bench) patch(ctx context.Context, s *service, connections int, f figures, prefix, profile string) error {
 	paths, err := b.startable(ctx, s, connections)
 	if err != nil {
@@ -99,8 +98,7 @@ func (b *bench) patch(ctx context.Context, s *service, connections int, f figure
 	return nil
 }
 
-// measured runs a load, none of which may be refused. It adds the processor time and the
-// allocations of the service per request, and the parts of a PATCH.
+// measured runs a load, and adds the service's processor time and allocations per request.
 func (b *bench) measured(ctx context.Context, s *service, l *load, f figures, prefix, profile string) (*result, error) {
 	before, err := s.metrics(ctx)
 	if err != nil {
@@ -124,8 +122,7 @@ func (b *bench) measured(ctx context.Context, s *service, l *load, f figures, pr
 	return r, profiled()
 }
 
-// startable creates more sessions than can be started in the duration, and returns their
-// paths: twice as many as a probe creates in that time.
+// startable creates more sessions than can be started in the duration: twice a probe's rate.
 func (b *bench) startable(ctx context.Context, s *service, connections int) ([]string, error) {
 	_, probe, err := s.create(ctx, 2000, 1)
 	if err != nil {
@@ -155,8 +152,7 @@ func (b *bench) durability(ctx context.Context) error {
 	return nil
 }
 
-// cluster measures the service on three nats-servers and a Redis, beside raw publishes to a
-// stream of the same configuration in the same cluster.
+// cluster measures a service on three nats-servers and a Redis beside raw publishes to them.
 func (b *bench) cluster(ctx context.Context) error {
 	const connections = 64
 	natsURL, raw, err := b.natsCluster(ctx)

@@ -70,28 +70,19 @@ func Republish(ctx context.Context, log *eventstore.Log, subject string) (*Repub
 	if err != nil {
 		return nil, err
 	}
-	own, err := js.Stream(ctx, eventstore.StreamName)
-	if err != nil {
-		return nil, unavailable("subjects of the log", err)
-	}
-	for _, filter := range own.CachedInfo().Config.Subjects {
-		if captures(filter, subject) {
-			return nil, &SubjectError{subject, fmt.Sprintf("the log itself keeps %s", filter)}
-		}
-	}
 	name, err := js.StreamNameBySubject(ctx, subject)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		name = ""
 	case err != nil:
-		return nil, unavailable("stream of subject "+subject, err)
+		return nil, fmt.Errorf("stream of subject %s: %w: %w", subject, domain.ErrUnavailable, err)
 	case name == eventstore.StreamName:
 		return nil, &SubjectError{subject, "the log itself keeps it"}
 	}
 	if name != "" {
 		other, err := js.Stream(ctx, name)
 		if err != nil {
-			return nil, unavailable("stream "+name, err)
+			return nil, fmt.Errorf("stream %s: %w: %w", name, domain.ErrUnavailable, err)
 		}
 		if other.CachedInfo().Config.RePublish != nil {
 			return nil, &SubjectError{subject, fmt.Sprintf("stream %s keeps it, and republishes to where cannot be followed", name)}
@@ -198,23 +189,4 @@ func unfitSubject(subject string) string {
 		return "subjects that begin with " + envelope.SubjectPrefix + " belong to the log"
 	}
 	return ""
-}
-
-// captures reports whether a filter with wildcards selects a subject.
-func captures(filter, subject string) bool {
-	tokens := strings.Split(subject, ".")
-	wanted := strings.Split(filter, ".")
-	for i, w := range wanted {
-		switch {
-		case w == ">":
-			return len(tokens) > i
-		case i >= len(tokens), w != "*" && w != tokens[i]:
-			return false
-		}
-	}
-	return len(tokens) == len(wanted)
-}
-
-func unavailable(doing string, err error) error {
-	return fmt.Errorf("%s: %w: %w", doing, domain.ErrUnavailable, err)
 }

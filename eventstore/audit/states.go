@@ -81,18 +81,16 @@ func (r *recentStates) put(id string, s *lastState) (evicted map[string]*lastSta
 }
 
 // claims remembers which events were named as a previous event, and which sessions were
-// created, by one or two bits each in a table (a Bloom filter). It forgets nothing, and may
-// take one claim for another, more often the bigger the log is; then the log is asked.
+// created, by two bits each in a table (a Bloom filter). It may take one claim for another,
+// more often the bigger the log is; then the log is asked.
 type claims struct {
 	seed maphash.Seed
 	bits []uint64
 }
 
-// defaultClaimWords makes a table of 32 MB. With ten million events, one claim in two hundred
-// is looked up unnecessarily.
-const defaultClaimWords = 1 << 22
-
-func newClaims(words int) claims { return claims{maphash.MakeSeed(), make([]uint64, words)} }
+func newClaims(memory int) claims {
+	return claims{maphash.MakeSeed(), make([]uint64, max(1, memory/8))}
+}
 
 // bitsOf returns the two bits of an event's claim.
 func (c claims) bitsOf(r *domain.Record) (one, other uint64) {

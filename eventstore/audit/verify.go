@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,23 +13,22 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// VerifyOptions are the options of Verify. All are optional.
+// VerifyOptions are the options of Verify. Sessions and Memory are optional.
 type VerifyOptions struct {
 	// Defect gets each defect as it is found, in the order of the log. Its error ends the
 	// verification.
 	Defect func(domain.Defect) error
-	// Sessions gets every session as its newest event or message has left it: when the session
-	// was not written for so long that its state is evicted, or when everything was read. A
-	// session that is written after that comes again.
+	// Sessions gets every session as its newest event or message has left it: when its state
+	// is evicted, or when everything was read. A session that is written after that comes
+	// again.
 	Sessions func(ctx context.Context, sessions []domain.Entry) error
 	// Progress gets the position up to which the log was read, now and then.
 	Progress func(position, end uint64)
 	// Pace is called before the next events are read, like Pacer.Wait.
 	Pace func(ctx context.Context, events int) error
-	// Memory is about how many bytes the sessions' states may take; 0 is 32 MB.
+	// Memory is about how many bytes the sessions' states may take, and the claims as many
+	// again; 0 is 32 MB.
 	Memory int
-
-	claimWords int // size of the table of claims; 0 is defaultClaimWords
 }
 
 // Verified is the result of a verification.
@@ -40,8 +40,8 @@ type Verified struct {
 }
 
 const (
-	// defaultMemory is enough for some 30,000 sessions. The state of a session that was not
-	// written for longer is read again, at the position to which ce-previous leads.
+	// defaultMemory is enough for some 30,000 sessions; the state of another one is read again.
+	// With ten million events, one claim in two hundred is looked up unnecessarily.
 	defaultMemory = 32 << 20
 	// batchSize is how many events are decoded and looked up at once.
 	batchSize = 512
@@ -49,28 +49,10 @@ const (
 
 // Verify reads the whole log and reports every defect. domain.Check checks each event against
 // the session before it, and each event has to be the only one that follows its previous
-// event. Verify writes nothing, its memory does not grow with the log, and it recovers from
-// lost connections.
+// event. Verify writes nothing and recovers from lost connections.
 func Verify(ctx context.Context, log *eventstore.Log, o VerifyOptions) (Verified, error) {
-	if o.Defect == nil {
-		o.Defect = func(domain.Defect) error { return nil }
-	}
-	if o.Progress == nil {
-		o.Progress = func(uint64, uint64) {}
-	}
-	if o.Sessions == nil {
-		o.Sessions = func(context.Context, []domain.Entry) error { return nil }
-	}
-	if o.Pace == nil {
-		o.Pace = func(context.Context, int) error { return nil }
-	}
-	if o.Memory == 0 {
-		o.Memory = defaultMemory
-	}
-	if o.claimWords == 0 {
-		o.claimWords = defaultClaimWords
-	}
-	v := &verification{options: o, log: log, states: newRecentStates(o.Memory), claims: newClaims(o.claimWords)}
+	memory := cmp.Or(o.Memory, defaultMemory)
+	v := &verification{options: o, log: log, states: newRecentStates(memory), claims: newClaims(memory)}
 	if err := v.run(ctx); err != nil {
 		return v.result, fmt.Errorf("verify the log: %w", err)
 	}
@@ -208,7 +190,7 @@ func (v *verification) finish(ctx context.Context) error {
 }
 
 func (v *verification) reportSessions(ctx context.Context, states map[string]*lastState) error {
-	if len(states) == 0 {
+	if len(states) == 0 || v.options.Sessions == nil {
 		return nil
 	}
 	sessions := make([]domain.Entry, 0, len(states))

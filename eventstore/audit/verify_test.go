@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,9 +26,8 @@ import (
 // that it has to read again what it has forgotten.
 var memories = map[string]int{"with the usual memory": 0, "with no memory": 1}
 
-// words is the size of the table of claims: with little memory, nearly every one looks as
-// if it had been made before.
-func words(memory int) int { return memory }
+// unpaced is for a reader that is not slowed.
+func unpaced(context.Context, int) error { return nil }
 
 // defectsOf verifies a log, and returns what it says.
 func defectsOf(t testing.TB, l *eventstore.Log, memory int) ([]domain.Defect, Verified) {
@@ -35,7 +35,7 @@ func defectsOf(t testing.TB, l *eventstore.Log, memory int) ([]domain.Defect, Ve
 	var defects []domain.Defect
 	progress := uint64(0)
 	done, err := Verify(t.Context(), l, VerifyOptions{
-		Memory: memory, claimWords: words(memory),
+		Memory: memory, Pace: unpaced,
 		Defect: func(d domain.Defect) error { defects = append(defects, d); return nil },
 		Progress: func(position, end uint64) {
 			if position < progress || position > end {
@@ -396,6 +396,7 @@ func TestVerifyReadsOnAfterALostConnection(t *testing.T) {
 	}
 	cut := false
 	done, err := Verify(t.Context(), l, VerifyOptions{
+		Pace:   unpaced,
 		Defect: func(d domain.Defect) error { return fmt.Errorf("is no defect: %+v", d) },
 		Progress: func(position, end uint64) {
 			if position > 0 && !cut {
@@ -413,7 +414,10 @@ func TestVerifyReadsOnAfterALostConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	enough := errors.New("enough")
-	if _, err := Verify(t.Context(), l, VerifyOptions{Defect: func(domain.Defect) error { return enough }}); !errors.Is(err, enough) {
+	if _, err := Verify(t.Context(), l, VerifyOptions{
+		Pace: unpaced, Progress: func(uint64, uint64) {},
+		Defect: func(domain.Defect) error { return enough },
+	}); !errors.Is(err, enough) {
 		t.Errorf("%v", err)
 	}
 }

@@ -13,6 +13,8 @@ import (
 // files, and fsync for other files and for directories.
 type SyncFunc func(path string, sync func() error) error
 
+func justSync(_ string, sync func() error) error { return sync() }
+
 // errShutDown is returned to those that wait at the barrier when the server is shut down,
 // and to those that come later.
 var errShutDown = errors.New("the embedded log is shut down")
@@ -144,7 +146,7 @@ func (b *barrier) release() bool {
 	err := b.blocks.sync()
 	took := time.Since(began)
 	if err != nil {
-		b.failure.set(fmt.Errorf("the log cannot be made durable: %w", err))
+		_ = b.failure.syncFailed(err)
 		return false
 	}
 	b.mu.Lock()
@@ -173,6 +175,13 @@ func (f *failure) set(err error) {
 		f.err = err
 		close(f.happened)
 	})
+}
+
+// syncFailed sets and returns the error of a failed sync.
+func (f *failure) syncFailed(err error) error {
+	err = fmt.Errorf("the log cannot be made durable: %w", err)
+	f.set(err)
+	return err
 }
 
 // get returns the error, nil if there is none.

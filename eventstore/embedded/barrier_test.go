@@ -31,11 +31,12 @@ func (d *disk) sync(path string, _ func() error) error {
 // on disk.
 func testBarrier(t *testing.T, d *disk, observe func(int, time.Duration)) (*barrier, string) {
 	t.Helper()
-	dir := t.TempDir()
-	if err := os.WriteFile(blockPath(dir, 1), nil, 0o600); err != nil {
+	store := t.TempDir()
+	dir := streamDir(store)
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(blockPath(dir, 1), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	blocks, err := openBlockFiles(dir, d.sync)
+	blocks, err := openBlockFiles(store, d.sync)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"chatsessions/eventstore"
 )
 
 // blockFiles are the files <n>.blk to which the server appends a stream's messages. When
@@ -21,18 +23,19 @@ type blockFiles struct {
 	index    int
 }
 
-// openBlockFiles opens the newest of a stream's block files.
-func openBlockFiles(dir string, syncFile SyncFunc) (blockFiles, error) {
-	b := blockFiles{dir: dir, syncFile: syncFile}
-	indices, err := blockIndices(dir)
+// openBlockFiles opens the last but one of the log's block files: the server may have begun
+// the newest before that one was synced.
+func openBlockFiles(storeDir string, syncFile SyncFunc) (blockFiles, error) {
+	b := blockFiles{dir: streamDir(storeDir), syncFile: syncFile}
+	indices, err := blockIndices(b.dir)
 	if err != nil {
 		return b, err
 	}
 	if len(indices) == 0 {
-		return b, fmt.Errorf("%s has no block file", dir)
+		return b, fmt.Errorf("%s has no block file", b.dir)
 	}
-	b.index = indices[len(indices)-1]
-	b.newest, err = os.Open(blockPath(dir, b.index))
+	b.index = indices[max(0, len(indices)-2)]
+	b.newest, err = os.Open(blockPath(b.dir, b.index))
 	return b, err
 }
 
@@ -75,9 +78,9 @@ func (b *blockFiles) syncNewest() error {
 
 func (b *blockFiles) close() { _ = b.newest.Close() }
 
-// streamDir returns the directory in which the server keeps the block files of a stream.
-func streamDir(storeDir, stream string) string {
-	return filepath.Join(storeDir, "jetstream", "$G", "streams", stream, "msgs")
+// streamDir returns the directory in which the server keeps the block files of the log.
+func streamDir(storeDir string) string {
+	return filepath.Join(storeDir, "jetstream", "$G", "streams", eventstore.StreamName, "msgs")
 }
 
 func blockPath(dir string, index int) string {

@@ -9,7 +9,6 @@
 //   - blocks.go: the server's block files, and how they are synced
 //   - intents.go: atomic writes in flight, so that a cut one is completed
 //   - storedir.go: clean and unclean ends of a run, syncing a tree
-//   - layout.go: checks that the server writes its files as the barrier expects
 //   - syncer.go: the barrier of a reader in another process
 //   - inprocess.go: connections that accept writes at once
 //   - datasync_*.go: fdatasync
@@ -17,20 +16,21 @@
 // # Invariants
 //
 //   - Durable returns nil only after a sync that began when the event was in its file.
-//   - A failed sync is never repeated. The failure is final, and ends all writes.
+//   - A failed sync is never repeated. It is final, and ends all writes.
 //   - Settle returns only when the log is on disk as it was found, with every cut write
 //     completed.
 //   - The intent of an atomic write is on disk before the server gets the write, and stays
 //     until the write is on disk as a whole, or can never be in the log.
-//   - Files only grow: no block file is replaced. The barrier fails if one is.
+//   - Files only grow. The barrier fails if a block file is replaced.
+//   - The server writes its files as layout_test.go says.
 //
 // # Goroutines
 //
-// A barrier has one, run, which close ends. An in-process connection has one, forward, which
-// ends when the connection is closed. The server's own goroutines end with Shutdown.
+// A barrier has one, run, which close ends; those that wait to remove an intent end with it.
+// An in-process connection has one, forward, which ends when the connection is closed. The
+// server's own end with Shutdown.
 //
 // # Locks
 //
-// Settle holds settling, and then no other lock of this package. barrier.mu, intents.mu, and
-// bufferedConn.mu are leaves: no other lock is taken under them.
+// Server.settling is taken first. barrier.mu and bufferedConn.mu are leaves.
 package embedded

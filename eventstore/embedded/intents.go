@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"sync"
 
 	"chatsessions/eventstore"
 
@@ -34,58 +32,8 @@ type intentMessage struct {
 	Data   []byte      `json:"data"`
 }
 
-// intents are the intents of a store directory.
-type intents struct {
-	dir      string
-	syncFile SyncFunc
-
-	mu   sync.Mutex
-	kept []*intent // their writes are in the log, and may not be on disk yet
-}
-
-func newIntents(storeDir string, syncFile SyncFunc) *intents {
-	return &intents{dir: filepath.Join(storeDir, intentDir), syncFile: syncFile}
-}
-
-// An intent is one file. It implements eventstore.Intent.
-type intent struct {
-	of       *intents
-	path     string
-	position uint64 // of the write's last event, for an intent that is kept
-}
-
-// Remove implements eventstore.Intent. A file that stays has no effect but a check at the
-// next start.
-func (i *intent) Remove() { _ = os.Remove(i.path) }
-
-// Keep implements eventstore.Intent.
-func (i *intent) Keep(position uint64) {
-	i.of.mu.Lock()
-	defer i.of.mu.Unlock()
-	i.position = position
-	i.of.kept = append(i.of.kept, i)
-}
-
-// removeCovered removes the kept intents of writes that are on disk up to a position.
-func (s *intents) removeCovered(position uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.kept = slices.DeleteFunc(s.kept, func(i *intent) bool {
-		onDisk := i.position <= position
-		if onDisk {
-			i.Remove()
-		}
-		return onDisk
-	})
-}
-
-// A syncError is a failed sync, as opposed to a failed write.
-type syncError struct{ error }
-
-func (e *syncError) Unwrap() error { return e.error }
-
-// add makes an intent durable. It returns a syncError if a sync failed.
-func (s *intents) add(after uint64, msgs []*nats.Msg) (*intent, error) {
+// Intend implements eventstore.Durability.
+func (s *Server) Intend(after uint64, msgs []*nats.Msg) (done func(position uint64), err error) {
 	record := intentRecord{Subject: msgs[0].Subject, After: after}
 	for _, m := range msgs {
 		record.Messages = append(record.Messages, intentMessage{m.Header, m.Data})
@@ -94,34 +42,44 @@ func (s *intents) add(after uint64, msgs []*nats.Msg) (*intent, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &intent{of: s, path: filepath.Join(s.dir, uuid.NewString())}
-	if err := os.WriteFile(i.path, content, 0o600); err != nil {
-		i.Remove()
+	dir := filepath.Join(s.options.StoreDir, intentDir)
+	path := filepath.Join(dir, uuid.NewString())
+	remove := func() { _ = os.Remove(path) } // a file that stays is only checked at the next start
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		remove()
 		return nil, err
 	}
-	for _, path := range []string{i.path, s.dir} {
-		if err := syncPath(path, s.syncFile); err != nil {
-			return nil, &syncError{err}
-		}
+	if err := errors.Join(syncPath(path, s.options.Sync), syncPath(dir, s.options.Sync)); err != nil {
+		return nil, s.failure.syncFailed(err)
 	}
-	return i, nil
+	return func(position uint64) {
+		if position <= s.barrier.Load().covered.Load() {
+			remove()
+			return
+		}
+		go func() { // ends with the sync, or with the barrier
+			if s.Durable(context.Background(), position) == nil {
+				remove()
+			}
+		}()
+	}, nil
 }
 
-// complete appends the missing events of writes that a power cut has torn. It returns all
-// intents; they can be removed when the log is on disk.
-func (s *intents) complete(ctx context.Context, log eventstore.Recovery) ([]*intent, error) {
-	entries, err := os.ReadDir(s.dir)
+// completeIntents appends the missing events of writes that a power cut has torn. It returns
+// the files of all intents; they can be removed when the log is on disk.
+func (s *Server) completeIntents(ctx context.Context, log eventstore.Recovery) (paths []string, err error) {
+	dir := filepath.Join(s.options.StoreDir, intentDir)
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	var all []*intent
 	for _, e := range entries {
-		i := &intent{of: s, path: filepath.Join(s.dir, e.Name())}
-		content, err := os.ReadFile(i.path)
+		path := filepath.Join(dir, e.Name())
+		content, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, i)
+		paths = append(paths, path)
 		var record intentRecord
 		if json.Unmarshal(content, &record) != nil || len(record.Messages) == 0 {
 			continue // it was torn itself, so its write had not begun
@@ -134,35 +92,5 @@ func (s *intents) complete(ctx context.Context, log eventstore.Recovery) ([]*int
 			return nil, fmt.Errorf("completing a write to %s: %w", record.Subject, err)
 		}
 	}
-	return all, nil
-}
-
-// noIntent is the intent of a write to a server that syncs every message itself: it keeps
-// its own copy until everything is on disk.
-type noIntent struct{}
-
-func (noIntent) Remove()     {}
-func (noIntent) Keep(uint64) {}
-
-// Intend implements eventstore.Durability.
-func (s *Server) Intend(after uint64, msgs []*nats.Msg) (eventstore.Intent, error) {
-	if s.syncs {
-		return noIntent{}, nil
-	}
-	s.removeCoveredIntents()
-	i, err := s.intents.add(after, msgs)
-	if err != nil {
-		var failed *syncError
-		if errors.As(err, &failed) {
-			s.failure.set(fmt.Errorf("the log cannot be made durable: %w", err))
-		}
-		return nil, err
-	}
-	return i, nil
-}
-
-func (s *Server) removeCoveredIntents() {
-	if b := s.barrier.Load(); b != nil {
-		s.intents.removeCovered(b.covered.Load())
-	}
+	return paths, nil
 }

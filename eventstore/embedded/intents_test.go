@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"chatsessions/domain"
 	"chatsessions/eventstore"
@@ -43,7 +45,7 @@ func TestTornWriteIsCompleted(t *testing.T) {
 	}
 	l.Close()
 	e.Shutdown()
-	block := blockPath(streamDir(dir, eventstore.StreamName), 1)
+	block := blockPath(streamDir(dir), 1)
 	content, err := os.ReadFile(block)
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +77,7 @@ func TestTornWriteIsCompleted(t *testing.T) {
 			if err := os.CopyFS(cut, os.DirFS(dir)); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Truncate(blockPath(streamDir(cut, eventstore.StreamName), 1), int64(test.size)); err != nil {
+			if err := os.Truncate(blockPath(streamDir(cut), 1), int64(test.size)); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.Remove(filepath.Join(cut, cleanFile)); err != nil {
@@ -112,6 +114,49 @@ func TestTornWriteIsCompleted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAnIntentOutlivesItsCaller only until the write is on disk.
+func TestAnIntentOutlivesItsCaller(t *testing.T) {
+	dir := t.TempDir()
+	ctx, giveUp := context.WithCancel(t.Context())
+	slow := false
+	began, end := make(chan struct{}), make(chan struct{})
+	e, l := startLog(t, Options{StoreDir: dir, Sync: func(path string, sync func() error) error {
+		if slow && filepath.Ext(path) == ".blk" {
+			close(began)
+			<-end
+			slow = false
+		}
+		return sync()
+	}})
+	slow = true
+	go func() {
+		<-began
+		giveUp()
+	}()
+	id := uuid.Must(uuid.NewV7()).String()
+	if _, err := l.Transact(ctx, domain.Request{SessionID: id, Actor: "pat"}, newSession(id, 4)); !errors.Is(err, domain.ErrOutcomeUnknown) {
+		t.Fatalf("a write whose caller gave up: %v", err)
+	}
+	intents := func() int {
+		left, err := os.ReadDir(filepath.Join(dir, intentDir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(left)
+	}
+	if n := intents(); n != 1 {
+		t.Errorf("%d intents before the sync has ended", n)
+	}
+	close(end)
+	for deadline := time.Now().Add(10 * time.Second); intents() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the intent stays")
+		}
+	}
+	l.Close()
+	e.Shutdown()
 }
 
 // stored describes a session's events: their positions, headers and data, without

@@ -238,7 +238,7 @@ func TestPowerCut(t *testing.T) {
 			l.Close()
 			e.Shutdown()
 		}
-		indices, err := blockIndices(streamDir(dir, eventstore.StreamName))
+		indices, err := blockIndices(streamDir(dir))
 		if err != nil {
 			t.Fatal(err)
 		}

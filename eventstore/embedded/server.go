@@ -37,31 +37,22 @@ type Options struct {
 	// Synced, if it is set, observes each sync of the log: how many callers waited for it, and
 	// how long it took. It is called between two syncs and must be quick.
 	Synced func(group int, took time.Duration)
-	// SyncAlways has the server sync every message itself, which is slow, instead of the
-	// barrier.
-	SyncAlways bool
 }
 
 // Server is a NATS server inside the process, with JetStream and one store directory. It
-// listens on loopback, on a port that the system chooses, so that other processes of this
-// machine can reach the log while it runs.
+// listens on a port of loopback, for other processes of this machine.
 //
-// The server acknowledges a written message before it is synced. A Server is the Durability
-// of its log: the log answers for a message only when it has passed the barrier, which syncs
-// once for all waiting callers. A subscriber that is not a Log may see an event some
-// milliseconds before it is on disk.
+// The server acknowledges a message before it is synced. As the Durability of its log, a
+// Server releases an event when it has passed the barrier. A subscriber that is not a Log
+// may see the event some milliseconds before.
 type Server struct {
 	server  *server.Server
 	options Options
-	logger  *slog.Logger
 	lock    *os.File
 	failure *failure
-	intents *intents
-	syncs   bool // the server syncs every message itself
 
-	barrier  atomic.Pointer[barrier] // set by Settle, never if the server syncs
 	settling sync.Mutex
-	settled  bool
+	barrier  atomic.Pointer[barrier] // set by Settle
 
 	shutdown sync.Once
 }
@@ -70,17 +61,12 @@ var _ eventstore.Durability = (*Server)(nil)
 
 // Start starts a server on the store directory. It returns when the server has read the
 // directory and serves. It returns ErrInUse when the directory is in use.
-//
-// The barrier relies on how the server writes its files. If Start finds that the server
-// writes them differently, it warns and acts as with SyncAlways.
-func Start(ctx context.Context, o Options) (*Server, error) { return start(ctx, o, checkLayout) }
-
-func start(ctx context.Context, o Options, layout func(ctx context.Context, dir string) error) (*Server, error) {
+func Start(ctx context.Context, o Options) (*Server, error) {
 	if o.User == "" || o.Password == "" {
 		return nil, errors.New("the embedded NATS server needs a user and a password")
 	}
 	if o.Sync == nil {
-		o.Sync = func(_ string, sync func() error) error { return sync() }
+		o.Sync = justSync
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -89,68 +75,52 @@ func start(ctx context.Context, o Options, layout func(ctx context.Context, dir 
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{
-		options: o, logger: o.Logger, lock: lock, failure: newFailure(),
-		intents: newIntents(o.StoreDir, o.Sync), syncs: o.SyncAlways,
-	}
-	if err := s.run(ctx, layout); err != nil {
+	s := &Server{options: o, lock: lock, failure: newFailure()}
+	if err := s.run(ctx); err != nil {
 		_ = lock.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Server) run(ctx context.Context, layout func(ctx context.Context, dir string) error) error {
+// run starts the NATS server and returns when it serves.
+func (s *Server) run(ctx context.Context) (err error) {
 	o := &s.options
 	if err := beginRun(o.StoreDir, o.Sync); err != nil {
 		return fmt.Errorf("store directory: %w", err)
 	}
-	if !s.syncs {
-		if difference := layout(ctx, filepath.Join(o.StoreDir, layoutDir)); difference != nil {
-			if ctx.Err() != nil {
-				return fmt.Errorf("embedded NATS server: %w", difference)
-			}
-			s.logger.Warn("the embedded NATS server does not write its files as expected: every event is synced on its own, which is slow", "difference", difference)
-			s.syncs = true
-		}
-	}
-	var err error
-	s.server, err = runServer(ctx, &server.Options{
+	s.server, err = server.NewServer(&server.Options{
 		ServerName:                 "chatsessions-embedded",
 		Host:                       "127.0.0.1",
 		Port:                       server.RANDOM_PORT,
 		CustomClientAuthentication: credentials{o.User, o.Password},
+		JetStream:                  true,
 		StoreDir:                   o.StoreDir,
-		SyncAlways:                 s.syncs,
-	}, &serverLog{logger: s.logger, failure: s.failure})
-	return err
-}
-
-// runServer starts a server with JetStream and returns when it serves.
-func runServer(ctx context.Context, o *server.Options, log *serverLog) (*server.Server, error) {
-	o.JetStream, o.NoSigs, o.DisableJetStreamBanner = true, true, true
-	srv, err := server.NewServer(o)
+		NoSigs:                     true,
+		DisableJetStreamBanner:     true,
+	})
 	if err != nil {
-		return nil, fmt.Errorf("embedded NATS server: %w", err)
+		return fmt.Errorf("embedded NATS server: %w", err)
 	}
-	srv.SetLoggerV2(log, false, false, false)
-	go srv.Start() // returns when the server is up; ends with stopServer
-	for !srv.ReadyForConnections(50 * time.Millisecond) {
+	log := &serverLog{logger: o.Logger, failure: s.failure}
+	s.server.SetLoggerV2(log, false, false, false)
+	go s.server.Start() // returns when the server is up; ends with stop
+	for !s.server.ReadyForConnections(50 * time.Millisecond) {
 		if failure := log.fatal.Load(); failure != nil {
-			stopServer(srv)
-			return nil, fmt.Errorf("embedded NATS server: %s", *failure)
+			s.stop()
+			return fmt.Errorf("embedded NATS server: %s", *failure)
 		}
 		if err := ctx.Err(); err != nil {
-			stopServer(srv)
-			return nil, fmt.Errorf("embedded NATS server did not get ready: %w", err)
+			s.stop()
+			return fmt.Errorf("embedded NATS server did not get ready: %w", err)
 		}
 	}
-	return srv, nil
+	return nil
 }
 
-func stopServer(srv *server.Server) {
-	srv.Shutdown()
-	srv.WaitForShutdown()
+func (s *Server) stop() {
+	s.server.Shutdown()
+	s.server.WaitForShutdown()
 }
 
 // Settle implements eventstore.Durability. The first Log that is opened settles the log;
@@ -158,16 +128,16 @@ func stopServer(srv *server.Server) {
 func (s *Server) Settle(ctx context.Context, found eventstore.Recovery) error {
 	s.settling.Lock()
 	defer s.settling.Unlock()
-	if s.settled {
+	if s.barrier.Load() != nil {
 		return s.failure.get()
 	}
-	if c := found.Stream.Compression; c != jetstream.NoCompression && !s.syncs {
+	if c := found.Stream.Compression; c != jetstream.NoCompression {
 		// The server would replace block files under the barrier.
 		return &eventstore.ConfigError{Differences: []eventstore.Difference{
 			{Field: "compression", Found: c.String(), Needed: jetstream.NoCompression.String()},
 		}}
 	}
-	intents, err := s.intents.complete(ctx, found)
+	intents, err := s.completeIntents(ctx, found)
 	if err != nil {
 		return err
 	}
@@ -176,23 +146,18 @@ func (s *Server) Settle(ctx context.Context, found eventstore.Recovery) error {
 		return err
 	}
 	if err := syncTree(s.options.StoreDir, s.options.Sync); err != nil {
-		err = fmt.Errorf("the log cannot be made durable: %w", err)
-		s.failure.set(err)
+		return s.failure.syncFailed(err)
+	}
+	for _, path := range intents {
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	blocks, err := openBlockFiles(s.options.StoreDir, s.options.Sync)
+	if err != nil {
 		return err
 	}
-	for _, i := range intents {
-		if err := os.Remove(i.path); err != nil {
-			return err
-		}
-	}
-	if !s.syncs {
-		blocks, err := openBlockFiles(streamDir(s.options.StoreDir, eventstore.StreamName), s.options.Sync)
-		if err != nil {
-			return err
-		}
-		s.barrier.Store(newBarrier(blocks, end, s.failure, s.options.Synced))
-	}
-	s.settled = true
+	s.barrier.Store(newBarrier(blocks, end, s.failure, s.options.Synced))
 	return nil
 }
 
@@ -218,7 +183,7 @@ func (s *Server) ClientURL() string { return s.server.ClientURL() }
 // Connect connects within the process, without a socket. While the connection is broken, it
 // refuses messages instead of keeping them; see eventstore.Connect.
 func (s *Server) Connect() (*nats.Conn, error) {
-	options := append(eventstore.ConnectionOptions("chatsessions", s.logger),
+	options := append(eventstore.ConnectionOptions("chatsessions", s.options.Logger),
 		nats.InProcessServer(bufferedServer{s.server}),
 		nats.UserInfo(s.options.User, s.options.Password),
 	)
@@ -233,14 +198,13 @@ func (s *Server) Connect() (*nats.Conn, error) {
 // connections before.
 func (s *Server) Shutdown() {
 	s.shutdown.Do(func() {
-		s.removeCoveredIntents()
 		if b := s.barrier.Load(); b != nil {
 			b.close()
 		}
-		stopServer(s.server)
+		s.stop()
 		if s.failure.get() == nil {
 			if err := endRun(s.options.StoreDir, s.options.Sync); err != nil {
-				s.logger.Error("the log was not made durable at the end; the next start reads all of it", "error", err)
+				s.options.Logger.Error("the log was not made durable at the end; the next start reads all of it", "error", err)
 			}
 		}
 		_ = s.lock.Close() // releases the lock

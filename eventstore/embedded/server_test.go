@@ -12,7 +12,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"chatsessions/domain"
 	"chatsessions/eventstore"
@@ -67,7 +66,7 @@ func TestStartSyncsEverythingBeforeItIsServed(t *testing.T) {
 		var r recorded
 		e, l := startLog(t, Options{StoreDir: dir, Sync: r.sync})
 		synced := r.take()
-		msgs := streamDir(dir, eventstore.StreamName)
+		msgs := streamDir(dir)
 		stream := filepath.Dir(msgs)
 		for _, path := range []string{
 			blockPath(msgs, 1), msgs, filepath.Join(stream, "meta.inf"), filepath.Join(stream, "meta.sum"), stream,
@@ -96,31 +95,13 @@ func TestStartSyncsEverythingBeforeItIsServed(t *testing.T) {
 	}
 }
 
-func TestOtherLayoutIsSyncedByTheServer(t *testing.T) {
-	var r recorded
-	var syncs atomic.Int64
-	o := Options{StoreDir: t.TempDir(), User: "u", Password: "p", Sync: r.sync, Synced: func(int, time.Duration) { syncs.Add(1) }}
-	e, err := start(t.Context(), o, func(context.Context, string) error { return errors.New("for a test") })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(e.Shutdown)
-	l := openLog(t, e, o)
-	r.take()
-	writeNew(t, l, 1)
-	writeNew(t, l, 4)
-	if synced := r.take(); len(synced) != 0 || syncs.Load() != 0 {
-		t.Errorf("the barrier has synced %v", synced)
-	}
-}
-
 // TestBlocksRollOver writes several blocks and checks the order of the syncs.
 func TestBlocksRollOver(t *testing.T) {
 	dir := t.TempDir()
 	var r recorded
 	_, l := startLog(t, Options{StoreDir: dir, Sync: r.sync})
 	r.take()
-	msgs := streamDir(dir, eventstore.StreamName)
+	msgs := streamDir(dir)
 	var running sync.WaitGroup
 	for range 16 {
 		running.Go(func() {

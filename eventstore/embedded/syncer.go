@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"chatsessions/eventstore"
 
@@ -20,25 +19,14 @@ type Syncer struct{ barrier *barrier }
 var _ eventstore.Durability = (*Syncer)(nil)
 
 // NewSyncer returns a Syncer for the embedded server's store directory.
-func NewSyncer(storeDir string) (*Syncer, error) {
-	return newSyncer(storeDir, func(_ string, sync func() error) error { return sync() })
-}
+func NewSyncer(storeDir string) (*Syncer, error) { return newSyncer(storeDir, justSync) }
 
 func newSyncer(storeDir string, sync SyncFunc) (*Syncer, error) {
-	dir := streamDir(storeDir, eventstore.StreamName)
-	indices, err := blockIndices(dir)
+	blocks, err := openBlockFiles(storeDir, sync)
 	if err != nil {
 		return nil, fmt.Errorf("files of the log: %w", err)
 	}
-	if len(indices) == 0 {
-		return nil, fmt.Errorf("files of the log: %s has no block file", dir)
-	}
-	// The server may have started the newest file before the previous one was synced.
-	b := blockFiles{dir: dir, syncFile: sync, index: indices[max(0, len(indices)-2)]}
-	if b.newest, err = os.Open(blockPath(dir, b.index)); err != nil {
-		return nil, fmt.Errorf("files of the log: %w", err)
-	}
-	return &Syncer{newBarrier(b, 0, newFailure(), nil)}, nil
+	return &Syncer{newBarrier(blocks, 0, newFailure(), nil)}, nil
 }
 
 // Settle implements eventstore.Durability.
@@ -51,7 +39,7 @@ func (s *Syncer) Settle(ctx context.Context, found eventstore.Recovery) error {
 }
 
 // Intend implements eventstore.Durability. It returns an error: a Syncer is for readers.
-func (s *Syncer) Intend(uint64, []*nats.Msg) (eventstore.Intent, error) {
+func (s *Syncer) Intend(uint64, []*nats.Msg) (func(uint64), error) {
 	return nil, errors.New("the log of another process is only read")
 }
 

@@ -2,7 +2,7 @@ package envelope
 
 import (
 	"fmt"
-	"strconv"
+	"net/url"
 	"strings"
 	"unicode/utf8"
 
@@ -69,27 +69,12 @@ func unquote(s string) string {
 }
 
 func percentDecode(s string) (string, error) {
-	if !strings.Contains(s, "%") {
-		return s, nil
+	decoded, err := url.PathUnescape(s)
+	if err != nil || decoded == s {
+		return decoded, err
 	}
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] != '%' {
-			b = append(b, s[i])
-			continue
-		}
-		if i+2 >= len(s) {
-			return "", fmt.Errorf("%q ends within a percent-encoded byte", s)
-		}
-		c, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
-		if err != nil {
-			return "", fmt.Errorf("%q has a percent sign without two hexadecimal digits", s)
-		}
-		b = append(b, byte(c))
-		i += 2
-	}
-	if !utf8.Valid(b) {
+	if !utf8.ValidString(decoded) {
 		return "", fmt.Errorf("%q does not decode to UTF-8", s)
 	}
-	return string(b), nil
+	return decoded, nil
 }

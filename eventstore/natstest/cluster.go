@@ -1,38 +1,40 @@
 package natstest
 
 import (
-	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"chatsessions/deploy/loopback"
 )
 
 // Cluster is several servers that replicate among each other.
 type Cluster struct{ Servers []*Server }
 
-// StartCluster runs n servers with the deployed configuration of a cluster, and
-// returns when all of them serve JetStream.
+// StartCluster runs n servers with the deployed configuration of a cluster, and returns
+// when all of them serve JetStream.
 func StartCluster(tb testing.TB, n int) *Cluster {
 	tb.Helper()
 	return StartClusterOf(tb, make([]Config, n)...)
 }
 
-// StartClusterOf is StartCluster with a say in how each server is run. The
-// configuration file is the cluster's where none is given.
+// StartClusterOf is StartCluster with a configuration for each server.
 func StartClusterOf(tb testing.TB, configs ...Config) *Cluster {
 	tb.Helper()
-	n := len(configs)
-	listen := make([]string, n)
-	routes := make([]string, n)
-	for i := range n {
-		listen[i] = fmt.Sprintf("127.0.0.1:%d", freePort(tb))
+	listen := make([]string, len(configs))
+	routes := make([]string, len(configs))
+	for i := range configs {
+		port, err := loopback.Port()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		listen[i] = fmt.Sprintf("127.0.0.1:%d", port)
 		routes[i] = fmt.Sprintf("%q", "nats-route://route:secret@"+listen[i])
 	}
 	c := &Cluster{}
-	file := deployed(tb, "cluster.conf")
 	for i, config := range configs {
-		config.File = cmp.Or(config.File, file)
-		c.Servers = append(c.Servers, prepare(tb, config, fmt.Sprintf("chat-sessions-%d", i+1),
+		c.Servers = append(c.Servers, prepare(tb, config, "cluster.conf", fmt.Sprintf("chat-sessions-%d", i+1),
 			"NATS_CLUSTER_LISTEN="+listen[i],
 			"NATS_CLUSTER_USER=route",
 			"NATS_CLUSTER_PASSWORD=secret",
@@ -48,7 +50,7 @@ func StartClusterOf(tb testing.TB, configs ...Config) *Cluster {
 	return c
 }
 
-// URL lists all servers, as clients take it.
+// URL lists all servers for clients.
 func (c *Cluster) URL() string {
 	urls := make([]string, len(c.Servers))
 	for i, s := range c.Servers {
@@ -57,12 +59,7 @@ func (c *Cluster) URL() string {
 	return strings.Join(urls, ",")
 }
 
-// Server returns the server of that name, nil for none.
+// Server returns the server of that name, which has to exist.
 func (c *Cluster) Server(name string) *Server {
-	for _, s := range c.Servers {
-		if s.name == name {
-			return s
-		}
-	}
-	return nil
+	return c.Servers[slices.IndexFunc(c.Servers, func(s *Server) bool { return s.name == name })]
 }

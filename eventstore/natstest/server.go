@@ -1,3 +1,6 @@
+// Package natstest runs real NATS servers as processes of their own, for tests that kill
+// and pause them. The server is built from the module that go.mod pins, so tests and
+// service use the same version. Whatever is missing fails the test.
 package natstest
 
 import (
@@ -9,11 +12,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/sys/unix"
 
 	"chatsessions/deploy/loopback"
 )
@@ -21,31 +26,25 @@ import (
 // patience bounds every wait for a server.
 const patience = 60 * time.Second
 
-// Config says how to run a server. The zero value is a server with the deployed
-// configuration and a store directory of its own.
+// Config describes a server. The zero value is a server with the deployed configuration
+// and a store directory of its own.
 type Config struct {
-	StoreDir string // "" for a temporary one, which goes with the test
-	// User and Password are what clients have to give; both "" for some that URL
-	// tells.
+	StoreDir string // "" for a temporary one
+	// User and Password are the credentials of the clients; both "" for a default.
 	User, Password string
-	// File is the configuration, "" for the one that is deployed.
-	File string
-	// Args are appended to the server's command line.
-	Args []string
-	// Options are what a client needs beside the URL, such as certificates.
-	Options []nats.Option
+	File           string        // the configuration; "" for the deployed one
+	Args           []string      // of the command line, besides ours
+	Options        []nats.Option // that clients need besides the URL
 }
 
-// Server is a nats-server process with JetStream and the configuration that is
-// deployed: it acknowledges only what is on disk. It listens on a port of
-// 127.0.0.1 that stays the same over Restart. The process is killed when the test
-// ends.
+// Server is a nats-server process with JetStream. By default it acknowledges only what is
+// on disk. It keeps its port of 127.0.0.1 over Restart, and is killed when the test ends.
 type Server struct {
 	tb     testing.TB
 	config Config
 	name   string
 	port   int
-	dir    string   // the server's log, and its store unless told otherwise
+	dir    string   // holds the server's log, and its store by default
 	env    []string // what the configuration refers to
 	cmd    *exec.Cmd
 	exited chan struct{}
@@ -54,42 +53,44 @@ type Server struct {
 // Start runs a server and returns when it serves JetStream.
 func Start(tb testing.TB, config Config) *Server {
 	tb.Helper()
-	if config.File == "" {
-		config.File = deployed(tb, "nats-server.conf")
-	}
-	s := prepare(tb, config, "chat-sessions-1")
+	s := prepare(tb, config, "nats-server.conf", "chat-sessions-1")
 	s.start()
 	s.waitReady()
 	return s
 }
 
-// deployed is the path of a configuration in deploy/nats.
+// binary builds the server that go.mod pins, and returns the path of its binary in the
+// build cache.
+var binary = sync.OnceValues(func() (string, error) {
+	output, err := exec.Command("go", "tool", "-n", "nats-server").Output()
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {
+		err = fmt.Errorf("%w: %s", err, failed.Stderr)
+	}
+	return strings.TrimSpace(string(output)), err
+})
+
+// deployed returns the path of a configuration in deploy/nats.
 func deployed(tb testing.TB, file string) string {
 	tb.Helper()
-	dir, err := os.Getwd()
+	module, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			break
-		}
-		if dir == filepath.Dir(dir) {
-			tb.Fatal("no go.mod in this directory or above")
-		}
-		dir = filepath.Dir(dir)
-	}
-	path := filepath.Join(dir, "deploy", "nats", file)
-	if _, err := os.Stat(path); err != nil {
-		tb.Fatal(err)
-	}
-	return path
+	return filepath.Join(filepath.Dir(string(module)), "deploy", "nats", file)
 }
 
-// prepare chooses a port and the credentials.
-func prepare(tb testing.TB, config Config, name string, env ...string) *Server {
+// prepare chooses a port and the credentials. The deployed configuration is the default.
+func prepare(tb testing.TB, config Config, deployedFile, name string, env ...string) *Server {
 	tb.Helper()
-	s := &Server{tb: tb, config: config, name: name, port: freePort(tb), dir: tb.TempDir()}
+	port, err := loopback.Port()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s := &Server{tb: tb, config: config, name: name, port: port, dir: tb.TempDir()}
+	if s.config.File == "" {
+		s.config.File = deployed(tb, deployedFile)
+	}
 	if s.config.StoreDir == "" {
 		s.config.StoreDir = filepath.Join(s.dir, "store")
 	}
@@ -105,8 +106,7 @@ func prepare(tb testing.TB, config Config, name string, env ...string) *Server {
 	tb.Cleanup(func() {
 		s.Kill()
 		if tb.Failed() {
-			log, _ := os.ReadFile(s.logFile())
-			tb.Logf("log of nats-server %s:\n%s", name, tail(log, 4000))
+			tb.Logf("log of nats-server %s:\n%s", name, s.logTail())
 		}
 	})
 	return s
@@ -114,19 +114,28 @@ func prepare(tb testing.TB, config Config, name string, env ...string) *Server {
 
 func (s *Server) logFile() string { return filepath.Join(s.dir, "nats-server.log") }
 
+func (s *Server) logTail() []byte {
+	log, _ := os.ReadFile(s.logFile())
+	return log[max(0, len(log)-4000):]
+}
+
 // start runs the process and does not wait for it to serve.
 func (s *Server) start() {
 	s.tb.Helper()
+	path, err := binary()
+	if err != nil {
+		s.tb.Fatalf("building nats-server: %v", err)
+	}
 	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.tb.Fatal(err)
 	}
 	defer log.Close()
 	args := append([]string{"-c", s.config.File, "--addr", "127.0.0.1", "--port", strconv.Itoa(s.port)}, s.config.Args...)
-	cmd := exec.Command(Build(s.tb), args...)
+	cmd := exec.Command(path, args...)
 	cmd.Env = append(os.Environ(), s.env...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // ends with the test's process
 	if err := cmd.Start(); err != nil {
 		s.tb.Fatalf("starting nats-server: %v", err)
 	}
@@ -149,8 +158,7 @@ func (s *Server) waitReady() {
 		}
 		select {
 		case <-s.exited:
-			log, _ := os.ReadFile(s.logFile())
-			s.tb.Fatalf("nats-server %s ended: %s", s.name, tail(log, 4000))
+			s.tb.Fatalf("nats-server %s ended: %s", s.name, s.logTail())
 		case <-time.After(20 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
@@ -167,29 +175,25 @@ func (s *Server) ready() error {
 	}
 	defer nc.Close()
 	answer, err := nc.Request("$JS.API.INFO", nil, time.Second)
-	if err != nil {
-		return err
+	if err == nil && strings.Contains(string(answer.Data), `"error"`) {
+		err = errors.New(string(answer.Data))
 	}
-	if strings.Contains(string(answer.Data), `"error"`) {
-		return errors.New(string(answer.Data))
-	}
-	return nil
+	return err
 }
 
-// URL is where clients reach the server, with the credentials in it.
+// URL returns the address for clients, with the credentials.
 func (s *Server) URL() string {
 	u := url.URL{Scheme: "nats", Host: s.Addr(), User: url.UserPassword(s.config.User, s.config.Password)}
 	return u.String()
 }
 
-// Addr is the server's host and port.
+// Addr returns the server's host and port.
 func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
 
-// Name is the server's name, by which streams tell their leader.
+// Name returns the server's name, as streams name their leader.
 func (s *Server) Name() string { return s.name }
 
-// Kill ends the process at once (SIGKILL) and returns when it is gone. A server
-// that is not running stays so.
+// Kill ends the process at once (SIGKILL) and returns when it is gone.
 func (s *Server) Kill() { s.end(syscall.SIGKILL) }
 
 // Stop asks the process to end (SIGTERM) and returns when it is gone.
@@ -201,9 +205,7 @@ func (s *Server) end(signal syscall.Signal) {
 		return
 	}
 	_ = s.cmd.Process.Signal(signal)
-	if signal != syscall.SIGKILL {
-		_ = s.cmd.Process.Signal(syscall.SIGCONT) // in case it is paused
-	}
+	_ = s.cmd.Process.Signal(syscall.SIGCONT) // in case it is paused
 	select {
 	case <-s.exited:
 		s.cmd = nil
@@ -212,8 +214,8 @@ func (s *Server) end(signal syscall.Signal) {
 	}
 }
 
-// Restart starts the server again after Kill or Stop, or stops it first, on the
-// same port and store directory, and returns when it serves JetStream.
+// Restart stops the server if it runs, starts it on the same port and store directory, and
+// returns when it serves JetStream.
 func (s *Server) Restart() {
 	s.tb.Helper()
 	s.Stop()
@@ -221,17 +223,22 @@ func (s *Server) Restart() {
 	s.waitReady()
 }
 
-// Pause freezes the process (SIGSTOP) and returns when it stands still:
+// Pause stops the process (SIGSTOP) and returns when all of its threads stand still:
 // connections stay open, nothing answers.
 func (s *Server) Pause() {
 	s.tb.Helper()
 	s.signal(syscall.SIGSTOP)
-	if err := waitStopped(s.cmd.Process.Pid); err != nil {
-		s.tb.Fatalf("pausing nats-server: %v", err)
+	for {
+		switch err := unix.Waitid(unix.P_PID, s.cmd.Process.Pid, nil, unix.WSTOPPED, nil); {
+		case err == nil:
+			return
+		case !errors.Is(err, unix.EINTR):
+			s.tb.Fatalf("pausing nats-server: %v", err)
+		}
 	}
 }
 
-// Resume lets a paused process go on.
+// Resume continues a paused process.
 func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
 
 func (s *Server) signal(signal syscall.Signal) {
@@ -240,15 +247,3 @@ func (s *Server) signal(signal syscall.Signal) {
 		s.tb.Fatal(err)
 	}
 }
-
-// freePort returns a port that no other server gets.
-func freePort(tb testing.TB) int {
-	tb.Helper()
-	port, err := loopback.Port()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return port
-}
-
-func tail(b []byte, n int) []byte { return b[max(0, len(b)-n):] }

@@ -22,16 +22,14 @@ type Gate struct {
 	limits *rateLimiter
 }
 
-// NewGate returns a gate that allows each account perSecond requests a second; 0 is no
-// limit.
+// NewGate returns a gate that allows each account perSecond requests; 0 is no limit.
 func NewGate(tokens Verifier, perSecond float64, now func() time.Time) *Gate {
 	return &Gate{tokens: tokens, limits: newRateLimiter(perSecond, now)}
 }
 
 const localCaller = "caller"
 
-// Authenticate is the middleware that finds the caller of a request, or refuses the
-// request (RFC 6750).
+// Authenticate is the middleware that finds the caller of a request, or refuses it (RFC 6750).
 func (g *Gate) Authenticate(c *fiber.Ctx) error {
 	var authorization string
 	headers := c.Request().Header.PeekAll(fiber.HeaderAuthorization)
@@ -58,8 +56,7 @@ func (g *Gate) Authenticate(c *fiber.Ctx) error {
 // Caller returns the caller that Authenticate found.
 func Caller(c *fiber.Ctx) domain.Caller { return c.Locals(localCaller).(domain.Caller) }
 
-// Token returns the token of a request that Authenticate let through. It is a copy that
-// outlives the request.
+// Token returns the token of an authenticated request, as a copy that outlives it.
 func Token(c *fiber.Ctx) string {
 	token, _ := bearer(c.Get(fiber.HeaderAuthorization))
 	return strings.Clone(token)

@@ -21,8 +21,7 @@ type rateLimiter struct {
 	accounts  *otter.Cache[string, *rate.Limiter]
 }
 
-// rateLimitedAccounts bounds how many accounts are remembered. An evicted account starts
-// with a full allowance.
+// rateLimitedAccounts bounds the remembered accounts. An evicted one starts anew.
 const rateLimitedAccounts = 100_000
 
 func newRateLimiter(perSecond float64, now func() time.Time) *rateLimiter {
@@ -37,8 +36,7 @@ func newRateLimiter(perSecond float64, now func() time.Time) *rateLimiter {
 	}
 }
 
-// wait returns how long the account has to wait before its next request. It counts this
-// request only when that is 0.
+// wait returns how long the account has to wait. It counts the request only when that is 0.
 func (l *rateLimiter) wait(account string) time.Duration {
 	if l == nil {
 		return 0

@@ -19,16 +19,14 @@ import (
 // tokenPrefix begins every token.
 const tokenPrefix = "cs_"
 
-// NewToken returns a new API token: 256 random bits behind a prefix, by which a search
-// finds a leaked one.
+// NewToken returns a new API token: 256 random bits, with a prefix by which leaks are found.
 func NewToken() string {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails (crypto/rand)
 	return tokenPrefix + base64.RawURLEncoding.EncodeToString(secret[:])
 }
 
-// TokenLine is the line of the tokens file that makes a token valid: the
-// SHA-256 of the token, the role, and the account to the end of the line.
+// TokenLine is a line of the tokens file: the token's SHA-256, the role, and the account.
 func TokenLine(token string, caller domain.Caller) string {
 	hash := sha256.Sum256([]byte(token))
 	return fmt.Sprintf("%s %s %s", hex.EncodeToString(hash[:]), caller.Role, caller.Account)
@@ -64,8 +62,7 @@ func OpenTokenFile(path string) (*TokenFile, error) {
 	return f, f.Reload()
 }
 
-// Reload reads the file again. When it cannot be read, or a line is wrong, the tokens
-// that were valid before stay valid.
+// Reload reads the file again. If it fails, the tokens that were valid stay valid.
 func (f *TokenFile) Reload() error {
 	content, err := os.ReadFile(f.path)
 	if err != nil {
@@ -79,8 +76,7 @@ func (f *TokenFile) Reload() error {
 	return nil
 }
 
-// Verify implements Verifier. It compares hashes, so its time reveals nothing about the
-// tokens.
+// Verify implements Verifier. Its time reveals nothing, because it compares hashes.
 func (f *TokenFile) Verify(token string) (domain.Caller, bool) {
 	caller, ok := (*f.callers.Load())[sha256.Sum256([]byte(token))]
 	return caller, ok

@@ -12,8 +12,7 @@ import (
 const (
 	localBody = "body"
 
-	// maxDiscard is how many bytes of a body are read only to be discarded. A client that
-	// is still sending usually misses a response that closes the connection.
+	// maxDiscard bounds what is read only so that a client that still sends gets its response.
 	maxDiscard = 16 << 20
 	// usualBody is how many bytes are allocated for a body before any of it has arrived.
 	usualBody = 4 << 10
@@ -34,12 +33,9 @@ func BodyOf(c *fiber.Ctx) Body {
 	return b
 }
 
-// TakeBody returns a middleware that reads the body, up to limit bytes, before the request
-// is judged: what is left of it on the connection would be read as the next request. What
-// is wrong with the body is reported later, in its turn.
-//
-// The app must stream bodies (fiber.Config.StreamRequestBody). Without it, the framework
-// refuses a body before the token is checked.
+// TakeBody returns a middleware that reads the body, up to limit bytes: what is left of it on the
+// connection would be read as the next request. Errors are reported later, in their turn. The app
+// must stream bodies (fiber.Config.StreamRequestBody).
 func TakeBody(limit int) fiber.Handler {
 	return func(c *fiber.Ctx) error {
 		header := &c.Request().Header

@@ -9,8 +9,7 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// A tracker knows which connections have a request in flight, so that a shutdown closes
-// the others.
+// A tracker knows which connections have a request in flight.
 type tracker struct {
 	draining atomic.Bool
 	gone     atomic.Uint64 // clients that disconnected while their request waited
@@ -71,8 +70,7 @@ func (t *tracker) add(c *connection) bool {
 	return true
 }
 
-// begin reports whether a request that arrived may be carried out. Otherwise its
-// connection was closed already, and the response would be lost.
+// begin reports whether a request may be carried out, because its connection is open.
 func (c *connection) begin() bool {
 	if !c.state.CompareAndSwap(resting, busy) && c.state.Load() != busy {
 		return false

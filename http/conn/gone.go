@@ -8,21 +8,17 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// Context ends when the client disconnects. Whatever waits for something on behalf of
-// the client does so under this context.
+// Context ends when the client disconnects. It is for whatever waits on behalf of the client.
 func Context(c *fiber.Ctx) context.Context { return c.Context().Conn().(*connection).ctx }
 
 // Gone reports whether the client disconnected while its request waited.
 func Gone(c *fasthttp.RequestCtx) bool { return c.Conn().(*connection).ctx.Err() != nil }
 
-// lookEvery is how often connections with a running handler are checked. A client that
-// disconnected is noticed after one to two times this.
+// lookEvery is how often connections with a running handler are checked.
 const lookEvery = 150 * time.Millisecond
 
-// watch ends the contexts of clients that disconnected, until done is closed.
-//
-// Nearly all handlers end before they are checked once. The others cost one system call for
-// each check; connections at rest cost none.
+// watch ends the contexts of clients that disconnected, until done is closed. Only a handler that
+// is seen twice costs a system call.
 func (t *tracker) watch(done <-chan struct{}) {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
@@ -44,8 +40,7 @@ func (t *tracker) watch(done <-chan struct{}) {
 	}
 }
 
-// waiting appends the connections whose handler has been running on the same request
-// since the last call.
+// waiting appends the connections that have had the same handler since the last call.
 func (t *tracker) waiting(to []*connection) []*connection {
 	t.mu.Lock()
 	defer t.mu.Unlock()

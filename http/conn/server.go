@@ -18,9 +18,8 @@ type Server struct {
 	end     context.CancelFunc
 }
 
-// NewServer returns a server that is not listening yet. observe, which may be nil, is
-// called with each request when its response is ready to be sent, and how long that took
-// from the request's head on. It must be quick.
+// NewServer returns a server that is not listening yet. observe, which may be nil, is called with
+// each response that is ready, and the time since the request's head. It must be quick.
 func NewServer(app *fiber.App, observe func(*fasthttp.RequestCtx, time.Duration)) *Server {
 	s := &Server{app: app}
 	s.ended, s.end = context.WithCancel(context.Background())
@@ -62,8 +61,7 @@ func (s *Server) Serve(l net.Listener) error {
 	return err
 }
 
-// Drain closes the connections at rest, and each of the others when its response has
-// been sent.
+// Drain closes the connections at rest now, and the others after their response.
 func (s *Server) Drain() { s.tracker.drain() }
 
 // Shutdown stops listening, and returns when the requests in flight have been answered

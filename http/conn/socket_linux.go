@@ -9,9 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HungUp reports whether the other side has closed the connection, even behind bytes that
-// were not read yet. A half-closed connection (FIN) counts: a process that ended looks no
-// different.
+// HungUp reports whether the other side has closed the connection, or its half of it: a process
+// that ended looks no different.
 func HungUp(c net.Conn) bool {
 	raw, err := c.(syscall.Conn).SyscallConn()
 	if err != nil {
@@ -49,8 +48,7 @@ func TryWrite(c net.Conn, b []byte) (n int, err error) {
 	return max(n, 0), err
 }
 
-// SetUserTimeout ends the connection when the other side acknowledges nothing for so long
-// (RFC 5482). The system's default is a quarter of an hour.
+// SetUserTimeout ends a connection that acknowledges nothing for so long (RFC 5482).
 func SetUserTimeout(c *net.TCPConn, timeout time.Duration) {
 	if raw, err := c.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {

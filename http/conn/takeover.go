@@ -7,9 +7,8 @@ import (
 	"github.com/gofiber/fiber/v2"
 )
 
-// TakeOver ends HTTP on the connection of a request: open gets the connection, and the head
-// of the response, which it must send. The stream ends with the connection, so it has
-// neither a length nor chunks.
+// TakeOver ends HTTP on a connection: open gets it with the head of the response, which it must
+// send. The stream ends with the connection.
 func TakeOver(c *fiber.Ctx, open func(conn net.Conn, head []byte)) {
 	header := &c.Response().Header
 	header.SetContentLength(-2)

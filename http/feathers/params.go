@@ -93,8 +93,7 @@ func HowSeveral(name string) string {
 // Untagged returns the value without the tag of a Feathers number.
 func (p *Param) Untagged() string { return strings.TrimPrefix(p.Value, "#") }
 
-// Number reads a whole number, plain (10) or tagged (#10). One that is larger than every
-// time becomes the largest time.
+// Number reads a whole number, plain (10) or tagged (#10), up to the largest time.
 func (p *Param) Number() (int64, error) {
 	n, ok := readWhole(p.Untagged())
 	if !ok || n < 0 {

@@ -55,8 +55,7 @@ func ParseSelect(text string) (Selection, error) {
 	return s, nil
 }
 
-// instant reads a time: epoch milliseconds, plain or tagged, or RFC 3339. What is finer
-// than a millisecond is cut off.
+// instant reads a time, in milliseconds or RFC 3339. What is finer than those is cut off.
 func (p *Param) instant() (int64, error) {
 	if ms, ok := readWhole(p.Untagged()); ok {
 		if ms < 0 || ms > domain.MaxTime {

@@ -110,10 +110,8 @@ func appendProblem(b []byte, name string, position uint64, p *problem.Problem) [
 	return append(append(b, data...), "\n\n"...)
 }
 
-// appendHeartbeat writes a sign that the stream is alive. Its id moves the position from
-// which the client resumes; for a reader with narrow filters, that would stay far behind
-// otherwise. An event without data is not dispatched, but its id counts (HTML Living
-// Standard, section 9.2.6).
+// appendHeartbeat writes a comment and an id, without an event. The id moves the position from
+// which a client with narrow filters resumes (HTML Living Standard, section 9.2.6).
 func appendHeartbeat(b []byte, position uint64) []byte {
 	return append(appendID(append(b, ": heartbeat\n"...), position), '\n')
 }

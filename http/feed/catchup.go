@@ -71,8 +71,7 @@ func (c *catchUp) recent() (next *batch, upTo uint64, err error) {
 	return next, g.ring.head, err
 }
 
-// send writes what the reader gets of a batch, and waits until it is taken. That may take
-// long, so the reader's token is checked as often as that of a live one.
+// send writes what the reader gets of a batch. That may take long, so it checks the token too.
 func (c *catchUp) send(b *batch) error {
 	wanted, err := c.stillSeen(b, b.wantedBy(c.r))
 	if err != nil {
@@ -112,8 +111,7 @@ func (c *catchUp) beat() error {
 	return c.finish()
 }
 
-// stillSeen drops the events of sessions that the reader may not see any more, by the newest
-// event of each session in the log.
+// stillSeen drops the events of sessions that the reader may not see any more.
 func (c *catchUp) stillSeen(b *batch, wanted []int) ([]int, error) {
 	if c.r.caller.SeesAll() {
 		return wanted, nil
@@ -148,9 +146,8 @@ func (c *catchUp) sees(ctx context.Context, id string) (bool, error) {
 	return false, nil
 }
 
-// read reads a part of the log for this reader alone, up to a position. It returns nil if
-// there was no time for it. How many readers do so at once is bounded by seats, and so is
-// the part. A reader that is slow to take the part holds no seat.
+// read reads a bounded part of the log for this reader alone, on one of the seats. It returns nil
+// if there was no time for it.
 func (c *catchUp) read(upTo uint64) (*batch, error) {
 	wait := time.NewTimer(c.hub.limits.heartbeat)
 	defer wait.Stop()

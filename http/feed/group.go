@@ -7,8 +7,7 @@ import (
 	"chatsessions/http/conn"
 )
 
-// A group holds live readers, one shard of those of a reading. It finds the readers that may
-// want an event, so that the others cost nothing.
+// A group is a shard of the live readers, and finds those that may want an event.
 type group struct {
 	reading *reading
 
@@ -21,8 +20,7 @@ type group struct {
 	scratch []byte
 }
 
-// A topic is what readers wait for: the events of a session, or those that concern an
-// account. The zero value is all events.
+// A topic is what readers wait for: a session, an account, or, as the zero value, all events.
 type topic struct {
 	session bool
 	name    string
@@ -147,8 +145,7 @@ func (m *group) sendsOf(b *batch) []pendingSend {
 	return sends
 }
 
-// written keeps a reader that took everything that was written to it. Any other falls behind,
-// or its client is gone. The caller holds m.mu.
+// written keeps a reader that took all that was written. The caller holds m.mu.
 func (m *group) written(r *reader, rest []byte, all bool, err error) {
 	if err == nil && all {
 		return
@@ -161,8 +158,7 @@ func (m *group) written(r *reader, rest []byte, all bool, err error) {
 	m.reading.catchUp(r, rest)
 }
 
-// beat sends the heartbeats of a phase. It ends the streams of readers whose client is gone
-// or whose token is not valid any more.
+// beat sends the heartbeats of a phase, and ends streams of clients that are gone or revoked.
 func (m *group) beat(phase uint8) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

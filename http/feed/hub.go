@@ -61,8 +61,7 @@ type limits struct {
 const (
 	// maxSeats is how many readers read the log for themselves at once.
 	maxSeats = 16
-	// beats is how many parts the time between two heartbeats has, so that not all readers
-	// are written to at once.
+	// beats spreads the heartbeats of readers over that many parts of the period.
 	beats = 16
 )
 
@@ -102,65 +101,50 @@ func logLost(err error) *problem.Problem {
 // full reports whether the reader limit is reached.
 func (h *Hub) full() bool { return h.limits.readers > 0 && h.counts.readers.Load() >= h.limits.readers }
 
-// hasRead reports whether the log is known to have the position.
-func (h *Hub) hasRead(position uint64) bool {
+// hasRead returns up to where the log is known, 0 while it is not read.
+func (h *Hub) hasRead() uint64 {
 	h.mu.Lock()
 	g := h.reading
 	h.mu.Unlock()
-	return g != nil && g.ctx.Err() == nil && position <= g.head()
+	if g == nil || g.ctx.Err() != nil {
+		return 0
+	}
+	return g.head()
 }
 
-// open takes a reader with its connection, and sends it head first.
-func (h *Hub) open(r *reader, head []byte) {
+// open takes a reader, and sends it head. end is the end of the log, or was shortly before.
+func (h *Hub) open(r *reader, end uint64, head []byte) {
 	h.counts.readers.Add(1)
 	h.counts.behind.Add(1)
-	g, err := h.join(r)
-	if err != nil {
-		h.logger.Warn("a stream of the feed cannot begin", "error", err)
-		_, _ = conn.TryWrite(r.conn, head)
-		h.end(r, nil, err)
-		return
-	}
-	defer h.running.Done()
 	taken, err := conn.TryWrite(r.conn, head)
-	if err != nil {
-		h.end(r, nil, errGone)
+	g := h.join(r, end)
+	switch {
+	case g == nil:
+		h.end(r, head[taken:], errDraining)
 		return
+	case err != nil:
+		h.end(r, nil, errGone)
+	case taken < len(head) || !g.goLive(r):
+		g.catchUp(r, head[taken:])
 	}
-	if rest := head[taken:]; len(rest) > 0 || !g.goLive(r) {
-		g.catchUp(r, rest)
-	}
+	h.running.Done()
 }
 
-// join assigns a reader to a group of the reading, and begins a reading if there is none.
-// Without an error, the caller must call h.running.Done.
-func (h *Hub) join(r *reader) (*reading, error) {
-	var end uint64
-	for asked := false; ; asked = true {
-		h.mu.Lock()
-		if h.closed {
-			h.mu.Unlock()
-			return nil, errDraining
-		}
-		if h.reading == nil && asked {
-			h.reading = h.begin(end)
-		}
-		if g := h.reading; g != nil {
-			h.running.Add(1)
-			g.next++
-			r.group, r.phase = g.groups[g.next%len(g.groups)], uint8(g.next/len(g.groups)%beats)
-			h.mu.Unlock()
-			return g, nil
-		}
-		h.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), readDeadline)
-		var err error
-		end, err = h.log.End(ctx)
-		cancel()
-		if err != nil {
-			return nil, err
-		}
+// join assigns a reader to a group; nil if the hub is closed. The caller must call running.Done.
+func (h *Hub) join(r *reader, end uint64) *reading {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil
 	}
+	if h.reading == nil {
+		h.reading = h.begin(end)
+	}
+	g := h.reading
+	h.running.Add(1)
+	g.next++
+	r.group, r.phase = g.groups[g.next%len(g.groups)], uint8(g.next/len(g.groups)%beats)
+	return g
 }
 
 // move moves a reader to another state.
@@ -174,8 +158,7 @@ func (h *Hub) move(r *reader, to state) {
 	r.state = to
 }
 
-// check returns the reason for which a stream must end: the client is gone, or its token
-// does not stand for the same caller any more.
+// check returns the reason for which a stream must end: a client that is gone, or its token.
 func (h *Hub) check(r *reader) error {
 	if conn.HungUp(r.conn) {
 		return errGone
@@ -186,8 +169,7 @@ func (h *Hub) check(r *reader) error {
 	return nil
 }
 
-// end ends a stream for a reason, of which the last event informs the client, behind the
-// rest of an event that was begun. It may take lastPatience, unless the client is gone.
+// end ends a stream, and sends the client the rest of an event that was begun and the reason.
 func (h *Hub) end(r *reader, rest []byte, reason error) {
 	h.move(r, ended)
 	switch {

@@ -84,7 +84,8 @@ func (rig *hubRig) connect(caller domain.Caller, after uint64, query string, buf
 	rig.tokens.LoadOrStore(token, caller)
 	r := &reader{query: q, caller: caller, token: token, after: after}
 	r.take(ours)
-	rig.open(r, preamble(after))
+	end, _ := rig.log.End(rig.t.Context())
+	rig.open(r, end, preamble(after))
 	return theirs.(*net.TCPConn)
 }
 
@@ -637,6 +638,50 @@ func TestAStepOfAReaderIsBoundedInBytes(t *testing.T) {
 			}
 			p.r.after = b.last
 		}
+	}
+}
+
+// A reading that began anywhere else would send the whole log through the ring.
+func TestTheFirstReaderBeginsAReadingAtTheEndOfTheLog(t *testing.T) {
+	rig := newHubRig(t, nil)
+	for range 5 {
+		rig.log.append(uuids[0], "alice")
+	}
+	check := func(after *uint64, wantPosition uint64) {
+		t.Helper()
+		if position, end, err := rig.start(t.Context(), after); position != wantPosition || end != 5 || err != nil {
+			t.Errorf("from %d with the end at %d: %v", position, end, err)
+		}
+	}
+	check(new(uint64), 0)
+	check(nil, 5)
+	g := rig.begin(5)
+	rig.reading = g
+	check(new(uint64), 0)
+	check(nil, 5)
+	g.close(errUnused)
+}
+
+// Histories that are looked up are sent in steps too.
+func TestLookedUpSessionsAreSentInSteps(t *testing.T) {
+	rig := newHubRig(t, func(l *limits) { l.stepBytes = 16 << 10 })
+	for range 100 {
+		rig.log.append(uuids[0], "alice")
+	}
+	g := rig.begin(100)
+	defer g.close(errUnused)
+	p := &catchUp{hub: rig.Hub, reading: g, r: &reader{query: query{sessions: uuids[:1]}, caller: everybody}}
+	steps, events := 0, 0
+	for ; p.r.after < 90; steps++ {
+		b, ok := p.lookUp(90)
+		if !ok || b.last <= p.r.after || len(b.bytes) > rig.limits.stepBytes+4<<10 {
+			t.Fatalf("step %d: %+v, %v", steps, b, ok)
+		}
+		p.r.after = b.last
+		events += len(b.events)
+	}
+	if steps < 2 || events != 90 || p.r.after != 90 {
+		t.Errorf("%d events in %d steps, to %d", events, steps, p.r.after)
 	}
 }
 

@@ -21,8 +21,7 @@ type query struct {
 	after    *uint64 // the position to start after; nil is the end of the log
 }
 
-// parseQuery reads the query of the feed, in the syntax of lists: name=value, or
-// name[$in][]=value for several.
+// parseQuery reads the query of the feed, in the syntax of lists.
 func parseQuery(text string) (q query, err error) {
 	given := map[string]bool{} // by name; true where it was one of several
 	for p, err := range feathers.Params(text) {
@@ -51,8 +50,7 @@ func parseQuery(text string) (q query, err error) {
 	return q, nil
 }
 
-// add adds one parameter. A value that no event can have is refused: a stream that stays
-// empty for ever would not show why.
+// add adds one parameter. It refuses a value that no event can have.
 func (q *query) add(p *feathers.Param) error {
 	switch p.Path[0] {
 	case "session":

@@ -21,9 +21,8 @@ const (
 	ended               // its stream has ended
 )
 
-// A reader is one stream: its connection and its position. Ten thousand of them wait on a
-// node, so it holds no buffer. Only its owner uses it: its group while it is live,
-// otherwise one goroutine.
+// A reader is one stream. Only its owner uses it: its group, or one goroutine. It holds no buffer,
+// because ten thousand wait on a node.
 type reader struct {
 	query  query
 	caller domain.Caller
@@ -49,8 +48,7 @@ const (
 	chunk = 64 << 10
 	// lastPatience is how long the last event may take if it does not fit.
 	lastPatience = time.Second
-	// silentFor is how long a client's system may acknowledge nothing, before the client
-	// is taken for gone.
+	// silentFor is how long a client may acknowledge nothing.
 	silentFor = time.Minute
 )
 
@@ -63,9 +61,8 @@ func (r *reader) take(connection net.Conn) {
 	}
 }
 
-// gets reports whether the reader is sent the event: it asked for the event, and its caller
-// may see the session as it is after the event. An event that cannot be read is shown to
-// callers that may see every session.
+// gets reports whether the reader is sent the event. What cannot be read is shown to callers that
+// may see every session.
 func (r *reader) gets(e *event) bool {
 	if e.unreadable && !r.caller.SeesAll() {
 		return false
@@ -105,8 +102,7 @@ func (r *reader) send(b *batch, wanted []int, scratch []byte, write func([]byte)
 	return nil, sent, true, nil
 }
 
-// stoppedAt moves r.after behind the events that were taken, including one that was only
-// begun, and returns what is missing of that one.
+// stoppedAt moves r.after behind what was taken, and returns the rest of an event that was begun.
 func (r *reader) stoppedAt(b *batch, wanted []int, taken int) (rest []byte, begun int) {
 	for _, i := range wanted {
 		if taken == 0 {
@@ -123,8 +119,7 @@ func (r *reader) stoppedAt(b *batch, wanted []int, taken int) (rest []byte, begu
 	return nil, begun
 }
 
-// write writes all of b. It waits for the reader for at most patience, or until ctx ends. The
-// error is the reason for which the stream must end.
+// write writes all of b within patience, or until ctx ends. The error is the reason of the end.
 func (r *reader) write(ctx context.Context, b []byte, patience time.Duration) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
@@ -153,8 +148,7 @@ func (r *reader) write(ctx context.Context, b []byte, patience time.Duration) (i
 	return n, nil
 }
 
-// writeLast writes the last event, which says why the stream ends and from where to resume,
-// behind the rest of an event that was begun.
+// writeLast writes why the stream ends, behind the rest of an event that was begun.
 func (r *reader) writeLast(rest []byte, why *problem.Problem) {
 	b := appendProblem(rest, "cut-off", r.after, why)
 	if c, ok := r.conn.(*net.TCPConn); ok {

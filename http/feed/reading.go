@@ -8,8 +8,7 @@ import (
 	"chatsessions/domain"
 )
 
-// A reading is one pass of a hub over the log: from the first reader until no reader is
-// left, or the log cannot be followed any more.
+// A reading is one pass over the log: until no reader is left, or it cannot be followed.
 type reading struct {
 	hub    *Hub
 	ctx    context.Context // its cause is the reason for which the streams end
@@ -64,8 +63,7 @@ func (g *reading) head() uint64 {
 	return g.ring.head
 }
 
-// goLive moves a reader that has everything to its group. It returns false for a reader
-// that is behind, and when the reading has ended.
+// goLive moves a reader that has everything to its group, and reports whether it did.
 func (g *reading) goLive(r *reader) bool {
 	// An event that is not in the ring yet will find the reader in its group.
 	g.mu.Lock()
@@ -73,8 +71,7 @@ func (g *reading) goLive(r *reader) bool {
 	return g.ctx.Err() == nil && r.after >= g.ring.head && r.group.enter(r)
 }
 
-// keepAlive sends the heartbeats of every group, and ends the reading when there was no
-// reader for the time between two of them.
+// keepAlive sends heartbeats, and ends a reading that had no reader for a whole period.
 func (g *reading) keepAlive() {
 	ticker := time.NewTicker(max(g.hub.limits.heartbeat/beats, time.Millisecond))
 	defer ticker.Stop()
@@ -103,8 +100,7 @@ func (g *reading) keepAlive() {
 	}
 }
 
-// close ends the reading and the streams of its live readers. The first reason counts. The
-// goroutines of the others end their streams.
+// close ends the reading, for the first reason, and the streams of its live readers.
 func (g *reading) close(reason error) {
 	g.cancel(reason)
 	g.hub.mu.Lock()

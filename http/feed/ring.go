@@ -25,8 +25,7 @@ func (r *ring) add(b *batch) {
 	}
 }
 
-// after returns the batch with the event that follows the position, or nil where the ring
-// does not have it.
+// after returns the batch with the event that follows the position, or nil.
 func (r *ring) after(position uint64) *batch {
 	if position < r.floor || position >= r.head {
 		return nil

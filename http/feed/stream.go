@@ -57,7 +57,11 @@ func (h *Hub) Events(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	after, err := h.start(c, query.after)
+	from, err := asked(c, query.after)
+	if err != nil {
+		return err
+	}
+	after, end, err := h.start(conn.Context(c), from)
 	if err != nil {
 		return err
 	}
@@ -73,7 +77,7 @@ func (h *Hub) Events(c *fiber.Ctx) error {
 	r := &reader{query: query, caller: auth.Caller(c), token: auth.Token(c), after: after}
 	conn.TakeOver(c, func(connection net.Conn, head []byte) {
 		r.take(connection)
-		h.open(r, append(head, preamble(after)...))
+		h.open(r, end, append(head, preamble(after)...))
 	})
 	return nil
 }
@@ -84,35 +88,40 @@ func preamble(after uint64) []byte {
 	return fmt.Appendf(nil, "retry: %d\n: the feed of chat-sessions, after position %d\nid: %d\n\n", retry.Milliseconds(), after, after)
 }
 
-// start returns the position after which the stream begins: that of Last-Event-ID, or
-// after, or the end of the log. The header has precedence, because a client that
-// reconnects sends the URL with which it began.
-func (h *Hub) start(c *fiber.Ctx, after *uint64) (uint64, error) {
+// asked returns the position that Last-Event-ID or else the query asks for, or nil. A client
+// that reconnects sends the URL with which it began, so the header has precedence.
+func asked(c *fiber.Ctx, after *uint64) (*uint64, error) {
 	for i, given := range c.Request().Header.PeekAll(headerLastEventID) {
 		if len(given) == 0 {
 			continue
 		}
 		position, err := parsePosition(string(given))
 		if err != nil || i > 0 {
-			return 0, problem.BadRequest("%s: %q is not a position; send the id of the last event that was received, one whole number", headerLastEventID, given)
+			return nil, problem.BadRequest("%s: %q is not a position; send the id of the last event that was received, one whole number", headerLastEventID, given)
 		}
 		after = &position
 	}
-	if after != nil && h.hasRead(*after) {
-		return *after, nil
+	return after, nil
+}
+
+// start returns the position after which a stream begins, and the end of the log. Without a
+// position, it begins at the end.
+func (h *Hub) start(ctx context.Context, after *uint64) (position, end uint64, err error) {
+	if end = h.hasRead(); after != nil && end > 0 && *after <= end {
+		return *after, end, nil
 	}
-	ctx, cancel := context.WithTimeout(conn.Context(c), readDeadline)
+	ctx, cancel := context.WithTimeout(ctx, readDeadline)
 	defer cancel()
-	end, err := h.log.End(ctx)
+	end, err = h.log.End(ctx)
 	switch {
 	case err != nil:
-		return 0, err
+		return 0, 0, err
 	case after == nil:
-		return end, nil
+		return end, end, nil
 	case *after > end:
-		return 0, beyondEnd(*after, end)
+		return 0, 0, beyondEnd(*after, end)
 	}
-	return *after, nil
+	return *after, end, nil
 }
 
 // parsePosition reads a position, plain (10) or tagged (#10).

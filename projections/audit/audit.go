@@ -1,9 +1,11 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"sync/atomic"
 	"time"
 
@@ -24,7 +26,7 @@ type Log interface {
 	Load(ctx context.Context, id string) (*domain.Record, error)
 }
 
-// A Difference is a place where the read model that answers does not match the log.
+// A Difference is a place where the live read model does not match the log.
 type Difference struct {
 	SessionID string `json:"sessionId"`
 	// Index is the name of an index, "" for the session's document.
@@ -38,16 +40,14 @@ type Options struct {
 	Partitions int // of the read model; 0 is one
 	// Difference, if set, receives each difference once. Its error ends the audit.
 	Difference func(Difference) error
-	// Parked, if set, receives each session that is parked for a good reason: the log has
-	// something of it that cannot be shown. Its error ends the audit.
+	// Parked, if set, receives each session that is rightly parked. Its error ends the audit.
 	Parked func(layout.Parked) error
-	// Progress, if set, receives the progress of a stage now and then, in keys of Redis.
-	// A total of 0 is unknown.
+	// Progress, if set, receives the progress of a stage now and then, in keys of Redis. A
+	// total of 0 is unknown.
 	Progress func(s Stage, done, total uint64)
 	// Pace, if set, is called before n more keys are read.
 	Pace func(ctx context.Context, n int) error
-	// Slow, if set, is called when the read model takes long to reach an event. It may be
-	// called again.
+	// Slow, if set, is called repeatedly while the read model takes long to reach an event.
 	Slow func()
 
 	patience time.Duration // defaultPatience, or a test's
@@ -67,7 +67,7 @@ type Result struct {
 	Position    uint64 // the end of the log when the audit began
 	Sessions    uint64 // that the read model has to show at that position
 	Differences uint64
-	Parked      uint64 // sessions that are parked for a good reason
+	Parked      uint64 // sessions that are rightly parked
 }
 
 const (
@@ -80,19 +80,22 @@ const (
 	maxReported = 100_000
 )
 
-// Run compares the read model that answers with the log. read hands every session of the
-// log to compare, each as its newest event left it; earlier states of a session may come
-// before that. Both log and read model may change meanwhile.
+// Compare takes sessions of the log, each as an event left it.
+type Compare = func(context.Context, []domain.Entry) error
+
+// Run compares the live read model with the log. read hands every session of the log to
+// compare, in its newest state; older states may come before. Both log and read model may
+// change meanwhile.
 //
-// It returns an error when there is no read model to compare (none at all, a
-// PartitionsError, ErrOtherLog, or one that is being filled), and when the comparison
-// could not be completed.
-func Run(ctx context.Context, rdb redis.UniversalClient, log Log, opts Options, read func(ctx context.Context, compare func(context.Context, []domain.Entry) error) error) (Result, error) {
+// It returns an error when there is no read model to compare (none, a PartitionsError,
+// ErrOtherLog, one that is being filled), and when the comparison could not be completed.
+func Run(ctx context.Context, rdb redis.UniversalClient, log Log, opts Options, read func(context.Context, Compare) error) (Result, error) {
+	opts.patience = cmp.Or(opts.patience, defaultPatience)
+	seed := maphash.MakeSeed()
 	a := &audit{
-		opts: opts.withDefaults(), rdb: rdb, log: log,
-		expected: newTally(), reported: map[Difference]struct{}{},
+		opts: opts, rdb: rdb, log: log,
+		expected: newTally(seed), found: newTally(seed), reported: map[Difference]struct{}{},
 	}
-	a.found = a.expected.empty()
 	if err := a.open(ctx); err != nil {
 		return a.result, fmt.Errorf("compare the read model: %w", err)
 	}
@@ -103,28 +106,6 @@ func Run(ctx context.Context, rdb redis.UniversalClient, log Log, opts Options, 
 		return a.result, fmt.Errorf("compare the read model: %w", err)
 	}
 	return a.result, nil
-}
-
-func (o Options) withDefaults() Options {
-	if o.Difference == nil {
-		o.Difference = func(Difference) error { return nil }
-	}
-	if o.Parked == nil {
-		o.Parked = func(layout.Parked) error { return nil }
-	}
-	if o.Progress == nil {
-		o.Progress = func(Stage, uint64, uint64) {}
-	}
-	if o.Pace == nil {
-		o.Pace = func(context.Context, int) error { return nil }
-	}
-	if o.Slow == nil {
-		o.Slow = func() {}
-	}
-	if o.patience == 0 {
-		o.patience = defaultPatience
-	}
-	return o
 }
 
 // An audit is one call of Run.
@@ -150,14 +131,14 @@ type partition struct {
 	suspects map[suspect]struct{}
 }
 
-// open finds the generation of each partition that answers, and waits until it has reached
-// the end of the log.
+// open finds the live generation of each partition, and waits until it has reached the end
+// of the log.
 func (a *audit) open(ctx context.Context) (err error) {
 	if a.result.Position, err = a.log.End(ctx); err != nil {
 		return err
 	}
 	for _, part := range layout.Partitions(a.opts.Partitions) {
-		c, err := projections.Answering(ctx, a.rdb, part)
+		c, err := projections.Live(ctx, a.rdb, part)
 		switch {
 		case err != nil:
 			return err
@@ -171,13 +152,13 @@ func (a *audit) open(ctx context.Context) (err error) {
 			return err
 		}
 		if !held {
-			err := a.report(Difference{Position: c.Position, Detail: "the log does not hold the event up to which the read model was made: the log was restored from an older copy"})
-			if err != nil {
-				return err
-			}
+			err = a.report(Difference{Position: c.Position, Detail: "the log does not hold the event up to which the read model was made: the log was restored from an older copy"})
 		}
 		p := &partition{audit: a, keys: part.Keys(c.Generation), suspects: map[suspect]struct{}{}}
-		if err := p.reach(ctx, a.result.Position); err != nil {
+		if err == nil {
+			err = p.reach(ctx, a.result.Position)
+		}
+		if err != nil {
 			return err
 		}
 		a.partitions = append(a.partitions, p)
@@ -187,7 +168,7 @@ func (a *audit) open(ctx context.Context) (err error) {
 
 // readAll compares every session that read hands over, and at the same time counts the
 // keys of the read model: Redis has a processor of its own.
-func (a *audit) readAll(ctx context.Context, read func(context.Context, func(context.Context, []domain.Entry) error) error) error {
+func (a *audit) readAll(ctx context.Context, read func(context.Context, Compare) error) error {
 	sessions := make(chan []domain.Entry, 1)
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error {
@@ -258,7 +239,7 @@ func (p *partition) reach(ctx context.Context, position uint64) error {
 				Position: c.Position,
 				Detail:   fmt.Sprintf("the read model is at position %d, and the log at %d: is a projector at work? Sessions that were written since are not reported one by one", c.Position, position),
 			})
-		} else if waited > slowAfter {
+		} else if waited > slowAfter && p.audit.opts.Slow != nil {
 			p.audit.opts.Slow()
 		}
 		if !projections.Pause(ctx, pollEvery) {
@@ -270,7 +251,7 @@ func (p *partition) reach(ctx context.Context, position uint64) error {
 
 // checkpoint reads the partition's checkpoint, which still has to name the same generation.
 func (p *partition) checkpoint(ctx context.Context) (layout.Checkpoint, error) {
-	text, err := projections.ReadText(ctx, p.audit.rdb, p.keys.Checkpoint())
+	text, err := projections.ReadText(ctx, p.audit.rdb, p.keys.Partition.Checkpoint())
 	if err != nil {
 		return layout.Checkpoint{}, err
 	}
@@ -299,6 +280,9 @@ func (a *audit) report(d Difference) error {
 		return nil
 	}
 	a.result.Differences++
+	if a.opts.Difference == nil {
+		return nil
+	}
 	return a.opts.Difference(d)
 }
 
@@ -307,5 +291,8 @@ func (a *audit) reportParked(parked layout.Parked) error {
 		return nil
 	}
 	a.result.Parked++
+	if a.opts.Parked == nil {
+		return nil
+	}
 	return a.opts.Parked(parked)
 }

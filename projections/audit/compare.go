@@ -57,24 +57,20 @@ func (p *partition) compare(ctx context.Context, sessions []*domain.Entry) error
 		text, _ := found[i].(string)
 		switch {
 		case text == string(d.Value):
-			p.audit.expected.add(p.keys.Number, "", d.Member[layout.MemberLength-idLength:], 0)
-			for index := range d.Indexes() {
-				p.audit.expected.add(p.keys.Number, index, d.Member, 0)
+			p.audit.expected.add(p.keys.Partition.Number, "", d.Entries.Member[layout.MemberLength-idLength:], 0)
+			for index := range d.Entries.Indexes() {
+				p.audit.expected.add(p.keys.Partition.Number, index, d.Entries.Member, 0)
 			}
-		case isNewer(text, d): // the tallies will differ unless that state is handed over too
 		default:
+			if stored, err := layout.DecodeDocument(text); err == nil && stored.Position > d.Position {
+				continue // the tallies will differ unless that state is handed over too
+			}
 			if err := p.suspect(ctx, suspect{id: d.ID}); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
-}
-
-// isNewer reports whether a document in Redis is of a later event than the one expected.
-func isNewer(text string, expected *layout.Document) bool {
-	found, err := layout.DecodeDocument(text)
-	return err == nil && found.Position > expected.Position
 }
 
 // documentOf returns the document that the read model has to hold of a session, or the

@@ -1,5 +1,5 @@
-// Package audit compares the read model that answers with the log. It is the only code
-// that does so; chatsessions verify and chatsessions rebuild both use it.
+// Package audit compares the live read model with the log, for chatsessions verify and
+// chatsessions rebuild.
 //
 // [Run] gets every session of the log from its caller, which reads the log: verify event by
 // event, a rebuild the newest event of each session. It works in three steps.
@@ -32,8 +32,8 @@
 //     chance that the sums of two different groups are equal is 2^-64.
 //   - Nothing is reported of a session whose newest event the read model has not reached. A
 //     read model that does not reach it in time is one difference.
-//   - The result is an error if the generation that was compared is not the one that
-//     answers in the end, or if anything could not be read.
+//   - The result is an error if the generation that was compared is not live in the end, or
+//     if anything could not be read.
 //   - Memory does not depend on the number of sessions.
 //   - Nothing is written.
 //   - Redis gets only commands that the users of deploy/redis/users.acl may send.

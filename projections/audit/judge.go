@@ -86,7 +86,7 @@ func (p *partition) judge(ctx context.Context, s suspect, upTo uint64) (uint64, 
 	}
 	switch {
 	case s.member != "":
-		belongs := expected != nil && expected.Member == s.member && expected.IsIn(s.index)
+		belongs := expected != nil && expected.Entries.Member == s.member && expected.Entries.IsIn(s.index)
 		if _, there := h.scores[s.index]; there && !belongs {
 			return 0, report(s.index, "the index has the session, which does not belong there")
 		}
@@ -115,7 +115,7 @@ func judgeShown(h *held, expected *layout.Document, report func(index, format st
 	case h.parked != "":
 		err = report("", "the session is shown, and noted as parked: %s", h.parked)
 	}
-	for index := range expected.Indexes() {
+	for index := range expected.Entries.Indexes() {
 		if err != nil {
 			break
 		}
@@ -164,11 +164,11 @@ func (p *partition) judgeAbsent(ctx context.Context, id string, h *held, report 
 	if err := report("", "the session is not in the log"); err != nil {
 		return err
 	}
-	if h.stored == nil || layout.MemberID(h.stored.Member) != id { // a copy of another session's document
+	if h.stored == nil || layout.MemberID(h.stored.Entries.Member) != id { // a copy of another session's document
 		return nil
 	}
-	for index := range h.stored.Indexes() { // which match the document, so they are not suspect yet
-		if _, err := p.judge(ctx, suspect{id, index, h.stored.Member}, 0); err != nil {
+	for index := range h.stored.Entries.Indexes() { // which match the document, so they are not suspect yet
+		if _, err := p.judge(ctx, suspect{id, index, h.stored.Entries.Member}, 0); err != nil {
 			return err
 		}
 	}
@@ -180,7 +180,7 @@ func (p *partition) judgeAbsent(ctx context.Context, id string, h *held, report 
 // where it has to be parked, with the entry's Err.
 func (p *partition) expect(ctx context.Context, id string) (domain.Entry, *layout.Document, error) {
 	absent := domain.Entry{Record: &domain.Record{}}
-	if layout.PartitionNumber(id, p.keys.Count) != p.keys.Number {
+	if layout.PartitionNumber(id, p.keys.Partition.Count) != p.keys.Partition.Number {
 		return absent, nil, nil
 	}
 	record, err := p.audit.log.Load(ctx, id)
@@ -212,15 +212,15 @@ type held struct {
 // look reads what the read model holds of a session, in one transaction.
 func (p *partition) look(ctx context.Context, s suspect, expected *layout.Document) (*held, error) {
 	trip := p.audit.rdb.TxPipeline()
-	at := trip.Get(ctx, p.keys.Checkpoint())
+	at := trip.Get(ctx, p.keys.Partition.Checkpoint())
 	text := trip.Get(ctx, p.keys.Document(s.id))
 	parked := trip.HGet(ctx, p.keys.Parked(), s.id)
 	scores := map[string]*redis.FloatCmd{}
 	if s.member != "" {
 		scores[s.index] = trip.ZScore(ctx, p.keys.Index(s.index), s.member)
 	} else if expected != nil {
-		for index := range expected.Indexes() {
-			scores[index] = trip.ZScore(ctx, p.keys.Index(index), expected.Member)
+		for index := range expected.Entries.Indexes() {
+			scores[index] = trip.ZScore(ctx, p.keys.Index(index), expected.Entries.Member)
 		}
 	}
 	if _, err := trip.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) && !isWrongType(err) {

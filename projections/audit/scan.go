@@ -30,15 +30,10 @@ type entry struct {
 // count adds every document and index entry of the partition to the found tally.
 func (p *partition) count(ctx context.Context) error {
 	a := p.audit
-	progress := func(done, total uint64) {
-		if a.read.Load() { // before that, the reading of the log is shown
-			a.opts.Progress(Counting, done, total)
-		}
-	}
-	return p.eachKey(ctx, progress, func(ids, indexes []string) error {
+	return p.eachKey(ctx, Counting, func(ids, indexes []string) error {
 		for _, id := range ids {
 			if member, ok := memberOf(id); ok {
-				a.found.add(p.keys.Number, "", member, 0)
+				a.found.add(p.keys.Partition.Number, "", member, 0)
 			} else {
 				a.odd = true
 			}
@@ -48,7 +43,7 @@ func (p *partition) count(ctx context.Context) error {
 				if e.isOdd() {
 					a.odd = true
 				} else {
-					a.found.add(p.keys.Number, e.index, e.member, e.score)
+					a.found.add(p.keys.Partition.Number, e.index, e.member, e.score)
 				}
 			}
 			return nil
@@ -72,8 +67,7 @@ func (e entry) isOdd() bool { return e.wrongKind || len(e.member) != layout.Memb
 // match their documents, where the tallies differ.
 func (p *partition) check(ctx context.Context) error {
 	a := p.audit
-	progress := func(done, total uint64) { a.opts.Progress(Checking, done, total) }
-	return p.eachKey(ctx, progress, func(ids, indexes []string) error {
+	return p.eachKey(ctx, Checking, func(ids, indexes []string) error {
 		for _, id := range ids {
 			if member, ok := memberOf(id); !ok || a.expected.differsAt(a.found, member) {
 				if err := p.suspect(ctx, suspect{id: id}); err != nil {
@@ -117,7 +111,7 @@ func (p *partition) checkEntries(ctx context.Context, entries []entry) error {
 		}
 		for i, e := range batch {
 			text, _ := documents[i].(string)
-			if d, err := layout.DecodeDocument(text); err == nil && d.Member == e.member && d.IsIn(e.index) {
+			if d, err := layout.DecodeDocument(text); err == nil && d.Entries.Member == e.member && d.Entries.IsIn(e.index) {
 				continue
 			}
 			if err := p.suspect(ctx, suspect{layout.MemberID(e.member), e.index, e.member}); err != nil {
@@ -130,28 +124,35 @@ func (p *partition) checkEntries(ctx context.Context, entries []entry) error {
 
 // suspectParked suspects every session that is parked.
 func (p *partition) suspectParked(ctx context.Context) error {
-	for cursor := uint64(0); ; {
-		found, next, err := p.audit.rdb.HScan(ctx, p.keys.Parked(), cursor, "", parkedBatch).Result()
-		if isWrongType(err) {
-			return p.audit.report(Difference{Detail: "the key of the parked sessions is not of its kind"})
-		}
-		if err != nil {
-			return fmt.Errorf("list the parked sessions: %w", err)
-		}
-		for pair := range slices.Chunk(found, 2) {
-			if err := p.suspect(ctx, suspect{id: pair[0]}); err != nil {
-				return err
-			}
-		}
-		if cursor = next; cursor == 0 {
-			return nil
+	notes := p.audit.rdb.HScan(ctx, p.keys.Parked(), 0, "", parkedBatch).Iterator()
+	for notes.Next(ctx) {
+		id := notes.Val()
+		_ = notes.Next(ctx) // its note
+		if err := p.suspect(ctx, suspect{id: id}); err != nil {
+			return err
 		}
 	}
+	err := notes.Err()
+	if isWrongType(err) {
+		return p.audit.report(Difference{Detail: "the key of the parked sessions is not of its kind"})
+	}
+	if err != nil {
+		return fmt.Errorf("list the parked sessions: %w", err)
+	}
+	return nil
+}
+
+// pace waits before n more keys are read.
+func (a *audit) pace(ctx context.Context, n int) error {
+	if a.opts.Pace == nil {
+		return nil
+	}
+	return a.opts.Pace(ctx, n)
 }
 
 // eachKey calls f with ids of documents and names of indexes, some at a time, until it has
 // seen all that were there the whole time. A key may come twice.
-func (p *partition) eachKey(ctx context.Context, progress func(done, total uint64), f func(ids, indexes []string) error) error {
+func (p *partition) eachKey(ctx context.Context, stage Stage, f func(ids, indexes []string) error) error {
 	var done, total uint64
 	if len(p.audit.partitions) == 1 { // otherwise Redis has keys of other partitions too
 		n, err := p.audit.rdb.DBSize(ctx).Result()
@@ -161,7 +162,7 @@ func (p *partition) eachKey(ctx context.Context, progress func(done, total uint6
 		total = uint64(n) //nolint:gosec // not negative
 	}
 	for cursor := uint64(0); ; {
-		if err := p.audit.opts.Pace(ctx, keyBatch); err != nil {
+		if err := p.audit.pace(ctx, keyBatch); err != nil {
 			return err
 		}
 		keys, next, err := p.scan(ctx, cursor)
@@ -170,9 +171,9 @@ func (p *partition) eachKey(ctx context.Context, progress func(done, total uint6
 		}
 		var ids, indexes []string
 		for _, key := range keys {
-			if id, ok := strings.CutPrefix(key, p.keys.DocumentPrefix()); ok {
+			if id, ok := strings.CutPrefix(key, p.keys.Document("")); ok {
 				ids = append(ids, id)
-			} else if name, ok := strings.CutPrefix(key, p.keys.IndexPrefix()); ok {
+			} else if name, ok := strings.CutPrefix(key, p.keys.Index("")); ok {
 				indexes = append(indexes, name)
 			}
 		}
@@ -183,7 +184,9 @@ func (p *partition) eachKey(ctx context.Context, progress func(done, total uint6
 		if total > 0 {
 			total = max(total, done) // it may have grown
 		}
-		progress(done, total)
+		if p.audit.opts.Progress != nil && p.audit.read.Load() { // before that, the caller shows its reading
+			p.audit.opts.Progress(stage, done, total)
+		}
 		if cursor = next; cursor == 0 {
 			return nil
 		}
@@ -193,7 +196,7 @@ func (p *partition) eachKey(ctx context.Context, progress func(done, total uint6
 func (p *partition) scan(ctx context.Context, cursor uint64) (keys []string, next uint64, err error) {
 	var node redis.Cmdable = p.audit.rdb
 	if cluster, ok := p.audit.rdb.(*redis.ClusterClient); ok {
-		if node, err = cluster.MasterForKey(ctx, p.keys.Checkpoint()); err != nil {
+		if node, err = cluster.MasterForKey(ctx, p.keys.Partition.Checkpoint()); err != nil {
 			return nil, 0, err
 		}
 	}
@@ -246,7 +249,7 @@ func (p *partition) eachEntryOfLong(ctx context.Context, name string, f func([]e
 		ordered = ordered && z.Score == 0
 	}
 	for from, rank := layout.LexFirst, int64(0); ; rank += memberBatch {
-		if err := p.audit.opts.Pace(ctx, memberBatch); err != nil {
+		if err := p.audit.pace(ctx, memberBatch); err != nil {
 			return err
 		}
 		var entries []entry
@@ -257,7 +260,7 @@ func (p *partition) eachEntryOfLong(ctx context.Context, name string, f func([]e
 			}
 			for _, member := range members {
 				entries = append(entries, entry{index: name, member: member})
-				from = layout.LexAfter(member)
+				from = layout.LexBeyond(member)
 			}
 		} else { // ranges by member are undefined
 			members, err := p.audit.rdb.ZRangeWithScores(ctx, key, rank, rank+memberBatch-1).Result()

@@ -21,10 +21,8 @@ type tally struct {
 	sums []uint64
 }
 
-func newTally() tally { return tally{maphash.MakeSeed(), make([]uint64, tallyPlaces)} }
-
-// empty returns an empty tally that can be compared with this one.
-func (t tally) empty() tally { return tally{t.seed, make([]uint64, len(t.sums))} }
+// newTally returns an empty tally. Only tallies with the same seed can be compared.
+func newTally(seed maphash.Seed) tally { return tally{seed, make([]uint64, tallyPlaces)} }
 
 // add adds an index entry, or with index "" a document, of which the member is only the
 // id at its end.

@@ -5,17 +5,15 @@ import (
 	"strings"
 )
 
-// A Checkpoint says which log a generation of the read model was made from, and how far
-// the log was read. It lies in Redis beside the documents. It moves only by
-// compare-and-set, in the transaction that writes them.
+// A Checkpoint says which log a generation was made from, and how far the log was read. It
+// moves only by compare-and-set, in the transaction that writes the documents.
 type Checkpoint struct {
 	Identity   string // of the log
 	Position   uint64 // every event up to it is in the read model
 	Event      string // id of the event at Position, which shows whether the log was rewritten; "" for none
-	Generation string // names the keys that hold the read model
-	// filled counts documents while a generation is being filled with the newest state of
-	// every session; Position stays 0 then. Each step changes the checkpoint, which shows
-	// other projectors that this one is at work.
+	Generation string
+	// filled counts documents while State is Filling; Position stays 0 then. It shows other
+	// projectors that this one is at work.
 	filled uint64
 	State  State
 }
@@ -27,7 +25,7 @@ type State byte
 const (
 	Projected State = 'p' // is kept up to date event by event
 	Filling   State = 'f' // is being filled with the newest state of every session
-	Complete  State = 'c' // was built beside the one that answers, and can take over
+	Complete  State = 'c' // was built beside the live one, and can take over
 )
 
 // String returns the checkpoint as it is stored.

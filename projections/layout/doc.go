@@ -1,8 +1,7 @@
 // Package layout defines how the read model is stored in Redis: the names of its keys and
 // the encodings of its documents, index members, checkpoints, and notes of parked sessions.
 // It does no I/O. The stored format is shared with nodes of other versions: see
-// docs/decisions/0011. A change of what keys hold needs a new version, which keeps old and
-// new apart.
+// docs/decisions/0011.
 //
 // Files, in reading order:
 //

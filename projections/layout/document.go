@@ -18,21 +18,20 @@ import (
 //	its index member (24 raw bytes), and between spaces its entries in the indexes
 //	its version and its position in the log
 //
-// The JSON comes first and has no line break of its own, so a GET returns it as it is.
-// The entries are stored with it so that a writer who replaces the document knows the old
-// ones, and so that visibility and filters are checked without parsing JSON.
+// The JSON has no line break of its own, so a GET returns it as it is. The entries tell a
+// writer that replaces the document what to remove from the indexes, and let visibility and
+// filters be checked without parsing JSON.
 type Stored struct {
-	JSON string
-	Entries
+	JSON     string
+	Entries  Entries
 	Version  uint64
 	Position uint64
 }
 
 // Entries are a session's places in the indexes. The zero value is in none.
 //
-// Each value stands once, behind one letter for each field that has it: " s:finished
-// r:room-1 pcS:alice pAF:bob ". With the names of the fields, a session with two
-// participants would be half as long again.
+// To be short, each value stands once, behind one letter for each field that has it:
+// " s:finished r:room-1 pcS:alice pAF:bob ".
 type Entries struct {
 	Member string
 	values string
@@ -48,24 +47,14 @@ var filterFields = domain.FilterFields()
 func letterOf(field string) byte { return fieldLetters[slices.Index(filterFields, field)] }
 
 // has reports whether a field has the value, given in its keyForm.
-func (e *Entries) has(letter byte, boundedValue string) bool {
-	for from := 0; boundedValue != ""; from++ {
-		at := strings.Index(e.values[from:], boundedValue)
-		if at < 0 {
-			return false
-		}
-		from += at
-		// It has to be a whole value, not the end or the beginning of a longer one.
-		letters, ok := strings.CutSuffix(e.values[:from], ":")
-		if !ok || !strings.HasPrefix(e.values[from+len(boundedValue):], " ") {
-			continue
-		}
-		letters = letters[strings.LastIndexByte(letters, ' ')+1:]
-		if strings.IndexByte(letters, letter) >= 0 && strings.IndexByte(letters, ':') < 0 {
+func (e *Entries) has(letter byte, value string) bool {
+	for entry := range strings.SplitSeq(e.values, " ") {
+		letters, is, _ := strings.Cut(entry, ":")
+		if is == value && strings.IndexByte(letters, letter) >= 0 {
 			return true
 		}
 	}
-	return false // no value is empty
+	return false
 }
 
 // IsIn reports whether the session belongs in an index.
@@ -100,50 +89,40 @@ type Document struct {
 	Position uint64
 	Event    string // id of the event
 	Value    []byte // nil for a parked session
-	Entries
-	Before *Entries // of the session that it replaces; nil while unknown
-	Reason string   // why the session is parked; "" if it is not
+	Entries  Entries
+	Before   *Entries // of the session that it replaces; nil while unknown
+	Reason   string   // why the session is parked; "" if it is not
 }
 
 // NewDocument encodes a session. It fails if the session cannot be shown, which parks it.
 func NewDocument(r *domain.Entry) (*Document, error) {
-	d := &Document{ID: r.Record.Event.Session.ID, Position: r.Record.Position, Event: r.Record.ID}
+	after := &r.Record.Event.Session
+	d := &Document{ID: after.ID, Position: r.Record.Position, Event: r.Record.ID}
 	session := r.Record.JSON()
 	if bytes.IndexByte(session, '\n') >= 0 {
-		return nil, fmt.Errorf("the JSON of session %s has a line break", r.Record.Event.Session.ID)
+		return nil, fmt.Errorf("the JSON of session %s has a line break", d.ID)
 	}
-	b := make([]byte, 0, len(session)+256)
-	b = append(b, session...)
+	b := append(make([]byte, 0, len(session)+256), session...)
 	b = append(b, '\n')
 	start := len(b)
-	b, err := appendEntries(b, &r.Record.Event.Session)
+	b, err := appendEntries(b, after)
 	if err != nil {
 		return nil, err
 	}
 	d.Entries = parseEntries(string(b[start:]))
 	b = append(b, '\n')
-	b = strconv.AppendUint(b, r.Record.Event.Session.Version, 10)
-	b = append(b, ' ')
+	b = append(strconv.AppendUint(b, after.Version, 10), ' ')
 	d.Value = strconv.AppendUint(b, r.Record.Position, 10)
-	if r.Before != nil {
-		if before, err := entriesOf(r.Before); err == nil { // else it was parked before: Redis has to be read
-			d.Before = before
+	switch {
+	case r.Before == nil:
+	case !r.Before.Exists():
+		d.Before = &Entries{}
+	default:
+		if b, err := appendEntries(make([]byte, 0, 256), r.Before); err == nil { // else it was parked before: Redis has to be read
+			d.Before = new(parseEntries(string(b)))
 		}
 	}
 	return d, nil
-}
-
-// entriesOf returns the entries of a session, empty ones if it does not exist.
-func entriesOf(s *domain.Session) (*Entries, error) {
-	if !s.Exists() {
-		return &Entries{}, nil
-	}
-	b, err := appendEntries(make([]byte, 0, 256), s)
-	if err != nil {
-		return nil, err
-	}
-	e := parseEntries(string(b))
-	return &e, nil
 }
 
 // appendEntries appends the session's index member and its values.
@@ -188,7 +167,7 @@ func DecodeDocument(value string) (*Stored, error) {
 	d := &Stored{JSON: text, Entries: Entries{Member: rest[:MemberLength]}}
 	values, last, ok := strings.Cut(rest[MemberLength:], "\n")
 	version, position, ok2 := strings.Cut(last, " ")
-	d.values = values
+	d.Entries.values = values
 	var err, err2 error
 	d.Version, err = strconv.ParseUint(version, 10, 64)
 	d.Position, err2 = strconv.ParseUint(position, 10, 64)
@@ -202,10 +181,10 @@ func DecodeDocument(value string) (*Stored, error) {
 // the account is stored as a hash.
 func (d *Stored) VisibleTo(account string) (bool, error) {
 	value := keyForm(account)
-	if !d.has('c', value) && !d.has('p', value) {
+	if !d.Entries.has('c', value) && !d.Entries.has('p', value) {
 		return false, nil
 	}
-	if !isHashed(value) {
+	if value[0] != hashMark {
 		return true, nil
 	}
 	s, err := d.Session()

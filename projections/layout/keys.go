@@ -5,24 +5,23 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"hash/fnv"
 	"math"
 	"strconv"
 	"strings"
+
+	"github.com/google/uuid"
 )
 
-// version begins every key of a read model. Any change of what the keys hold needs a new
-// version, so that old and new binaries can run side by side. Tests build binaries with
-// another one (-ldflags -X).
+// version changes with what the keys hold, so that old and new binaries can run side by
+// side. Tests build binaries with another one (-ldflags -X).
 var version = "cs2"
 
 // Version returns the prefix of every key of a read model.
 func Version() string { return version }
 
-// Name names the layout of a read model with that many partitions. Another number of
-// partitions is another layout, which is built beside the first.
+// Name names the layout of a read model with that many partitions.
 func Name(partitions int) string {
 	if partitions == 1 {
 		return version
@@ -33,8 +32,8 @@ func Name(partitions int) string {
 // MaxPartitions bounds the number of partitions: every list asks all of them.
 const MaxPartitions = 256
 
-// A Partition holds the sessions whose ids hash to it. Its keys share a hash tag, so
-// Redis Cluster keeps them in one slot, where one transaction can change them all.
+// A Partition holds the sessions whose ids hash to it. Its keys share a hash tag, so Redis
+// Cluster keeps them in one slot.
 type Partition struct {
 	Base   string
 	Number int // from 0
@@ -66,10 +65,10 @@ func PartitionOf(id string, n int) Partition {
 	return all[PartitionNumber(id, len(all))]
 }
 
-// Checkpoint is the key of the checkpoint of the generation that answers.
+// Checkpoint is the key of the live checkpoint, which names the generation that answers.
 func (p Partition) Checkpoint() string { return p.Base + "checkpoint" }
 
-// Next is the key of the checkpoint of a generation that is built beside it.
+// Next is the key of the checkpoint of a generation that is built beside the live one.
 func (p Partition) Next() string { return p.Base + "next" }
 
 // Generations is a set: every generation that has keys.
@@ -81,10 +80,9 @@ func (p Partition) Notices() string { return p.Base + "notices" }
 // RebuildLock is held by the rebuild at work.
 func (p Partition) RebuildLock() string { return p.Base + "rebuilding" }
 
-// A Keyspace names the keys of one generation of a partition. A generation is filled once
-// and then kept up to date until another one replaces it.
+// A Keyspace names the keys of one generation of a partition.
 type Keyspace struct {
-	Partition
+	Partition  Partition
 	Generation string
 	Prefix     string // begins all its keys
 }
@@ -94,17 +92,11 @@ func (p Partition) Keys(generation string) Keyspace {
 	return Keyspace{p, generation, p.Base + generation + ":"}
 }
 
-// DocumentPrefix begins document keys.
-func (k Keyspace) DocumentPrefix() string { return k.Prefix + "doc:" }
+// Document is the key of a session's document. With "", it begins all of them.
+func (k Keyspace) Document(id string) string { return k.Prefix + "doc:" + id }
 
-// Document is the key of a session's document.
-func (k Keyspace) Document(id string) string { return k.DocumentPrefix() + id }
-
-// IndexPrefix begins index keys.
-func (k Keyspace) IndexPrefix() string { return k.Prefix + "by:" }
-
-// Index is the key of an index.
-func (k Keyspace) Index(name string) string { return k.IndexPrefix() + name }
+// Index is the key of an index. With "", it begins all of them.
+func (k Keyspace) Index(name string) string { return k.Prefix + "by:" + name }
 
 // Parked is a hash: notes of parked sessions by id.
 func (k Keyspace) Parked() string { return k.Prefix + "parked" }
@@ -115,19 +107,19 @@ func (k Keyspace) GenerationPattern() string { return k.Prefix + "*" }
 // NewGeneration returns a name that no generation has had.
 func NewGeneration() string { return strings.ToLower(rand.Text()[:8]) }
 
-// LayoutsKey is where each node registers its layout several times a second. It is the
-// same for all layouts and must never change.
+// LayoutsKey is where each node registers its layout several times a second. All layouts
+// share it, so it must never change.
 const LayoutsKey = "cs:layouts"
 
-// QueryKey is where an account's saved list query is stored; QueriesKey lists the
-// account's queries. They belong to no partition and no layout: they survive a rebuild,
-// and nodes with another layout read them too. The keys of one account share a hash tag.
+// QueryKey is where an account's saved list query is stored. It belongs to no partition
+// and no layout: it survives a rebuild, and nodes with another layout read it too. The keys
+// of one account share a hash tag.
 func QueryKey(account, digest string) string {
-	return "cs:query:{" + hashed(account) + "}:" + digest
+	return "cs:query:{" + Digest(account) + "}:" + digest
 }
 
 // QueriesKey lists the saved queries of an account.
-func QueriesKey(account string) string { return "cs:queries:{" + hashed(account) + "}" }
+func QueriesKey(account string) string { return "cs:queries:{" + Digest(account) + "}" }
 
 // IndexAll is the index of all sessions. An index is a sorted set of members, all with
 // score 0.
@@ -135,16 +127,18 @@ const IndexAll = "all"
 
 // FieldIndex names the index of a field's value.
 func FieldIndex(field, value string) string { return field + ":" + keyForm(value) }
-func isHashed(boundedValue string) bool     { return boundedValue[0] == hashMark }
 
 // Digest returns a short hash of a text.
-func Digest(text string) string { return hashed(text) }
+func Digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return base64.RawURLEncoding.EncodeToString(sum[:24])
+}
 
 // IsDigest reports whether Digest could have returned it.
 func IsDigest(digest string) bool { return len(digest) == DigestLength && IsPlain(digest) }
 
-// ReaderIndexes are the indexes that together hold every session an account may see.
-func ReaderIndexes(account string) []string {
+// ViewerIndexes are the indexes that together hold every session an account may see.
+func ViewerIndexes(account string) []string {
 	return []string{FieldIndex("createdBy", account), FieldIndex("participants", account)}
 }
 
@@ -156,13 +150,13 @@ const (
 )
 
 // keyForm returns the form in which a client's value goes into a key name: short, without
-// spaces or control characters. In theory, two values may share a form, so every hit is
-// checked against the document.
+// spaces or control characters. Two values may share a form, so every hit is checked
+// against the document.
 func keyForm(value string) string {
 	if IsPlain(value) {
 		return value
 	}
-	return string(hashMark) + hashed(value)
+	return string(hashMark) + Digest(value)
 }
 
 // IsPlain reports whether a value goes into key names as it is.
@@ -178,11 +172,6 @@ func IsPlain(value string) bool {
 	return true
 }
 
-func hashed(text string) string {
-	sum := sha256.Sum256([]byte(text))
-	return base64.RawURLEncoding.EncodeToString(sum[:24])
-}
-
 // MemberLength is the length of an index member: 8 bytes of createdAt, big-endian, then
 // the 16 bytes of the id. Redis orders members with equal scores by their bytes, so an
 // index is in the order of (createdAt, id).
@@ -193,56 +182,33 @@ func AppendMember(b []byte, createdAt int64, id string) ([]byte, error) {
 	if createdAt < 0 {
 		return nil, fmt.Errorf("createdAt %d of session %q lies before 1970", createdAt, id)
 	}
-	var member [MemberLength]byte
-	binary.BigEndian.PutUint64(member[:], uint64(createdAt))
-	if !decodeID(member[8:], id) {
+	is, ok := parseID(id)
+	if !ok {
 		return nil, fmt.Errorf("session id %q is not a UUID in its canonical form", id)
 	}
-	return append(b, member[:]...), nil
+	return append(binary.BigEndian.AppendUint64(b, uint64(createdAt)), is[:]...), nil
 }
 
-// decodeID writes the 16 bytes of a UUID and reports whether the id is in canonical form:
-// lower case, with hyphens.
-func decodeID(to []byte, id string) bool {
-	if len(id) != 36 || id[8] != '-' || id[13] != '-' || id[18] != '-' || id[23] != '-' {
-		return false
-	}
-	for i := range len(id) {
-		if id[i] >= 'A' && id[i] <= 'F' {
-			return false
-		}
-	}
-	var digits [32]byte
-	n := copy(digits[:], id[:8])
-	n += copy(digits[n:], id[9:13])
-	n += copy(digits[n:], id[14:18])
-	n += copy(digits[n:], id[19:23])
-	copy(digits[n:], id[24:])
-	_, err := hex.Decode(to, digits[:])
-	return err == nil
+// parseID parses a UUID in canonical form: lower case, with hyphens.
+func parseID(id string) (is uuid.UUID, ok bool) {
+	is, err := uuid.Parse(id)
+	return is, err == nil && len(id) == 36 && strings.ToLower(id) == id
 }
 
 // IsID reports whether an id is a UUID in canonical form.
-func IsID(id string) bool { return decodeID(make([]byte, 16), id) }
+func IsID(id string) bool {
+	_, ok := parseID(id)
+	return ok
+}
 
 // MemberPlace is the inverse of AppendMember.
 func MemberPlace(member string) (createdAt int64, id string) {
 	at := binary.BigEndian.Uint64([]byte(member))
-	return int64(at), MemberID(member) //nolint:gosec // appendMember wrote an int64
+	return int64(at), MemberID(member) //nolint:gosec // AppendMember wrote an int64
 }
 
 // MemberID returns the id in an index member.
-func MemberID(member string) string {
-	b := []byte(member[8:])
-	id := make([]byte, 0, 36)
-	for _, part := range [][]byte{b[:4], b[4:6], b[6:8], b[8:10], b[10:]} {
-		if len(id) > 0 {
-			id = append(id, '-')
-		}
-		id = hex.AppendEncode(id, part)
-	}
-	return string(id)
-}
+func MemberID(member string) string { return uuid.UUID([]byte(member[8:])).String() }
 
 // Lexicographic bounds of a sorted set, as ZRANGEBYLEX takes them.
 const (
@@ -250,13 +216,9 @@ const (
 	LexLast  = "+"
 )
 
-func lexFrom(member string) string { return "[" + member }
-
-// LexAfter is the lower bound of everything after a member.
-func LexAfter(member string) string { return "(" + member }
-
-// LexBefore is the upper bound of everything before a member.
-func LexBefore(member string) string { return "(" + member }
+// LexBeyond is the lower bound of everything after a member, and the upper bound of
+// everything before it.
+func LexBeyond(member string) string { return "(" + member }
 
 // LexTimes returns the bounds of the members created between two times, both inclusive.
 // ok is false if no session can be.
@@ -266,10 +228,10 @@ func LexTimes(first, last int64) (low, high string, ok bool) {
 	}
 	low, high = LexFirst, LexLast
 	if first > 0 {
-		low = lexFrom(timeBytes(first))
+		low = "[" + timeBytes(first)
 	}
 	if last < math.MaxInt64 {
-		high = LexBefore(timeBytes(last + 1))
+		high = LexBeyond(timeBytes(last + 1))
 	}
 	return low, high, true
 }

@@ -98,18 +98,18 @@ func TestADocumentIsReadAsItWasWritten(t *testing.T) {
 			if d.Entries != written.Entries {
 				rt.Fatalf("entries %q, written were %q", d.Entries, written.Entries)
 			}
-			names := slices.Sorted(d.Indexes())
+			names := slices.Sorted(d.Entries.Indexes())
 			if want := slices.Sorted(slices.Values(indexNames(&s))); !slices.Equal(names, want) {
-				rt.Fatalf("in %q, want %q: %q", names, want, d.values)
+				rt.Fatalf("in %q, want %q: %q", names, want, d.Entries.values)
 			}
 			for _, name := range names {
-				if !d.IsIn(name) {
-					rt.Fatalf("not in %s: %q", name, d.values)
+				if !d.Entries.IsIn(name) {
+					rt.Fatalf("not in %s: %q", name, d.Entries.values)
 				}
 			}
 			for _, name := range []string{"state:", "room:lice", "createdBy:r1", "room:alice", "state:r1", "createdBy:lice"} {
-				if d.IsIn(name) && !slices.Contains(names, name) {
-					rt.Fatalf("in %s: %q", name, d.values)
+				if d.Entries.IsIn(name) && !slices.Contains(names, name) {
+					rt.Fatalf("in %s: %q", name, d.Entries.values)
 				}
 			}
 		}

@@ -1,13 +1,13 @@
 package logtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"chatsessions/domain"
@@ -25,7 +25,7 @@ type Log struct {
 	trouble  error          // returned by End, Follow, and Newest instead
 	grown    chan struct{}  // closed and replaced when anything changes
 	holds    uint64         // events from here on are not durable; 0 for none
-	cut      int            // largest batch; 0 for the caller's limit
+	Batch    int            // events that Follow passes at once; 0 for the caller's limit
 }
 
 // New returns an empty log.
@@ -51,8 +51,7 @@ func (l *Log) Append(sessions ...domain.Session) uint64 {
 }
 
 // Record writes events, assigns their positions, and returns the last one.
-func (l *Log) Record(events ...domain.Entry) uint64 {
-	var last uint64
+func (l *Log) Record(events ...domain.Entry) (last uint64) {
 	l.change(func() {
 		for _, e := range events {
 			e.Record = new(*e.Record)
@@ -81,9 +80,6 @@ func (l *Log) All() []domain.Entry {
 
 // Length returns the position of the last event.
 func (l *Log) Length() uint64 { return uint64(len(l.All())) }
-
-// CutAt limits batches to that many events.
-func (l *Log) CutAt(n int) { l.change(func() { l.cut = n }) }
 
 // Asked returns how often the end was requested.
 func (l *Log) Asked() int {
@@ -114,9 +110,13 @@ func (l *Log) Load(_ context.Context, id string) (*domain.Record, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range slices.Backward(l.Events) {
-		if e.Record.Event.Session.ID == id {
-			return e.Record, Unreadable(e.Err)
+		if e.Record.Event.Session.ID != id {
+			continue
 		}
+		if errors.Is(e.Err, ErrNoEvent) {
+			return nil, fmt.Errorf("%w: %w", domain.ErrUnreadable, e.Err)
+		}
+		return e.Record, e.Err
 	}
 	return nil, domain.ErrNotFound
 }
@@ -171,9 +171,7 @@ func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([
 	for {
 		l.mu.Lock()
 		trouble, grown := l.trouble, l.grown
-		if l.cut > 0 {
-			limit = l.cut
-		}
+		limit = cmp.Or(l.Batch, limit)
 		var batch []domain.Entry
 		if after < uint64(len(l.Events)) {
 			batch = l.Events[after:min(int(after)+limit, len(l.Events))]
@@ -279,24 +277,6 @@ func MustRun(t testing.TB, err error) {
 	}
 }
 
-// Unreadable turns the reason why a message is not an event into the log's error.
-func Unreadable(err error) error {
-	if errors.Is(err, ErrNoEvent) {
-		return fmt.Errorf("%w: %w", domain.ErrUnreadable, err)
-	}
-	return err
-}
-
-// Event returns the event at a position.
-func (l *Log) Event(_ context.Context, position uint64) (*domain.Record, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if position == 0 || position > uint64(len(l.Events)) {
-		return nil, domain.ErrUnavailable
-	}
-	return l.Events[position-1].Record, Unreadable(l.Events[position-1].Err)
-}
-
 // Mend makes every message of a session an event, as for a newer version of the service
 // that can read it. The session is then started.
 func (l *Log) Mend(n int, changes ...func(*domain.Session)) {
@@ -332,28 +312,4 @@ func Histories(rt *rapid.T) []domain.Session {
 		events = append(events, s)
 	}
 	return events
-}
-
-// A HeldLog is a view of a log in which nothing from a position on becomes durable until
-// it is let go. Other users of the log are not affected.
-type HeldLog struct {
-	*Log
-	From  atomic.Uint64 // 0 for nothing
-	LetGo chan struct{} // closed to let go
-}
-
-// Hold returns a view of a log.
-func Hold(log *Log) *HeldLog { return &HeldLog{Log: log, LetGo: make(chan struct{})} }
-
-// Durable waits while the position is held.
-func (l *HeldLog) Durable(ctx context.Context, position uint64) error {
-	if from := l.From.Load(); from == 0 || position < from {
-		return nil
-	}
-	select {
-	case <-l.LetGo:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -14,7 +14,7 @@ import (
 	"chatsessions/projections/logtest"
 )
 
-// Dump returns everything in Redis. Names of generations, which are random, are left out.
+// Dump returns everything in Redis, without the names of generations, which are random.
 func Dump(t testing.TB, rdb redis.UniversalClient) map[string]string {
 	t.Helper()
 	return DumpOf(t, rdb, 1)

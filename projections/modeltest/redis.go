@@ -55,7 +55,7 @@ func Database(t testing.TB, rdb redis.UniversalClient, n int) *redis.Client {
 	return client
 }
 
-// Serving names the keys of the generation that answers.
+// Serving names the keys of the live generation.
 func Serving(t testing.TB, rdb redis.UniversalClient, part layout.Partition) layout.Keyspace {
 	t.Helper()
 	text := rdb.Get(t.Context(), part.Checkpoint()).Val()
@@ -66,15 +66,14 @@ func Serving(t testing.TB, rdb redis.UniversalClient, part layout.Partition) lay
 	return part.Keys(c.Generation)
 }
 
-// MustHaveOneGeneration fails the test if a partition has other generations than the one
-// that answers.
+// MustHaveOneGeneration fails the test if a partition has generations beside the live one.
 func MustHaveOneGeneration(t testing.TB, rdb redis.UniversalClient, partitions []layout.Partition) {
 	t.Helper()
 	for _, part := range partitions {
 		noted, err := rdb.SMembers(t.Context(), part.Generations()).Result()
 		logtest.MustRun(t, err)
-		if answers := Serving(t, rdb, part).Generation; !slices.Equal(noted, []string{answers}) {
-			t.Errorf("partition %d notes the generations %q, and %q answers", part.Number, noted, answers)
+		if live := Serving(t, rdb, part).Generation; !slices.Equal(noted, []string{live}) {
+			t.Errorf("partition %d notes the generations %q, and %q is live", part.Number, noted, live)
 		}
 	}
 }

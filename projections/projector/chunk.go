@@ -48,15 +48,15 @@ func diff(documents []*layout.Document) indexChanges {
 	changes := indexChanges{map[string][]any{}, map[string][]any{}}
 	var zero any = 0
 	for _, d := range documents {
-		moved := d.Before.Member != d.Member
+		moved := d.Before.Member != d.Entries.Member
 		var member any = d.Before.Member
 		for name := range d.Before.Indexes() {
-			if moved || !d.IsIn(name) {
+			if moved || !d.Entries.IsIn(name) {
 				changes.leaving[name] = append(changes.leaving[name], member)
 			}
 		}
-		member = d.Member
-		for name := range d.Indexes() {
+		member = d.Entries.Member
+		for name := range d.Entries.Indexes() {
 			if moved || !d.Before.IsIn(name) {
 				changes.entering[name] = append(changes.entering[name], zero, member)
 			}

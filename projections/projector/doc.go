@@ -10,9 +10,8 @@
 //	transaction.go      WATCH/MULTI/EXEC on the checkpoint
 //	resume.go           where to resume; adopting a rebuilt generation; standing by
 //	sweep.go            removes unused generations (sweep.lua)
-//	rebuild.go          Rebuild: compares the read model with the log, fills a new generation, has it adopted
+//	rebuild.go          Rebuild: compares the read model with the log, fills a new generation, has it adopted (rebuilding.lua)
 //	parked.go           lists and retries parked sessions (retry.lua)
-//	scripts.go          the Lua scripts
 //
 // # Invariants
 //
@@ -21,18 +20,16 @@
 //     checkpoint is not watched.
 //   - Documents, indexes, and checkpoint change in one transaction.
 //   - Nothing is written before it is durable, except to a private Redis.
-//   - Of several partitions, the first is written first. A deposed projector fails there, so
-//     two projectors never share the partitions between them.
+//   - Of several partitions, the first is written first, and a deposed projector fails there.
 //   - A generation is adopted only after it has caught up with the one that it replaces.
 //   - No event is skipped: one that cannot be projected parks its session.
 //
 // # Goroutines
 //
 // Projector.Run works in its caller's goroutine. While it follows the log, one more watches
-// the checkpoints; it ends before follow returns. While it fills, one reads the log and one
-// writes. Partitions after the first are written by one goroutine each, per batch. Rebuild
-// owns two: the lock's renewal and the stand-in projector; an audit owns its own.
-// All end before Run or Rebuild returns.
+// the checkpoints. While it fills, one reads the log and one writes. Partitions after the
+// first are written by one goroutine each, per batch. Rebuild owns two: the lock's renewal
+// and the stand-in projector. All end before Run or Rebuild returns.
 //
 // # Locks
 //

@@ -131,7 +131,7 @@ func (i *interleaving) project0(which, events int) {
 		return
 	}
 	for _, part := range p.partitions {
-		if next, err := p.successor(ctx, part); err != nil || next != (layout.Checkpoint{}) {
+		if _, ready, err := p.successor(ctx, part); err != nil || ready {
 			logtest.MustRun(i.t, err)
 			i.projectors[which] = nil // it begins anew, with that
 			return
@@ -233,7 +233,7 @@ func (i *interleaving) isDone() bool {
 		return false
 	}
 	for _, part := range i.projectors[0].partitions {
-		if next, err := i.projectors[0].successor(context.Background(), part); err != nil || next != (layout.Checkpoint{}) {
+		if _, ready, err := i.projectors[0].successor(context.Background(), part); err != nil || ready {
 			return false
 		}
 	}

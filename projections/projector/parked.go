@@ -2,9 +2,9 @@ package projector
 
 import (
 	"context"
+	_ "embed" // retry.lua
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -13,6 +13,11 @@ import (
 	"chatsessions/projections"
 	"chatsessions/projections/layout"
 )
+
+//go:embed retry.lua
+var retrySource string
+
+var retryScript = redis.NewScript(retrySource)
 
 // ErrNotParked is returned for a session that is not parked, or no longer.
 var ErrNotParked = errors.New("the session is not parked")
@@ -27,27 +32,23 @@ const parkedAtOnce = 500
 // restored during the call. It returns f's error, or Redis's.
 func EachParked(ctx context.Context, rdb redis.UniversalClient, partitions int, f func(layout.Parked) error) error {
 	for _, part := range layout.Partitions(partitions) {
-		c, err := projections.Answering(ctx, rdb, part)
+		c, err := projections.Live(ctx, rdb, part)
 		if err != nil {
 			return err
 		}
-		for cursor := uint64(0); ; {
-			var found []string // ids and notes, alternating
-			if found, cursor, err = rdb.HScan(ctx, part.Keys(c.Generation).Parked(), cursor, "", parkedAtOnce).Result(); err != nil {
-				return fmt.Errorf("parked sessions: %w", err)
+		notes := rdb.HScan(ctx, part.Keys(c.Generation).Parked(), 0, "", parkedAtOnce).Iterator()
+		for notes.Next(ctx) { // to an id
+			_ = notes.Next(ctx) // to its note
+			one, err := layout.ParseParked(notes.Val())
+			if err != nil {
+				return err
 			}
-			for pair := range slices.Chunk(found, 2) {
-				one, err := layout.ParseParked(pair[1])
-				if err != nil {
-					return err
-				}
-				if err := f(one); err != nil {
-					return err
-				}
+			if err := f(one); err != nil {
+				return err
 			}
-			if cursor == 0 {
-				break
-			}
+		}
+		if err := notes.Err(); err != nil {
+			return fmt.Errorf("parked sessions: %w", err)
 		}
 	}
 	return nil
@@ -56,7 +57,7 @@ func EachParked(ctx context.Context, rdb redis.UniversalClient, partitions int, 
 // FindParked returns one parked session, or ErrNotParked.
 func FindParked(ctx context.Context, rdb redis.UniversalClient, partitions int, id string) (layout.Parked, error) {
 	part := layout.PartitionOf(id, partitions)
-	c, err := projections.Answering(ctx, rdb, part)
+	c, err := projections.Live(ctx, rdb, part)
 	if err != nil {
 		return layout.Parked{}, err
 	}
@@ -89,11 +90,11 @@ func Retry(ctx context.Context, rdb redis.UniversalClient, partitions int, p lay
 		return err
 	}
 	space := part.Keys(c.Generation)
-	keys := []string{space.Checkpoint(), space.Parked(), space.Document(d.ID)}
-	for name := range d.Indexes() {
+	keys := []string{space.Partition.Checkpoint(), space.Parked(), space.Document(d.ID)}
+	for name := range d.Entries.Indexes() {
 		keys = append(keys, space.Index(name))
 	}
-	done, err := retryScript.Run(ctx, rdb, keys, space.Generation, d.ID, p.String(), d.Value, d.Member).Int()
+	done, err := retryScript.Run(ctx, rdb, keys, space.Generation, d.ID, p.String(), d.Value, d.Entries.Member).Int()
 	if err != nil {
 		return fmt.Errorf("restore session %s: %w", p.SessionID, err)
 	}
@@ -103,11 +104,11 @@ func Retry(ctx context.Context, rdb redis.UniversalClient, partitions int, p lay
 	return nil
 }
 
-// reaching returns the checkpoint of the generation that answers once it has reached a
-// position. It fails after projections.Bound.
+// reaching returns the live checkpoint once it has reached a position. It fails after
+// projections.Bound.
 func reaching(ctx context.Context, rdb redis.UniversalClient, part layout.Partition, position uint64) (layout.Checkpoint, error) {
 	for until := time.Now().Add(projections.Bound); ; {
-		c, err := projections.Answering(ctx, rdb, part)
+		c, err := projections.Live(ctx, rdb, part)
 		switch {
 		case err != nil || c.Position >= position:
 			return c, err

@@ -97,7 +97,7 @@ func TestIncrementalProjectionIntoPartitionsEqualsOneFromScratch(t *testing.T) {
 						for _, w := range only {
 							var documents []*layout.Document
 							for i := range rest[:n] {
-								if d := p.documentOf(&rest[i]); layout.PartitionNumber(d.ID, 3) == w.keys.Number {
+								if d := p.documentOf(&rest[i]); layout.PartitionNumber(d.ID, 3) == w.keys.Partition.Number {
 									documents = append(documents, d)
 								}
 							}

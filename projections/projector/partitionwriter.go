@@ -37,45 +37,47 @@ func (p *Projector) openPartition(ctx context.Context, part layout.Partition, pl
 }
 
 // apply writes documents in the order of their events and moves the checkpoint to the
-// last event of the batch, which may belong to another partition. Long batches take
-// several transactions.
+// last event of the batch, which may belong to another partition.
 func (w *partitionWriter) apply(ctx context.Context, documents []*layout.Document, last *domain.Entry) error {
+	rest, err := w.writeFull(ctx, documents, func(c *chunk) layout.Checkpoint {
+		return w.current.After(c.newest.Position, c.newest.Event)
+	})
+	if err != nil || last.Record.Position <= w.current.Position {
+		return err
+	}
+	return w.write(ctx, rest, w.current.After(last.Record.Position, last.Record.ID))
+}
+
+// fill adds documents to a generation that is being filled.
+func (w *partitionWriter) fill(ctx context.Context, documents []*layout.Document) error {
+	for _, d := range documents {
+		d.Before = nil // the generation may not hold the event before
+	}
+	filled := func(c *chunk) layout.Checkpoint { return w.current.AfterFilling(len(c.documents)) }
+	rest, err := w.writeFull(ctx, documents, filled)
+	if err != nil || len(rest.documents) == 0 {
+		return err
+	}
+	return w.write(ctx, rest, filled(rest))
+}
+
+// writeFull divides the documents after the checkpoint into chunks, writes all but the last
+// one, and returns that.
+func (w *partitionWriter) writeFull(ctx context.Context, documents []*layout.Document, after func(*chunk) layout.Checkpoint) (*chunk, error) {
 	next := newChunk()
 	for _, d := range documents {
 		if d.Position <= w.current.Position {
 			continue
 		}
 		if next.full(d) {
-			if err := w.write(ctx, next, w.current.After(next.newest.Position, next.newest.Event)); err != nil {
-				return err
+			if err := w.write(ctx, next, after(next)); err != nil {
+				return nil, err
 			}
 			next = newChunk()
 		}
 		next.put(d)
 	}
-	if last.Record.Position <= w.current.Position {
-		return nil
-	}
-	return w.write(ctx, next, w.current.After(last.Record.Position, last.Record.ID))
-}
-
-// fill adds documents to a generation that is being filled.
-func (w *partitionWriter) fill(ctx context.Context, documents []*layout.Document) error {
-	next := newChunk()
-	for _, d := range documents {
-		d.Before = nil // the generation may not hold the event before
-		if next.full(d) {
-			if err := w.write(ctx, next, w.current.AfterFilling(len(next.documents))); err != nil {
-				return err
-			}
-			next = newChunk()
-		}
-		next.put(d)
-	}
-	if len(next.documents) == 0 {
-		return nil
-	}
-	return w.write(ctx, next, w.current.AfterFilling(len(next.documents)))
+	return next, nil
 }
 
 // write writes one chunk and moves the checkpoint.

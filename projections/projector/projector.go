@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,9 +38,8 @@ type Options struct {
 	// Partitions is the number of partitions of the read model; 0 is one. Every process
 	// that uses the read model needs the same number.
 	Partitions int
-	// Notify, if not nil, is called with each position that a partition has passed. It
-	// spares a read model in this process the way through Redis (see
-	// readmodel.ReadModel.Projected). It must not block.
+	// Notify, if not nil, is called with each position that a partition has passed, for a
+	// read model in this process (readmodel.ReadModel.Projected). It must not block.
 	Notify func(partition int, position uint64)
 	// Private says that only this process reads this Redis, through a ReadModel, and that
 	// the Redis ends with the process. It may then hold events that are not durable yet,
@@ -82,7 +82,7 @@ var (
 // New returns a projector of the log into Redis. Run starts it.
 func New(rdb redis.UniversalClient, log projections.Log, opts Options) *Projector {
 	p := &Projector{
-		rdb: rdb, log: log, partitions: layout.Partitions(opts.Partitions), began: map[string]bool{},
+		rdb: rdb, log: log, partitions: layout.Partitions(opts.Partitions), began: map[string]bool{}, onFilled: func(uint64) {},
 		logger: opts.Logger, notify: opts.Notify, private: opts.Private, applied: opts.Applied,
 	}
 	if p.logger == nil {
@@ -91,7 +91,6 @@ func New(rdb redis.UniversalClient, log projections.Log, opts Options) *Projecto
 	if p.notify == nil {
 		p.notify = func(int, uint64) {}
 	}
-	p.onFilled = func(uint64) {}
 	if p.applied == nil {
 		p.applied = func(int, time.Duration) {}
 	}
@@ -170,15 +169,11 @@ func (p *Projector) withTransactions(ctx context.Context, writers []*partitionWr
 	})
 }
 
-// fill writes the newest state of every session into the partitions that are still empty.
+// fill writes the newest state of every session into the partitions that are being filled.
 func (p *Projector) fill(ctx context.Context, writers []*partitionWriter) error {
-	empty := 0
-	for _, w := range writers {
-		if w.current.State == layout.Filling {
-			empty++
-		}
-	}
-	if empty == 0 {
+	n := len(writers)
+	writers = slices.DeleteFunc(slices.Clone(writers), func(w *partitionWriter) bool { return w.current.State != layout.Filling })
+	if len(writers) == 0 {
 		return nil
 	}
 	var end uint64
@@ -190,7 +185,7 @@ func (p *Projector) fill(ctx context.Context, writers []*partitionWriter) error 
 		end, err = p.log.Newest(both, fillBatchEvents, func(batch []domain.Entry) error {
 			last = batch[len(batch)-1].Record.ID
 			select {
-			case batches <- p.split(batch, len(writers)):
+			case batches <- p.split(batch, n):
 				p.onFilled(batch[len(batch)-1].Record.Position)
 				return nil
 			case <-both.Done():
@@ -201,12 +196,7 @@ func (p *Projector) fill(ctx context.Context, writers []*partitionWriter) error 
 	})
 	working.Go(func() error {
 		for batch := range batches {
-			err := p.eachPartition(writers, batch, func(w *partitionWriter, documents []*layout.Document) error {
-				if w.current.State != layout.Filling {
-					return nil
-				}
-				return w.fill(both, documents)
-			})
+			err := p.eachPartition(writers, func(w *partitionWriter) error { return w.fill(both, batch[w.keys.Partition.Number]) })
 			if err != nil {
 				return err
 			}
@@ -216,10 +206,7 @@ func (p *Projector) fill(ctx context.Context, writers []*partitionWriter) error 
 	if err := working.Wait(); err != nil {
 		return err
 	}
-	return p.eachPartition(writers, make([][]*layout.Document, len(writers)), func(w *partitionWriter, _ []*layout.Document) error {
-		if w.current.State != layout.Filling {
-			return nil
-		}
+	return p.eachPartition(writers, func(w *partitionWriter) error {
 		return w.write(ctx, newChunk(), w.current.After(end, last))
 	})
 }
@@ -251,12 +238,12 @@ func (p *Projector) follow(ctx context.Context, writers []*partitionWriter, afte
 
 // apply writes the newest state of each session in the batch.
 func (p *Projector) apply(ctx context.Context, writers []*partitionWriter, batch []domain.Entry) error {
-	last := &batch[len(batch)-1]
-	return p.eachPartition(writers, p.split(batch, len(writers)), func(w *partitionWriter, documents []*layout.Document) error {
-		if err := w.apply(ctx, documents, last); err != nil {
+	documents := p.split(batch, len(writers))
+	return p.eachPartition(writers, func(w *partitionWriter) error {
+		if err := w.apply(ctx, documents[w.keys.Partition.Number], &batch[len(batch)-1]); err != nil {
 			return err
 		}
-		p.notify(w.keys.Number, w.current.Position)
+		p.notify(w.keys.Partition.Number, w.current.Position)
 		return nil
 	})
 }
@@ -266,30 +253,29 @@ func (p *Projector) split(batch []domain.Entry, n int) [][]*layout.Document {
 	parts := make([][]*layout.Document, n)
 	for i := range batch {
 		d := p.documentOf(&batch[i])
-		shard := layout.PartitionNumber(d.ID, n)
-		parts[shard] = append(parts[shard], d)
+		partition := layout.PartitionNumber(d.ID, n)
+		parts[partition] = append(parts[partition], d)
 	}
 	return parts
 }
 
-// eachPartition calls f for every partition with its documents. It completes the first
-// one before it starts the others. Of two projectors, only one gets past the first, so
-// they never share the partitions between them.
-func (p *Projector) eachPartition(writers []*partitionWriter, parts [][]*layout.Document, f func(*partitionWriter, []*layout.Document) error) error {
+// eachPartition calls f for every partition. It completes the first one before it starts
+// the others. Of two projectors, only one gets past the first, so they never share the
+// partitions between them.
+func (p *Projector) eachPartition(writers []*partitionWriter, f func(*partitionWriter) error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := f(writers[0], parts[0]); err != nil {
+	if err := f(writers[0]); err != nil {
 		return err
 	}
 	var others errgroup.Group
-	for i, w := range writers[1:] {
-		others.Go(func() error { return f(w, parts[1+i]) })
+	for _, w := range writers[1:] {
+		others.Go(func() error { return f(w) })
 	}
 	return others.Wait()
 }
 
-// documentOf encodes an event. If that fails, it parks the session, which is hidden until
-// it can be projected. All other sessions are unaffected.
+// documentOf encodes an event. If that fails, the document parks its session.
 func (p *Projector) documentOf(event *domain.Entry) *layout.Document {
 	err := event.Err
 	if err == nil {
@@ -305,8 +291,12 @@ func (p *Projector) documentOf(event *domain.Entry) *layout.Document {
 func (p *Projector) position() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var least uint64
-	for i, w := range p.writers {
+	return leastPosition(p.writers)
+}
+
+// leastPosition returns the position that all writers have reached, 0 for no writers.
+func leastPosition(writers []*partitionWriter) (least uint64) {
+	for i, w := range writers {
 		if i == 0 || w.current.Position < least {
 			least = w.current.Position
 		}
@@ -315,8 +305,8 @@ func (p *Projector) position() uint64 {
 }
 
 // watch returns an error when a checkpoint is not what this projector wrote, when it is
-// past the end of the log, or when a successor is ready. An idle projector would notice
-// only with the next event.
+// past the end of the log, or when a successor is ready. Without it, an idle projector
+// would only notice with the next event.
 func (p *Projector) watch(ctx context.Context, writers []*partitionWriter) error {
 	for projections.Pause(ctx, watchEvery) {
 		for _, w := range writers {
@@ -329,9 +319,9 @@ func (p *Projector) watch(ctx context.Context, writers []*partitionWriter) error
 }
 
 func (p *Projector) checkPartition(ctx context.Context, w *partitionWriter) error {
-	if next, err := p.successor(ctx, w.keys.Partition); err != nil {
+	if _, ready, err := p.successor(ctx, w.keys.Partition); err != nil {
 		return err
-	} else if next != (layout.Checkpoint{}) {
+	} else if ready {
 		return errSuccessorReady
 	}
 	if !p.mu.TryLock() {

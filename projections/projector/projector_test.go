@@ -103,7 +103,7 @@ func tellBefore(rt *rapid.T, events []domain.Entry) {
 func TestALongBatchIsWrittenInParts(t *testing.T) {
 	modeltest.OnEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		log := logtest.New("log")
-		log.CutAt(2000)
+		log.Batch = 2000
 		for n := range 1000 {
 			log.Append(logtest.Session(n, int64(n)))
 		}
@@ -415,8 +415,8 @@ func TestAHalfFilledReadModelIsBuiltAnewByAnotherProjector(t *testing.T) {
 		log := logtest.New("log")
 		log.Append(logtest.Session(1, 1))
 		keys := layout.Partitions(1)[0].Keys("dead")
-		logtest.MustRun(t, rdb.Set(t.Context(), keys.Checkpoint(), "log 0 dead f7 e", 0).Err())
-		logtest.MustRun(t, rdb.SAdd(t.Context(), keys.Generations(), "dead").Err())
+		logtest.MustRun(t, rdb.Set(t.Context(), keys.Partition.Checkpoint(), "log 0 dead f7 e", 0).Err())
+		logtest.MustRun(t, rdb.SAdd(t.Context(), keys.Partition.Generations(), "dead").Err())
 		logtest.MustRun(t, rdb.Set(t.Context(), keys.Document(logtest.ID(9)), "left over", 0).Err())
 		r := newRig(t, rdb, log)
 		r.caughtUp()

@@ -3,6 +3,7 @@ package projector
 import (
 	"context"
 	"crypto/rand"
+	_ "embed" // rebuilding.lua
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,13 +11,17 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"golang.org/x/sync/errgroup"
 
 	"chatsessions/domain"
 	"chatsessions/projections"
 	"chatsessions/projections/audit"
 	"chatsessions/projections/layout"
 )
+
+//go:embed rebuilding.lua
+var rebuildingSource string
+
+var rebuildingScript = redis.NewScript(rebuildingSource)
 
 // RebuildOptions configure a rebuild. The zero value is usable.
 type RebuildOptions struct {
@@ -25,11 +30,10 @@ type RebuildOptions struct {
 	// Progress, if not nil, is called now and then with the progress of a stage. total is
 	// 0 if unknown.
 	Progress func(s Stage, done, total uint64)
-	// Difference, if not nil, is called with each difference between the read model that
-	// answers and the log.
+	// Difference, if not nil, is called with each difference between the live read model
+	// and the log.
 	Difference func(audit.Difference)
-	// Private says that the Redis belongs to a running service, whose projector alone
-	// moves the checkpoint. No stand-in starts.
+	// Private says that the Redis belongs to a running service. No stand-in starts.
 	Private bool
 	// CompareOnly ends the rebuild after the comparison. The read model stays as it is.
 	CompareOnly bool
@@ -65,18 +69,17 @@ const (
 	unlockTimeout    = 3 * time.Second
 )
 
-// projectorPatience is how long the running projector may take to adopt the new
-// generation. After that, the rebuild starts a projector of its own.
+// projectorPatience is how long the running projector may take to adopt the new generation
+// before the rebuild starts a projector of its own.
 const projectorPatience = 2 * time.Second
 
-// Rebuild replaces the read model. It reports the differences between the one that answers
-// and the log, fills a new generation of every partition from the log, and has the
-// projector adopt it, which is one step for readers. Then it removes the old one. It can be
-// interrupted at any moment: the old read model keeps answering, and the next rebuild
-// removes the remains.
+// Rebuild replaces the read model. It reports the differences between the live one and the
+// log, fills a new generation of every partition from the log, and has the projector adopt
+// it, which is one step for readers. Then it removes the old one. It can be interrupted at
+// any moment: the old read model keeps answering, and the next rebuild removes the rest.
 func Rebuild(ctx context.Context, rdb redis.UniversalClient, log audit.Log, opts RebuildOptions) (Rebuilt, error) {
 	b := &rebuild{
-		opts: opts, rdb: rdb, log: log, standInNeeded: make(chan struct{}, 1),
+		opts: opts, rdb: rdb, log: log,
 		builder: New(rdb, log, Options{Logger: opts.Logger, Partitions: opts.Partitions}),
 	}
 	if b.opts.Progress == nil {
@@ -90,7 +93,16 @@ func Rebuild(ctx context.Context, rdb redis.UniversalClient, log audit.Log, opts
 		return Rebuilt{}, err
 	}
 	defer unlock()
-	defer b.offerStandIn(working)()
+	projecting, dismiss := context.WithCancel(working)
+	var standIn sync.WaitGroup
+	defer standIn.Wait()
+	defer dismiss()
+	b.needStandIn = sync.OnceFunc(func() {
+		if !opts.Private {
+			p := New(rdb, log, Options{Logger: opts.Logger, Partitions: opts.Partitions})
+			standIn.Go(func() { _ = p.Run(projecting) }) // returns nil
+		}
+	})
 	if err := b.run(working); err != nil {
 		return b.result, errors.Join(context.Cause(working), err)
 	}
@@ -99,16 +111,17 @@ func Rebuild(ctx context.Context, rdb redis.UniversalClient, log audit.Log, opts
 
 // A rebuild is one call of Rebuild.
 type rebuild struct {
-	opts          RebuildOptions
-	rdb           redis.UniversalClient
-	log           audit.Log
-	builder       *Projector    // writes the new generations
-	standInNeeded chan struct{} // signaled when no projector seems to be at work
-	result        Rebuilt
+	opts        RebuildOptions
+	rdb         redis.UniversalClient
+	log         audit.Log
+	builder     *Projector          // writes the new generations
+	needStandIn func()              // starts a projector in this process, once, when none seems to be at work
+	live        []layout.Checkpoint // of each partition at the start; the zero value for none
+	result      Rebuilt
 }
 
 func (b *rebuild) run(ctx context.Context) error {
-	if err := b.checkLog(ctx); err != nil {
+	if err := b.readLive(ctx); err != nil {
 		return err
 	}
 	var writers []*partitionWriter
@@ -124,7 +137,11 @@ func (b *rebuild) run(ctx context.Context) error {
 	case err != nil:
 		return err
 	case b.opts.CompareOnly:
-		err = b.discard(ctx)
+		for _, w := range writers { // the new generations are empty
+			if err := b.rdb.Del(ctx, w.keys.Partition.Next()).Err(); err != nil {
+				return fmt.Errorf("discard the new read model: %w", err)
+			}
+		}
 	default:
 		err = b.replace(ctx, writers)
 	}
@@ -164,30 +181,24 @@ func (b *rebuild) replace(ctx context.Context, writers []*partitionWriter) error
 	return b.awaitAdoption(ctx, writers)
 }
 
-// discard removes the checkpoints of the new generations, which are empty.
-func (b *rebuild) discard(ctx context.Context) error {
-	for _, part := range b.builder.partitions {
-		if err := b.rdb.Del(ctx, part.Next()).Err(); err != nil {
-			return fmt.Errorf("discard the new read model: %w", err)
-		}
-	}
-	return nil
-}
-
-// checkLog returns an error if the read model does not belong to this log, or has another
-// number of partitions.
-func (b *rebuild) checkLog(ctx context.Context) error {
+// readLive reads the live checkpoints. It returns an error if the read model does not
+// belong to this log, or has another number of partitions.
+func (b *rebuild) readLive(ctx context.Context) error {
 	for _, part := range b.builder.partitions {
 		text, err := projections.ReadText(ctx, b.rdb, part.Checkpoint())
 		if err != nil {
 			return err
 		}
-		if c, ok := layout.ParseCheckpoint(text); ok && c.Identity != b.builder.log.Identity() {
-			return fmt.Errorf("%w: %s, and the log is %s", projections.ErrOtherLog, c.Identity, b.builder.log.Identity())
+		c, ok := layout.ParseCheckpoint(text)
+		if ok && c.Identity != b.log.Identity() {
+			return fmt.Errorf("%w: %s, and the log is %s", projections.ErrOtherLog, c.Identity, b.log.Identity())
 		}
 		if text == "" {
-			return projections.FindPartitions(ctx, b.rdb, len(b.builder.partitions))
+			if err := projections.FindPartitions(ctx, b.rdb, len(b.builder.partitions)); err != nil {
+				return err
+			}
 		}
+		b.live = append(b.live, c)
 	}
 	return nil
 }
@@ -253,31 +264,9 @@ func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
 	return working, unlock, nil
 }
 
-// offerStandIn runs a projector in this process once one is needed, until dismissed.
-func (b *rebuild) offerStandIn(ctx context.Context) (dismiss func()) {
-	if b.opts.Private {
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var offer errgroup.Group
-	offer.Go(func() error {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-b.standInNeeded:
-		}
-		p := New(b.rdb, b.builder.log, Options{Logger: b.opts.Logger, Partitions: b.opts.Partitions})
-		return p.Run(ctx)
-	})
-	return func() {
-		cancel()
-		_ = offer.Wait() // Run returns nil
-	}
-}
-
 // fill fills the new generations and reports progress.
 func (b *rebuild) fill(ctx context.Context, writers []*partitionWriter) error {
-	end, err := b.builder.log.End(ctx)
+	end, err := b.log.End(ctx)
 	if err != nil {
 		return fmt.Errorf("ask for the end of the log: %w", err)
 	}
@@ -298,41 +287,30 @@ func (b *rebuild) fill(ctx context.Context, writers []*partitionWriter) error {
 	return nil
 }
 
-// catchUp writes the events that were recorded during the filling. The projector stands
-// still while it writes what a new generation lacks, so that has to be little.
+// catchUp writes the events that were recorded during the filling, and those that were
+// recorded meanwhile. The projector stands still while it writes what a new generation
+// lacks, so that has to be little.
 func (b *rebuild) catchUp(ctx context.Context, writers []*partitionWriter) error {
-	end, err := b.log.End(ctx)
-	if err != nil || b.builder.position() >= end {
-		return err
-	}
-	err = b.log.Follow(ctx, b.builder.position(), maxBatchEvents, func(batch []domain.Entry) error {
-		if err := b.builder.apply(ctx, writers, batch); err != nil {
+	for {
+		end, err := b.log.End(ctx)
+		before := b.builder.position()
+		if err != nil || before >= end {
 			return err
 		}
-		if b.builder.position() >= end && len(batch) < maxBatchEvents { // all that there was
-			return errReached
+		if err := b.builder.catchUp(ctx, writers, end); err != nil || end-before < maxBatchEvents {
+			return err
 		}
-		return nil
-	})
-	if errors.Is(err, errReached) {
-		return nil
 	}
-	return err
 }
 
-// compare reports every difference between the read model that answers and the log. It
-// does nothing if there is no read model that can be compared.
+// compare reports every difference between the live read model and the log. It does
+// nothing if there is no read model that can be compared.
 func (b *rebuild) compare(ctx context.Context) error {
-	for _, part := range b.builder.partitions {
-		found, err := projections.ReadText(ctx, b.rdb, part.Checkpoint())
-		if err != nil {
-			return err
-		}
-		answers, ok := layout.ParseCheckpoint(found)
-		if !ok || answers.State != layout.Projected || answers.Identity != b.log.Identity() {
+	for _, c := range b.live {
+		if c.State != layout.Projected {
 			return nil
 		}
-		if rewritten, err := b.builder.isRewritten(ctx, answers); err != nil || rewritten != "" {
+		if rewritten, err := b.builder.isRewritten(ctx, c); err != nil || rewritten != "" {
 			return err
 		}
 	}
@@ -345,7 +323,7 @@ func (b *rebuild) compare(ctx context.Context) error {
 			return nil
 		},
 	}
-	done, err := audit.Run(ctx, b.rdb, b.log, opts, func(ctx context.Context, compare func(context.Context, []domain.Entry) error) error {
+	done, err := audit.Run(ctx, b.rdb, b.log, opts, func(ctx context.Context, compare audit.Compare) error {
 		end, err := b.log.End(ctx)
 		if err != nil {
 			return err
@@ -359,14 +337,6 @@ func (b *rebuild) compare(ctx context.Context) error {
 	})
 	b.result.Position, b.result.Sessions = done.Position, done.Sessions
 	return err
-}
-
-// needStandIn asks for a projector in this process.
-func (b *rebuild) needStandIn() {
-	select {
-	case b.standInNeeded <- struct{}{}:
-	default: // already requested
-	}
 }
 
 // declareComplete hands the new generations to the projector, which alone writes them
@@ -388,26 +358,21 @@ func (b *rebuild) awaitAdoption(ctx context.Context, writers []*partitionWriter)
 	for since := time.Now(); ; {
 		adopted := 0
 		for _, w := range writers {
-			found, err := projections.ReadText(ctx, b.rdb, w.keys.Checkpoint())
+			next, err := projections.ReadText(ctx, b.rdb, w.keys.Partition.Next())
 			if err != nil {
 				return err
 			}
-			if c, ok := layout.ParseCheckpoint(found); ok && c.Generation == w.keys.Generation {
-				adopted++
+			if c, _ := layout.ParseCheckpoint(next); c.Generation == w.keys.Generation {
 				continue
 			}
-			next, err := projections.ReadText(ctx, b.rdb, w.keys.Next())
+			live, err := projections.ReadText(ctx, b.rdb, w.keys.Partition.Checkpoint())
 			if err != nil {
 				return err
 			}
-			if c, ok := layout.ParseCheckpoint(next); !ok || c.Generation != w.keys.Generation {
-				// It may have been adopted between the two reads.
-				found, err := projections.ReadText(ctx, b.rdb, w.keys.Checkpoint())
-				if c, ok := layout.ParseCheckpoint(found); err == nil && ok && c.Generation == w.keys.Generation {
-					continue
-				}
-				return errors.Join(errors.New("the new read model is gone: Redis was emptied, or another rebuild replaced it"), err)
+			if c, _ := layout.ParseCheckpoint(live); c.Generation != w.keys.Generation {
+				return errors.New("the new read model is gone: Redis was emptied, or another rebuild replaced it")
 			}
+			adopted++
 		}
 		b.opts.Progress(TakingOver, uint64(adopted), uint64(len(writers))) //nolint:gosec // not negative
 		if adopted == len(writers) {

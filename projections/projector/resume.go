@@ -14,8 +14,7 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// A checkpoint past the log's end is confirmed several times: a leader that was just
-// deposed may report an old end, and a rebuild is expensive.
+// How often isRewritten asks for the log's end.
 const (
 	endAsked    = 3
 	endAskEvery = 200 * time.Millisecond
@@ -41,18 +40,20 @@ func (p *Projector) resume(ctx context.Context, part layout.Partition, takeOver 
 	}
 	identity := p.log.Identity()
 	c, ok := layout.ParseCheckpoint(found)
-	if next, err := p.successor(ctx, part); err != nil {
+	next, ready, err := p.successor(ctx, part)
+	if err != nil {
 		return nil, err
-	} else if next != (layout.Checkpoint{}) {
+	}
+	var rewritten string
+	if ok && c.Identity == identity && (ready || c.State != layout.Filling) {
+		if rewritten, err = p.isRewritten(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	if ready {
 		lacks := uint64(0) // none, if the position belongs to another log or was lost
-		if ok && c.Identity == identity {
-			rewritten, err := p.isRewritten(ctx, c)
-			if err != nil {
-				return nil, err
-			}
-			if rewritten == "" {
-				lacks = c.Position
-			}
+		if ok && c.Identity == identity && rewritten == "" {
+			lacks = c.Position
 		}
 		return p.adopt(ctx, part, next, found, lacks)
 	}
@@ -68,14 +69,9 @@ func (p *Projector) resume(ctx context.Context, part layout.Partition, takeOver 
 			return nil, errDeposed
 		}
 		p.logger.Warn("the read model was left half filled: rebuilding it", "log", identity)
+	case rewritten == "":
+		return p.openPartition(ctx, part, part.Checkpoint(), c)
 	default:
-		rewritten, err := p.isRewritten(ctx, c)
-		if err != nil {
-			return nil, err
-		}
-		if rewritten == "" {
-			return p.openPartition(ctx, part, part.Checkpoint(), c)
-		}
 		p.logger.Error("the log was restored from an older copy, it lost events: rebuilding the read model",
 			"log", identity, "checkpoint", c.Position, "found", rewritten)
 	}
@@ -83,37 +79,26 @@ func (p *Projector) resume(ctx context.Context, part layout.Partition, takeOver 
 }
 
 // isRewritten returns the evidence that the log does not hold what the read model was
-// made from, "" for none.
+// made from, "" for none. It asks several times for an end before the checkpoint: a leader
+// that was just deposed may report an old end, and a rebuild is expensive.
 func (p *Projector) isRewritten(ctx context.Context, c layout.Checkpoint) (sign string, err error) {
-	past, end, err := p.isPastEnd(ctx, c.Position)
-	if err != nil {
-		return "", err
-	}
-	if past {
-		return fmt.Sprintf("the log ends at %d", end), nil
-	}
-	held, err := projections.LogHolds(ctx, p.log, c)
-	if err != nil || held {
-		return "", err
-	}
-	return fmt.Sprintf("the event at %d is another one", c.Position), nil
-}
-
-// isPastEnd reports whether the log ends before the position each time it is asked.
-func (p *Projector) isPastEnd(ctx context.Context, position uint64) (past bool, end uint64, err error) {
+	var end uint64
 	for range endAsked {
-		end, err = p.log.End(ctx)
-		if err != nil {
-			return false, 0, fmt.Errorf("ask for the end of the log: %w", err)
+		if end, err = p.log.End(ctx); err != nil {
+			return "", fmt.Errorf("ask for the end of the log: %w", err)
 		}
-		if end >= position {
-			return false, end, nil
+		if end >= c.Position {
+			held, err := projections.LogHolds(ctx, p.log, c)
+			if err != nil || held {
+				return "", err
+			}
+			return fmt.Sprintf("the event at %d is another one", c.Position), nil
 		}
 		if !projections.Pause(ctx, endAskEvery) {
-			return false, 0, ctx.Err()
+			return "", ctx.Err()
 		}
 	}
-	return true, end, nil
+	return fmt.Sprintf("the log ends at %d", end), nil
 }
 
 // begin replaces the checkpoint with that of a new, empty generation, and removes the
@@ -149,22 +134,16 @@ func (p *Projector) begin(ctx context.Context, part layout.Partition, place, fou
 	return p.openPartition(ctx, part, place, c)
 }
 
-// successor returns the checkpoint of a generation that is ready to take over, or the
-// zero value.
-func (p *Projector) successor(ctx context.Context, part layout.Partition) (layout.Checkpoint, error) {
+// successor returns the checkpoint of a generation that is ready to take over, if any.
+func (p *Projector) successor(ctx context.Context, part layout.Partition) (next layout.Checkpoint, ready bool, err error) {
 	text, err := projections.ReadText(ctx, p.rdb, part.Next())
-	if err != nil {
-		return layout.Checkpoint{}, err
-	}
-	if next, ok := layout.ParseCheckpoint(text); ok && next.State == layout.Complete && next.Identity == p.log.Identity() {
-		return next, nil
-	}
-	return layout.Checkpoint{}, nil
+	next, ok := layout.ParseCheckpoint(text)
+	return next, ok && next.State == layout.Complete && next.Identity == p.log.Identity(), err
 }
 
-// adopt replaces the generation that answers, which is at a position, with its successor,
-// and returns the successor's writer. The successor first catches up, so that no reader
-// has to wait.
+// adopt replaces the live generation, which is at a position, with its successor, and
+// returns the successor's writer. The successor first catches up, so that no reader has to
+// wait.
 func (p *Projector) adopt(ctx context.Context, part layout.Partition, next layout.Checkpoint, found string, position uint64) (*partitionWriter, error) {
 	w, err := p.openPartition(ctx, part, part.Next(), next)
 	if err != nil {
@@ -172,7 +151,7 @@ func (p *Projector) adopt(ctx context.Context, part layout.Partition, next layou
 	}
 	err = withTransaction(ctx, p.rdb, w.checkpointKey, p.private, func(tx *transaction) error {
 		w.tx = tx
-		return p.catchUp(ctx, w, position)
+		return p.catchUp(ctx, []*partitionWriter{w}, position)
 	})
 	if errors.Is(err, errDeposed) || errors.Is(err, errUnexpected) {
 		return nil, fmt.Errorf("%w: another rebuild has replaced it", errSuccessorReady)
@@ -193,25 +172,20 @@ func (p *Projector) adopt(ctx context.Context, part layout.Partition, next layou
 // errReached stops Follow at a position.
 var errReached = errors.New("the position is reached")
 
-// catchUp brings a partition writer to a position.
-func (p *Projector) catchUp(ctx context.Context, w *partitionWriter, position uint64) error {
-	if w.current.Position >= position {
+// catchUp brings generations that do not answer yet to a position, without notices.
+func (p *Projector) catchUp(ctx context.Context, writers []*partitionWriter, position uint64) error {
+	if leastPosition(writers) >= position {
 		return nil
 	}
-	err := p.log.Follow(ctx, w.current.Position, maxBatchEvents, func(batch []domain.Entry) error {
-		var documents []*layout.Document
-		for i := range batch {
-			if layout.PartitionNumber(batch[i].Record.Event.Session.ID, len(p.partitions)) == w.keys.Number {
-				documents = append(documents, p.documentOf(&batch[i]))
-			}
-		}
-		if err := w.apply(ctx, documents, &batch[len(batch)-1]); err != nil {
-			return err
-		}
-		if w.current.Position >= position {
+	err := p.log.Follow(ctx, leastPosition(writers), maxBatchEvents, func(batch []domain.Entry) error {
+		documents := p.split(batch, len(p.partitions))
+		err := p.eachPartition(writers, func(w *partitionWriter) error {
+			return w.apply(ctx, documents[w.keys.Partition.Number], &batch[len(batch)-1])
+		})
+		if err == nil && leastPosition(writers) >= position {
 			return errReached
 		}
-		return nil
+		return err
 	})
 	if errors.Is(err, errReached) {
 		return nil
@@ -219,18 +193,18 @@ func (p *Projector) catchUp(ctx context.Context, w *partitionWriter, position ui
 	return err
 }
 
-// swapCheckpoints makes a successor the generation that answers and removes its own
-// checkpoint, in one step.
-func (p *Projector) swapCheckpoints(ctx context.Context, w *partitionWriter, answers string) error {
+// swapCheckpoints makes a successor the live generation and removes its own checkpoint, in
+// one step.
+func (p *Projector) swapCheckpoints(ctx context.Context, w *partitionWriter, live string) error {
 	after := w.current
 	after.State = layout.Projected
-	place := w.keys.Checkpoint()
+	place := w.keys.Partition.Checkpoint()
 	err := watching(ctx, p.rdb, func(tx *redis.Tx) error {
 		found, err := projections.ReadText(ctx, tx, place)
 		if err != nil {
 			return err
 		}
-		if found != answers {
+		if found != live {
 			return checkpointMoved(after.Identity, found)
 		}
 		if found, err = projections.ReadText(ctx, tx, w.checkpointKey); err != nil {
@@ -242,7 +216,7 @@ func (p *Projector) swapCheckpoints(ctx context.Context, w *partitionWriter, ans
 		_, err = tx.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
 			pipe.Set(ctx, place, after.String(), 0)
 			pipe.Del(ctx, w.checkpointKey)
-			pipe.Publish(ctx, w.keys.Notices(), after.String())
+			pipe.Publish(ctx, w.keys.Partition.Notices(), after.String())
 			return nil
 		})
 		return err

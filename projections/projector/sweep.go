@@ -2,6 +2,7 @@ package projector
 
 import (
 	"context"
+	_ "embed" // sweep.lua
 	"fmt"
 	"slices"
 
@@ -9,6 +10,11 @@ import (
 
 	"chatsessions/projections/layout"
 )
+
+//go:embed sweep.lua
+var sweepSource string
+
+var sweepScript = redis.NewScript(sweepSource)
 
 // sweepKeys is how many keys one script examines.
 const sweepKeys = 1000

@@ -12,18 +12,16 @@ import (
 )
 
 // A transaction changes one generation of a partition over a connection that watches its
-// checkpoint (WATCH, MULTI, EXEC). Redis executes a commit completely, and only if the
-// checkpoint has not moved since it was read. Each commit also watches and reads the
-// checkpoint for the next one, so a batch costs one round trip. On a private Redis a commit
-// does not watch: the process runs one projector, and nothing else writes there.
+// checkpoint (WATCH, MULTI, EXEC; docs/decisions/0006 says why not a script). Redis executes
+// a commit completely, and only if the checkpoint has not moved since it was read. Each
+// commit also watches and reads the checkpoint for the next one, so a batch costs one round
+// trip. On a private Redis a commit does not watch: nothing else writes there.
 //
-// A Lua script could do the same; docs/decisions/0006 says why it does not.
-//
-// The connection returns to the pool only when it watches nothing: the first WATCH goes
-// through redis.Client.Watch, which sends UNWATCH at the end in any case.
+// The first WATCH goes through redis.Client.Watch, which sends UNWATCH at the end in any
+// case, so the connection returns to the pool watching nothing.
 type transaction struct {
 	conn          *redis.Tx
-	checkpointKey string // of the generation that answers, or of one built beside it
+	checkpointKey string // of the live generation, or of one built beside it
 	private       bool   // no other process uses this Redis
 	found         string // the checkpoint as it was when it was last watched
 }
@@ -111,8 +109,8 @@ func (tx *transaction) commit(ctx context.Context, expected string, after layout
 	trip := tx.conn.Pipeline()
 	trip.Do(ctx, "MULTI")
 	c.send(ctx, trip, tx.checkpointKey, after)
-	if !tx.private && tx.checkpointKey == c.keys.Checkpoint() { // a notice of a hidden generation would release writes too early
-		trip.Do(ctx, "PUBLISH", c.keys.Notices(), after.String())
+	if !tx.private && tx.checkpointKey == c.keys.Partition.Checkpoint() { // a notice of a hidden generation would release writes too early
+		trip.Do(ctx, "PUBLISH", c.keys.Partition.Notices(), after.String())
 	}
 	done := trip.Do(ctx, "EXEC")
 	now := func() string { return after.String() }
@@ -141,7 +139,9 @@ func (tx *transaction) commit(ctx context.Context, expected string, after layout
 	}
 	for _, reply := range replies {
 		if failed, ok := reply.(error); ok {
-			return tx.damaged(ctx, failed)
+			// Redis keeps the effects of the other commands.
+			mark := tx.conn.Set(context.WithoutCancel(ctx), tx.checkpointKey, "damaged", 0)
+			return fmt.Errorf("%w: %w", errDamaged, errors.Join(failed, mark.Err()))
 		}
 	}
 	return nil
@@ -166,7 +166,7 @@ func (c *change) send(ctx context.Context, trip redis.Pipeliner, place string, a
 		trip.Do(ctx, append([]any{"HSET", c.keys.Parked()}, parked...)...)
 	}
 	if c.begins {
-		trip.Do(ctx, "SADD", c.keys.Generations(), c.keys.Generation)
+		trip.Do(ctx, "SADD", c.keys.Partition.Generations(), c.keys.Generation)
 	}
 	if len(c.healed) > 0 {
 		trip.Do(ctx, append([]any{"HDEL", c.keys.Parked()}, c.healed...)...)
@@ -177,13 +177,6 @@ func (c *change) send(ctx context.Context, trip redis.Pipeliner, place string, a
 	for name, members := range c.indexes.entering {
 		trip.Do(ctx, append([]any{"ZADD", c.keys.Index(name)}, members...)...)
 	}
-}
-
-// damaged marks the read model as damaged. When a command of a transaction fails, Redis
-// keeps the effects of the others.
-func (tx *transaction) damaged(ctx context.Context, cause error) error {
-	mark := tx.conn.Set(context.WithoutCancel(ctx), tx.checkpointKey, "damaged", 0)
-	return fmt.Errorf("%w: %w", errDamaged, errors.Join(cause, mark.Err()))
 }
 
 // checkpointMoved returns the error for an unexpected checkpoint.

@@ -2,18 +2,15 @@
 // only if it can prove that every write that any node has answered is in it; otherwise it
 // returns domain.ErrUnavailable.
 //
-// The proof: before a write is answered, its handler calls WaitFor until the read model has
-// it, or projections.Bound has passed. A read holds a ticket, which demands the end of the
-// log as of a probe less than Bound old. A write answered without being projected is older
-// than Bound, so it is at or before that end.
+// The proof is in the comment on projections.Bound: write handlers call WaitFor, and a read
+// holds a ticket, which demands the end of the log as of a probe less than Bound old.
 //
 // Files, in reading order:
 //
-//	readmodel.go     ReadModel: Get, WaitFor, AwaitEverywhere; when an answer is trusted
+//	readmodel.go     ReadModel: Get, WaitFor, AwaitEverywhere, Status; when an answer is trusted
 //	freshness.go     probes, tickets, and what they demand
 //	waiters.go       requests that wait for a position
 //	tracker.go       Run: probes the log, listens for notices, polls while requests wait
-//	status.go        progress for metrics
 //	otherlayouts.go  nodes with another layout beside this one (layouts.lua)
 //	trips.go         GETs share round trips
 //	list.go          List: pages and totals
@@ -22,7 +19,6 @@
 //	pace.go          lists yield to writes
 //	shared.go        concurrent requests for one list share a read
 //	queries.go       saved queries of long cursors (savequery.lua)
-//	scripts.go       the Lua scripts
 //
 // # Invariants
 //

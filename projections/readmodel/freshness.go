@@ -25,7 +25,7 @@ var (
 	// errUntrusted: an answer might lack an answered write. It is always wrapped with a
 	// reason.
 	errUntrusted = errors.New("the read model cannot be trusted now")
-	// errMoved: another generation answers now.
+	// errMoved: another generation is live now.
 	errMoved = errors.New("the read model was rebuilt")
 )
 
@@ -50,7 +50,7 @@ type freshness struct {
 	mu          sync.Mutex
 	shown       uint64   // the largest position that this node has shown a client
 	passed      []uint64 // the largest position known to be projected, by partition
-	generations []string // that answer, by partition; "" if unknown
+	generations []string // the live ones, by partition; "" if unknown
 	probes      []probe  // oldest first: those of the last Bound, and one or two before
 	logBehind   int      // how many probes in a row found the log's end before a known position
 	newest      Status   // as of the newest probe; Trusted is computed when asked for
@@ -74,22 +74,22 @@ func newFreshness(partitions int) *freshness {
 	}
 }
 
-// ticket draws a ticket for a read of a partition that begins now. epoch is the number of
-// connections made so far. A new connection may lead to a server with an older copy, so
-// only a probe sent after it says what an answer has to hold.
-func (f *freshness) ticket(shard int, identity string, epoch uint64, now time.Time) (ticket, error) {
+// ticket draws a ticket for a read of a partition that begins now, after epoch connections.
+// A new connection may lead to a server with an older copy, so only a probe sent after it
+// says what an answer has to hold.
+func (f *freshness) ticket(partition int, identity string, epoch uint64, now time.Time) (ticket, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.distrusted != "" {
 		return ticket{}, fmt.Errorf("%w: %s", errUntrusted, f.distrusted)
 	}
-	t := ticket{identity: identity, generation: f.generations[shard], epoch: epoch}
+	t := ticket{identity: identity, generation: f.generations[partition], epoch: epoch}
 	if t.generation == "" {
 		return t, fmt.Errorf("%w: there is none yet", errUntrusted)
 	}
 	for _, p := range f.probes { // the oldest valid one demands the least
 		if p.epoch == epoch && age(now, p.asked) <= probeLife {
-			t.need = max(f.shown, f.passed[shard], p.end)
+			t.need = max(f.shown, f.passed[partition], p.end)
 			return t, nil
 		}
 	}
@@ -124,16 +124,16 @@ func (t *ticket) check(text string) (layout.Checkpoint, error) {
 }
 
 // recordProjected records a checkpoint that was seen.
-func (f *freshness) recordProjected(shard int, generation string, position uint64) {
+func (f *freshness) recordProjected(partition int, generation string, position uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if generation != "" {
-		f.generations[shard] = generation
+		f.generations[partition] = generation
 	}
-	if position <= f.passed[shard] {
+	if position <= f.passed[partition] {
 		return
 	}
-	f.passed[shard] = position
+	f.passed[partition] = position
 	f.waiting.release(f.passedByAll())
 }
 
@@ -154,9 +154,9 @@ func (f *freshness) highest() uint64 {
 	return max(f.shown, slices.Max(f.passed))
 }
 
-// recordProbe records a probe. before is the highest position known before the probe,
-// compared says whether the checkpoints were read then. If the log ends before a
-// projected position, it has lost events that the read model still holds.
+// recordProbe records a probe. before is the highest position known before it, compared
+// says whether the checkpoints were read then. A log that ends before a known position has
+// lost events that the read model still holds.
 func (f *freshness) recordProbe(p probe, before uint64, compared bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -186,10 +186,9 @@ func (f *freshness) distrust(doubt string) {
 	f.distrusted, f.probes = doubt, nil
 }
 
-// staleFor is how long another node may still answer without the position: until Bound
-// has passed since it was in the log. That was no later than the start of the probe after
-// the one that showed it. If other nodes have read models of their own (others), it does
-// not matter that this one has passed the position.
+// staleFor is how long another node may still answer without the position: until Bound has
+// passed since the start of the probe after the one that showed it. With others, nodes have
+// read models of their own, so it does not matter that this one has passed the position.
 func (f *freshness) staleFor(position uint64, now time.Time, others bool) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -244,12 +243,32 @@ func (f *freshness) announceTrusted() {
 	f.trusted = make(chan struct{})
 }
 
-// demand returns how many wait for a position, how many for trust, and the position
-// passed by all partitions.
+// demand returns how many wait for a position, how many for trust, and the position that
+// all partitions have passed.
 func (f *freshness) demand() (positions, doubters int, passed uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.waiting), f.awaitingTrust, f.passedByAll()
+}
+
+// recordStatus records the result of a probe.
+func (f *freshness) recordStatus(s Status) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.newest = s
+}
+
+func (f *freshness) status(now time.Time) Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.newest
+	for _, p := range f.probes {
+		if age(now, p.asked) <= probeLife {
+			s.Trusted = f.distrusted == "" && s.Projected >= p.end
+			break
+		}
+	}
+	return s
 }
 
 // signal sends to a channel with room for one message, unless one is there.

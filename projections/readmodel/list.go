@@ -23,11 +23,10 @@ const (
 // would have to examine too many sessions, domain.ErrBusy under too much load, and
 // domain.ErrUnavailable if the read model cannot be reached or trusted now.
 //
-// A session that does not change while a client pages is returned exactly once; one that
-// changes may have moved. The total is left out if counting would cost too much. The page
-// is shared with concurrent requests for the same list and must not be changed. Any other
-// error is a defect of the caller: a filter on a field without an index, or an invalid
-// place.
+// A session that does not change while a client pages is returned exactly once. The total
+// is left out if counting would cost too much. The page is shared with concurrent requests
+// and must not be changed. Any other error is a defect of the caller: a filter on a field
+// without an index, or an invalid place.
 func (m *ReadModel) List(ctx context.Context, q query.Query) (query.Page, error) {
 	p, err := newPlan(q)
 	if err != nil {
@@ -46,16 +45,15 @@ func (m *ReadModel) List(ctx context.Context, q query.Query) (query.Page, error)
 }
 
 // list answers from some partitions. As a rule, one trip to Redis finds the sessions and
-// one reads their documents. A script could do both, but reading a document takes a
-// script ten times as long as MGET, so only a few come with the first trip.
+// one reads their documents: a script takes ten times as long as MGET to read a document.
 func (m *ReadModel) list(ctx context.Context, p *plan, views []*view) (query.Page, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxListTime)
 	defer cancel()
-	l := &listing{model: m, plan: p, allowed: m.budget}
+	l := &listing{model: m, plan: p, allowed: m.budget, leaveSeat: func() {}}
 	for _, view := range views {
 		l.walkers = append(l.walkers, &walker{list: l, view: view, part: p.rest})
 	}
-	defer l.close()
+	defer func() { l.leaveSeat() }()
 	return l.page(ctx)
 }
 
@@ -68,7 +66,8 @@ type listing struct {
 	taken     int       // members taken so far
 	allowed   int       // index entries that may be examined, in total
 	paced     bool      // every trip waits for its turn, even the first ones
-	leaveSeat func()    // releases the seat; nil without one
+	seated    bool      // it has one of the seats for long pages
+	leaveSeat func()
 }
 
 func (l *listing) page(ctx context.Context) (query.Page, error) {
@@ -141,29 +140,23 @@ func (l *listing) begin(ctx context.Context) error {
 	})
 }
 
-// take takes the next members, at most that many.
-func (l *listing) take(ctx context.Context, most int) ([]*match, error) {
-	var matches []*match
-	for range most {
-		p, err := l.next(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if p == nil {
-			break
-		}
-		matches = append(matches, p)
-	}
-	return matches, nil
-}
-
 // fill adds documents to the page until it is full.
 func (l *listing) fill(ctx context.Context, page *query.Page, limit int) error {
 	last := ""
 	for len(page.Documents) < limit {
-		matches, err := l.take(ctx, limit-len(page.Documents))
-		if err != nil || len(matches) == 0 {
-			return err
+		var matches []*match
+		for range limit - len(page.Documents) {
+			p, err := l.next(ctx)
+			if err != nil {
+				return err
+			}
+			if p == nil {
+				break
+			}
+			matches = append(matches, p)
+		}
+		if len(matches) == 0 {
+			return nil
 		}
 		if err := l.documents(ctx, page, matches); err != nil {
 			return err
@@ -181,10 +174,12 @@ func (l *listing) fill(ctx context.Context, page *query.Page, limit int) error {
 
 // documents adds the documents of the matches to the page.
 func (l *listing) documents(ctx context.Context, page *query.Page, matches []*match) error {
-	if len(matches) > maxDocuments {
-		if err := l.takeSeat(ctx); err != nil {
+	if len(matches) > maxDocuments && !l.seated {
+		leave, err := acquire(ctx, l.model.pacer.seats)
+		if err != nil {
 			return err
 		}
+		l.leaveSeat, l.seated, l.paced = leave, true, true
 	}
 	for some := range slices.Chunk(matches, maxDocuments) {
 		if slices.ContainsFunc(some, func(p *match) bool { return !p.fetched }) {
@@ -274,20 +269,4 @@ func (l *listing) examined() int {
 		n += w.examined
 	}
 	return n
-}
-
-// takeSeat waits for one of the seats for long pages; close releases it.
-func (l *listing) takeSeat(ctx context.Context) error {
-	if l.leaveSeat != nil {
-		return nil
-	}
-	leave, err := l.model.pacer.seat(ctx)
-	l.leaveSeat, l.paced = leave, true
-	return err
-}
-
-func (l *listing) close() {
-	if l.leaveSeat != nil {
-		l.leaveSeat()
-	}
 }

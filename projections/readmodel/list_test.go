@@ -146,8 +146,8 @@ func newPartitioned(t testing.TB, rdb redis.UniversalClient, partitions int, ses
 	modeltest.Empty(t, rdb)
 	parts := make([][]domain.Session, partitions)
 	for id, s := range sessions {
-		shard := layout.PartitionNumber(id, partitions)
-		parts[shard] = append(parts[shard], s)
+		partition := layout.PartitionNumber(id, partitions)
+		parts[partition] = append(parts[partition], s)
 	}
 	for i, part := range parts {
 		fill(t, rdb, layout.Partitions(partitions)[i].Keys("g"), part...)
@@ -172,14 +172,14 @@ func fill(t testing.TB, rdb redis.UniversalClient, keys layout.Keyspace, session
 	t.Helper()
 	ctx := context.Background()
 	trip := rdb.Pipeline()
-	trip.Set(ctx, keys.Checkpoint(), layout.Checkpoint{Identity: "log", Position: 1, Generation: keys.Generation, State: layout.Projected}.String(), 0)
+	trip.Set(ctx, keys.Partition.Checkpoint(), layout.Checkpoint{Identity: "log", Position: 1, Generation: keys.Generation, State: layout.Projected}.String(), 0)
 	indexes := map[string][]redis.Z{}
 	for _, s := range sessions {
 		d, err := layout.NewDocument(&domain.Entry{Record: &domain.Record{Event: domain.Event{Session: s}, Position: 1}})
 		logtest.MustRun(t, err)
 		trip.Set(ctx, keys.Document(d.ID), d.Value, 0)
-		for name := range d.Indexes() {
-			indexes[name] = append(indexes[name], redis.Z{Member: d.Member})
+		for name := range d.Entries.Indexes() {
+			indexes[name] = append(indexes[name], redis.Z{Member: d.Entries.Member})
 		}
 	}
 	for name, members := range indexes {
@@ -474,7 +474,7 @@ func TestAHashedNameProvesNothing(t *testing.T) {
 	victim := strings.Repeat("v", 100)
 	p, err := newPlan(query.Query{MaxCreatedAt: math.MaxInt64, VisibleTo: victim, Limit: 1})
 	logtest.MustRun(t, err)
-	p.tests[0].indexes = layout.ReaderIndexes(stranger) // as if the hashes were the same
+	p.tests[0].indexes = layout.ViewerIndexes(stranger) // as if the hashes were the same
 	s := logtest.Session(1, 1, logtest.By(stranger))
 	written, err := layout.NewDocument(&domain.Entry{Record: &domain.Record{Event: domain.Event{Session: s}}})
 	logtest.MustRun(t, err)

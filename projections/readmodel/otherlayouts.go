@@ -2,12 +2,20 @@ package readmodel
 
 import (
 	"context"
+	_ "embed" // layouts.lua
 	"sync"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"chatsessions/projections"
 	"chatsessions/projections/layout"
 )
+
+//go:embed layouts.lua
+var layoutsSource string
+
+var layoutsScript = redis.NewScript(layoutsSource)
 
 const (
 	// layoutLife is how long a layout counts as in use after a node registered it.
@@ -20,14 +28,13 @@ const (
 	layoutTrust = layoutMemory / 2
 )
 
-// Nodes of two layouts run side by side during a rolling upgrade. A write that is
-// answered because one read model has it may be missing in the other. So nodes that see
-// another layout ask the log for its end before each answer, and a new node waits for
-// Bound before it serves: by then every other node knows of it. A node that could not
-// register for a while, because it or Redis stood still, is new again.
-
-// otherLayouts is what a node knows of other layouts in use, and what they know of its
-// own.
+// otherLayouts is what a node knows of other layouts in use, and what they know of its own.
+//
+// Nodes of two layouts run side by side during a rolling upgrade. A write that is answered
+// because one read model has it may be missing in the other. So nodes that see another
+// layout ask the log for its end before each answer, and a new node waits for Bound before
+// it serves: by then every other node knows of it. A node that could not register for a
+// while is new again.
 type otherLayouts struct {
 	mu         sync.Mutex
 	since      time.Time // start of uninterrupted registrations
@@ -37,8 +44,7 @@ type otherLayouts struct {
 	present    bool      // another layout may be in use now
 }
 
-// register registers this node's layout and looks for others. After a failure, it assumes
-// that there is one.
+// register registers this node's layout and looks for others. If it fails, it assumes one.
 func (m *ReadModel) register(ctx context.Context) {
 	began := time.Now()
 	n, err := layoutsScript.Run(ctx, m.rdb, []string{layout.LayoutsKey}, layout.Name(len(m.partitions)), layoutLife.Milliseconds()).Int()

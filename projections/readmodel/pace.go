@@ -23,10 +23,9 @@ const (
 // A pacer keeps lists from slowing down writes and from filling memory. A list costs
 // writes time, in Redis and in this process; the duration of a trip measures both.
 //
-// First trips are all that most lists need. They share the time with the writes: each
-// list gets as much as each write. They start one after another, in rounds of all that
-// wait when the round begins. Further trips wait for a turn and together get a tenth of
-// the time.
+// First trips, all that most lists need, get as much time as the writes. They start one
+// after another, in rounds of all that wait when the round begins. Further trips wait for a
+// turn and together get a tenth of the time.
 type pacer struct {
 	writes func() int // in flight
 
@@ -140,10 +139,8 @@ func (p *pacer) writing() bool {
 	return now.Sub(p.lastWrite) < calmAfter
 }
 
-// seat returns when a long page may be read; call leave after it. It returns
+// acquire takes a token's place in a channel with room for some. It returns
 // domain.ErrTooExpensive if ctx's deadline passes first.
-func (p *pacer) seat(ctx context.Context) (leave func(), err error) { return acquire(ctx, p.seats) }
-
 func acquire(ctx context.Context, room chan struct{}) (leave func(), err error) {
 	select {
 	case room <- struct{}{}:

@@ -133,16 +133,16 @@ func TestOnlySoManyLongPagesAreReadAtOnce(t *testing.T) {
 		var leave func()
 		for range longPages {
 			var err error
-			leave, err = p.seat(t.Context())
+			leave, err = acquire(t.Context(), p.seats)
 			logtest.MustRun(t, err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := p.seat(ctx); !errors.Is(err, domain.ErrTooExpensive) {
+		if _, err := acquire(ctx, p.seats); !errors.Is(err, domain.ErrTooExpensive) {
 			t.Fatalf("got %v", err)
 		}
 		leave()
-		_, err := p.seat(t.Context())
+		_, err := acquire(t.Context(), p.seats)
 		logtest.MustRun(t, err)
 	})
 }

@@ -21,11 +21,11 @@ type plan struct {
 
 // A test is one condition on a session: it must be in one of these indexes.
 type test struct {
-	indexes []string
-	values  []string
-	of      func(*domain.Session) []string // returns the session's own values
-	hashed  bool                           // the name of an index does not prove the value
-	apart   bool                           // no session is in two of the indexes
+	indexes  []string
+	values   []string
+	of       func(*domain.Session) []string // returns the session's own values
+	hashed   bool                           // the name of an index does not prove the value
+	disjoint bool                           // no session is in two of the indexes
 }
 
 func newTest(values []string, indexes func(string) []string, of func(*domain.Session) []string) test {
@@ -51,7 +51,7 @@ func newPlan(q query.Query) (*plan, error) {
 			p.rest = p.whole.resume(string(member))
 		}
 	}
-	seen := q.VisibleTo == "" // the other tests find only sessions that the account may see
+	visible := q.VisibleTo == "" // the filters find only sessions that the account may see
 	for _, filter := range q.Filters {
 		if !slices.Contains(domain.FilterFields(), filter.Field) {
 			return nil, fmt.Errorf("no index of field %q", filter.Field)
@@ -65,17 +65,17 @@ func newPlan(q query.Query) (*plan, error) {
 		t := newTest(values,
 			func(value string) []string { return []string{layout.FieldIndex(filter.Field, value)} },
 			func(s *domain.Session) []string { return s.FilterValues(filter.Field) })
-		t.apart = len(values) == 1 || filter.Field != "participants"
+		t.disjoint = len(values) == 1 || filter.Field != "participants"
 		p.tests = append(p.tests, t)
 		// An account may see what it created or takes part in.
-		seen = seen || slices.Equal(values, []string{q.VisibleTo}) &&
+		visible = visible || slices.Equal(values, []string{q.VisibleTo}) &&
 			(filter.Field == "createdBy" || filter.Field == "participants")
 	}
-	if !seen {
-		p.tests = append(p.tests, newTest([]string{q.VisibleTo}, layout.ReaderIndexes, (*domain.Session).Readers))
+	if !visible {
+		p.tests = append(p.tests, newTest([]string{q.VisibleTo}, layout.ViewerIndexes, (*domain.Session).Readers))
 	}
 	if len(p.tests) == 0 {
-		p.tests = []test{{indexes: []string{layout.IndexAll}, apart: true}}
+		p.tests = []test{{indexes: []string{layout.IndexAll}, disjoint: true}}
 	}
 	return p, nil
 }
@@ -90,13 +90,13 @@ func (p *plan) indexes() int {
 }
 
 // counts reports whether the sizes of the indexes add up to the size of the result.
-func (p *plan) counts() bool { return len(p.tests) == 1 && p.tests[0].apart }
+func (p *plan) counts() bool { return len(p.tests) == 1 && p.tests[0].disjoint }
 
 // matches checks a document against the whole query. An index name that holds a hash is
 // only a hint; the document's own values decide.
 func (p *plan) matches(d *layout.Stored) (bool, error) {
 	for _, t := range p.tests {
-		if !slices.ContainsFunc(t.indexes, d.IsIn) {
+		if !slices.ContainsFunc(t.indexes, d.Entries.IsIn) {
 			return false, nil
 		}
 	}
@@ -127,9 +127,9 @@ type bounds struct {
 // after returns the part after a member.
 func (b bounds) after(member string) bounds {
 	if b.ascending {
-		b.low = layout.LexAfter(member)
+		b.low = layout.LexBeyond(member)
 	} else {
-		b.high = layout.LexBefore(member)
+		b.high = layout.LexBeyond(member)
 	}
 	return b
 }

@@ -2,6 +2,7 @@ package readmodel
 
 import (
 	"context"
+	_ "embed" // savequery.lua
 	"errors"
 	"fmt"
 	"time"
@@ -11,6 +12,11 @@ import (
 	"chatsessions/domain"
 	"chatsessions/projections/layout"
 )
+
+//go:embed savequery.lua
+var saveQuerySource string
+
+var saveQueryScript = redis.NewScript(saveQuerySource)
 
 const (
 	// queryLife is how long a saved query is kept after its last use.

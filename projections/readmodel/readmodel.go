@@ -28,8 +28,8 @@ type Options struct {
 	Partitions int
 	// Private says that only this process uses this Redis, which ends with the process.
 	Private bool
-	// AskEnd says that other nodes write to the log and have read models of their own,
-	// which this node cannot observe. Each answer first asks the log for its end.
+	// AskEnd says that other nodes write to the log and have read models of their own. Each
+	// answer first asks the log for its end.
 	AskEnd bool
 	// Writes returns the number of commands in flight; nil means none. Lists yield to
 	// them.
@@ -40,8 +40,7 @@ type Options struct {
 }
 
 // A ReadModel answers from what the projector wrote to Redis, or refuses. Every answer
-// holds every write that any node answered before the question. That rests on write
-// handlers calling WaitFor, up to projections.Bound, before they answer.
+// holds every write that any node answered before the question.
 type ReadModel struct {
 	rdb           redis.UniversalClient
 	trips         []*trips // by partition
@@ -93,7 +92,7 @@ func (m *ReadModel) Get(ctx context.Context, id, account string) (query.Document
 	var found query.Document
 	err := m.answer(ctx, m.onePartition[layout.PartitionNumber(id, len(m.partitions))], func(views []*view) error {
 		v := views[0]
-		checkpoint, value, err := m.trips[v.keys.Number].get(v.keys.Document(id))
+		checkpoint, value, err := m.trips[v.keys.Partition.Number].get(v.keys.Document(id))
 		if err != nil {
 			return err
 		}
@@ -123,9 +122,9 @@ func (m *ReadModel) Get(ctx context.Context, id, account string) (query.Document
 	return found, nil
 }
 
-// WaitFor returns nil when the read model has passed the position, ctx's error if ctx
-// ends first, and context.DeadlineExceeded after atMost. If nodes with another layout do
-// not know this one yet, it waits for that too.
+// WaitFor returns nil when the read model has passed the position and nodes with another
+// layout know of this one, ctx's error if ctx ends first, and context.DeadlineExceeded
+// after atMost.
 func (m *ReadModel) WaitFor(ctx context.Context, position uint64, atMost time.Duration) error {
 	w := m.fresh.wait(position)
 	if w == nil && m.isEverywhere(position) {
@@ -172,8 +171,8 @@ var timers = sync.Pool{New: func() any {
 	return timer
 }}
 
-// Observe records a position that this node is about to show a client. From now on, this
-// node gives no answer from an older read model.
+// Observe records a position that this node is about to show a client. It gives no answer
+// from an older read model afterwards.
 func (m *ReadModel) Observe(position uint64) { m.fresh.recordShown(position) }
 
 // AwaitEverywhere returns when no node answers from a read model older than the position,
@@ -193,8 +192,7 @@ func (m *ReadModel) AwaitEverywhere(ctx context.Context, position uint64) error 
 	return nil
 }
 
-// Projected records a position that a partition has passed. A projector in the same
-// process calls it; see projector.Options.Notify.
+// Projected records a position that a partition has passed: see projector.Options.Notify.
 func (m *ReadModel) Projected(partition int, position uint64) {
 	m.fresh.recordProjected(partition, "", position)
 }
@@ -202,14 +200,11 @@ func (m *ReadModel) Projected(partition int, position uint64) {
 // CaughtUp returns nil when the read model has reached the log's end as of the call, can
 // be trusted, and is known to every other node. It returns ctx's error if ctx ends first.
 func (m *ReadModel) CaughtUp(ctx context.Context) error {
-	end, known := uint64(0), false
+	end, failed := m.log.End(ctx)
 	for {
-		if !known {
-			if asked, err := m.log.End(ctx); err == nil {
-				end, known = asked, true
-			}
-		}
-		if known && m.isKnown(time.Now()) {
+		if failed != nil {
+			end, failed = m.log.End(ctx)
+		} else if m.isKnown(time.Now()) {
 			if texts, err := m.readCheckpoints(ctx); err == nil && m.trusted(texts, end) {
 				return nil
 			}
@@ -222,6 +217,23 @@ func (m *ReadModel) CaughtUp(ctx context.Context) error {
 
 func (m *ReadModel) isKnown(now time.Time) bool { return m.private || m.others.isKnown(now) }
 
+// A Status is the progress of log and read model at the last probe. Probes run several
+// times a second.
+type Status struct {
+	// End is the position of the log's newest event.
+	End uint64
+	// Projected is the read model's position shortly before the probe, 0 if there was no
+	// usable read model.
+	Projected uint64
+	// Parked is the number of parked sessions.
+	Parked int64
+	// Trusted reports whether an answer from the read model would have been given.
+	Trusted bool
+}
+
+// Status returns the progress of log and read model without asking them.
+func (m *ReadModel) Status() Status { return m.fresh.status(time.Now()) }
+
 // A view is one partition as one request reads it.
 type view struct {
 	keys   layout.Keyspace
@@ -229,25 +241,25 @@ type view struct {
 }
 
 // views returns the partitions for a read that begins now.
-func (m *ReadModel) views(shards []int) ([]*view, error) {
-	views := make([]*view, len(shards))
+func (m *ReadModel) views(partitions []int) ([]*view, error) {
+	views := make([]*view, len(partitions))
 	epoch, now := m.connections(), time.Now()
 	if !m.private && !m.others.mayRead(now) {
 		return nil, fmt.Errorf("%w: nodes with another layout may not know of this one", errUntrusted)
 	}
-	for i, shard := range shards {
-		t, err := m.fresh.ticket(shard, m.log.Identity(), epoch, now)
+	for i, n := range partitions {
+		t, err := m.fresh.ticket(n, m.log.Identity(), epoch, now)
 		if err != nil {
 			return nil, err
 		}
-		views[i] = &view{m.partitions[shard].Keys(t.generation), t}
+		views[i] = &view{m.partitions[n].Keys(t.generation), t}
 	}
 	return views, nil
 }
 
 // answer reads some partitions. If they cannot be trusted, it waits up to patience for
 // them and reads again.
-func (m *ReadModel) answer(ctx context.Context, shards []int, read func([]*view) error) error {
+func (m *ReadModel) answer(ctx context.Context, partitions []int, read func([]*view) error) error {
 	end, err := m.endToShow(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", domain.ErrUnavailable, err)
@@ -255,7 +267,7 @@ func (m *ReadModel) answer(ctx context.Context, shards []int, read func([]*view)
 	var first []*view // as of the question: the answer need not hold later writes
 	patient := time.Now().Add(patience)
 	for {
-		views, err := m.views(shards)
+		views, err := m.views(partitions)
 		if err == nil {
 			if first == nil || first[0].ticket.epoch != views[0].ticket.epoch {
 				first = views
@@ -314,7 +326,7 @@ func (m *ReadModel) awaitTrust(ctx context.Context, atMost time.Duration) bool {
 // position. Later reads of the same request must not be older.
 func (m *ReadModel) trustCheckpoint(v *view, text string) (position uint64, err error) {
 	c, err := v.ticket.check(text)
-	m.learn(v.keys.Number, c)
+	m.learn(v.keys.Partition.Number, c)
 	if err == nil && v.ticket.epoch != m.connections() {
 		err = fmt.Errorf("%w: there is a new connection, perhaps to another server", errUntrusted)
 	}

@@ -126,7 +126,7 @@ func TestAfterAFailoverToAnOlderReplicaNothingOlderIsAnswered(t *testing.T) {
 		r.caughtUp()
 		space := r.serving()
 		old := map[string]string{}
-		for _, key := range []string{space.Document(logtest.ID(1)), space.Checkpoint()} {
+		for _, key := range []string{space.Document(logtest.ID(1)), space.Partition.Checkpoint()} {
 			old[key] = rdb.Get(t.Context(), key).Val()
 		}
 		position := log.Append(logtest.Session(1, 1, logtest.Version(2)))
@@ -450,10 +450,10 @@ func TestAPositionIsWaitedForInAllPartitions(t *testing.T) {
 	go func() { ended <- m.WaitFor(t.Context(), 5, 30*time.Second) }()
 	logtest.Eventually(t, "somebody waits", func() bool { n, _, _ := m.fresh.demand(); return n == 1 })
 	for _, passed := range []struct {
-		shard    int
-		position uint64
+		partition int
+		position  uint64
 	}{{0, 9}, {2, 5}, {1, 4}} {
-		m.Projected(passed.shard, passed.position)
+		m.Projected(passed.partition, passed.position)
 		if n, _, _ := m.fresh.demand(); n != 1 {
 			t.Fatalf("after %+v nobody waits any more", passed)
 		}

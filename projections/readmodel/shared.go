@@ -11,10 +11,9 @@ import (
 	"chatsessions/domain/query"
 )
 
-// sharedLists reads a list once for all who request the same list concurrently, as many
-// do for the newest sessions. A request that arrives during a read does not get that
-// page, which may lack a write that its client knows of. It waits for the next read, with
-// all others that arrive until then.
+// sharedLists reads a list once for all who request the same list concurrently. A request
+// that arrives during a read does not get that page, which may lack a write that its
+// client knows of. It waits for the next read, with all others that arrive until then.
 type sharedLists struct {
 	mu    sync.Mutex
 	asked map[string]*question // lists being read
@@ -29,7 +28,6 @@ type question struct {
 type sharedPage struct {
 	waiting int           // requests
 	latest  time.Time     // deadline of the last of them
-	endless bool          // one has no deadline
 	lead    chan struct{} // holds one token: the request that takes it does the read
 	read    chan struct{} // closed when page and err are set
 	page    query.Page
@@ -78,19 +76,17 @@ func (s *sharedLists) lead(ctx context.Context, key string, asked *question, min
 		s.advance(key, asked)
 		close(mine.read)
 	}()
-	ctx = context.WithoutCancel(ctx)
-	if !mine.endless {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, mine.latest)
-		defer cancel()
-	}
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), mine.latest)
+	defer cancel()
 	mine.page, mine.err = read(ctx)
 }
 
 func (p *sharedPage) join(ctx context.Context) {
 	p.waiting++
 	deadline, ok := ctx.Deadline()
-	p.endless = p.endless || !ok
+	if !ok {
+		deadline = time.Now().Add(time.Hour)
+	}
 	if deadline.After(p.latest) {
 		p.latest = deadline
 	}

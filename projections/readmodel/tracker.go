@@ -3,6 +3,8 @@ package readmodel
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -145,34 +147,23 @@ func (m *ReadModel) readCheckpoints(ctx context.Context) ([]string, error) {
 
 // learn records a partition's progress from a checkpoint. It ignores one of another log,
 // which includes one that could not be parsed.
-func (m *ReadModel) learn(shard int, c layout.Checkpoint) {
+func (m *ReadModel) learn(partition int, c layout.Checkpoint) {
 	if c.Identity == m.log.Identity() {
-		m.fresh.recordProjected(shard, c.Generation, c.Position)
+		m.fresh.recordProjected(partition, c.Generation, c.Position)
 	}
 }
 
 // keepListening receives the notices of projectors in other processes.
 func (m *ReadModel) keepListening(ctx context.Context) {
-	shards := map[string]int{}
-	var names []string
+	numbers := map[string]int{}
 	for i, part := range m.partitions {
-		shards[part.Notices()] = i
-		names = append(names, part.Notices())
+		numbers[part.Notices()] = i
 	}
-	notices := m.rdb.Subscribe(ctx, names...)
-	defer notices.Close()        //nolint:errcheck // nothing is lost
-	channel := notices.Channel() // resubscribes by itself
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case notice, ok := <-channel:
-			if !ok {
-				return
-			}
-			c, _ := layout.ParseCheckpoint(notice.Payload)
-			m.learn(shards[notice.Channel], c)
-		}
+	notices := m.rdb.Subscribe(ctx, slices.Collect(maps.Keys(numbers))...)
+	defer context.AfterFunc(ctx, func() { _ = notices.Close() })() // which ends the loop
+	for notice := range notices.Channel() {                        // resubscribes by itself
+		c, _ := layout.ParseCheckpoint(notice.Payload)
+		m.learn(numbers[notice.Channel], c)
 	}
 }
 

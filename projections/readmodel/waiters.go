@@ -1,57 +1,45 @@
 package readmodel
 
-import "container/heap"
+import (
+	"cmp"
+	"slices"
+)
 
 // A waiter waits until the read model has passed a position.
 type waiter struct {
 	position uint64
 	passed   chan struct{} // closed then
-	index    int           // in the heap; -1 after removal
 }
 
-// waiters is a heap with the smallest position on top, so a batch wakes those whose
-// position it passed and touches no others.
+// waiters are in the order of their positions, so a batch wakes those whose position it
+// passed and touches no others. A new position is usually the last one.
 type waiters []*waiter
-
-func (w waiters) Len() int           { return len(w) }
-func (w waiters) Less(i, j int) bool { return w[i].position < w[j].position }
-func (w waiters) Swap(i, j int) {
-	w[i], w[j] = w[j], w[i]
-	w[i].index, w[j].index = i, j
-}
-
-// Push implements heap.Interface.
-func (w *waiters) Push(x any) {
-	one := x.(*waiter)
-	one.index = len(*w)
-	*w = append(*w, one)
-}
-
-// Pop implements heap.Interface.
-func (w *waiters) Pop() any {
-	old := *w
-	one := old[len(old)-1]
-	old[len(old)-1] = nil
-	*w = old[:len(old)-1]
-	one.index = -1
-	return one
-}
 
 func (w *waiters) add(position uint64) *waiter {
 	one := &waiter{position: position, passed: make(chan struct{})}
-	heap.Push(w, one)
+	*w = slices.Insert(*w, w.after(position), one)
 	return one
 }
 
+// after returns the index of the first waiter for a later position.
+func (w *waiters) after(position uint64) int {
+	i, _ := slices.BinarySearchFunc(*w, position, func(one *waiter, position uint64) int {
+		return cmp.Or(cmp.Compare(one.position, position), -1)
+	})
+	return i
+}
+
 func (w *waiters) remove(one *waiter) {
-	if one.index >= 0 {
-		heap.Remove(w, one.index)
+	if i := slices.Index(*w, one); i >= 0 {
+		*w = slices.Delete(*w, i, i+1)
 	}
 }
 
 // release wakes all who wait for this position or an earlier one.
 func (w *waiters) release(passed uint64) {
-	for len(*w) > 0 && (*w)[0].position <= passed {
-		close(heap.Pop(w).(*waiter).passed)
+	n := w.after(passed)
+	for _, one := range (*w)[:n] {
+		close(one.passed)
 	}
+	*w = slices.Delete(*w, 0, n)
 }

@@ -2,13 +2,21 @@ package readmodel
 
 import (
 	"context"
+	_ "embed" // list.lua
 	"fmt"
 	"math"
+
+	"github.com/redis/go-redis/v9"
 
 	"golang.org/x/sync/errgroup"
 
 	"chatsessions/projections/layout"
 )
+
+//go:embed list.lua
+var listSource string
+
+var listScript = redis.NewScript(listSource)
 
 // Limits of one trip to Redis, which serves no other client during it.
 const (
@@ -62,11 +70,11 @@ func (p *match) setDocument(value any) (err error) {
 // read finds the next members, at most find. With find 0, it only counts.
 func (w *walker) read(ctx context.Context, find int) error {
 	keys := make([]string, 1, 1+w.list.plan.indexes())
-	keys[0] = w.view.keys.Checkpoint()
+	keys[0] = w.view.keys.Partition.Checkpoint()
 	command, first, last := w.part.args()
 	args := []any{
 		command, first, last, w.skip, w.source, w.list.plan.whole.low, w.list.plan.whole.high,
-		w.slice, find, w.withDocuments, w.view.keys.DocumentPrefix(),
+		w.slice, find, w.withDocuments, w.view.keys.Document(""),
 	}
 	for _, t := range w.list.plan.tests {
 		args = append(args, len(t.indexes))
@@ -191,7 +199,7 @@ func (l *listing) portion() int {
 // fetch reads the documents that some matches still lack, in one trip per partition.
 func (l *listing) fetch(ctx context.Context, matches []*match) error {
 	return eachWalker(l.walkers, func(w *walker) error {
-		keys, own := []string{w.view.keys.Checkpoint()}, []*match(nil)
+		keys, own := []string{w.view.keys.Partition.Checkpoint()}, []*match(nil)
 		for _, p := range matches {
 			if p.walker == w && !p.fetched {
 				keys, own = append(keys, w.view.keys.Document(layout.MemberID(p.member))), append(own, p)
@@ -223,7 +231,7 @@ func (l *listing) verify(ctx context.Context, p *match) (bool, error) {
 		l.model.logger.WarnContext(ctx, "an index names a session that the read model does not hold", "id", layout.MemberID(p.member))
 		return false, nil
 	}
-	if p.document.Member != p.member {
+	if p.document.Entries.Member != p.member {
 		return false, nil
 	}
 	return l.plan.matches(p.document)

@@ -3,7 +3,7 @@ package redisconn
 import (
 	"context"
 	"strings"
-	"sync/atomic"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -11,12 +11,16 @@ import (
 // onSlotMove calls moved before a command goes to another node of the cluster than the
 // last command for its slot.
 func onSlotMove(client *redis.ClusterClient, prefix string, moved func()) {
-	owners := new(slotOwners)
+	owners := &slotOwners{nodes: map[string]*redis.Client{}}
 	client.OnNewNode(func(node *redis.Client) { node.AddHook(slotHook{node, owners, prefix, moved}) })
 }
 
-// slotOwners are the nodes that got the last command for each slot.
-type slotOwners [1 << 14]atomic.Pointer[redis.Client]
+// slotOwners are the nodes that got the last command for each slot, by the beginning of its
+// keys up to the end of their hash tag.
+type slotOwners struct {
+	mu    sync.RWMutex
+	nodes map[string]*redis.Client
+}
 
 // A slotHook sees every command that goes to one node of the cluster.
 type slotHook struct {
@@ -31,9 +35,15 @@ func (h slotHook) see(cmd redis.Cmder) {
 	if !ok {
 		return
 	}
-	if owner := &h.owners[slotOf(key)]; owner.Load() != h.node {
+	slot := key[:strings.IndexByte(key, '}')+1]
+	h.owners.mu.RLock()
+	owner := h.owners.nodes[slot]
+	h.owners.mu.RUnlock()
+	if owner != h.node {
 		h.moved() // before the owner is stored, so that no reader sees the new owner first
-		owner.Store(h.node)
+		h.owners.mu.Lock()
+		h.owners.nodes[strings.Clone(slot)] = h.node
+		h.owners.mu.Unlock()
 	}
 }
 
@@ -66,23 +76,4 @@ func keyOf(cmd redis.Cmder, prefix string) (string, bool) {
 		}
 	}
 	return "", false
-}
-
-// slotOf returns the slot of a key in a Redis Cluster.
-// https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#key-distribution-model
-func slotOf(key string) uint16 {
-	if open := strings.IndexByte(key, '{'); open >= 0 {
-		if length := strings.IndexByte(key[open+1:], '}'); length > 0 {
-			key = key[open+1 : open+1+length]
-		}
-	}
-	var crc uint16 // CRC-16/XMODEM
-	for i := range len(key) {
-		crc ^= uint16(key[i]) << 8
-		for range 8 {
-			carry := crc >> 15
-			crc = crc<<1 ^ carry*0x1021
-		}
-	}
-	return crc % uint16(len(slotOwners{}))
 }

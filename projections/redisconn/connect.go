@@ -23,9 +23,8 @@ const (
 	replyTimeout = 3 * time.Second
 )
 
-// slotsEvery is how often a client in use asks a Redis Cluster which node owns which
-// slots. A dead node cannot name its successor, so this bounds how long a client keeps
-// asking it.
+// slotsEvery is how often a client in use asks a Redis Cluster which node owns which slots:
+// a dead node cannot name its successor.
 const slotsEvery = time.Second
 
 // Options configure a connection.
@@ -44,9 +43,7 @@ type Options struct {
 	//	sentinel_password
 	//	tls_ca             file with the authorities to trust, in place of the system's
 	//	tls_cert, tls_key  files with the client's certificate and its key
-	//	tls_server_name    name that the servers' certificates are for, where it is not
-	//	                   the host that is dialled (nodes of a cluster are dialled by
-	//	                   the address that they announce)
+	//	tls_server_name    name that the servers' certificates are for, if not the host
 	//
 	// Special characters in user, password, and parameters are percent-encoded (%XX).
 	URL string
@@ -54,23 +51,20 @@ type Options struct {
 	// 10 per CPU, and 5 in a cluster.
 	PoolSize int
 	// OnConnect, if not nil, is called before the first command on a new connection to a
-	// data server. In a cluster it is also called before a command goes to another node
-	// than the last one for its slot, because that connection may be older than the
-	// node's promotion. Either way, the server may have older data than the previous one.
-	// It is called by the goroutines that send commands, several at a time; it must not
-	// block or use the client. If it is set and a server answers, all connections are
-	// made at the start and kept.
+	// data server, and in a cluster before a command goes to another node than the last one
+	// for its slot: the server may have older data than the previous one. It is called by
+	// the goroutines that send commands; it must not block or use the client. If it is set
+	// and a server answers, all connections are made at the start and kept.
 	OnConnect func()
-	// KeyPrefix begins the keys whose slots OnConnect watches in a cluster.
+	// KeyPrefix begins the keys whose slots OnConnect watches in a cluster. They need a
+	// hash tag.
 	KeyPrefix string
 }
 
-// Connect returns a client for Redis. It fails if a server rejects the credentials or the
-// database, has an untrusted certificate, or runs in another mode than the URL says. A
-// server that cannot be reached now is not an error: the projector and the read model
+// Connect returns a client for Redis, which reads from masters only. It fails if a server
+// rejects the credentials or the database, has an untrusted certificate, or runs in another
+// mode than the URL says. A server that cannot be reached now is not an error: the callers
 // retry. No error contains a password.
-//
-// All reads go to masters: a replica may be behind what a client has seen.
 func Connect(ctx context.Context, opts Options) (redis.UniversalClient, error) {
 	t, err := parseTarget(opts.URL)
 	if err != nil {
@@ -110,9 +104,8 @@ func CheckURL(url string) error {
 	return err
 }
 
-// openAll opens all connections that a client may have, to every reachable master. A new
-// connection may lead to another server, so reads in progress start over. A pool that
-// grows under load would restart them again and again.
+// openAll opens all connections that a client may have, to every reachable master. With
+// each new connection, reads in progress start over, so the pool must not grow under load.
 func openAll(ctx context.Context, rdb redis.UniversalClient) {
 	open := func(ctx context.Context, server *redis.Client) error {
 		conns := make([]*redis.Conn, server.Options().PoolSize)
@@ -185,10 +178,11 @@ func (t *target) client(onConnect func(), keyPrefix string) redis.UniversalClien
 // is no error if none can be reached.
 func (t *target) ask(ctx context.Context) error {
 	for _, address := range t.options.Addrs {
-		o := t.options.Simple()
+		o, server, credentials := t.options.Simple(), "redis", credentialsInURL
 		o.Addr, o.DB, o.PoolSize, o.MaxRetries = address, 0, 1, -1
 		if t.mode == sentinel {
 			o.Username, o.Password = t.options.SentinelUsername, t.options.SentinelPassword
+			server, credentials = "redis sentinel", "a sentinel's own user and password are the parameters sentinel_user and sentinel_password"
 		}
 		rdb := redis.NewClient(o)
 		hello := redis.NewMapStringInterfaceCmd(ctx, "hello", "3") // needs no permission
@@ -202,13 +196,11 @@ func (t *target) ask(ctx context.Context) error {
 			}
 		}
 		_ = rdb.Close()
-		switch {
-		case err == nil:
+		if err == nil {
 			return nil
-		case isRefusal(err) && t.mode == sentinel:
-			return fmt.Errorf("redis sentinel at %s: %w%s", address, err, advice(err, "a sentinel's own user and password are the parameters sentinel_user and sentinel_password"))
-		case isRefusal(err):
-			return fmt.Errorf("redis at %s: %w%s", address, err, advice(err, credentialsInURL))
+		}
+		if isRefusal(err) {
+			return fmt.Errorf("%s at %s: %w%s", server, address, err, advice(err, credentials))
 		}
 	}
 	return nil

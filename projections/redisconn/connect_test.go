@@ -229,7 +229,7 @@ func TestEveryDeploymentServesWhatIsNeeded(t *testing.T) {
 					return nil
 				})
 				return err
-			}, keys.Checkpoint()))
+			}, keys.Partition.Checkpoint()))
 			for what, got := range map[string]func() (any, error){
 				"get":    func() (any, error) { return rdb.MGet(ctx, a, b).Result() },
 				"script": func() (any, error) { return script.Run(ctx, rdb, []string{a, b}).Result() },
@@ -297,17 +297,6 @@ func TestTheServiceHasNoOtherRights(t *testing.T) {
 		}
 		if err := rdb.Do(t.Context(), args...).Err(); err == nil || !strings.Contains(err.Error(), "NOPERM") && !strings.Contains(err.Error(), "can't access at least one of the keys") {
 			t.Errorf("%s: %v", command, err)
-		}
-	}
-}
-
-func TestASlotIsWhatTheClusterSays(t *testing.T) {
-	node := redistest.StartCluster(t, redistest.Config{}).Servers()[0]
-	rdb := redis.NewClient(&redis.Options{Addr: node.Addr(), DisableIdentity: true})
-	defer rdb.Close()
-	for _, key := range []string{"", "x", "123456789", "{}", "{}x", "{a}x", "x{a}{b}", "{a", "a}", "{{a}}", "cs1:{0}:doc:x", "ü"} {
-		if want, err := rdb.ClusterKeySlot(t.Context(), key).Result(); err != nil || int64(slotOf(key)) != want {
-			t.Errorf("%q is in slot %d, %v, not in %d", key, want, err, slotOf(key))
 		}
 	}
 }
@@ -433,7 +422,7 @@ func TestASlotsNextMasterIsToldBeforeItIsAsked(t *testing.T) {
 	onSlotMove(rdb, layout.Version(), func() { told.Add(1) })
 	ap, err := rdb.AutoPipeline()
 	logtest.MustRun(t, err)
-	key := layout.Partitions(1)[0].Keys("g").Checkpoint()
+	key := layout.Partitions(1)[0].Keys("g").Partition.Checkpoint()
 	for what, command := range map[string]func(context.Context) error{
 		"a command":      func(ctx context.Context) error { return rdb.Get(ctx, key).Err() },
 		"autopipelining": func(ctx context.Context) error { return ap.Get(ctx, key).Err() },
@@ -514,10 +503,10 @@ func TestADeadMastersSuccessorIsFound(t *testing.T) {
 		return rdb.Watch(t.Context(), func(tx *redis.Tx) error {
 			_, err := tx.TxPipelined(t.Context(), func(p redis.Pipeliner) error { return p.Set(t.Context(), keys.Document("x"), "x", 0).Err() })
 			return err
-		}, keys.Checkpoint())
+		}, keys.Partition.Checkpoint())
 	}
 	logtest.MustRun(t, write())
-	nodes.KillMasterOf(keys.Checkpoint())
+	nodes.KillMasterOf(keys.Partition.Checkpoint())
 	nodes.AwaitServed()
 	from := time.Now()
 	logtest.Eventually(t, "the new master takes writes", func() bool { return write() == nil })
@@ -532,7 +521,7 @@ func TestADeadMastersSuccessorIsFound(t *testing.T) {
 func TestASlotOnTheMoveIsFollowed(t *testing.T) {
 	nodes := redistest.StartCluster(t, redistest.Config{ACL: true})
 	rdb := connectTo(t, Options{URL: nodes.URL()})
-	key := layout.Partitions(1)[0].Keys("g").Checkpoint()
+	key := layout.Partitions(1)[0].Keys("g").Partition.Checkpoint()
 	nodes.BeginMove(key)
 	logtest.MustRun(t, rdb.Set(t.Context(), key, "x", 0).Err())
 	if got, err := rdb.Get(t.Context(), key).Result(); err != nil || got != "x" {

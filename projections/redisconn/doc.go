@@ -16,5 +16,5 @@
 //   - No error contains a password.
 //
 // The package starts no goroutine that outlives a call; the client's own end with its Close.
-// It has no locks: slot owners are atomic.
+// One lock guards the owners of slots; nothing is called under it.
 package redisconn

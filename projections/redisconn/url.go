@@ -18,7 +18,8 @@ import (
 // errors: they quote their input, which may be a password.
 func parseTarget(text string) (*target, error) {
 	scheme, rest, _ := strings.Cut(text, "://")
-	secure, run, ok := schemeOf(scheme)
+	secure := strings.HasPrefix(scheme, "rediss")
+	run, ok := modes[strings.Replace(scheme, "rediss", "redis", 1)]
 	if !ok {
 		return nil, errors.New("it begins with redis://, redis+cluster:// or redis+sentinel://, or for TLS with rediss in place of redis")
 	}
@@ -76,14 +77,8 @@ func parseTarget(text string) (*target, error) {
 	return t, err
 }
 
-func schemeOf(scheme string) (secure bool, run mode, ok bool) {
-	base, suffix, found := strings.Cut(scheme, "+")
-	run = mode(suffix)
-	if !found {
-		run = standalone
-	}
-	return base == "rediss", run, (base == "redis" || base == "rediss") && (!found || run == cluster || run == sentinel)
-}
+// modes are the ways to run Redis, by the scheme of a URL without TLS.
+var modes = map[string]mode{"redis": standalone, "redis+cluster": cluster, "redis+sentinel": sentinel}
 
 // knownParameters are the parameters a URL may have.
 var knownParameters = []string{"master", "sentinel_password", "sentinel_user", "tls_ca", "tls_cert", "tls_key", "tls_server_name"}

