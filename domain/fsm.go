@@ -118,12 +118,3 @@ func (s State) after(t Transition) (State, bool) {
 	to := next[s][t]
 	return to, to != StateNone
 }
-
-// Diagram draws the state machine as a Mermaid state diagram.
-func Diagram() string {
-	drawing, err := fsm.VisualizeWithType(fsm.NewFSM(string(StateCreated), transitionTable(), nil), fsm.MermaidStateDiagram)
-	if err != nil {
-		panic(err) // only an unknown drawing type is an error
-	}
-	return drawing
-}

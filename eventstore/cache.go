@@ -6,17 +6,12 @@ import (
 	"chatsessions/domain"
 )
 
-// maxCached is about how many bytes a Log spends on the newest events of sessions: enough
-// for some 250,000 ordinary sessions.
+// maxCached bounds a cache, in bytes: enough for some 250,000 ordinary sessions.
 const maxCached = 160 << 20
 
 // A cache holds the newest durable event of recently written sessions, as far as this node
-// knows, so that a command for a busy session needs no read. Another node may have written
-// since: an append is checked by the log itself, and a command that appends nothing is
-// decided on the leader's newest event.
-//
-// An entry is valid for one connection to the server only: after a reconnection the log may
-// have been restored from an older copy.
+// knows, so that a command for a busy session needs no read. An entry is valid for one
+// connection only: after a reconnection the log may have been restored from an older copy.
 type cache struct {
 	records *otter.Cache[string, *cached]
 }
@@ -53,8 +48,7 @@ func (c cache) put(r *domain.Record, connection uint64) {
 	c.records.Set(id, &cached{&kept, connection})
 }
 
-// Weight returns about how many bytes a record without its changes takes in a cache: the
-// record, its entry, and its texts.
+// Weight returns about how many bytes a record without its changes takes in a cache.
 func Weight(r *domain.Record) uint32 {
 	s := &r.Event.Session
 	n := 600 + len(s.CreatedBy) + len(s.Room) + len(r.Request.CorrelationID)

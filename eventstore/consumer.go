@@ -12,13 +12,12 @@ import (
 )
 
 const (
-	// consumerHeartbeat is how often the server shows that it is there while it has nothing
-	// to send. When two are missing, the consumer has failed.
+	// consumerHeartbeat is how often an idle server reports. When two are missing, the
+	// consumer has failed.
 	consumerHeartbeat = time.Second
-	// consumerTimeout bounds one attempt to create a consumer, on which a cluster has to agree.
+	// consumerTimeout bounds one attempt to create a consumer of all subjects, filteredTimeout
+	// of another one, for which the server looks at every subject.
 	consumerTimeout = 2 * time.Second
-	// filteredTimeout bounds one attempt to create a consumer for which the server looks up
-	// subjects.
 	filteredTimeout = 30 * time.Second
 	// consumerInactive is how long the server keeps a consumer that is not read.
 	consumerInactive = time.Minute
@@ -32,14 +31,12 @@ type delivery struct {
 	err error
 }
 
-// newestOfEach as the start of a consumer selects the newest message of every subject, and
-// then every new message.
+// newestOfEach starts a consumer with the newest message of every subject.
 const newestOfEach = 0
 
 // consume creates a consumer of a subject that starts at a sequence or with newestOfEach. It
-// returns the messages in order and without gaps; the last delivery is an error. The
-// consumer lives in the server's memory, acknowledges nothing, and is never resumed: a lost
-// one is replaced. stop ends the goroutine that receives, and deletes the consumer.
+// returns the messages in order and without gaps; the last delivery is an error. stop ends
+// the goroutine that receives, and deletes the consumer.
 func (l *Log) consume(ctx context.Context, subject string, start uint64) (<-chan delivery, func(), error) {
 	patience := consumerTimeout
 	config := jetstream.ConsumerConfig{

@@ -28,11 +28,10 @@ var ErrRewritten = errors.New("the log was rewritten: it does not hold what was 
 // errReconnected ends a consumer that was created over an earlier connection.
 var errReconnected = errors.New("the connection was lost and is back")
 
-// Follow gives every event after a position to handle, in the order of the log: first those
-// that are there, then the new ones as they arrive. A batch is what is available, about
-// limit events at most. It never holds only a part of an atomic write. handle is called by
-// one goroutine, with events that may not be durable yet: call Durable before you show them.
-// A message that is not an event comes with an UnreadableError.
+// Follow gives every event after a position to handle, in the order of the log, and the new
+// ones as they arrive. A batch is what is available, about limit events at most, and never a
+// part of an atomic write. The events may not be durable yet: call Durable before you show
+// them. A message that is not an event comes with an UnreadableError.
 //
 // Follow recovers from lost connections. It returns when ctx or the Log ends (with ctx's
 // error), when the connection is closed for good (with domain.ErrUnavailable), when handle
@@ -44,10 +43,8 @@ func (l *Log) Follow(ctx context.Context, after uint64, limit int, handle func([
 	})
 }
 
-// Read gives the events after a position up to another one, which has to be in the log, to
-// handle as Follow does, and returns when all of them were handled. It also returns
-// domain.ErrUnavailable when nothing comes for half a minute after an interruption, because
-// its caller waits for the end.
+// Read is Follow up to a position, which has to be in the log. It also returns
+// domain.ErrUnavailable when nothing comes for half a minute after an interruption.
 func (l *Log) Read(ctx context.Context, after, upTo uint64, limit int, handle func([]domain.Entry) error) error {
 	return l.read(ctx, allSubjects, after, upTo, limit, handle)
 }
@@ -59,22 +56,17 @@ func (l *Log) read(ctx context.Context, subject string, after, upTo uint64, limi
 	})
 }
 
-// ReadMessages gives every message up to a position, which has to be in the log, to handle,
-// in batches of limit, without regard to atomic writes. It recovers from lost connections
-// and returns the same errors as Follow.
+// ReadMessages is Follow for every message up to a position, which has to be in the log. It
+// gives batches of limit, without regard to atomic writes.
 func (l *Log) ReadMessages(ctx context.Context, upTo uint64, limit int, handle func([]*envelope.Message) error) error {
 	return l.follow(ctx, &follower{log: l, subject: allSubjects, upTo: upTo, limit: limit, raw: true, handle: handle})
 }
 
-// Newest gives the newest event of every session to handle, in the order of the log, in
-// batches of limit at most. It returns the position up to which that is complete, 0 for an
-// empty log; Follow gives what comes after it. A session that is written in the meantime may
-// be handed over more than once. The cost depends on the number of sessions, not on the
-// length of their histories. The events may not be durable yet. A message that is not an
-// event comes with an UnreadableError.
-//
-// It fails when the connection to the server breaks, with handle's error, and with ctx's;
-// what was handed over until then is incomplete.
+// Newest gives the newest event of every session to handle as Follow does. It returns the
+// position up to which that is complete, 0 for an empty log. A session that is written in
+// the meantime may be handed over more than once. The cost depends on the number of
+// sessions, not on the length of their histories. Newest fails when the connection breaks,
+// with handle's error, and with ctx's.
 func (l *Log) Newest(ctx context.Context, limit int, handle func([]domain.Entry) error) (end uint64, err error) {
 	f := &follower{log: l, subject: allSubjects, newest: true, upTo: math.MaxUint64, limit: limit, raw: true, handle: decoded(handle)}
 	if err := f.readConsumer(ctx, nil); err != nil {
@@ -173,8 +165,8 @@ func (l *Log) follow(ctx context.Context, f *follower) error {
 	return nil
 }
 
-// run reads the log until it reaches upTo, or something breaks. It alternates between a
-// consumer and the tail.
+// run reads the log until it reaches upTo, or something breaks, from a consumer and the tail
+// in turn.
 func (f *follower) run(ctx context.Context) error {
 	if f.log.tail == nil || f.handleTail == nil {
 		return f.readConsumer(ctx, nil)
@@ -191,8 +183,8 @@ func (f *follower) run(ctx context.Context) error {
 	}
 }
 
-// readConsumer reads through one consumer until it reaches upTo, something breaks, or the
-// tail continues from here; it returns nil in the first and last case.
+// readConsumer reads through one consumer until something breaks. It returns nil when it
+// reaches upTo, or the tail continues from here.
 func (f *follower) readConsumer(ctx context.Context, recent *tailReader) error {
 	f.pending, f.whole, f.read = nil, 0, f.position
 	nc := f.log.nc
@@ -217,8 +209,7 @@ func (f *follower) readConsumer(ctx context.Context, recent *tailReader) error {
 	}
 	defer stop()
 	if f.newest {
-		// Not earlier: until the consumer existed, a message may have been left out for a
-		// newer one, which has to be read, too.
+		// Not earlier: the consumer may have left out a message for a newer one.
 		if f.upTo, err = f.log.LastSequence(ctx); err != nil {
 			return err
 		}

@@ -13,8 +13,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// minPayload is the size of the largest message that an event can need, in bytes, with a
-// margin: a hundred participants of 128 characters, twice (changes and session), in UTF-8.
+// minPayload bounds an event's message, in bytes: a hundred participants of 128 characters,
+// twice (changes and session), in UTF-8, with a margin.
 const minPayload = 256 << 10
 
 // openPatience bounds Open if its context has no deadline.
@@ -28,8 +28,8 @@ type Options struct {
 	// Durability stands between the server's acknowledgement and ours. Nil is for a server
 	// that acknowledges only what is on disk (sync_interval: always).
 	Durability Durability
-	// OnlyWriter says that this Log alone writes, apart from exceptions. Its followers then get
-	// the events that it appends without reading them, and read those of other writers later.
+	// OnlyWriter says that this Log alone writes. Its followers then get the events that it
+	// appends without reading them, and those of other writers a moment later.
 	OnlyWriter bool
 	// Existing has Open return ErrNoLog if there is no log, instead of creating it.
 	Existing bool
@@ -82,11 +82,9 @@ type Log struct {
 	follows sync.WaitGroup
 }
 
-// Open opens the log over a connection, and creates its stream if there is none. The
-// connection stays the caller's. It must not keep messages while it is broken
-// (nats.ReconnectBufSize(-1), as ConnectionOptions sets it). Open waits for a cluster that
-// is still starting until ctx ends, 30 s without a deadline. It returns a ConfigError for a
-// stream with other settings than needed.
+// Open opens the log over a connection with ConnectionOptions, and creates its stream if
+// there is none. It waits for a cluster that is still starting until ctx ends, 30 s without
+// a deadline. It returns a ConfigError for a stream with other settings than needed.
 func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	if nc.Opts.ReconnectBufSize >= 0 {
 		return nil, errors.New("open log: the NATS connection keeps messages while it is broken; set nats.ReconnectBufSize(-1)")
@@ -137,8 +135,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	return l, nil
 }
 
-// Identity returns one word that names this log and no other: the stream's name and the
-// time of its creation.
+// Identity names this log and no other: the stream's name and the time of its creation.
 func (l *Log) Identity() string { return l.identity }
 
 // Close ends all followers and returns when they have returned. The connection stays open.
@@ -149,8 +146,7 @@ func (l *Log) Close() {
 	l.follows.Wait()
 }
 
-// Durable returns when the events up to a position, which the server has shown, are on
-// disk. After a failed sync it returns an error, for good.
+// Durable is Durability.Durable; without a Durability, everything that is shown is on disk.
 func (l *Log) Durable(ctx context.Context, position uint64) error {
 	if l.options.Durability == nil {
 		return nil
@@ -159,12 +155,11 @@ func (l *Log) Durable(ctx context.Context, position uint64) error {
 }
 
 // ErrReplaced is returned, together with domain.ErrUnavailable, when the stream is not the
-// one that was opened: it was deleted, and another one was created.
+// one that was opened.
 var ErrReplaced = errors.New("the log was replaced by another")
 
-// End returns the position of the log's newest event, as the stream's leader has it; 0 for
-// an empty log. It returns domain.ErrUnavailable when the leader cannot be reached, and
-// ErrReplaced.
+// End returns the position of the log's newest event, as the leader has it; 0 for an empty
+// log. It returns domain.ErrUnavailable and ErrReplaced.
 func (l *Log) End(ctx context.Context) (uint64, error) {
 	ctx, cancel := withPatience(ctx, readPatience)
 	defer cancel()
@@ -178,9 +173,8 @@ func (l *Log) End(ctx context.Context) (uint64, error) {
 	return end, nil
 }
 
-// Connections counts how often the connection to the server was lost, and how often it was
-// restored. After each change there may be another server, or a log that was restored from
-// an older copy.
+// Connections counts how often the connection was lost or restored. After each change, the
+// log may have been restored from an older copy.
 func (l *Log) Connections() uint64 { return l.connections.Load() }
 
 func (l *Log) countConnections() {

@@ -11,9 +11,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Load returns the session as the stream's leader has it, and the position of its newest
-// event. It returns domain.ErrNotFound for a session without events, domain.ErrUnavailable
-// when the leader cannot be reached in time, and an UnreadableError.
+// Load returns a session's newest event as the leader has it. It returns domain.ErrNotFound
+// for a session without events, domain.ErrUnavailable, and an UnreadableError.
 func (l *Log) Load(ctx context.Context, id string) (*domain.Record, error) {
 	ctx, cancel := withPatience(ctx, readPatience)
 	defer cancel()
@@ -30,18 +29,16 @@ func (l *Log) Load(ctx context.Context, id string) (*domain.Record, error) {
 	return newest, nil
 }
 
-// Event returns the event at a position. It returns domain.ErrUnreadable for a message that
-// is not an event, and domain.ErrUnavailable when there is no message or the log cannot be
-// reached in time.
+// Event returns the event at a position. It returns domain.ErrUnreadable, and
+// domain.ErrUnavailable, also when there is no message.
 func (l *Log) Event(ctx context.Context, position uint64) (*domain.Record, error) {
 	ctx, cancel := withPatience(ctx, readPatience)
 	defer cancel()
 	return l.at(ctx, position)
 }
 
-// EventID returns the id of the event at a position, as the stream's leader has it; "" if
-// there is no readable event. It returns domain.ErrUnavailable when the leader cannot be
-// reached in time.
+// EventID returns the id of the event at a position, as the leader has it; "" if there is no
+// readable event. It returns domain.ErrUnavailable.
 func (l *Log) EventID(ctx context.Context, position uint64) (string, error) {
 	ctx, cancel := withPatience(ctx, readPatience)
 	defer cancel()
@@ -72,7 +69,7 @@ func (l *Log) newest(ctx context.Context, id string, from source) (*domain.Recor
 }
 
 // firstFrom returns a session's first event at or after a position, which has to exist. The
-// server walks the log to it, so this is for events that ce-previous does not lead to.
+// server walks the log to it.
 func (l *Log) firstFrom(ctx context.Context, id string, position uint64) (*domain.Record, error) {
 	m, err := l.FirstMessageFrom(ctx, id, position)
 	if err != nil {
@@ -108,8 +105,7 @@ func (l *Log) Message(ctx context.Context, position uint64) (*envelope.Message, 
 	return m, nil
 }
 
-// NewestMessage returns the last message of the log. The stream's last sequence can be
-// higher, if messages were removed.
+// NewestMessage returns the last message of the log.
 func (l *Log) NewestMessage(ctx context.Context) (*envelope.Message, error) {
 	m, err := l.get(ctx, leader, apiRequest{LastFor: allSubjects})
 	if err != nil {

@@ -22,10 +22,9 @@ type Recovery struct {
 // End returns the position of the newest event.
 func (r Recovery) End(ctx context.Context) (uint64, error) { return r.log.LastSequence(ctx) }
 
-// Complete appends the missing messages of an atomic write of which the log has some. The
-// write was after a sequence of its subject. The missing messages follow those that are
-// there: any other write to the subject came after the whole of this one, and was lost
-// before any part of it.
+// Complete appends the missing messages of an atomic write, after a sequence of its subject,
+// of which the log has some. Nothing else can follow these: any other write to the subject
+// came after the whole of this one.
 func (r Recovery) Complete(ctx context.Context, after uint64, msgs []*nats.Msg) error {
 	l, subject := r.log, msgs[0].Subject
 	newest, err := l.newest(ctx, envelope.SessionID(subject), leader)

@@ -38,8 +38,8 @@ func (l *Log) Servers(ctx context.Context) ([]string, error) {
 }
 
 // CheckSync asks a server's monitoring endpoint whether the server acknowledges only what is
-// on disk (sync_interval: always), and returns the server's name. An ordinary client cannot
-// see that. The error says which setting the server has instead, or why that is unknown.
+// on disk (sync_interval: always), and returns the server's name. The error says which
+// setting the server has instead, or why that is unknown.
 func CheckSync(ctx context.Context, client *http.Client, monitor *url.URL) (server string, err error) {
 	at := monitor.JoinPath("varz")
 	ctx, cancel := context.WithTimeout(ctx, monitorPatience)

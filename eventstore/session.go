@@ -12,11 +12,9 @@ import (
 )
 
 const (
-	// A session of up to maxWalk events is read event by event, at 0.1 ms each. With a
-	// consumer the server looks through all messages in between, which delays appends if
-	// they are many. So a consumer is for longer sessions, and for those of more than
-	// fewEvents if one in closeBy messages, on average, belongs to the session (figures in
-	// docs/performance.md).
+	// A session of up to maxWalk events is read event by event, at 0.1 ms each. A consumer,
+	// for which the server looks through all messages in between, is for longer sessions, and
+	// for more than fewEvents that are one in closeBy messages (docs/performance.md).
 	maxWalk   = 10_000
 	fewEvents = 16
 	closeBy   = 20
@@ -29,13 +27,11 @@ const (
 )
 
 // Session gives the events of a session to handle in their order, up to the one that is the
-// newest when it begins, in one batch or several. Every message on the session's subject is
-// handed over; one that is not an event comes with an UnreadableError. Session holds 10,000
-// events and 32 MiB of their data at most.
+// newest when it begins. Every message on the session's subject is handed over; one that is
+// not an event comes with an UnreadableError. Session holds 10,000 events and 32 MiB at most.
 //
-// It returns domain.ErrNotFound for a session without events, domain.ErrUnavailable, and
-// handle's error, wrapped. When everything was handed over, it returns an UnreadableError
-// for the first event that does not follow the one before it.
+// It returns domain.ErrNotFound, domain.ErrUnavailable, and handle's error, wrapped; at the
+// end, an UnreadableError for the first event that does not follow the one before it.
 func (l *Log) Session(ctx context.Context, id string, handle func([]domain.Entry) error) error {
 	reading, cancel := withPatience(ctx, readPatience)
 	defer cancel()
@@ -80,9 +76,8 @@ func (l *Log) Session(ctx context.Context, id string, handle func([]domain.Entry
 	return nil
 }
 
-// walkBack returns the events of a session along ce-previous, the oldest first. It returns
-// nil if that way misses a message on the session's subject, if the events are too many, or
-// if a consumer is quicker.
+// walkBack returns the events of a session along ce-previous, the oldest first; nil if that
+// way misses a message, if the events are too many, or if a consumer is quicker.
 func (l *Log) walkBack(ctx context.Context, newest *domain.Record) ([]domain.Entry, error) {
 	ctx, cancel := withPatience(ctx, walkPatience)
 	defer cancel()

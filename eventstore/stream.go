@@ -102,8 +102,7 @@ func compare(found, needed jetstream.StreamConfig) []Difference {
 }
 
 // ensureStream returns the stream as the server has it. It creates a missing one, unless it
-// has to exist. The settings of a new stream need a comparison, too: the server changes some
-// of them silently, and an old server leaves out those that it does not know.
+// has to exist. A server may silently change settings of a new stream.
 func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig, existing bool) (*jetstream.StreamInfo, error) {
 	var pause backoff
 	for {
@@ -130,8 +129,8 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.
 	}
 }
 
-// validID reports whether an id can be a session's, and so one token of a subject. Ids come
-// from URLs: a wildcard or a quote could select another session.
+// validID reports whether an id can be one token of a subject. Ids come from URLs: a wildcard
+// could select another session.
 func validID(id string) bool {
 	for _, c := range []byte(id) {
 		switch {

@@ -7,9 +7,8 @@ import (
 	"chatsessions/domain"
 )
 
-// A tail hands the events that this process appends to the followers in the same process,
-// so that they need not read and decode them. It is for a log to which no other process
-// writes. Followers read events that the tail does not have from the log.
+// A tail hands the events that this process appends to its followers, so that they need not
+// read and decode them. Followers read events that the tail does not have from the log.
 type tail struct {
 	capacity int           // how many bytes a reader may leave in the tail, about
 	patience time.Duration // how long an event may be missing while later ones are there
@@ -40,8 +39,7 @@ type tailEvent struct {
 	last bool // of its write
 }
 
-// size returns about how many bytes the event takes. It has its session three times: as
-// bytes of its own, in a message with the changes, and decoded.
+// size returns about how many bytes the event takes, with its session in three forms.
 func (e tailEvent) size() int { return 512 + 3*len(e.Record.Encoded) }
 
 // open returns a reader of the events that are put after it.
@@ -106,8 +104,8 @@ func (r *tailReader) remove(e tailEvent) {
 	r.bytes -= e.size()
 }
 
-// take removes and returns the next events without a gap: whole writes, about limit events
-// at most. gap reports that there are later events after a gap.
+// take removes and returns the next whole writes without a gap, about limit events at most.
+// gap reports that there are events after a gap.
 func (r *tailReader) take(limit int) (taken []domain.Entry, gap bool) {
 	r.tail.mu.Lock()
 	defer r.tail.mu.Unlock()

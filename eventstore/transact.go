@@ -17,21 +17,18 @@ const (
 
 // Transact decides on the newest state of the request's session and appends the decided
 // events, all or none. If another writer was first, it decides again, until ctx ends (10 s
-// without a deadline). So decide may be called several times, and its session may be stale;
-// then its decision is not used. decide gets the zero Session if there is none.
+// without a deadline). decide may be called with a stale session; then its decision is not
+// used. It gets the zero Session if there is none.
 //
 // The Result has the last event of the write. When decide returns an error or no events,
-// nothing is appended, and Transact returns the session as the leader has it, and that error
-// as it is.
+// Transact returns that error and the session as the leader has it.
 //
-// A request whose key was used before, with the same digest, gets the recorded result;
-// decide is not called, or its decision is ignored. With another digest, the error is
-// domain.ErrKeyReused.
+// A request whose key was used before, with the same digest, gets the recorded result; with
+// another digest, the error is domain.ErrKeyReused.
 //
 // Errors of the log: domain.ErrUnavailable when nothing was written,
 // domain.ErrHistoryTooLong when it is unknown whether the key was used,
-// domain.ErrOutcomeUnknown when the events may have been written, and UnreadableError. They
-// wrap their cause.
+// domain.ErrOutcomeUnknown, and UnreadableError.
 func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Result, error) {
 	ctx, cancel := withPatience(ctx, writePatience)
 	defer cancel()
@@ -49,8 +46,7 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 			events, err = decide(d.newest.Event.Session)
 		}
 		if repeated != nil || err != nil || len(events) == 0 {
-			// Nothing will be appended, so only the leader knows whether this was decided on
-			// the newest state.
+			// No append will reveal a stale state.
 			ready, failed := d.confirm(ctx, req.SessionID)
 			if failed != nil {
 				return domain.Result{}, failed
@@ -102,9 +98,8 @@ func (d *decision) begin(ctx context.Context, req *domain.Request) (err error) {
 	return err
 }
 
-// confirm asks the leader whether newest is the session's newest event, and makes it
-// durable, because it is about to be shown. It reports false if the decision has to be made
-// again.
+// confirm asks the leader whether newest is the session's newest event, and makes it durable.
+// It reports false if the decision has to be made again.
 func (d *decision) confirm(ctx context.Context, id string) (bool, error) {
 	if !d.confirmed {
 		latest, err := d.log.newest(ctx, id, leader)
@@ -144,7 +139,7 @@ func (d *decision) repeat(ctx context.Context, last *domain.Record, digest strin
 }
 
 // A keySearch looks for a request key in a session's history. It remembers how far it has
-// searched, because a command that is decided again is searched for again.
+// searched.
 type keySearch struct {
 	log      *Log
 	key      string
@@ -176,9 +171,8 @@ func (s *keySearch) find(ctx context.Context, newest *domain.Record) (*domain.Re
 	return nil, nil
 }
 
-// findFirst looks for the key in the first write of a long history, the one that created the
-// session. That key determined the session's id, so it is found for as long as the log is
-// kept. The events in between are too many to search in time.
+// findFirst looks for the key in the write that created the session. That key determined the
+// session's id, so it is found however long the history is.
 func (s *keySearch) findFirst(ctx context.Context, id string) (*domain.Record, error) {
 	last, err := s.log.firstFrom(ctx, id, 1)
 	if err != nil {
@@ -199,8 +193,7 @@ func (s *keySearch) findFirst(ctx context.Context, id string) (*domain.Record, e
 	}
 }
 
-// sessionBefore returns the session on which the write that ends with an event was decided:
-// the zero Session for a write that created it.
+// sessionBefore returns the session on which the write that ends with an event was decided.
 func (s *keySearch) sessionBefore(ctx context.Context, last *domain.Record) (*domain.Session, error) {
 	for r, err := range s.log.walk(ctx, last) {
 		if err != nil {

@@ -65,9 +65,9 @@ func expect(m *nats.Msg, sequence uint64) {
 	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(sequence, 10))
 }
 
-// append publishes until the outcome is known. If the events are in the log, it returns the
-// result. If another writer was first, so that they never will be, it returns the session's
-// newest event. Otherwise it returns an error that says whether they may have been written.
+// append publishes until the outcome is known. It returns the result, or the session's newest
+// event if another writer was first, or an error that says whether the events may have been
+// written.
 func (w *write) append(ctx context.Context, pause *backoff) (result domain.Result, overtaking *domain.Record, err error) {
 	d := w.log.options.Durability
 	if d == nil || len(w.msgs) == 1 {
@@ -108,10 +108,9 @@ func (w *write) attempt(ctx context.Context, pause *backoff) (domain.Result, *do
 	}
 }
 
-// resolveConflict finds out what a conflict means. Our events may be in the log, by an
-// attempt whose acknowledgement was lost; then it returns the result. Other events may be
-// there, so that ours never will be; then it returns the newest one. If nothing is new, it
-// returns w.after.
+// resolveConflict finds out what a conflict means. If our events are in the log, by an
+// attempt whose acknowledgement was lost, it returns the result; if others are there, the
+// newest of them; if nothing is new, w.after.
 func (w *write) resolveConflict(ctx context.Context) (domain.Result, *domain.Record, error) {
 	newest, err := w.log.newest(ctx, w.req.SessionID, leader)
 	if errors.Is(err, domain.ErrUnreadable) {
@@ -150,7 +149,6 @@ func (w *write) resolveConflict(ctx context.Context) (domain.Result, *domain.Rec
 }
 
 // resolveUnreadable is resolveConflict for a session whose newest message is not an event.
-// Our events may come before it. If not, they never will be in the log.
 func (w *write) resolveUnreadable(ctx context.Context, cause error) (domain.Result, *domain.Record, error) {
 	first, err := w.firstAfter(ctx)
 	switch {

@@ -10,13 +10,11 @@ import (
 	"chatsessions/http/feed"
 )
 
-// An Observer is called with each request when its response is ready to be sent: the
-// endpoint, the status, and how long that took from the request's head on, the transfer of
-// its body included. It must be quick.
+// An Observer is called when a response is ready to be sent. took begins with the request's
+// head. It must be quick.
 type Observer func(e Endpoint, status int, took time.Duration)
 
-// statusClientGone (499): the client disconnected before the response. It is never sent.
-// nginx uses the same number in its log.
+// statusClientGone (499, as in nginx): the client disconnected before the response.
 const statusClientGone = 499
 
 // An Endpoint is what requests are counted by.
@@ -56,9 +54,8 @@ func (e Endpoint) Route() (method, path string) {
 // localEndpoint is the user value of a request that holds its Endpoint.
 const localEndpoint = "endpoint"
 
-// markEndpoints registers a first handler for each endpoint, which notes it for the
-// Observer. It comes before everything that may refuse the request, so that refusals count
-// for the endpoint too.
+// markEndpoints registers a first handler for each endpoint, which notes it for the Observer
+// before the request may be refused.
 func (s *Server) markEndpoints() {
 	for e := range EndpointOther {
 		mark := func(c *fiber.Ctx) error {

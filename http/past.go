@@ -15,8 +15,8 @@ import (
 	"chatsessions/http/problem"
 )
 
-// A long history costs time and memory. shortHistory events are read without asking;
-// longHistories is how many longer ones are read at a time, and the others wait.
+// A long history costs time and memory: of those with more than shortHistory events,
+// longHistories are read at a time.
 const (
 	shortHistory  = 32
 	longHistories = 4

@@ -62,24 +62,17 @@ type Config struct {
 	Log    Log
 	Reads  ReadModel
 	Tokens auth.Verifier
-	// WriteWait is how long the response to a write waits for the read model. After that,
-	// readers know that the write is missing.
-	WriteWait time.Duration
-	// RateLimit is how many requests a second an account may make; 0 is no limit.
-	RateLimit float64
-	// MaxCommands is how many commands (POST and PATCH) may be in flight. More are refused.
-	// 0 is no limit.
-	MaxCommands int
-	// Feed is the log for readers of the feed. MaxReaders is how many readers there may
-	// be, 0 for no limit. FeedHeartbeat is the time between two heartbeats of a stream, 0
-	// for feed.DefaultHeartbeat.
+	// WriteWait is how long the response to a write waits for the read model.
+	WriteWait   time.Duration
+	RateLimit   float64 // requests a second of an account; 0 is no limit
+	MaxCommands int     // POSTs and PATCHes in flight; 0 is no limit
+	// Feed is the log as the feed reads it.
 	Feed          feed.Log
-	MaxReaders    int
-	FeedHeartbeat time.Duration
-	// Observe, if set, is called with every request.
-	Observe Observer
-	Now     func() time.Time
-	Logger  *slog.Logger
+	MaxReaders    int           // of the feed; 0 is no limit
+	FeedHeartbeat time.Duration // between two heartbeats; 0 is feed.DefaultHeartbeat
+	Observe       Observer      // may be nil
+	Now           func() time.Time
+	Logger        *slog.Logger
 }
 
 // Limits of a request, in bytes, and how long its parts may take.
@@ -92,8 +85,7 @@ const (
 	writeDeadline    = 5 * time.Second
 	readDeadline     = 5 * time.Second
 	positionDeadline = 5 * time.Second
-	// hangingReads is how long a GET by id waits for the read model before it asks the
-	// log.
+	// hangingReads is how long a GET by id waits for the read model before it asks the log.
 	hangingReads = 500 * time.Millisecond
 
 	cachePrivately = "private, no-cache" // a cache must revalidate with the ETag
@@ -166,16 +158,14 @@ func (s *Server) logPanic(c *fiber.Ctx, cause any) {
 // Serve answers requests on the listener until Shutdown.
 func (s *Server) Serve(l net.Listener) error { return s.conns.Serve(l) }
 
-// Shutdown stops listening. It returns when the requests in flight have been answered and
-// the streams of the feed have ended, or when ctx ends.
+// Shutdown stops listening, answers the requests in flight, and ends the streams of the feed.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.conns.Drain()
 	s.feed.Close(ctx)
 	return s.conns.Shutdown(ctx)
 }
 
-// methodNotAllowed refuses other methods on the feed, which the router would take for a
-// session with the id "events".
+// methodNotAllowed is for the feed, which the router would take for a session named "events".
 func methodNotAllowed(c *fiber.Ctx) error {
 	c.Set(fiber.HeaderAllow, "GET, HEAD")
 	return fiber.ErrMethodNotAllowed

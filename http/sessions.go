@@ -241,8 +241,7 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, body *bodyReader, co
 }
 
 // showPosition waits until the read model has reached what the response shows, even a
-// refusal, so that no later GET shows less. After WriteWait, readers know that the write is
-// missing. If the client disconnects before, it gets a 503 instead.
+// refusal, so that no later GET shows less. If the client disconnects before, it gets a 503.
 func (s *Server) showPosition(c *fiber.Ctx, position uint64, succeeded bool) error {
 	if position == 0 {
 		return nil

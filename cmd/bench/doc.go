@@ -31,6 +31,6 @@
 //
 // # Goroutines
 //
-// Every load, follower of a process, and progress report is waited for by the function that
-// starts it. Mutexes guard the results of one load; no two are held at once.
+// Every load and follower of a process is waited for by the function that starts it. Mutexes
+// guard the results of one load; no two are held at once.
 package main

@@ -92,7 +92,7 @@ func (l *load) run(ctx context.Context) (*result, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		conns[i] = conn
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.duration)

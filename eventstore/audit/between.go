@@ -13,13 +13,9 @@ import (
 // all events. The log is in the order of writing; its times come from those clocks.
 const ClockMargin = 10 * time.Minute
 
-// Between narrows a part of the log, the events after a position up to another one, to the
-// part that has the events recorded between two times; a zero time is no bound. It reads few
-// events (twice the logarithm of their number). All events that it leaves out were recorded
-// outside these times, if no clock was off by more than ClockMargin. The part may contain
-// some more of those.
-//
-// It returns domain.ErrUnavailable.
+// Between narrows the events after a position up to another one to those recorded between two
+// times; a zero time is no bound. Some more may remain, but none is left out if no clock was
+// off by more than ClockMargin. It reads few events, and returns domain.ErrUnavailable.
 func Between(ctx context.Context, log *eventstore.Log, since, until time.Time, after, upTo uint64) (first, last uint64, err error) {
 	first, last = after, upTo
 	if !since.IsZero() {

@@ -22,8 +22,7 @@ const (
 	HeaderSubject  = "Chat-Sessions-Subject"  // the subject that it has there
 )
 
-// serverHeaders is the prefix of the headers by which a message was published, and of those
-// that the server adds when it is read. They are not part of the event.
+// serverHeaders is the prefix of headers that are not part of the event.
 const serverHeaders = "Nats-"
 
 // noStream cannot be the name of a stream, because it has a dot (ADR-6 of NATS). A stream
@@ -56,10 +55,9 @@ type Republisher struct {
 	reconnects uint64 // of the connection, before the first was sent
 }
 
-// Republish returns a Republisher. It returns a SubjectError for an invalid subject, for a
-// subject of the server or the service, for one that the log stores, and for one from which
-// a stream would republish. It asks the server which stream stores the subject, and returns
-// domain.ErrUnavailable without an answer.
+// Republish returns a Republisher. It returns a SubjectError for an invalid subject, for one
+// of the server or the log, and for one from which a stream would republish, and
+// domain.ErrUnavailable.
 func Republish(ctx context.Context, log *eventstore.Log, subject string) (*Republisher, error) {
 	if reason := unfitSubject(subject); reason != "" {
 		return nil, &SubjectError{subject, reason}
@@ -95,9 +93,8 @@ func Republish(ctx context.Context, log *eventstore.Log, subject string) (*Repub
 func (r *Republisher) Stream() string { return r.stream }
 
 // Publish publishes the event at a position: its data and headers as the log has them,
-// without those of the server, and with HeaderPosition and HeaderSubject. If no stream
-// stores the subject, the message expects a stream that cannot exist, so that none takes it.
-// It is certain that the server has it only after a Confirm.
+// without those of the server, and with HeaderPosition and HeaderSubject. Only after a
+// Confirm is it certain that the server has it.
 func (r *Republisher) Publish(ctx context.Context, position uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, readPatience)
 	defer cancel()

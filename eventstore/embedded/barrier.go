@@ -20,9 +20,8 @@ func justSync(_ string, sync func() error) error { return sync() }
 var errShutDown = errors.New("the embedded log is shut down")
 
 // A barrier stands between the embedded server's acknowledgement and ours. The server writes
-// a message to the newest block file before it acknowledges the message, and does not sync.
-// The barrier syncs, once for all callers that are waiting when the sync begins. One
-// goroutine, run, syncs one group after the other.
+// a message to the newest block file before it acknowledges the message. The barrier syncs,
+// once for all callers that are waiting when the sync begins.
 type barrier struct {
 	blocks  blockFiles
 	observe func(group int, took time.Duration) // may be nil
@@ -65,9 +64,8 @@ func (b *barrier) close() {
 }
 
 // wait returns when the events up to a position are on disk; the server must have shown the
-// caller that position. The first sync that began after the event was written releases it:
-// the running sync, if it began for that position or a later one, or the next. If the events
-// are on disk already, wait returns at once.
+// caller that position. The running sync releases the caller if it began for that position
+// or a later one; otherwise the next does.
 func (b *barrier) wait(ctx context.Context, position uint64) error {
 	if err := b.failure.get(); err != nil {
 		return err

@@ -12,9 +12,8 @@ import (
 const maxQueued = 4 << 20
 
 // A bufferedServer connects clients to a server in this process, over connections that
-// accept writes at once. The server's own connections are pipes: a write returns when the
-// other end has read it, and until then the NATS client holds a lock that every publish and
-// every answer needs.
+// accept writes at once. A write to the server's own pipes returns when the server has read
+// it, and until then the NATS client holds a lock that every publish needs.
 type bufferedServer struct {
 	server interface{ InProcessConn() (net.Conn, error) }
 }

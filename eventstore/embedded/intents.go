@@ -17,10 +17,9 @@ import (
 // intentDir in the store directory holds one file for each atomic write in flight.
 const intentDir = "intents"
 
-// An intentRecord is the content of an intent's file: an atomic write of several events, on
-// disk before the server gets it. The server commits an atomic write message by message, and
-// a power cut can keep only some of them: the server has deleted its own copy by the time
-// that we sync. With the record, the rest is appended at the next start.
+// An intentRecord is the content of an intent's file. The server commits an atomic write
+// message by message, and has deleted its own copy when we sync. After a power cut that
+// keeps only some of the messages, the next start appends the rest.
 type intentRecord struct {
 	Subject  string          `json:"subject"`
 	After    uint64          `json:"after"` // the subject's newest sequence before the write

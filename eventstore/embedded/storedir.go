@@ -12,8 +12,8 @@ const (
 	// cleanFile in the store directory says that the last run ended in order, with
 	// everything on disk.
 	cleanFile = "clean"
-	// indexFile is the server's summary of a stream, beside its block files. It is neither
-	// synced nor checked against them beyond the last record.
+	// indexFile is the server's summary of a stream. It is neither synced nor checked against
+	// the block files beyond the last record.
 	indexFile = "index.db"
 )
 

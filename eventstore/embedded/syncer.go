@@ -11,9 +11,8 @@ import (
 )
 
 // A Syncer is the Durability of a reader of a log whose embedded server runs in another
-// process of this machine. That server acknowledges and shows events that may not be on disk
-// yet, and only its own process knows when they are. So the reader syncs the files itself
-// before it shows anything.
+// process, which alone knows what is on disk. So the reader syncs the files itself before it
+// shows anything.
 type Syncer struct{ barrier *barrier }
 
 var _ eventstore.Durability = (*Syncer)(nil)

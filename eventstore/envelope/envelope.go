@@ -43,12 +43,11 @@ const (
 	HeaderTraceParent     = "traceparent"
 )
 
-// maxHeaders is the largest number of headers of a message that is sent: those above, and
-// those of the expected stream and sequence.
+// maxHeaders counts the headers above, and those of the expected stream and sequence.
 const maxHeaders = 18
 
-// PreviousInWrite is the value of ce-previous that stands for the message just before this
-// one in the same atomic write. Its sequence is unknown when both are sent.
+// PreviousInWrite is the value of ce-previous that stands for the message just before, in the
+// same atomic write.
 const PreviousInWrite = 0
 
 // An UnreadableError is returned for a message of the log that is not an event as this
@@ -209,15 +208,14 @@ func previousPosition(previous string, version, sequence uint64) (uint64, error)
 	return position, nil
 }
 
-// HasPreviousInWrite reports whether ce-previous refers to the message just before this
-// one, as part of the same atomic write.
+// HasPreviousInWrite reports whether ce-previous is PreviousInWrite.
 func (m *Message) HasPreviousInWrite() bool {
 	previous, err := headerValue(m.Header, HeaderPrevious)
 	return err == nil && previous == strconv.Itoa(PreviousInWrite)
 }
 
-// CheckHeaders lists what is wrong with the headers that a readable event has and that its
-// Record does not contain, and with the form of its id.
+// CheckHeaders lists what is wrong with the headers that are not in a Record, and with the
+// form of the event's id.
 func (m *Message) CheckHeaders() (wrong []string) {
 	for _, header := range []struct{ name, want string }{
 		{HeaderSource, cloudevent.Source},

@@ -24,9 +24,8 @@ type upcasters map[string]upcaster
 // current are the upcasters of the log. No shape has been replaced yet.
 var current = upcasters{}
 
-// today holds the shapes that are written today, by ce-dataschema. The path is there too:
-// it was the first name of the first shapes. Every event that is read is looked up here,
-// which saves building the name to compare with.
+// today holds the shapes that are written today, by ce-dataschema, and by path: the first
+// name of the first shapes.
 var today = tabulate()
 
 func tabulate() map[string]domain.EventType {
@@ -37,9 +36,8 @@ func tabulate() map[string]domain.EventType {
 	return table
 }
 
-// upcast returns an event's data in the shape of today, converted step by step from an
-// older one. An unknown shape, such as one of a later version of the service, is an error:
-// to read it as another shape would falsify the event.
+// upcast returns an event's data in the shape of today, converted step by step from an older
+// one. An unknown shape is an error: to read it as another one would falsify the event.
 func (u upcasters) upcast(typ domain.EventType, schema string, data []byte) ([]byte, error) {
 	if today[schema] == typ {
 		return data, nil

@@ -376,7 +376,8 @@ func TestAShutdownBeforeServingClosesTheListener(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	select {
-	case <-served:
+	case err := <-served:
+		t.Log(err)
 	case <-time.After(10 * time.Second):
 		t.Error("it serves")
 		_ = l.Close()

@@ -29,7 +29,7 @@ func ParseList(text string) (List, error) {
 	l := List{Query: query.Everything(defaultLimit), Text: text, in: map[string]int{}}
 	first := true
 	for p, err := range Params(text) {
-		if err == nil && (l.Cursor != nil || p.Path[0] == "$cursor" && !(first && p.Is("$cursor"))) {
+		if err == nil && (l.Cursor != nil || p.Path[0] == "$cursor" && (!first || !p.Is("$cursor"))) {
 			err = problem.BadRequest("$cursor holds the whole query; give nothing beside it")
 		}
 		if err == nil && p.Again && !p.IsIn() && p.Path[0] != "$select" {
