@@ -249,7 +249,7 @@ func (r *requestMetrics) observe(e chathttp.Endpoint, status int, took time.Dura
 	(*counter).Inc()
 }
 
-// server measures the back-pressure of the API.
+// server measures the back-pressure of the API, and the readers of its feed.
 func (m *metrics) server(s *chathttp.Server) {
 	if m == nil {
 		return
@@ -262,11 +262,7 @@ func (m *metrics) server(s *chathttp.Server) {
 		func() uint64 { return s.Stats().Refused })
 	m.counter("chatsessions_http_clients_gone_total", "Clients that disconnected while their request waited, which freed its place.",
 		func() uint64 { return s.Stats().Gone })
-	m.feed(func() feed.Stats { return s.Stats().Feed })
-}
-
-// feed measures the readers of the feed.
-func (m *metrics) feed(stats func() feed.Stats) {
+	stats := func() feed.Stats { return s.Stats().Feed }
 	m.gauge("chatsessions_feed_readers", "Streams of the feed that are open now.",
 		func() float64 { return float64(stats().Readers) })
 	m.gauge("chatsessions_feed_readers_catching_up", "Streams of the feed that are behind the log and catch up.",

@@ -68,7 +68,7 @@ func TestFiveHundredWritersReadTheirOwnWrites(t *testing.T) {
 }
 
 func TestFiveHundredWritersReadTheirOwnWritesOnAnotherNode(t *testing.T) {
-	rig.OnSeveralNodes(t, func(t *testing.T, nodes []*rig.Service) {
+	onSeveralNodes(t, func(t *testing.T, nodes []*rig.Service) {
 		writeAndReadBack(t, 500, nodes)
 	})
 }
@@ -172,5 +172,5 @@ func TestAReadAfterARefusalShowsWhatTheRefusalTold(t *testing.T) {
 		}
 	}
 	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) { check(t, []*rig.Service{s}) })
-	rig.OnSeveralNodes(t, check)
+	onSeveralNodes(t, check)
 }

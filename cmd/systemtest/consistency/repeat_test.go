@@ -9,7 +9,7 @@ import (
 )
 
 func TestRepetitionsAtOnceOnTwoNodesWriteOneEventAndGetOneAnswer(t *testing.T) {
-	rig.OnSeveralNodes(t, func(t *testing.T, nodes []*rig.Service) {
+	onSeveralNodes(t, func(t *testing.T, nodes []*rig.Service) {
 		created := repeatAtOnce(t, nodes, "POST", "/chat-sessions", `{"room": "once", "participants": ["bob"]}`, "the first")
 		path := created.Header.Get("Location")
 		changed := repeatAtOnce(t, nodes, "PATCH", path, `{"start": true, "accept": true}`, "the second")

@@ -77,11 +77,11 @@ func TestWhatIsNotTheCallersToSeeIsNotThere(t *testing.T) {
 			c.Expect(200, "GET", path, "")
 			same(t, "list", ids(c.List("?room=secret")), []string{idOf(path)})
 		}
-		alice.Patch(path, `{"participants":["eve"]}`)
+		patch(alice, path, `{"participants":["eve"]}`)
 		hidden(bob)
-		eve.Patch(path, `{"start":true}`)
-		eve.Patch(path, `{"participants":[]}`) // and shuts himself out
+		patch(eve, path, `{"start":true}`)
+		patch(eve, path, `{"participants":[]}`) // and shuts himself out
 		hidden(eve)
-		alice.Patch(path, `{"accept":true}`)
+		patch(alice, path, `{"accept":true}`)
 	})
 }

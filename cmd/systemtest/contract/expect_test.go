@@ -199,3 +199,9 @@ func toJSON(value any) string {
 	}
 	return string(text)
 }
+
+// patch changes a session, and returns it.
+func patch(c *rig.Client, path, body string, headers ...string) map[string]any {
+	c.T.Helper()
+	return c.Expect(200, "PATCH", path, body, headers...).Object(c.T)
+}

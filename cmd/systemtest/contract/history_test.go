@@ -36,10 +36,10 @@ func fullLife(t *testing.T, s *rig.Service) string {
 	t.Helper()
 	alice, bob, crm := s.As("account-alice"), s.As("account-bob"), s.As("service-crm")
 	path := alice.Create(fmt.Sprintf(`{"createdAt": %d, "participants": ["bob"], "room": "Grüße & <b> \"4\""}`, longAgo))
-	alice.Patch(path, fmt.Sprintf(`{"startedAt": %d}`, longAgo+5000))
-	bob.Patch(path, `{"accept": true}`, "Idempotency-Key: once", "X-Request-Id: of-bob")
-	crm.Patch(path, fmt.Sprintf(`{"startedAt": %d, "room": null, "type": "telemed", "finish": "done"}`, longAgo+1000))
-	crm.Patch(path, `{"finishReason": "all done"}`)
+	patch(alice, path, fmt.Sprintf(`{"startedAt": %d}`, longAgo+5000))
+	patch(bob, path, `{"accept": true}`, "Idempotency-Key: once", "X-Request-Id: of-bob")
+	patch(crm, path, fmt.Sprintf(`{"startedAt": %d, "room": null, "type": "telemed", "finish": "done"}`, longAgo+1000))
+	patch(crm, path, `{"finishReason": "all done"}`)
 	return path
 }
 
@@ -166,11 +166,11 @@ func TestWhoSeesASessionNowSeesAllOfItsPast(t *testing.T) {
 		}
 	}
 	sees("at first", 1, alice, bob)
-	alice.Patch(path, `{"participants": ["carl"]}`)
+	patch(alice, path, `{"participants": ["carl"]}`)
 	sees("when bob has left", 2, alice, carl)
-	carl.Patch(path, `{"participants": ["bob", "carl"]}`)
+	patch(carl, path, `{"participants": ["bob", "carl"]}`)
 	sees("when bob is back", 3, alice, bob, carl)
-	alice.Patch(path, `{"participants": []}`)
+	patch(alice, path, `{"participants": []}`)
 	sees("when all have left", 4, alice)
 }
 
@@ -241,7 +241,7 @@ func TestALongHistoryIsToldWholeOrInPages(t *testing.T) {
 		if next, _, _ = strings.Cut(link, `>; rel="next"`); found != (pages < 4) {
 			t.Errorf("page %d has the link %q", pages, link)
 		}
-		crm.Patch(path, fmt.Sprintf(`{"room": "page %d"}`, pages))
+		patch(crm, path, fmt.Sprintf(`{"room": "page %d"}`, pages))
 	}
 	now := told("")
 	var all []json.RawMessage

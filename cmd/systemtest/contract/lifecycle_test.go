@@ -135,7 +135,7 @@ func TestEveryDirectiveInEveryState(t *testing.T) {
 					alice := alice.In(t)
 					if slices.Contains(allowed[state], directive) {
 						fresh := reach(s, t, "alice", state)
-						has(t, alice.Patch(fresh, body), members{"state": leadsTo[directive], leadsTo[directive] + "By": "alice"})
+						has(t, patch(alice, fresh, body), members{"state": leadsTo[directive], leadsTo[directive] + "By": "alice"})
 						return
 					}
 					check := unchanged(alice, path)

@@ -47,10 +47,10 @@ func TestARepeatedRequestGetsItsFirstAnswer(t *testing.T) {
 		repeatStart("at once")
 		repeatPost("after a PATCH")
 
-		alice.Patch(path, `{"accept":true,"finish":"done"}`)
+		patch(alice, path, `{"accept":true,"finish":"done"}`)
 		repeatStart("where it would be illegal now")
 		repeatStart("with a stale condition", `If-Match: "1"`)
-		alice.Patch(path, `{"participants":null}`)
+		patch(alice, path, `{"participants":null}`)
 		refused(bob, 404, "GET", path, "")
 		repeatStart("by who lost sight of the session")
 		refused(bob, 404, "PATCH", path, start, "Idempotency-Key: k-2")
@@ -67,12 +67,12 @@ func TestARepetitionSpeaksTheFirstAnswerOfAWriteOfSeveralEvents(t *testing.T) {
 		post := fmt.Sprintf(`{"createdAt":%d,"startedAt":%d}`, longAgo, longAgo)
 		created := alice.Expect(200, "POST", "/chat-sessions", post, "Idempotency-Key: import")
 		path := created.Header.Get("Location")
-		patch := `{"finish":"x","accept":true,"room":"r"}`
-		patched := alice.Expect(200, "PATCH", path, patch, "Idempotency-Key: all")
+		change := `{"finish":"x","accept":true,"room":"r"}`
+		patched := alice.Expect(200, "PATCH", path, change, "Idempotency-Key: all")
 		has(t, patched.Object(t), members{"version": 5})
-		alice.Patch(path, `{"room":"later"}`)
+		patch(alice, path, `{"room":"later"}`)
 		firstAnswer(t, "POST", alice.Expect(200, "POST", "/chat-sessions", post, "Idempotency-Key: import"), created)
-		firstAnswer(t, "PATCH", alice.Expect(200, "PATCH", path, patch, "Idempotency-Key: all"), patched)
+		firstAnswer(t, "PATCH", alice.Expect(200, "PATCH", path, change, "Idempotency-Key: all"), patched)
 		has(t, alice.Get(path), members{"version": 6, "room": "later"})
 	})
 }
@@ -87,9 +87,9 @@ func TestAKeyBelongsToCallerMethodAndPath(t *testing.T) {
 	if one == two {
 		t.Fatalf("two callers share the session %s", one)
 	}
-	alice.Patch(one, `{"start":true}`, key)
-	alice.Patch(two, `{"start":true}`, key)
-	bob.Patch(one, `{"accept":true}`, key)
+	patch(alice, one, `{"start":true}`, key)
+	patch(alice, two, `{"start":true}`, key)
+	patch(bob, one, `{"accept":true}`, key)
 	has(t, bob.Get(one), members{"version": 3, "startedBy": "alice", "acceptedBy": "bob"})
 	has(t, bob.Get(two), members{"version": 2, "startedBy": "alice"})
 	// The role does not make another caller: the account is the same.
@@ -107,13 +107,13 @@ func TestOnlyWritesAreRemembered(t *testing.T) {
 	path := alice.Expect(200, "POST", "/chat-sessions", `{"room":"r"}`, key).Header.Get("Location")
 	refused(alice, 409, "PATCH", path, `{"accept":true}`, key)
 	refused(alice, 404, "PATCH", rig.NoSession, `{"accept":true}`, key)
-	alice.Patch(path, `{"room":"r"}`, key) // changes nothing
-	alice.Patch(path, `{"room":"other"}`)
+	patch(alice, path, `{"room":"r"}`, key) // changes nothing
+	patch(alice, path, `{"room":"other"}`)
 	refused(alice, 412, "PATCH", path, `{"room":"x"}`, key, `If-Match: "1"`)
-	has(t, alice.Patch(path, `{"room":"r"}`, key), members{"room": "r", "version": 3}) // and now it does
-	refused(alice, 422, "PATCH", path, `{"accept":true}`, key)                         // the key is taken
-	alice.Patch(path, `{"start":true}`)
-	alice.Patch(path, `{"accept":true}`, "Idempotency-Key: k2")
+	has(t, patch(alice, path, `{"room":"r"}`, key), members{"room": "r", "version": 3}) // and now it does
+	refused(alice, 422, "PATCH", path, `{"accept":true}`, key)                          // the key is taken
+	patch(alice, path, `{"start":true}`)
+	patch(alice, path, `{"accept":true}`, "Idempotency-Key: k2")
 }
 
 // TestRepetitionsInFlightWriteOnce: many at the same time get one answer.

@@ -162,7 +162,7 @@ func TestALaterEventBringsAParkedSessionBack(t *testing.T) {
 		}
 		s.Publish(again)
 		awaitParked(t, s, 0)
-		before.EventuallyHealed(s)
+		rig.Eventually(t, func() error { return before.Compare(s) })
 		if status, stdout, _ := rig.Command(t, nil, append([]string{"parked"}, flags...)...); status != rig.ExitDone || stdout != "No session is parked.\n" {
 			t.Errorf("exit status %d, %q", status, stdout)
 		}

@@ -111,12 +111,6 @@ func (c *Client) Get(path string) map[string]any {
 	return c.Expect(200, "GET", path, "").Object(c.T)
 }
 
-// Patch changes a session, and returns it.
-func (c *Client) Patch(path, body string, headers ...string) map[string]any {
-	c.T.Helper()
-	return c.Expect(200, "PATCH", path, body, headers...).Object(c.T)
-}
-
 // List reads a list of sessions.
 func (c *Client) List(query string, headers ...string) []map[string]any {
 	c.T.Helper()

@@ -43,12 +43,13 @@ func (s *Service) Content() Content {
 // Check fails the test unless the service has the same content again.
 func (c Content) Check(s *Service) {
 	s.T.Helper()
-	if err := c.compare(s); err != nil {
+	if err := c.Compare(s); err != nil {
 		s.T.Error(err)
 	}
 }
 
-func (c Content) compare(s *Service) error {
+// Compare returns an error unless the service has the same content again.
+func (c Content) Compare(s *Service) error {
 	crm := s.As("service-crm")
 	all, err := crm.Do("GET", "/chat-sessions?$limit=1000", "")
 	if err != nil {
@@ -70,12 +71,6 @@ func (c Content) compare(s *Service) error {
 		}
 	}
 	return nil
-}
-
-// EventuallyHealed returns when the read model shows all of the content again.
-func (c Content) EventuallyHealed(s *Service) {
-	s.T.Helper()
-	Eventually(s.T, func() error { return c.compare(s) })
 }
 
 // Paths returns the paths of all sessions, sorted.

@@ -185,7 +185,7 @@ func (s *Service) Stores() []string {
 	return flags
 }
 
-// ConnectionFile, in the data directory, says how to reach what runs inside the service.
+// ConnectionFile is in the data directory, and says how to reach what runs inside the service.
 const ConnectionFile = "connection.json"
 
 // A Connection is the content of the connection file.

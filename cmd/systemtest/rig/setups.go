@@ -23,25 +23,6 @@ func OnAllSetups(t *testing.T, test func(t *testing.T, s *Service), flags ...str
 	})
 }
 
-// OnSeveralNodes runs a test on nodes that share one NATS: two complete nodes on one Redis, a
-// projector with two API nodes, and two nodes with an embedded Redis each.
-func OnSeveralNodes(t *testing.T, test func(t *testing.T, nodes []*Service)) {
-	t.Run("two complete nodes", func(t *testing.T) {
-		urls := StartServers(t).Flags()
-		test(t, []*Service{Start(t, urls...), Start(t, urls...)})
-	})
-	t.Run("a projector and two API nodes", func(t *testing.T) {
-		urls := StartServers(t).Flags()
-		Start(t, append(urls, "--only", "projector")...)
-		api := append(urls, "--only", "api")
-		test(t, []*Service{Start(t, api...), Start(t, api...)})
-	})
-	t.Run("two nodes with a Redis each", func(t *testing.T) {
-		nats := natstest.Start(t, natstest.Config{})
-		test(t, []*Service{Start(t, "--dev", "--nats-url", nats.URL()), Start(t, "--dev", "--nats-url", nats.URL())})
-	})
-}
-
 // OnRealRedis runs a test on the set-ups that have a real Redis.
 func OnRealRedis(t *testing.T, test func(t *testing.T, s *Service, redis *redistest.Server)) {
 	t.Run("embedded log", func(t *testing.T) {
