@@ -56,7 +56,8 @@ func (o *offline) count(ctx context.Context, subject string) (n uint64, err erro
 	return n, err
 }
 
-// consume delivers the messages on a subject from a position on.
+// consume delivers the messages on a subject from a position on, or the newest of each
+// subject.
 func (o *offline) consume(ctx context.Context, subject string, start uint64) (<-chan delivery, func()) {
 	deliveries := make(chan delivery, consumerBuffer)
 	ctx, cancel := context.WithCancel(ctx)
@@ -74,7 +75,16 @@ func (o *offline) consume(ctx context.Context, subject string, start uint64) (<-
 		if subject == allSubjects {
 			subject = ""
 		}
-		err := o.each(ctx, subject, max(start, 1), func(m *envelope.Message) bool { return send(delivery{msg: m}) })
+		wanted := func(*envelope.Message) bool { return true }
+		var err error
+		if start == newestOfEach {
+			newest := map[string]uint64{}
+			err = o.each(ctx, subject, 1, func(m *envelope.Message) bool { newest[m.Subject] = m.Sequence; return true })
+			wanted = func(m *envelope.Message) bool { return newest[m.Subject] == m.Sequence }
+		}
+		if err == nil {
+			err = o.each(ctx, subject, max(start, 1), func(m *envelope.Message) bool { return !wanted(m) || send(delivery{msg: m}) })
+		}
 		if err == nil {
 			err = ErrNoMessage
 		}

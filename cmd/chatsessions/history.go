@@ -39,13 +39,14 @@ func (c historyCommand) Run(ctx context.Context, s streams) error {
 		return usageError{err}
 	}
 	prepareToRead(s)
-	stores, err := c.openLogFromOutside(ctx, newLogger(s))
+	stores, err := c.openLogFromOutside(ctx, s)
 	if err != nil {
 		return err
 	}
 	defer stores.Close()
 	out := replay.NewSessionPrinter(c.Output, s.out)
 	defects := replay.Defects{Out: s.err}
+	defects.Report(stores.damages)
 	err = stores.log.Session(ctx, id, func(batch []domain.Entry) error {
 		defects.Count(batch)
 		return out.Add(batch)

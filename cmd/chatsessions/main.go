@@ -29,6 +29,9 @@ type commandLine struct {
 	Rebuild rebuildCommand `cmd:"" help:"Compare the read model with the log, build a new one beside it, and switch to the new one."`
 	Parked  parkedCommand  `cmd:"" help:"List the sessions that cannot be shown, or bring them back."`
 	Verify  verifyCommand  `cmd:"" help:"Read the whole log and report every defect of it and of the read model."`
+	Backup  backupCommand  `cmd:"" help:"Save the log to a file, from a running service or a stopped one."`
+	Restore restoreCommand `cmd:"" help:"Restore a backup to an empty place."`
+	Salvage salvageCommand `cmd:"" help:"Copy what is sound of a damaged embedded log."`
 	Version versionCommand `cmd:"" help:"Print version, commit and Go version."`
 }
 

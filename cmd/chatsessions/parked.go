@@ -36,7 +36,7 @@ type parkedLine struct {
 
 // Run lists parked sessions, or brings them back.
 func (c parkedCommand) Run(ctx context.Context, s streams) error {
-	stores, err := c.openFromOutside(ctx, newLogger(s))
+	stores, err := c.openFromOutside(ctx, s)
 	if errors.Is(err, errNoReadModel) {
 		return errors.New("the service is not running, and without it there is no read model; start it and try again")
 	}
@@ -44,6 +44,9 @@ func (c parkedCommand) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	defer stores.Close()
+	if err := errors.Join(stores.damages...); err != nil {
+		return err
+	}
 	table := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	encoder := json.NewEncoder(s.out)
 	found, failed := 0, 0

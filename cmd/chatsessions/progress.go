@@ -53,6 +53,11 @@ func (p *progress) show(stage, unit string, done, total uint64) {
 	fmt.Fprintf(p.out, "%s: %d of %d %s (%d %%), %.0f a second, %s left\n", stage, done, total, unit, 100*done/total, rate, left)
 }
 
+// bytes shows how many bytes of a stage are done.
+func (p *progress) bytes(stage string, done, total int64) {
+	p.show(stage, "bytes", uint64(done), uint64(total)) //nolint:gosec // sizes
+}
+
 func (p *progress) newBar(total int64) *progressbar.ProgressBar {
 	if total == 0 {
 		total = -1 // a spinner

@@ -30,7 +30,7 @@ Give it the same --nats-url, --redis-url and --redis-partitions, or --data-dir, 
 // Run rebuilds the read model.
 func (c rebuildCommand) Run(ctx context.Context, s streams) error {
 	logger := slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: c.LogLevel}))
-	stores, err := c.openFromOutside(ctx, logger)
+	stores, err := c.openFromOutside(ctx, s)
 	if errors.Is(err, errNoReadModel) {
 		if c.Output == "json" {
 			return json.NewEncoder(s.out).Encode(projector.Rebuilt{})
@@ -42,6 +42,9 @@ func (c rebuildCommand) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	defer stores.Close()
+	if err := errors.Join(stores.damages...); err != nil {
+		return err
+	}
 	bar := newProgress(s.err)
 	defer bar.finish()
 	text := c.Output == "text"

@@ -120,19 +120,23 @@ func (c replayCommand) Run(ctx context.Context, s streams) error {
 		defer func() { _ = file.Cleanup() }()
 		out, keep = file, file.CloseAtomicallyReplace
 	}
-	stores, err := c.openLogFromOutside(ctx, newLogger(s))
+	stores, err := c.openLogFromOutside(ctx, s)
 	if err != nil {
 		return err
 	}
 	defer stores.Close()
 	r := &replay.Replay{Log: stores.log, Filter: filter, SearchSince: c.After == nil, SearchUntil: c.UntilPosition == nil, Defects: replay.Defects{Out: s.err}}
+	r.Defects.Report(stores.damages)
 	bar := newProgress(s.err)
 	defer bar.finish()
 	if c.File != "" || c.ToSubject != "" || !isTerminal(s.out) {
 		r.Progress = func(done, total uint64) { bar.show("reading the log", "events", done, total) }
 	}
 	if c.ToSubject != "" {
-		return c.publish(ctx, s, r, bar, stores.embedded != nil)
+		if stores.log.Conn() == nil {
+			return fmt.Errorf("--to-subject: the service in %s is not running, so nobody can subscribe to %s; start it first", c.DataDir, c.ToSubject)
+		}
+		return c.publish(ctx, s, r, bar)
 	}
 	printer := replay.NewPrinter(c.Output, out, filter.After)
 	if err := r.Run(ctx, printer); err != nil {
@@ -160,9 +164,8 @@ func (c replayCommand) brokenOff(printer *replay.Printer, err error) error {
 	return err
 }
 
-// publish publishes the events. With inProcess, the server is in this process, where no
-// subscriber can connect to it.
-func (c replayCommand) publish(ctx context.Context, s streams, r *replay.Replay, bar *progress, inProcess bool) error {
+// publish publishes the events.
+func (c replayCommand) publish(ctx context.Context, s streams, r *replay.Replay, bar *progress) error {
 	publisher, err := audit.Republish(ctx, r.Log, c.ToSubject)
 	var unfit *audit.SubjectError
 	if errors.As(err, &unfit) {
@@ -170,9 +173,6 @@ func (c replayCommand) publish(ctx context.Context, s streams, r *replay.Replay,
 	}
 	if err != nil {
 		return err
-	}
-	if inProcess && publisher.Stream() == "" {
-		return fmt.Errorf("--to-subject: nobody can subscribe to %s: the service in %s is not running, and no stream keeps that subject; start the service first", c.ToSubject, c.DataDir)
 	}
 	out := replay.NewPublishing(publisher, c.Rate, r.Filter.After)
 	err = r.Run(ctx, out)

@@ -28,6 +28,8 @@ type stores struct {
 	inside   connection // how to reach what runs in this process
 	// private: the Redis is inside a running service.
 	private bool
+	// damages are what is not sound in the files of a stopped log.
+	damages []error
 	// redisConnections counts the connections made to an external Redis.
 	redisConnections atomic.Uint64
 	close            []func()
@@ -64,10 +66,7 @@ func (s *stores) openLog(ctx context.Context, f logFlags, o eventstore.Options, 
 	var nc *nats.Conn
 	var err error
 	if f.NATS.URL != "" {
-		nc, err = eventstore.Connect(ctx, eventstore.ConnectOptions{
-			URL: f.NATS.URL, CredentialsFile: f.NATS.Creds, CAFile: f.NATS.CA, CertFile: f.NATS.Cert, KeyFile: f.NATS.Key,
-			Name: "chatsessions", Logger: o.Logger,
-		})
+		nc, err = f.NATS.connect(ctx, o.Logger)
 	} else {
 		nc, err = s.embedNATS(ctx, f.DataDir, m, o.Logger)
 	}
@@ -84,6 +83,13 @@ func (s *stores) openLog(ctx context.Context, f logFlags, o eventstore.Options, 
 	}
 	s.onClose(s.log.Close)
 	return nil
+}
+
+// connect connects to external servers.
+func (f natsFlags) connect(ctx context.Context, logger *slog.Logger) (*nats.Conn, error) {
+	return eventstore.Connect(ctx, eventstore.ConnectOptions{
+		URL: f.URL, CredentialsFile: f.Creds, CAFile: f.CA, CertFile: f.Cert, KeyFile: f.Key, Name: "chatsessions", Logger: logger,
+	})
 }
 
 // openRedis connects to the Redis of the read model, or starts an embedded one.
@@ -121,6 +127,9 @@ func (s *stores) embedNATS(ctx context.Context, dataDir string, m *metrics, logg
 	})
 	if errors.Is(err, embedded.ErrInUse) {
 		return nil, fmt.Errorf("%s: another process serves this data directory; stop it, or choose another with --data-dir", dataDir)
+	}
+	if errors.As(err, new(*embedded.DamageError)) {
+		return nil, fmt.Errorf("starting the embedded log: %w. Nothing was changed. Restore a backup (chatsessions restore), or copy what is sound (chatsessions salvage); see docs/how-to/disaster.md", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("starting the embedded log: %w", err)

@@ -17,6 +17,7 @@ import (
 	"chatsessions/domain"
 	"chatsessions/eventstore"
 	logaudit "chatsessions/eventstore/audit"
+	"chatsessions/eventstore/blocks"
 	"chatsessions/projections/audit"
 	"chatsessions/projections/layout"
 )
@@ -30,6 +31,8 @@ type verifyCommand struct {
 // Help is printed behind the flags' list.
 func (verifyCommand) Help() string {
 	return `Reads the whole log, up to its end at the start, and reports every defect with its position in the log, its session and one of these words:
+
+damaged: a file of a stopped embedded log is not sound; the file, the byte, and the positions are named. See docs/how-to/disaster.md. Messages in the files that are lost are also missing.
 
 unreadable: a message that is not an event, or whose envelope and data are of different sessions or versions.
 
@@ -66,6 +69,7 @@ Give it the same --nats-url, --redis-url and --redis-partitions, or --data-dir, 
 
 // Kinds of lines beside those of domain.DefectKind.
 const (
+	defectDamaged   domain.DefectKind = "damaged"
 	defectReadModel domain.DefectKind = "read-model"
 	defectParked    domain.DefectKind = "parked"
 )
@@ -102,6 +106,15 @@ func (c verifyCommand) Run(ctx context.Context, s streams) error {
 	defer stores.Close()
 	v := &verifier{text: c.Output == "text", out: s.out, bar: newProgress(s.err), pace: logaudit.NewPacer(stores.log)}
 	defer v.bar.finish()
+	for _, damage := range stores.damages {
+		d := defectLine{Kind: defectDamaged, Detail: damage.Error()}
+		if place := (*blocks.Damage)(nil); errors.As(damage, &place) {
+			d.Position = place.From
+		}
+		if err := v.report(d); err != nil {
+			return err
+		}
+	}
 	if withModel {
 		err = v.logAndModel(ctx, stores, c.RedisPartitions)
 	} else {
@@ -126,12 +139,12 @@ func (c verifyCommand) Run(ctx context.Context, s streams) error {
 // open opens the log, and the read model if there is one.
 func (c verifyCommand) open(ctx context.Context, s streams) (stores *stores, withModel bool, err error) {
 	if !c.LogOnly {
-		stores, err = c.openFromOutside(ctx, newLogger(s))
+		stores, err = c.openFromOutside(ctx, s)
 		if !errors.Is(err, errNoReadModel) {
 			return stores, true, err
 		}
 	}
-	stores, err = c.openLogFromOutside(ctx, newLogger(s))
+	stores, err = c.openLogFromOutside(ctx, s)
 	return stores, false, err
 }
 

@@ -28,6 +28,13 @@ type Range struct {
 	To   uint64 `json:"to"`
 }
 
+func (r Range) String() string {
+	if r.From == r.To {
+		return fmt.Sprintf("position %d", r.From)
+	}
+	return fmt.Sprintf("positions %d to %d", r.From, r.To)
+}
+
 // A Damage is a place at which the files do not hold the next record of the log.
 type Damage struct {
 	File   File
@@ -41,14 +48,12 @@ type Damage struct {
 }
 
 func (d *Damage) Error() string {
-	lost := fmt.Sprintf("position %d", d.From)
+	lost := Range{d.From, d.To}.String()
 	switch {
 	case d.To == 0:
 		lost = fmt.Sprintf("position %d and all after it", d.From)
 	case d.To < d.From:
 		lost = fmt.Sprintf("nothing between positions %d and %d", d.To, d.From)
-	case d.To > d.From:
-		lost = fmt.Sprintf("positions %d to %d", d.From, d.To)
 	}
 	return fmt.Sprintf("%s, byte %d, %s: %v", d.File.Path, d.Offset, lost, d.Err)
 }

@@ -26,6 +26,13 @@ func (d *Defects) Count(batch []domain.Entry) {
 	}
 }
 
+// Report reports damages of the log's files.
+func (d *Defects) Report(damages []error) {
+	for _, err := range damages {
+		d.report(err)
+	}
+}
+
 // Take reports err if a message of the log is the reason, and returns any other error.
 func (d *Defects) Take(err error) error {
 	var unreadable *envelope.UnreadableError
