@@ -15,6 +15,7 @@ import (
 
 	"chatsessions/eventstore"
 	"chatsessions/eventstore/embedded"
+	"chatsessions/projections"
 	"chatsessions/projections/embeddedredis"
 	"chatsessions/projections/layout"
 	"chatsessions/projections/redisconn"
@@ -57,6 +58,11 @@ func openStores(ctx context.Context, f storeFlags, m *metrics, logger *slog.Logg
 	}
 	if err := s.openRedis(ctx, f, logger); err != nil {
 		return nil, err
+	}
+	if f.RedisURL != "" {
+		if err := s.checkEviction(ctx, f.RedisPartitions); err != nil {
+			return nil, err
+		}
 	}
 	return s, s.publish(f.DataDir)
 }
@@ -106,6 +112,19 @@ func (s *stores) openRedis(ctx context.Context, f storeFlags, logger *slog.Logge
 		return err
 	}
 	s.onClose(func() { _ = s.redis.Close() })
+	return nil
+}
+
+// checkEviction returns an error if the Redis may drop keys of the read model. One that
+// cannot be reached now is asked later.
+func (s *stores) checkEviction(ctx context.Context, partitions int) error {
+	err := projections.CheckEviction(ctx, s.redis, layout.Partitions(partitions))
+	switch {
+	case errors.As(err, new(*projections.EvictionError)):
+		return fmt.Errorf("%w. What is in it may lack sessions: it is discarded, and the service builds it anew", err)
+	case redis.HasErrorPrefix(err, "NOPERM"):
+		return fmt.Errorf("%w (deploy/redis/users.acl has the rights that are needed)", err)
+	}
 	return nil
 }
 
