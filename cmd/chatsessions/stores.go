@@ -169,26 +169,31 @@ func (s *stores) embedRedis() (redis.UniversalClient, error) {
 	return server.Client(), nil
 }
 
-// watch returns when ctx ends, or with the error after which the embedded log takes no
-// more writes.
+// watch returns when ctx ends, or with the error after which nothing can be written any
+// more.
 func (s *stores) watch(ctx context.Context) error {
-	if s.embedded == nil {
-		return nil
+	var embedded <-chan struct{} // nil, which blocks, for an external log
+	if s.embedded != nil {
+		embedded = s.embedded.Failed()
 	}
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-s.embedded.Failed():
-		return s.failure()
+	case <-embedded:
+	case <-s.log.Failed():
 	}
+	return s.failure()
 }
 
-// failure is the error after which the embedded log takes no more writes, or nil.
+// failure is the error after which nothing can be written any more, or nil.
 func (s *stores) failure() error {
-	if s.embedded == nil || s.embedded.Err() == nil {
-		return nil
+	if s.embedded != nil && s.embedded.Err() != nil {
+		return fmt.Errorf("the embedded log has failed, nothing is written any more: %w", s.embedded.Err())
 	}
-	return fmt.Errorf("the embedded log has failed, nothing is written any more: %w", s.embedded.Err())
+	if err := s.log.Err(); err != nil {
+		return fmt.Errorf("the log cannot be reached any more: %w; start the service again", err)
+	}
+	return nil
 }
 
 func (s *stores) onClose(f func()) { s.close = append(s.close, f) }

@@ -241,6 +241,28 @@ func (s *Server) Pause() {
 // Resume continues a paused process.
 func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
 
+// Reload has the server read its configuration again, and returns when it has.
+func (s *Server) Reload() {
+	s.tb.Helper()
+	before := s.reloads()
+	s.signal(syscall.SIGHUP)
+	for deadline := time.Now().Add(patience); s.reloads() == before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.tb.Fatalf("nats-server %s did not read its configuration again", s.name)
+		}
+	}
+}
+
+// reloads counts how often the server has said that it read its configuration again.
+func (s *Server) reloads() int {
+	s.tb.Helper()
+	log, err := os.ReadFile(s.logFile())
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	return strings.Count(string(log), "Reloaded server configuration")
+}
+
 func (s *Server) signal(signal syscall.Signal) {
 	s.tb.Helper()
 	if err := s.cmd.Process.Signal(signal); err != nil {
