@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/nats-io/nats.go"
 	"github.com/redis/go-redis/v9"
@@ -187,6 +188,9 @@ func (s *stores) watch(ctx context.Context) error {
 
 // failure is the error after which nothing can be written any more, or nil.
 func (s *stores) failure() error {
+	if s.embedded != nil && s.embedded.Err() != nil && strings.Contains(s.embedded.Err().Error(), syscall.ENOSPC.Error()) {
+		return fmt.Errorf("the disk of the embedded log is full, nothing is written any more: %w; make room, and start the service again", s.embedded.Err())
+	}
 	if s.embedded != nil && s.embedded.Err() != nil {
 		return fmt.Errorf("the embedded log has failed, nothing is written any more: %w", s.embedded.Err())
 	}
