@@ -126,7 +126,8 @@ func (l *Log) follow(ctx context.Context, f *follower) error {
 	l.follows.Add(1)
 	l.mu.Unlock()
 	defer l.follows.Done()
-	defer context.AfterFunc(l.ctx, cancel)()
+	era := l.era.Load()
+	defer context.AfterFunc(era.ctx, cancel)()
 
 	var pause backoff
 	var interrupted time.Time // when messages stopped coming
@@ -135,6 +136,9 @@ func (l *Log) follow(ctx context.Context, f *follower) error {
 		err := f.run(ctx)
 		if err == nil {
 			return nil
+		}
+		if era.ctx.Err() != nil && l.ctx.Err() == nil {
+			return fmt.Errorf("read the log: %w", ErrReplaced)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -297,6 +301,9 @@ func (f *follower) take(m *envelope.Message) error {
 	if m.Sequence <= f.read {
 		return fmt.Errorf("message %d came after %d", m.Sequence, f.read)
 	}
+	if !f.raw && f.subject == allSubjects && m.Sequence > f.read+1 {
+		f.pending = append(f.pending, &envelope.Message{GapFrom: f.read + 1, Sequence: min(m.Sequence-1, f.upTo)})
+	}
 	f.read = m.Sequence
 	if m.Sequence <= f.upTo {
 		f.pending = append(f.pending, m)
@@ -318,6 +325,7 @@ func (f *follower) flush() error {
 	}
 	last := batch[len(batch)-1]
 	f.handled(last.Sequence, last.Header.Get(envelope.HeaderID))
+	f.resumes = last.GapFrom == 0
 	f.pending = append([]*envelope.Message(nil), f.pending[f.whole:]...)
 	f.whole = 0
 	return nil

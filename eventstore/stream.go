@@ -77,6 +77,7 @@ func compare(found, needed jetstream.StreamConfig) []Difference {
 		add("num_replicas", found.Replicas, needed.Replicas)
 	}
 	add("max_consumers", found.MaxConsumers, needed.MaxConsumers)
+	add("consumer_limits", found.ConsumerLimits, needed.ConsumerLimits)
 	add("max_msgs", found.MaxMsgs, needed.MaxMsgs)
 	add("max_bytes", found.MaxBytes, needed.MaxBytes)
 	add("max_age", found.MaxAge, needed.MaxAge)
