@@ -238,7 +238,7 @@ func TestPowerCut(t *testing.T) {
 			l.Close()
 			e.Shutdown()
 		}
-		indices, err := blockIndices(streamDir(dir))
+		indices, err := blocks.Files(messagesDir(dir))
 		if err != nil {
 			t.Fatal(err)
 		}
