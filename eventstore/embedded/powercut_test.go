@@ -242,12 +242,12 @@ func TestPowerCut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		blocks = len(indices)
+		files = len(indices)
 		l.Close()
 		e.Shutdown()
 	}
 	t.Logf("%d power cuts, %d disks, %d of them with a tail that was not synced, %d with a write that was completed; %d answered writes, %d block files",
-		lives, lives*disks, torn, completed.Load(), len(answered), blocks)
+		lives, lives*disks, torn, completed.Load(), len(answered), files)
 	if torn == 0 || completed.Load() == 0 || len(answered) == 0 {
 		t.Error("nothing was at stake")
 	}
