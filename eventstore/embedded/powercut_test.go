@@ -1,6 +1,8 @@
 package embedded
 
 import (
+	"chatsessions/eventstore/blocks"
+
 	"context"
 	"encoding/binary"
 	"errors"
@@ -221,7 +223,7 @@ func TestPowerCut(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
 	var completed countedLog
 	answered := map[string]domain.Entry{}
-	var torn, blocks int
+	var torn, files int
 	dir := filepath.Join(t.TempDir(), "log")
 	for range lives {
 		p := newPlatter(dir)
