@@ -171,7 +171,8 @@ func (p *platter) cut() {
 }
 
 // restore writes to dir what may be left after the power cut: what was synced, and
-// of the block files a random part of what was not, up to a record or not.
+// of the block files a random part of what was not, up to a record or not, or all of it with
+// a hole.
 func (p *platter) restore(t *testing.T, dir string, random *rand.Rand) (torn bool) {
 	t.Helper()
 	var walk func(from, to string)
@@ -203,6 +204,12 @@ func (p *platter) restore(t *testing.T, dir string, random *rand.Rand) (torn boo
 					size = max(size, p.size[path])
 				}
 				content = all[:size]
+				if rest := int64(len(all)) - p.size[path]; torn && rest > 0 && random.IntN(3) == 0 {
+					// Pages reach the disk in any order: a later one is there, and this one is not.
+					hole := all[p.size[path]+random.Int64N(rest):]
+					clear(hole[:min(4096, len(hole))])
+					content = all
+				}
 			case !known:
 				content = nil // a name, and nothing behind it
 			}
