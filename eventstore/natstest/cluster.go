@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"chatsessions/deploy/loopback"
+	"chatsessions/deploy/servertest"
 )
 
 // Cluster is several servers that replicate among each other.
@@ -25,11 +25,7 @@ func StartClusterOf(tb testing.TB, configs ...Config) *Cluster {
 	listen := make([]string, len(configs))
 	routes := make([]string, len(configs))
 	for i := range configs {
-		port, err := loopback.Port()
-		if err != nil {
-			tb.Fatal(err)
-		}
-		listen[i] = fmt.Sprintf("127.0.0.1:%d", port)
+		listen[i] = "127.0.0.1:" + servertest.Port(tb)
 		routes[i] = fmt.Sprintf("%q", "nats-route://route:secret@"+listen[i])
 	}
 	c := &Cluster{}
@@ -42,10 +38,10 @@ func StartClusterOf(tb testing.TB, configs ...Config) *Cluster {
 		))
 	}
 	for _, s := range c.Servers {
-		s.start()
+		s.begin()
 	}
 	for _, s := range c.Servers {
-		s.waitReady()
+		s.Await(s.ready)
 	}
 	return c
 }

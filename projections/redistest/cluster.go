@@ -11,11 +11,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"chatsessions/deploy/servertest"
 	"chatsessions/projections/logtest"
 )
-
-// failoverTimeout is how long a replica may take to become a master on a busy machine.
-const failoverTimeout = 30 * time.Second
 
 // silence is how long a server may be silent before the others replace it.
 const silence = 2 * time.Second
@@ -38,7 +36,7 @@ func StartCluster(tb testing.TB, config Config) *Cluster {
 	c := &Cluster{tb: tb, config: config}
 	for range 2 * masters {
 		own := config
-		bus := strconv.Itoa(freePort(tb))
+		bus := servertest.Port(tb)
 		own.Args = slices.Concat(config.Args, []string{
 			"--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-port", bus,
 			"--cluster-node-timeout", strconv.FormatInt(silence.Milliseconds(), 10),
@@ -55,7 +53,7 @@ func StartCluster(tb testing.TB, config Config) *Cluster {
 	for i, s := range c.servers[:masters] {
 		logtest.MustRun(tb, s.ask("CLUSTER", "ADDSLOTSRANGE", i*slots/masters, (i+1)*slots/masters-1).Err())
 		id := c.idOf(s)
-		eventually(tb, startTimeout, func() error { // the replica has to have heard of its master first
+		servertest.Eventually(tb, patience, func() error { // the replica has to have heard of its master first
 			return c.servers[masters+i].ask("CLUSTER", "REPLICATE", id).Err()
 		})
 	}
@@ -76,7 +74,7 @@ func (c *Cluster) MasterOf(key string) *Server { return c.nodesOf(key)[0] }
 func (c *Cluster) nodesOf(key string) (nodes []*Server) {
 	c.tb.Helper()
 	slot := c.slotOf(key)
-	eventually(c.tb, failoverTimeout, func() error { // while a slot moves, it may have no owner
+	servertest.Eventually(c.tb, patience, func() error { // while a slot moves, it may have no owner
 		ranges, err := slotsOf(c.Servers()[0])
 		if err != nil {
 			return err
@@ -127,7 +125,7 @@ func (c *Cluster) FailOver(key string) {
 		c.tb.Fatalf("the master of %s has no replica", key)
 	}
 	var asked time.Time
-	eventually(c.tb, failoverTimeout, func() error {
+	servertest.Eventually(c.tb, patience, func() error {
 		if c.MasterOf(key) == nodes[1] {
 			return nil
 		}
@@ -141,51 +139,41 @@ func (c *Cluster) FailOver(key string) {
 }
 
 // BeginMove begins to move the slot of a key to another master, the key first, as an
-// operator does who adds a master.
-func (c *Cluster) BeginMove(key string) {
+// operator does who adds a master. The function that it returns moves the rest of the slot,
+// and then the slot itself.
+func (c *Cluster) BeginMove(key string) (end func()) {
 	c.tb.Helper()
-	from, to := c.MasterOf(key), c.otherMaster(key)
+	from := c.MasterOf(key)
+	ranges, err := slotsOf(from)
+	logtest.MustRun(c.tb, err)
+	other := slices.IndexFunc(ranges, func(r redis.ClusterSlot) bool { return r.Nodes[0].Addr != from.Addr() })
+	to := at(c.tb, c.servers, ranges[other].Nodes[0].Addr)
 	c.setSlot(to, key, "IMPORTING", from)
 	c.setSlot(from, key, "MIGRATING", to)
 	c.migrate(from, to, key)
-}
-
-// EndMove moves the rest of the slot of a key, and then the slot itself.
-func (c *Cluster) EndMove(key string) {
-	c.tb.Helper()
-	from, to := c.MasterOf(key), c.otherMaster(key)
-	for {
-		keys, err := from.ask("CLUSTER", "GETKEYSINSLOT", c.slotOf(key), 10).Slice()
-		logtest.MustRun(c.tb, err)
-		if len(keys) == 0 {
-			break
+	return func() {
+		c.tb.Helper()
+		for {
+			keys, err := from.ask("CLUSTER", "GETKEYSINSLOT", c.slotOf(key), 10).Slice()
+			logtest.MustRun(c.tb, err)
+			if len(keys) == 0 {
+				break
+			}
+			c.migrate(from, to, keys...)
 		}
-		c.migrate(from, to, keys...)
+		c.setSlot(to, key, "NODE", to)
+		c.setSlot(from, key, "NODE", to)
 	}
-	c.setSlot(to, key, "NODE", to)
-	c.setSlot(from, key, "NODE", to)
 }
 
 // migrate moves those of the keys that exist.
 func (c *Cluster) migrate(from, to *Server, keys ...any) {
 	c.tb.Helper()
-	move := []any{"MIGRATE", "127.0.0.1", to.port, "", 0, startTimeout.Milliseconds()}
+	move := []any{"MIGRATE", "127.0.0.1", to.port, "", 0, patience.Milliseconds()}
 	if password := c.config.password(); password != "" {
 		move = append(move, "AUTH", password)
 	}
 	logtest.MustRun(c.tb, from.ask(append(append(move, "KEYS"), keys...)...).Err())
-}
-
-// otherMaster returns a master that does not have the slot of a key, always the same.
-func (c *Cluster) otherMaster(key string) *Server {
-	c.tb.Helper()
-	has := c.MasterOf(key)
-	for i := range slots {
-		if s := c.MasterOf(fmt.Sprint(i)); s != has {
-			return s
-		}
-	}
-	return nil // there are three
 }
 
 func (c *Cluster) setSlot(on *Server, key, state string, node *Server) {
@@ -199,7 +187,7 @@ func (c *Cluster) AwaitServed() {
 	c.tb.Helper()
 	c.await(func(ranges []redis.ClusterSlot) error {
 		for _, r := range ranges {
-			if !at(c.tb, c.servers, r.Nodes[0].Addr).alive() {
+			if !at(c.tb, c.servers, r.Nodes[0].Addr).Running() {
 				return fmt.Errorf("slots %d to %d belong to %s, which has ended", r.Start, r.End, r.Nodes[0].Addr)
 			}
 		}
@@ -229,7 +217,7 @@ func (c *Cluster) AwaitWhole() {
 func (c *Cluster) await(fine func([]redis.ClusterSlot) error) {
 	c.tb.Helper()
 	for _, s := range c.Servers() {
-		eventually(c.tb, failoverTimeout, func() error {
+		servertest.Eventually(c.tb, patience, func() error {
 			info, err := s.ask("CLUSTER", "INFO").Text()
 			if err != nil {
 				return err

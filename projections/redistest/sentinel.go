@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"chatsessions/deploy/servertest"
 )
 
 // MasterName is the name under which the sentinels watch the master.
@@ -23,21 +25,24 @@ type Watched struct {
 	sentinels []*Server
 }
 
-// StartSentinel runs a master, its replica, and the sentinels. It returns when the
-// sentinels know all of them and the replica follows.
-func StartSentinel(tb testing.TB, config Config) *Watched {
+// StartSentinel runs a master, its replica, and the sentinels, with the users that the
+// repository deploys. It returns when the sentinels know all of them and the replica
+// follows.
+func StartSentinel(tb testing.TB, certificates *Certificates) *Watched {
 	tb.Helper()
+	config := Config{ACL: true, TLS: certificates}
 	w := &Watched{tb: tb, config: config}
-	config.Args = slices.Concat(config.Args, []string{"--repl-diskless-sync-delay", "0"})
+	config.Args = []string{"--repl-diskless-sync-delay", "0"}
 	master := Start(tb, config)
-	config.Args = slices.Concat(config.Args, []string{"--replicaof", "127.0.0.1 " + strconv.Itoa(master.port)})
+	config.Args = append(config.Args, "--replicaof", "127.0.0.1 "+master.port)
 	replica := Start(tb, config)
 	w.servers = []*Server{master, replica}
-	eventually(tb, startTimeout, replica.follows)
+	servertest.Eventually(tb, patience, replica.follows)
 	for range sentinels {
 		s := newServer(tb, w.config)
 		s.sentinel = true
-		s.writeFile(s.file, w.sentinelConfig(s, master))
+		s.writeUsers("sentinel-users.acl")
+		s.writeFile("redis.conf", w.sentinelConfig(s, master))
 		s.run()
 		w.sentinels = append(w.sentinels, s)
 	}
@@ -50,39 +55,24 @@ func (w *Watched) sentinelConfig(s, master *Server) string {
 	for _, option := range s.listenOptions() {
 		lines = append(lines, option[0]+" "+option[1])
 	}
-	// These come before what is said about the master.
+	// The credentials come before what is said about the master.
 	password := strconv.Quote(w.config.password())
-	switch {
-	case w.config.ACL:
-		s.writeUsers("sentinel-users.acl")
-		lines = append(lines, "aclfile "+s.usersFile(), "sentinel sentinel-user sentinels", "sentinel sentinel-pass "+password)
-	case w.config.Password != "":
-		lines = append(lines, "requirepass "+password, "sentinel sentinel-pass "+password)
-	}
 	lines = append(lines,
-		fmt.Sprintf("sentinel monitor %s 127.0.0.1 %d %d", MasterName, master.port, quorum),
+		"aclfile "+s.path("users.acl"), "sentinel sentinel-user sentinels", "sentinel sentinel-pass "+password,
+		fmt.Sprintf("sentinel monitor %s 127.0.0.1 %s %d", MasterName, master.port, quorum),
 		fmt.Sprintf("sentinel down-after-milliseconds %s %d", MasterName, silence.Milliseconds()),
 		fmt.Sprintf("sentinel failover-timeout %s %d", MasterName, (3*silence).Milliseconds()),
+		"sentinel auth-user "+MasterName+" sentinel",
+		"sentinel auth-pass "+MasterName+" "+password,
 	)
-	if w.config.ACL {
-		lines = append(lines, "sentinel auth-user "+MasterName+" sentinel")
-	}
-	if w.config.password() != "" {
-		lines = append(lines, "sentinel auth-pass "+MasterName+" "+password)
-	}
 	return strings.Join(lines, "\n") + "\n"
 }
 
 // URL returns where to reach the sentinels, and through them the master.
 func (w *Watched) URL() string {
-	parameters := url.Values{"master": {MasterName}}
-	if w.config.ACL {
-		parameters.Set("sentinel_user", "chatsessions")
-	}
-	if password := w.config.password(); password != "" {
-		parameters.Set("sentinel_password", password)
-	}
-	return w.config.url("+sentinel", addrs(w.sentinels), "/0", parameters)
+	return w.config.url("+sentinel", addrs(w.sentinels), "/0", url.Values{
+		"master": {MasterName}, "sentinel_user": {"chatsessions"}, "sentinel_password": {w.config.password()},
+	})
 }
 
 // Sentinels returns the sentinels.
@@ -92,7 +82,7 @@ func (w *Watched) Sentinels() []*Server { return slices.Clone(w.sentinels) }
 func (w *Watched) Master() *Server {
 	w.tb.Helper()
 	var named []string
-	eventually(w.tb, failoverTimeout, func() error {
+	servertest.Eventually(w.tb, patience, func() error {
 		named = nil
 		for _, s := range w.sentinels {
 			addr, err := s.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MasterName).StringSlice()
@@ -121,7 +111,7 @@ func (w *Watched) KillMasterOf(string) *Server {
 // AwaitServed returns when the sentinels agree on a master that runs.
 func (w *Watched) AwaitServed() {
 	w.tb.Helper()
-	eventually(w.tb, failoverTimeout, func() error {
+	servertest.Eventually(w.tb, patience, func() error {
 		master := w.Master()
 		info, err := master.info("replication")
 		if err == nil && !strings.Contains(info, "role:master") {
@@ -138,11 +128,11 @@ func (w *Watched) AwaitWhole() {
 	master := w.Master()
 	for _, s := range w.servers {
 		if s != master {
-			eventually(w.tb, failoverTimeout, s.follows)
+			servertest.Eventually(w.tb, patience, s.follows)
 		}
 	}
 	for _, s := range w.sentinels {
-		eventually(w.tb, failoverTimeout, func() error {
+		servertest.Eventually(w.tb, patience, func() error {
 			known, err := s.ask("SENTINEL", "CKQUORUM", MasterName).Text()
 			if err != nil {
 				return err

@@ -30,7 +30,7 @@ func TestWhenAMasterOfRedisClusterDiesNothingIsLostAndNothingStale(t *testing.T)
 }
 
 func TestWhenAMasterUnderSentinelsDiesNothingIsLostAndNothingStale(t *testing.T) {
-	redis := redistest.StartSentinel(t, redistest.Config{ACL: true, TLS: redistest.NewCertificates(t)})
+	redis := redistest.StartSentinel(t, redistest.NewCertificates(t))
 	loseMasters(t, redis)
 }
 
@@ -61,9 +61,9 @@ func TestWhenASlotOfRedisClusterChangesHandsNothingIsStale(t *testing.T) {
 	})
 	t.Run("an operator moves it to another master", func(t *testing.T) {
 		underLoad(t, nodes, answered, func(more func(int64)) {
-			redis.BeginMove(checkpointOf(0))
+			end := redis.BeginMove(checkpointOf(0))
 			more(100)
-			redis.EndMove(checkpointOf(0))
+			end()
 			redis.AwaitServed()
 		})
 	})
