@@ -12,15 +12,9 @@ import (
 // Cluster is several servers that replicate among each other.
 type Cluster struct{ Servers []*Server }
 
-// StartCluster runs n servers with the deployed configuration of a cluster, and returns
-// when all of them serve JetStream.
-func StartCluster(tb testing.TB, n int) *Cluster {
-	tb.Helper()
-	return StartClusterOf(tb, make([]Config, n)...)
-}
-
-// StartClusterOf is StartCluster with a configuration for each server.
-func StartClusterOf(tb testing.TB, configs ...Config) *Cluster {
+// StartCluster runs a server for each configuration, by default the deployed one of a
+// cluster, and returns when all of them serve JetStream.
+func StartCluster(tb testing.TB, configs ...Config) *Cluster {
 	tb.Helper()
 	listen := make([]string, len(configs))
 	routes := make([]string, len(configs))

@@ -54,8 +54,7 @@ func Start(tb testing.TB, config Config) *Server {
 // build cache.
 var binary = sync.OnceValues(func() (string, error) {
 	output, err := exec.Command("go", "tool", "-n", "nats-server").Output()
-	var failed *exec.ExitError
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = fmt.Errorf("%w: %s", err, failed.Stderr)
 	}
 	return strings.TrimSpace(string(output)), err

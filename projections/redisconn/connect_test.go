@@ -402,7 +402,7 @@ func TestConnectionsToSentinelsAreNoConnectionsToData(t *testing.T) {
 	if n := told.Load(); n != 1 {
 		t.Fatalf("one connection, told of %d", n)
 	}
-	watched.KillMasterOf("cs1:x")
+	watched.MasterOf("cs1:x").Kill()
 	watched.AwaitServed()
 	logtest.Eventually(t, "the new master answers", func() bool { return rdb.Get(t.Context(), "cs1:x").Err() == nil })
 	if n := told.Load(); n < 2 {
@@ -506,7 +506,7 @@ func TestADeadMastersSuccessorIsFound(t *testing.T) {
 		}, keys.Partition.Checkpoint())
 	}
 	logtest.MustRun(t, write())
-	nodes.KillMasterOf(keys.Partition.Checkpoint())
+	nodes.MasterOf(keys.Partition.Checkpoint()).Kill()
 	nodes.AwaitServed()
 	from := time.Now()
 	logtest.Eventually(t, "the new master takes writes", func() bool { return write() == nil })

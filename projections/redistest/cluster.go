@@ -23,17 +23,13 @@ const masters, slots = 3, 16384
 // A Cluster is a Redis Cluster of six redis-server processes on free ports of the
 // loopback interface: three masters with a third of the slots each, and a replica of
 // each. It ends with its test.
-type Cluster struct {
-	tb      testing.TB
-	config  Config
-	servers []*Server
-}
+type Cluster struct{ group }
 
 // StartCluster runs a cluster, and returns when it serves all slots and every replica
 // follows its master.
 func StartCluster(tb testing.TB, config Config) *Cluster {
 	tb.Helper()
-	c := &Cluster{tb: tb, config: config}
+	c := &Cluster{group{tb: tb, config: config}}
 	for range 2 * masters {
 		own := config
 		bus := servertest.Port(tb)
@@ -62,10 +58,7 @@ func StartCluster(tb testing.TB, config Config) *Cluster {
 }
 
 // URL returns where to reach the cluster.
-func (c *Cluster) URL() string { return c.config.url("+cluster", addrs(c.servers), "", nil) }
-
-// Servers returns all servers that run.
-func (c *Cluster) Servers() []*Server { return running(c.servers) }
+func (c *Cluster) URL() string { return c.config.url("+cluster", c.servers, "", nil) }
 
 // MasterOf returns the server that has the slot of a key.
 func (c *Cluster) MasterOf(key string) *Server { return c.nodesOf(key)[0] }
@@ -79,16 +72,14 @@ func (c *Cluster) nodesOf(key string) (nodes []*Server) {
 		if err != nil {
 			return err
 		}
-		for _, r := range ranges {
-			if slot < r.Start || slot > r.End {
-				continue
-			}
-			for _, node := range r.Nodes {
-				nodes = append(nodes, at(c.tb, c.servers, node.Addr))
-			}
-			return nil
+		i := slices.IndexFunc(ranges, func(r redis.ClusterSlot) bool { return r.Start <= slot && slot <= r.End })
+		if i < 0 {
+			return fmt.Errorf("no server has the slot of %s", key)
 		}
-		return fmt.Errorf("no server has the slot of %s", key)
+		for _, node := range ranges[i].Nodes {
+			nodes = append(nodes, c.at(node.Addr))
+		}
+		return nil
 	})
 	return nodes
 }
@@ -107,23 +98,11 @@ func (c *Cluster) idOf(s *Server) string {
 	return id
 }
 
-// KillMasterOf ends the server that has the slot of a key, as kill -9 does, and returns
-// it. Its replica takes over; AwaitServed waits for that.
-func (c *Cluster) KillMasterOf(key string) *Server {
-	c.tb.Helper()
-	victim := c.MasterOf(key)
-	victim.Kill()
-	return victim
-}
-
 // FailOver makes a replica take over from the server that has the slot of a key, as an
 // operator does before maintenance. Both keep running.
 func (c *Cluster) FailOver(key string) {
 	c.tb.Helper()
 	nodes := c.nodesOf(key)
-	if len(nodes) < 2 {
-		c.tb.Fatalf("the master of %s has no replica", key)
-	}
 	var asked time.Time
 	servertest.Eventually(c.tb, patience, func() error {
 		if c.MasterOf(key) == nodes[1] {
@@ -140,14 +119,14 @@ func (c *Cluster) FailOver(key string) {
 
 // BeginMove begins to move the slot of a key to another master, the key first, as an
 // operator does who adds a master. The function that it returns moves the rest of the slot,
-// and then the slot itself.
+// and then the slot itself. The cluster has to have a password.
 func (c *Cluster) BeginMove(key string) (end func()) {
 	c.tb.Helper()
 	from := c.MasterOf(key)
 	ranges, err := slotsOf(from)
 	logtest.MustRun(c.tb, err)
 	other := slices.IndexFunc(ranges, func(r redis.ClusterSlot) bool { return r.Nodes[0].Addr != from.Addr() })
-	to := at(c.tb, c.servers, ranges[other].Nodes[0].Addr)
+	to := c.at(ranges[other].Nodes[0].Addr)
 	c.setSlot(to, key, "IMPORTING", from)
 	c.setSlot(from, key, "MIGRATING", to)
 	c.migrate(from, to, key)
@@ -169,11 +148,8 @@ func (c *Cluster) BeginMove(key string) (end func()) {
 // migrate moves those of the keys that exist.
 func (c *Cluster) migrate(from, to *Server, keys ...any) {
 	c.tb.Helper()
-	move := []any{"MIGRATE", "127.0.0.1", to.port, "", 0, patience.Milliseconds()}
-	if password := c.config.password(); password != "" {
-		move = append(move, "AUTH", password)
-	}
-	logtest.MustRun(c.tb, from.ask(append(append(move, "KEYS"), keys...)...).Err())
+	move := []any{"MIGRATE", "127.0.0.1", to.port, "", 0, patience.Milliseconds(), "AUTH", c.config.password(), "KEYS"}
+	logtest.MustRun(c.tb, from.ask(append(move, keys...)...).Err())
 }
 
 func (c *Cluster) setSlot(on *Server, key, state string, node *Server) {
@@ -183,55 +159,45 @@ func (c *Cluster) setSlot(on *Server, key, state string, node *Server) {
 
 // AwaitServed returns when every running server reports that running servers serve all
 // slots.
-func (c *Cluster) AwaitServed() {
-	c.tb.Helper()
-	c.await(func(ranges []redis.ClusterSlot) error {
-		for _, r := range ranges {
-			if !at(c.tb, c.servers, r.Nodes[0].Addr).Running() {
-				return fmt.Errorf("slots %d to %d belong to %s, which has ended", r.Start, r.End, r.Nodes[0].Addr)
-			}
-		}
-		return nil
-	})
-}
+func (c *Cluster) AwaitServed() { c.tb.Helper(); c.await(false) }
 
 // AwaitWhole returns when every slot is served, and has a replica that follows.
-func (c *Cluster) AwaitWhole() {
-	c.tb.Helper()
-	c.AwaitServed()
-	c.await(func(ranges []redis.ClusterSlot) error {
-		for _, r := range ranges {
-			if len(r.Nodes) < 2 {
-				return fmt.Errorf("slots %d to %d have no replica", r.Start, r.End)
-			}
-			for _, replica := range r.Nodes[1:] {
-				if err := at(c.tb, c.servers, replica.Addr).follows(); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-}
+func (c *Cluster) AwaitWhole() { c.tb.Helper(); c.await(true) }
 
-func (c *Cluster) await(fine func([]redis.ClusterSlot) error) {
+func (c *Cluster) await(whole bool) {
 	c.tb.Helper()
 	for _, s := range c.Servers() {
-		servertest.Eventually(c.tb, patience, func() error {
-			info, err := s.ask("CLUSTER", "INFO").Text()
-			if err != nil {
-				return err
-			}
-			if !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d\r", len(c.servers))) {
-				return fmt.Errorf("%s reports %s", s.Addr(), info)
-			}
-			ranges, err := slotsOf(s)
-			if err != nil {
-				return err
-			}
-			return fine(ranges)
-		})
+		servertest.Eventually(c.tb, patience, func() error { return c.served(s, whole) })
 	}
+}
+
+// served returns nil if a server reports that the cluster is served, or whole.
+func (c *Cluster) served(by *Server, whole bool) error {
+	info, err := by.ask("CLUSTER", "INFO").Text()
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d\r", len(c.servers))) {
+		return fmt.Errorf("%s reports %s", by.Addr(), info)
+	}
+	ranges, err := slotsOf(by)
+	if err != nil {
+		return err
+	}
+	for _, r := range ranges {
+		if !c.at(r.Nodes[0].Addr).Running() {
+			return fmt.Errorf("slots %d to %d belong to %s, which has ended", r.Start, r.End, r.Nodes[0].Addr)
+		}
+		if whole && len(r.Nodes) < 2 {
+			return fmt.Errorf("slots %d to %d have no replica", r.Start, r.End)
+		}
+		for _, replica := range r.Nodes[1:] {
+			if err := c.at(replica.Addr).follows(); whole && err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // slotsOf returns the owners of all slots according to a server.
@@ -239,12 +205,4 @@ func slotsOf(s *Server) ([]redis.ClusterSlot, error) {
 	command := redis.NewClusterSlotsCmd(context.Background(), "CLUSTER", "SLOTS")
 	err := s.send(command)
 	return command.Val(), err
-}
-
-// CheckRights is Server.CheckRights for all servers that run.
-func (c *Cluster) CheckRights() {
-	c.tb.Helper()
-	for _, s := range c.Servers() {
-		s.CheckRights()
-	}
 }

@@ -3,7 +3,6 @@
 package redistest
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -28,13 +28,13 @@ import (
 // patience is how long a server may take to answer, or to replace another one.
 const patience = 30 * time.Second
 
-// aclPassword is used where Config.ACL is set without a password. It holds every character
-// that a URL treats in a special way.
+// aclPassword is the password where Config.ACL is set. It holds every character that a URL
+// treats in a special way.
 const aclPassword = "pass:w/o@r?d#1&2=3+4 %20"
 
 // Config says how to run a server. The zero value is usable.
 type Config struct {
-	Password string // "" for none
+	Password string // "" for none; not with ACL
 	// ACL loads the users that the repository deploys, deploy/redis/users.acl. URL then
 	// names the service's user.
 	ACL bool
@@ -42,14 +42,11 @@ type Config struct {
 	TLS *Certificates
 	// Args are further arguments of redis-server, such as "--maxmemory", "64mb".
 	Args []string
-	// Persistent keeps the data over a Restart, in an append-only file that is synced at
-	// every write.
-	Persistent bool
 }
 
 func (c Config) password() string {
 	if c.ACL {
-		return cmp.Or(c.Password, aclPassword)
+		return aclPassword
 	}
 	return c.Password
 }
@@ -58,11 +55,10 @@ func (c Config) password() string {
 // with its test.
 type Server struct {
 	*servertest.Process
-	tb       testing.TB
-	config   Config
-	port     string
-	dir      string
-	sentinel bool
+	tb     testing.TB
+	config Config
+	port   string
+	dir    string
 }
 
 // Start runs a server with the configuration that the repository deploys,
@@ -71,10 +67,15 @@ type Server struct {
 func Start(tb testing.TB, config Config) *Server {
 	tb.Helper()
 	s := newServer(tb, config)
-	s.writeFile("redis.conf", s.deployed("redis.conf"))
+	lines := append([]string{s.deployed("redis.conf")}, s.options()...)
+	lines = append(lines, `save ""`, "appendonly no", "masterauth "+strconv.Quote(config.password()))
 	if config.ACL {
 		s.writeUsers("users.acl")
+		lines = append(lines, "masteruser replica")
+	} else {
+		lines = append(lines, "requirepass "+strconv.Quote(config.Password))
 	}
+	s.writeFile("redis.conf", lines...)
 	s.run()
 	return s
 }
@@ -93,10 +94,14 @@ func newServer(tb testing.TB, config Config) *Server {
 func (s *Server) Addr() string { return "127.0.0.1:" + s.port }
 
 // URL returns where to reach the server, password included.
-func (s *Server) URL() string { return s.config.url("", []string{s.Addr()}, "", nil) }
+func (s *Server) URL() string { return s.config.url("", []*Server{s}, "", nil) }
 
-// url returns a URL for the addresses.
-func (c Config) url(run string, addrs []string, path string, parameters url.Values) string {
+// url returns a URL for the servers.
+func (c Config) url(run string, servers []*Server, path string, parameters url.Values) string {
+	var addrs []string
+	for _, s := range servers {
+		addrs = append(addrs, s.Addr())
+	}
 	at := url.URL{Scheme: "redis", Host: strings.Join(addrs, ","), Path: path}
 	if c.TLS != nil {
 		at.Scheme = "rediss"
@@ -115,8 +120,8 @@ func (c Config) url(run string, addrs []string, path string, parameters url.Valu
 	return at.String()
 }
 
-// Restart kills the server and starts it again on the same port. Without
-// Config.Persistent it is empty then.
+// Restart kills the server and starts it again on the same port. It is empty then, unless
+// its arguments say otherwise.
 func (s *Server) Restart() {
 	s.tb.Helper()
 	s.Kill()
@@ -147,7 +152,7 @@ func (s *Server) CheckRights() {
 // run starts the process and waits until it answers.
 func (s *Server) run() {
 	s.tb.Helper()
-	s.Begin(nil, "redis-server", s.args()...)
+	s.Begin(nil, "redis-server", append([]string{s.path("redis.conf")}, s.config.Args...)...)
 	s.Await(func() error {
 		conn, err := net.Dial("tcp", s.Addr()) // go-redis would log every refusal
 		if err != nil {
@@ -158,38 +163,19 @@ func (s *Server) run() {
 	})
 }
 
-func (s *Server) args() []string {
-	if s.sentinel {
-		return []string{s.path("redis.conf"), "--sentinel"}
-	}
-	args := []string{s.path("redis.conf"), "--bind", "127.0.0.1", "--dir", s.dir, "--daemonize", "no", "--logfile", "", "--save", ""}
-	for _, option := range s.listenOptions() {
-		args = append(args, "--"+option[0], option[1])
-	}
-	if s.config.ACL {
-		args = append(args, "--aclfile", s.path("users.acl"), "--masteruser", "replica", "--masterauth", s.config.password())
-	} else {
-		args = append(args, "--requirepass", s.config.Password, "--masterauth", s.config.Password)
-	}
-	if s.config.Persistent {
-		args = append(args, "--appendonly", "yes", "--appendfsync", "always")
-	} else {
-		args = append(args, "--appendonly", "no")
-	}
-	return slices.Concat(args, s.config.Args)
-}
-
-// listenOptions are the options of redis-server that say where it listens. With TLS,
+// options are the lines of a configuration that server and sentinel share. With TLS,
 // clients have to show a certificate.
-func (s *Server) listenOptions() [][2]string {
+func (s *Server) options() []string {
+	lines := []string{"bind 127.0.0.1", "dir " + s.dir, `logfile ""`}
+	if s.config.ACL {
+		lines = append(lines, "aclfile "+s.path("users.acl"))
+	}
 	c := s.config.TLS
 	if c == nil {
-		return [][2]string{{"port", s.port}}
+		return append(lines, "port "+s.port)
 	}
-	return [][2]string{
-		{"port", "0"}, {"tls-port", s.port}, {"tls-replication", "yes"}, {"tls-cluster", "yes"},
-		{"tls-cert-file", c.Cert}, {"tls-key-file", c.Key}, {"tls-ca-cert-file", c.Cert}, {"tls-auth-clients", "yes"},
-	}
+	return append(lines, "port 0", "tls-port "+s.port, "tls-replication yes", "tls-cluster yes", "tls-auth-clients yes",
+		"tls-cert-file "+c.Cert, "tls-key-file "+c.Key, "tls-ca-cert-file "+c.Cert)
 }
 
 // writeUsers writes the users that the repository deploys in a file, with the password
@@ -203,9 +189,9 @@ func (s *Server) writeUsers(file string) {
 
 func (s *Server) path(file string) string { return filepath.Join(s.dir, file) }
 
-func (s *Server) writeFile(name, content string) {
+func (s *Server) writeFile(name string, lines ...string) {
 	s.tb.Helper()
-	logtest.MustRun(s.tb, os.WriteFile(s.path(name), []byte(content), 0o600))
+	logtest.MustRun(s.tb, os.WriteFile(s.path(name), []byte(strings.Join(lines, "\n")+"\n"), 0o600))
 }
 
 // deployed returns the content of a file in deploy/redis.
@@ -238,38 +224,41 @@ func (s *Server) send(command redis.Cmder) error {
 	return rdb.Process(ctx, command)
 }
 
-// info returns a section of INFO.
-func (s *Server) info(section string) (string, error) { return s.ask("INFO", section).Text() }
-
 // follows returns an error unless the server is a replica in touch with its master.
 func (s *Server) follows() error {
-	info, err := s.info("replication")
+	info, err := s.ask("INFO", "replication").Text()
 	if err == nil && !strings.Contains(info, "master_link_status:up") {
 		err = fmt.Errorf("%s does not follow its master: %s", s.Addr(), info)
 	}
 	return err
 }
 
-// addrs returns the addresses of servers.
-func addrs(servers []*Server) []string {
-	var all []string
-	for _, s := range servers {
-		all = append(all, s.Addr())
+// A group is servers that belong together.
+type group struct {
+	tb      testing.TB
+	config  Config
+	servers []*Server
+}
+
+// Servers returns all servers that run.
+func (g *group) Servers() []*Server {
+	return slices.DeleteFunc(slices.Clone(g.servers), func(s *Server) bool { return !s.Running() })
+}
+
+// CheckRights is Server.CheckRights for all servers that run.
+func (g *group) CheckRights() {
+	g.tb.Helper()
+	for _, s := range g.Servers() {
+		s.CheckRights()
 	}
-	return all
 }
 
 // at returns the server with an address.
-func at(tb testing.TB, servers []*Server, addr string) *Server {
-	tb.Helper()
-	i := slices.IndexFunc(servers, func(s *Server) bool { return s.Addr() == addr })
+func (g *group) at(addr string) *Server {
+	g.tb.Helper()
+	i := slices.IndexFunc(g.servers, func(s *Server) bool { return s.Addr() == addr })
 	if i < 0 {
-		tb.Fatalf("no server is at %s", addr)
+		g.tb.Fatalf("no server is at %s", addr)
 	}
-	return servers[i]
-}
-
-// running returns the servers that run.
-func running(servers []*Server) []*Server {
-	return slices.DeleteFunc(slices.Clone(servers), func(s *Server) bool { return !s.Running() })
+	return g.servers[i]
 }

@@ -19,9 +19,8 @@ const sentinels, quorum = 3, 2
 // A Watched is a master with a replica, and three sentinels that watch them: processes on
 // free ports of the loopback interface. It ends with its test.
 type Watched struct {
-	tb        testing.TB
-	config    Config
-	servers   []*Server
+	group     // of all of them
+	data      []*Server
 	sentinels []*Server
 }
 
@@ -30,47 +29,35 @@ type Watched struct {
 // follows.
 func StartSentinel(tb testing.TB, certificates *Certificates) *Watched {
 	tb.Helper()
-	config := Config{ACL: true, TLS: certificates}
-	w := &Watched{tb: tb, config: config}
-	config.Args = []string{"--repl-diskless-sync-delay", "0"}
+	config := Config{ACL: true, TLS: certificates, Args: []string{"--repl-diskless-sync-delay", "0"}}
+	w := &Watched{group: group{tb: tb, config: config}}
 	master := Start(tb, config)
 	config.Args = append(config.Args, "--replicaof", "127.0.0.1 "+master.port)
 	replica := Start(tb, config)
-	w.servers = []*Server{master, replica}
+	w.data = []*Server{master, replica}
 	servertest.Eventually(tb, patience, replica.follows)
 	for range sentinels {
-		s := newServer(tb, w.config)
-		s.sentinel = true
+		s := newServer(tb, Config{ACL: true, TLS: certificates, Args: []string{"--sentinel"}})
 		s.writeUsers("sentinel-users.acl")
-		s.writeFile("redis.conf", w.sentinelConfig(s, master))
+		password := strconv.Quote(config.password())
+		s.writeFile("redis.conf", append(s.options(), // the credentials come before what is said about the master
+			"sentinel sentinel-user sentinels", "sentinel sentinel-pass "+password,
+			fmt.Sprintf("sentinel monitor %s 127.0.0.1 %s %d", MasterName, master.port, quorum),
+			fmt.Sprintf("sentinel down-after-milliseconds %s %d", MasterName, silence.Milliseconds()),
+			fmt.Sprintf("sentinel failover-timeout %s %d", MasterName, (3*silence).Milliseconds()),
+			"sentinel auth-user "+MasterName+" sentinel", "sentinel auth-pass "+MasterName+" "+password,
+		)...)
 		s.run()
 		w.sentinels = append(w.sentinels, s)
 	}
+	w.servers = slices.Concat(w.data, w.sentinels)
 	w.AwaitWhole()
 	return w
 }
 
-func (w *Watched) sentinelConfig(s, master *Server) string {
-	lines := []string{"bind 127.0.0.1", "dir " + s.dir, `logfile ""`}
-	for _, option := range s.listenOptions() {
-		lines = append(lines, option[0]+" "+option[1])
-	}
-	// The credentials come before what is said about the master.
-	password := strconv.Quote(w.config.password())
-	lines = append(lines,
-		"aclfile "+s.path("users.acl"), "sentinel sentinel-user sentinels", "sentinel sentinel-pass "+password,
-		fmt.Sprintf("sentinel monitor %s 127.0.0.1 %s %d", MasterName, master.port, quorum),
-		fmt.Sprintf("sentinel down-after-milliseconds %s %d", MasterName, silence.Milliseconds()),
-		fmt.Sprintf("sentinel failover-timeout %s %d", MasterName, (3*silence).Milliseconds()),
-		"sentinel auth-user "+MasterName+" sentinel",
-		"sentinel auth-pass "+MasterName+" "+password,
-	)
-	return strings.Join(lines, "\n") + "\n"
-}
-
 // URL returns where to reach the sentinels, and through them the master.
 func (w *Watched) URL() string {
-	return w.config.url("+sentinel", addrs(w.sentinels), "/0", url.Values{
+	return w.config.url("+sentinel", w.sentinels, "/0", url.Values{
 		"master": {MasterName}, "sentinel_user": {"chatsessions"}, "sentinel_password": {w.config.password()},
 	})
 }
@@ -78,8 +65,8 @@ func (w *Watched) URL() string {
 // Sentinels returns the sentinels.
 func (w *Watched) Sentinels() []*Server { return slices.Clone(w.sentinels) }
 
-// Master returns the master that all sentinels name.
-func (w *Watched) Master() *Server {
+// MasterOf returns the master that all sentinels name: it has every key.
+func (w *Watched) MasterOf(string) *Server {
 	w.tb.Helper()
 	var named []string
 	servertest.Eventually(w.tb, patience, func() error {
@@ -96,24 +83,15 @@ func (w *Watched) Master() *Server {
 		}
 		return nil
 	})
-	return at(w.tb, w.servers, named[0])
-}
-
-// KillMasterOf ends the master, which has every key, as kill -9 does, and returns it. The
-// replica takes over; AwaitServed waits for that.
-func (w *Watched) KillMasterOf(string) *Server {
-	w.tb.Helper()
-	victim := w.Master()
-	victim.Kill()
-	return victim
+	return w.at(named[0])
 }
 
 // AwaitServed returns when the sentinels agree on a master that runs.
 func (w *Watched) AwaitServed() {
 	w.tb.Helper()
 	servertest.Eventually(w.tb, patience, func() error {
-		master := w.Master()
-		info, err := master.info("replication")
+		master := w.MasterOf("")
+		info, err := master.ask("INFO", "replication").Text()
 		if err == nil && !strings.Contains(info, "role:master") {
 			err = fmt.Errorf("%s is no master yet", master.Addr())
 		}
@@ -125,8 +103,8 @@ func (w *Watched) AwaitServed() {
 func (w *Watched) AwaitWhole() {
 	w.tb.Helper()
 	w.AwaitServed()
-	master := w.Master()
-	for _, s := range w.servers {
+	master := w.MasterOf("")
+	for _, s := range w.data {
 		if s != master {
 			servertest.Eventually(w.tb, patience, s.follows)
 		}
@@ -137,24 +115,16 @@ func (w *Watched) AwaitWhole() {
 			if err != nil {
 				return err
 			}
-			info, err := s.info("sentinel")
+			info, err := s.ask("INFO", "sentinel").Text()
 			if err != nil {
 				return err
 			}
-			for _, part := range []string{fmt.Sprintf("OK %d usable", sentinels), "status=ok", fmt.Sprintf("slaves=%d", len(w.servers)-1)} {
+			for _, part := range []string{fmt.Sprintf("OK %d usable", sentinels), "status=ok", fmt.Sprintf("slaves=%d", len(w.data)-1)} {
 				if !strings.Contains(known+info, part) {
 					return fmt.Errorf("%s: %s %s", s.Addr(), known, info)
 				}
 			}
 			return nil
 		})
-	}
-}
-
-// CheckRights is Server.CheckRights for all servers that run.
-func (w *Watched) CheckRights() {
-	w.tb.Helper()
-	for _, s := range running(slices.Concat(w.servers, w.sentinels)) {
-		s.CheckRights()
 	}
 }

@@ -17,7 +17,7 @@ import (
 // A failingRedis loses a master and has a successor for it by itself.
 type failingRedis interface {
 	URL() string
-	KillMasterOf(key string) *redistest.Server
+	MasterOf(key string) *redistest.Server
 	AwaitServed() // by servers that run
 	AwaitWhole()
 	CheckRights()
@@ -41,7 +41,8 @@ func loseMasters(t *testing.T, redis failingRedis, args ...string) {
 		t.Run(fmt.Sprintf("round %d", round), func(t *testing.T) {
 			var victim *redistest.Server
 			underLoad(t, nodes, answered, func(more func(int64)) {
-				victim = redis.KillMasterOf(checkpointOf(round))
+				victim = redis.MasterOf(checkpointOf(round))
+				victim.Kill()
 				more(100) // while nobody has taken over
 				redis.AwaitServed()
 			})
