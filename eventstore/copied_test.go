@@ -13,7 +13,7 @@ import (
 // over its files.
 func TestAStreamOverOldFilesIsReported(t *testing.T) {
 	dirs := []string{t.TempDir(), t.TempDir(), t.TempDir()}
-	c := natstest.StartClusterOf(t, natstest.Config{StoreDir: dirs[0]}, natstest.Config{StoreDir: dirs[1]}, natstest.Config{StoreDir: dirs[2]})
+	c := natstest.StartCluster(t, natstest.Config{StoreDir: dirs[0]}, natstest.Config{StoreDir: dirs[1]}, natstest.Config{StoreDir: dirs[2]})
 	l := openLog(t, connect(t, c.URL()))
 	for range 5 {
 		if err := writable(t, l); err != nil {

@@ -77,6 +77,7 @@ type Log struct {
 	maxWalkBytes int
 	// connections counts how often the connection was lost, and how often it was restored.
 	connections atomic.Uint64
+	failed      chan struct{} // closed with the connection; see Failed
 
 	era         atomic.Pointer[era]
 	refusal     atomic.Pointer[refusal]
@@ -117,6 +118,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 	l := newLog(found.Created, o)
 	l.nc, l.conn, l.js = nc, nc, js
 	l.countConnections()
+	l.watchForClose()
 	// That an event is in the log does not mean that it is durable.
 	if o.Durability != nil {
 		if err := o.Durability.Settle(ctx, Recovery{log: l, Stream: found.Config}); err != nil {
@@ -145,6 +147,7 @@ func newLog(created time.Time, o Options) *Log {
 		options: o, logger: orDiscard(o.Logger),
 		batches:  make(chan struct{}, maxBatches),
 		cache:    newCache(),
+		failed:   make(chan struct{}),
 		patience: interruptionPatience, maxWalkBytes: maxWalkBytes,
 		alarm: make(chan struct{}, 1),
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/google/uuid"
@@ -135,6 +136,9 @@ func parseAck(data []byte, messages int) (uint64, outcome, error) {
 	if err := json.Unmarshal(data, &ack); err != nil {
 		return 0, unknown, fmt.Errorf("acknowledgement: %w", err)
 	}
+	if ack.Error != nil && messages == 1 && isLimit(ack.Error) {
+		return 0, refused, ack.Error
+	}
 	if ack.Error != nil {
 		return 0, classifyAPI(ack.Error), ack.Error
 	}
@@ -157,4 +161,14 @@ func classifyAPI(err *jetstream.APIError) outcome {
 	default:
 		return refused
 	}
+}
+
+// limits are the descriptions with which the server refuses a single message at a limit of
+// the stream. They have the code of a store that failed, but nothing was written.
+var limits = []string{
+	"maximum messages exceeded", "maximum bytes exceeded", "maximum messages per subject exceeded", "message too large",
+}
+
+func isLimit(err *jetstream.APIError) bool {
+	return hasCode(err, codeStoreFailed) && slices.Contains(limits, err.Description)
 }

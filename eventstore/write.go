@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"syscall"
 	"time"
 
 	"chatsessions/domain"
@@ -75,6 +76,9 @@ func (w *write) append(ctx context.Context, pause *backoff) (result domain.Resul
 	}
 	done, err := d.Intend(w.after.Position, w.msgs)
 	if err != nil {
+		if d.Err() != nil || errors.Is(err, syscall.ENOSPC) {
+			err = fmt.Errorf("%w: %w", domain.ErrNotWritable, err)
+		}
 		return domain.Result{}, nil, w.failed(err)
 	}
 	result, overtaking, err = w.attempt(ctx, pause)
@@ -100,6 +104,9 @@ func (w *write) attempt(ctx context.Context, pause *backoff) (domain.Result, *do
 		}
 		// A message that was delivered twice is in conflict with itself.
 		w.mayBeWritten = w.mayBeWritten || outcome == unknown || outcome == broken || outcome == conflict
+		if outcome == refused && !errors.Is(err, nats.ErrConnectionClosed) { // a new start reconnects
+			err = fmt.Errorf("%w: %w", domain.ErrNotWritable, err)
+		}
 		if outcome == refused || outcome == broken || pause.wait(ctx) != nil {
 			return domain.Result{}, nil, w.failed(err)
 		}

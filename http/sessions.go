@@ -228,6 +228,9 @@ func (s *Server) transact(c *fiber.Ctx, w write, id string, body *bodyReader, co
 	case errors.Is(err, domain.ErrUnreadable):
 		// With a key, an earlier request may have written it.
 		return result, problem.Unreadable(err).Written(w.key.given)
+	case errors.Is(err, domain.ErrNotWritable):
+		return result, problem.Unavailable(err, "the log refuses the change until the operator has repaired it or made room; the change was not written").
+			With(fiber.HeaderRetryAfter, "60").Written(false)
 	case errors.Is(err, domain.ErrUnavailable):
 		return result, problem.Unavailable(err, "the log cannot be reached now; the change was not written, try again").Written(false)
 	}

@@ -338,6 +338,7 @@ func TestWhatGoesWrongBelow(t *testing.T) {
 		says           string
 	}{
 		{domain.ErrUnavailable, "", 503, "false", "1", "was not written"},
+		{fmt.Errorf("%w: %w", domain.ErrUnavailable, domain.ErrNotWritable), "", 503, "false", "60", "until the operator"},
 		{domain.ErrOutcomeUnknown, "", 503, "true", "1", "read the session to see"},
 		{domain.ErrOutcomeUnknown, "k", 503, "true", "1", "same Idempotency-Key again"},
 		{domain.ErrHistoryTooLong, "k", 503, "true", "3600", "too many events"},
@@ -357,7 +358,7 @@ func TestWhatGoesWrongBelow(t *testing.T) {
 			}
 		}
 	}
-	if logs := r.logs.String(); !strings.Contains(logs, "secret cause") || strings.Count(logs, "level=ERROR") != 14 {
+	if logs := r.logs.String(); !strings.Contains(logs, "secret cause") || strings.Count(logs, "level=ERROR") != 16 {
 		t.Errorf("%s", logs)
 	}
 }

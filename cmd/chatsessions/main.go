@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"reflect"
-	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"chatsessions/cmd/chatsessions/stopsignal"
 )
 
 // The exit statuses of every command.
@@ -42,10 +42,7 @@ type usageError struct{ error }
 type streams struct{ out, err io.Writer }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	status := run(ctx, os.Args[1:], streams{os.Stdout, os.Stderr})
-	stop()
-	os.Exit(status)
+	os.Exit(run(stopsignal.Context(), os.Args[1:], streams{os.Stdout, os.Stderr}))
 }
 
 // run runs a command line until it is done or ctx ends, and returns the exit status.

@@ -49,7 +49,7 @@ func (c rebuildCommand) Run(ctx context.Context, s streams) error {
 	defer bar.finish()
 	text := c.Output == "text"
 	done, err := projector.Rebuild(ctx, stores.redis, stores.log, projector.RebuildOptions{
-		Logger: logger, Partitions: c.RedisPartitions, Private: stores.private, CompareOnly: c.CompareOnly,
+		Logger: logger, Partitions: c.RedisPartitions, Private: stores.private, CheckEviction: !stores.private, CompareOnly: c.CompareOnly,
 		Progress: func(stage projector.Stage, done, total uint64) {
 			shown := rebuildStages[stage]
 			bar.show(shown.title, shown.unit, done, total)

@@ -39,8 +39,12 @@ type serveCommand struct {
 // minHeartbeat is the shortest interval between heartbeats of the feed.
 const minHeartbeat = 100 * time.Millisecond
 
-// Run serves until ctx ends, and drains.
+// Run serves until ctx ends, and drains. If ctx ends while the service starts, a start that
+// fails is no failure.
 func (c serveCommand) Run(ctx context.Context, s streams) error {
+	// Whoever reads our log may end before us. That must not end the service without a drain;
+	// the log is then lost. (A command, which writes for its reader, ends with it.)
+	signal.Ignore(syscall.SIGPIPE)
 	tokens, reload, err := c.tokens()
 	if err != nil {
 		return err
@@ -74,6 +78,10 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 	}
 	defer ops.Close()
 	stores, err := openStores(ctx, c.storeFlags, measured, logger)
+	if err != nil && ctx.Err() != nil {
+		logger.Info("ended while starting", "error", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

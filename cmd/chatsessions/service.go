@@ -76,7 +76,7 @@ func (s *service) newReadModel() *readmodel.ReadModel {
 	private := s.flags.RedisURL == ""
 	model := readmodel.New(s.stores.redis, s.stores.log, readmodel.Options{
 		Logger: s.logger, Partitions: s.flags.RedisPartitions,
-		Private: private, AskEnd: s.flags.NATS.URL != "" && private,
+		Private: private, CheckEviction: !private, AskEnd: s.flags.NATS.URL != "" && private,
 		Writes: func() int {
 			if server := s.server.Load(); server != nil {
 				return int(server.Stats().Commands)
@@ -92,7 +92,7 @@ func (s *service) newReadModel() *readmodel.ReadModel {
 func (s *service) newProjector(model *readmodel.ReadModel) *projector.Projector {
 	return projector.New(s.stores.redis, s.stores.log, projector.Options{
 		Logger: s.logger, Partitions: s.flags.RedisPartitions, Notify: model.Projected,
-		Applied: s.measured.applied(), Private: s.flags.RedisURL == "",
+		Applied: s.measured.applied(), Private: s.flags.RedisURL == "", CheckEviction: s.flags.RedisURL != "",
 	})
 }
 

@@ -9,12 +9,14 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/nats-io/nats.go"
 	"github.com/redis/go-redis/v9"
 
 	"chatsessions/eventstore"
 	"chatsessions/eventstore/embedded"
+	"chatsessions/projections"
 	"chatsessions/projections/embeddedredis"
 	"chatsessions/projections/layout"
 	"chatsessions/projections/redisconn"
@@ -57,6 +59,11 @@ func openStores(ctx context.Context, f storeFlags, m *metrics, logger *slog.Logg
 	}
 	if err := s.openRedis(ctx, f, logger); err != nil {
 		return nil, err
+	}
+	if f.RedisURL != "" {
+		if err := s.checkEviction(ctx, f.RedisPartitions); err != nil {
+			return nil, err
+		}
 	}
 	return s, s.publish(f.DataDir)
 }
@@ -109,6 +116,19 @@ func (s *stores) openRedis(ctx context.Context, f storeFlags, logger *slog.Logge
 	return nil
 }
 
+// checkEviction returns an error if the Redis may drop keys of the read model. One that
+// cannot be reached now is asked later.
+func (s *stores) checkEviction(ctx context.Context, partitions int) error {
+	err := projections.CheckEviction(ctx, s.redis, layout.Partitions(partitions))
+	switch {
+	case errors.As(err, new(*projections.EvictionError)):
+		return fmt.Errorf("%w. What is in it may lack sessions: it is discarded, and the service builds it anew", err)
+	case redis.HasErrorPrefix(err, "NOPERM"):
+		return fmt.Errorf("%w (deploy/redis/users.acl has the rights that are needed)", err)
+	}
+	return nil
+}
+
 // A redisLog receives what go-redis would print on standard error in its own format.
 // Callers of Redis get the same problems as errors.
 type redisLog struct{ logger *slog.Logger }
@@ -150,26 +170,34 @@ func (s *stores) embedRedis() (redis.UniversalClient, error) {
 	return server.Client(), nil
 }
 
-// watch returns when ctx ends, or with the error after which the embedded log takes no
-// more writes.
+// watch returns when ctx ends, or with the error after which nothing can be written any
+// more.
 func (s *stores) watch(ctx context.Context) error {
-	if s.embedded == nil {
-		return nil
+	var embedded <-chan struct{} // nil, which blocks, for an external log
+	if s.embedded != nil {
+		embedded = s.embedded.Failed()
 	}
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-s.embedded.Failed():
-		return s.failure()
+	case <-embedded:
+	case <-s.log.Failed():
 	}
+	return s.failure()
 }
 
-// failure is the error after which the embedded log takes no more writes, or nil.
+// failure is the error after which nothing can be written any more, or nil.
 func (s *stores) failure() error {
-	if s.embedded == nil || s.embedded.Err() == nil {
-		return nil
+	if s.embedded != nil && s.embedded.Err() != nil && strings.Contains(s.embedded.Err().Error(), syscall.ENOSPC.Error()) {
+		return fmt.Errorf("the disk of the embedded log is full, nothing is written any more: %w; make room, and start the service again", s.embedded.Err())
 	}
-	return fmt.Errorf("the embedded log has failed, nothing is written any more: %w", s.embedded.Err())
+	if s.embedded != nil && s.embedded.Err() != nil {
+		return fmt.Errorf("the embedded log has failed, nothing is written any more: %w", s.embedded.Err())
+	}
+	if err := s.log.Err(); err != nil {
+		return fmt.Errorf("the log cannot be reached any more: %w; start the service again", err)
+	}
+	return nil
 }
 
 func (s *stores) onClose(f func()) { s.close = append(s.close, f) }

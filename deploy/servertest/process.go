@@ -120,7 +120,7 @@ func (p *Process) end(signal syscall.Signal) {
 // connections stay open, nothing answers.
 func (p *Process) Pause() {
 	p.tb.Helper()
-	p.signal(syscall.SIGSTOP)
+	p.Signal(syscall.SIGSTOP)
 	for {
 		switch err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WSTOPPED, nil); {
 		case err == nil:
@@ -132,9 +132,10 @@ func (p *Process) Pause() {
 }
 
 // Resume continues a paused process.
-func (p *Process) Resume() { p.signal(syscall.SIGCONT) }
+func (p *Process) Resume() { p.Signal(syscall.SIGCONT) }
 
-func (p *Process) signal(signal syscall.Signal) {
+// Signal sends the process a signal.
+func (p *Process) Signal(signal syscall.Signal) {
 	p.tb.Helper()
 	if err := p.cmd.Process.Signal(signal); err != nil {
 		p.tb.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -106,6 +107,7 @@ func (s *Server) run(ctx context.Context) (err error) {
 		CustomClientAuthentication: credentials{o.User, o.Password},
 		JetStream:                  true,
 		StoreDir:                   o.StoreDir,
+		JetStreamMaxStore:          math.MaxInt64, // else 75 % of what is free now; only the disk limits the log
 		NoSigs:                     true,
 		DisableJetStreamBanner:     true,
 	})

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -125,4 +126,18 @@ func (s *Server) Restart() {
 	s.Stop()
 	s.begin()
 	s.Await(s.ready)
+}
+
+// Reload has the server read its configuration again, and returns when it has.
+func (s *Server) Reload() {
+	s.tb.Helper()
+	reloads := func() int { return strings.Count(s.Output.String(), "Reloaded server configuration") }
+	before := reloads()
+	s.Signal(syscall.SIGHUP)
+	servertest.Eventually(s.tb, servertest.Patience, func() error {
+		if reloads() == before {
+			return fmt.Errorf("%s did not read its configuration again", s.name)
+		}
+		return nil
+	})
 }

@@ -45,6 +45,9 @@ type Options struct {
 	// the Redis ends with the process. It may then hold events that are not durable yet,
 	// because the ReadModel waits for them. No notices are published.
 	Private bool
+	// CheckEviction says that this Redis may be one that drops keys to make room. The
+	// projector does not write to one that does; see projections.CheckEviction.
+	CheckEviction bool
 	// Applied, if not nil, is called after each batch with its number of events and the
 	// time it took. It must be quick.
 	Applied func(events int, took time.Duration)
@@ -60,6 +63,7 @@ type Projector struct {
 	notify     func(int, uint64)
 	applied    func(events int, took time.Duration)
 	private    bool
+	evictions  bool                  // whether to check for them
 	onFilled   func(position uint64) // called with the position that filling has reached
 	began      map[string]bool       // generations begun by this projector
 
@@ -83,7 +87,7 @@ var (
 func New(rdb redis.UniversalClient, log projections.Log, opts Options) *Projector {
 	p := &Projector{
 		rdb: rdb, log: log, partitions: layout.Partitions(opts.Partitions), began: map[string]bool{}, onFilled: func(uint64) {},
-		logger: opts.Logger, notify: opts.Notify, private: opts.Private, applied: opts.Applied,
+		logger: opts.Logger, notify: opts.Notify, private: opts.Private, evictions: opts.CheckEviction, applied: opts.Applied,
 	}
 	if p.logger == nil {
 		p.logger = slog.Default()
@@ -134,6 +138,9 @@ func (p *Projector) Run(ctx context.Context) error {
 // project resumes at the checkpoints and works until something fails. It returns that
 // error.
 func (p *Projector) project(ctx context.Context, takeOver bool) error {
+	if err := p.checkEviction(ctx); err != nil {
+		return err
+	}
 	writers := make([]*partitionWriter, len(p.partitions))
 	for i, part := range p.partitions {
 		var err error
@@ -155,6 +162,13 @@ func (p *Projector) project(ctx context.Context, takeOver bool) error {
 		p.logger.Info("projecting", "log", p.log.Identity(), "after", from)
 		return p.follow(ctx, writers, from)
 	})
+}
+
+func (p *Projector) checkEviction(ctx context.Context) error {
+	if !p.evictions {
+		return nil
+	}
+	return projections.CheckEviction(ctx, p.rdb, p.partitions)
 }
 
 // withTransactions runs f while each partition writer has a transaction.
@@ -308,11 +322,14 @@ func leastPosition(writers []*partitionWriter) (least uint64) {
 	return least
 }
 
-// watch returns an error when a checkpoint is not what this projector wrote, when it is
+// watch returns an error when Redis may drop keys, when a checkpoint is not what this projector wrote, when it is
 // past the end of the log, or when a successor is ready. Without it, an idle projector
 // would only notice with the next event.
 func (p *Projector) watch(ctx context.Context, writers []*partitionWriter) error {
 	for projections.Pause(ctx, watchEvery) {
+		if err := p.checkEviction(ctx); err != nil {
+			return err
+		}
 		for _, w := range writers {
 			if err := p.checkPartition(ctx, w); err != nil {
 				return err

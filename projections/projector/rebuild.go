@@ -35,6 +35,8 @@ type RebuildOptions struct {
 	Difference func(audit.Difference)
 	// Private says that the Redis belongs to a running service. No stand-in starts.
 	Private bool
+	// CheckEviction is as Options.CheckEviction.
+	CheckEviction bool
 	// CompareOnly ends the rebuild after the comparison. The read model stays as it is.
 	CompareOnly bool
 }
@@ -80,7 +82,12 @@ const projectorPatience = 2 * time.Second
 func Rebuild(ctx context.Context, rdb redis.UniversalClient, log audit.Log, opts RebuildOptions) (Rebuilt, error) {
 	b := &rebuild{
 		opts: opts, rdb: rdb, log: log,
-		builder: New(rdb, log, Options{Logger: opts.Logger, Partitions: opts.Partitions}),
+		builder: New(rdb, log, Options{Logger: opts.Logger, Partitions: opts.Partitions, CheckEviction: opts.CheckEviction}),
+	}
+	if !opts.CompareOnly {
+		if err := b.builder.checkEviction(ctx); err != nil {
+			return Rebuilt{}, err
+		}
 	}
 	if b.opts.Progress == nil {
 		b.opts.Progress = func(Stage, uint64, uint64) {}
@@ -99,7 +106,7 @@ func Rebuild(ctx context.Context, rdb redis.UniversalClient, log audit.Log, opts
 	defer dismiss()
 	b.needStandIn = sync.OnceFunc(func() {
 		if !opts.Private {
-			p := New(rdb, log, Options{Logger: opts.Logger, Partitions: opts.Partitions})
+			p := New(rdb, log, Options{Logger: opts.Logger, Partitions: opts.Partitions, CheckEviction: opts.CheckEviction})
 			standIn.Go(func() { _ = p.Run(projecting) }) // returns nil
 		}
 	})

@@ -28,6 +28,9 @@ type Options struct {
 	Partitions int
 	// Private says that only this process uses this Redis, which ends with the process.
 	Private bool
+	// CheckEviction says that this Redis may be one that drops keys to make room. Each probe
+	// asks, and nothing is answered from one that does; see projections.CheckEviction.
+	CheckEviction bool
 	// AskEnd says that other nodes write to the log and have read models of their own. Each
 	// answer first asks the log for its end.
 	AskEnd bool
@@ -51,6 +54,7 @@ type ReadModel struct {
 	logger        *slog.Logger
 	fresh         *freshness
 	private       bool
+	checkEviction bool
 	askEnd        bool
 	connections   func() uint64
 	others        otherLayouts
@@ -64,7 +68,7 @@ type ReadModel struct {
 func New(rdb redis.UniversalClient, log projections.Log, opts Options) *ReadModel {
 	m := &ReadModel{
 		rdb: rdb, log: log, partitions: layout.Partitions(opts.Partitions), logger: opts.Logger,
-		private: opts.Private, askEnd: opts.AskEnd, connections: opts.Connections, comparedEpoch: math.MaxUint64, budget: maxExamined,
+		private: opts.Private, checkEviction: opts.CheckEviction, askEnd: opts.AskEnd, connections: opts.Connections, comparedEpoch: math.MaxUint64, budget: maxExamined,
 		pacer: newPacer(opts.Writes), lists: newSharedLists(),
 	}
 	m.fresh = newFreshness(len(m.partitions))

@@ -2,11 +2,14 @@ package readmodel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"chatsessions/projections"
 	"chatsessions/projections/layout"
@@ -40,9 +43,9 @@ func (m *ReadModel) keepProbing(ctx context.Context) {
 		}
 		if (err == nil) != (trouble == nil) {
 			if err != nil {
-				m.logger.Warn("the end of the log is not known", "error", err)
+				m.logger.Warn("the read model cannot be compared with the log", "error", err)
 			} else {
-				m.logger.Info("the end of the log is known again")
+				m.logger.Info("the read model can be compared with the log again")
 			}
 		}
 		trouble = err
@@ -56,6 +59,10 @@ func (m *ReadModel) keepProbing(ctx context.Context) {
 }
 
 func (m *ReadModel) probe(ctx context.Context) error {
+	if err := m.checkServers(ctx); err != nil {
+		m.fresh.distrust(err.Error())
+		return err
+	}
 	standing, parked, err := m.readProgress(ctx)
 	before := m.fresh.highest()
 	seen := probe{asked: time.Now(), epoch: m.connections()}
@@ -81,6 +88,21 @@ func (m *ReadModel) probe(ctx context.Context) error {
 		m.comparedEpoch = seen.epoch
 	}
 	m.fresh.recordProbe(seen, before, err == nil, Status{End: seen.end, Projected: standing, Parked: parked})
+	return nil
+}
+
+// checkServers returns an error if Redis may have dropped keys. One that cannot be reached
+// answers no read either.
+func (m *ReadModel) checkServers(ctx context.Context) error {
+	if !m.checkEviction {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, projections.Bound/2)
+	defer cancel()
+	err := projections.CheckEviction(ctx, m.rdb, m.partitions)
+	if errors.As(err, new(redis.Error)) || errors.As(err, new(*projections.EvictionError)) {
+		return err
+	}
 	return nil
 }
 
