@@ -394,6 +394,11 @@ func (r *rotten) salvage() {
 	if status == rig.ExitDone && len(lost) > 0 {
 		r.Errorf("replay of the salvaged log: exit status %d, %s", status, stderr)
 	}
+	defer func() {
+		if r.Failed() {
+			r.Logf("replay of the salvaged log: exit status %d, %d bytes, %s", status, len(stdout), stderr)
+		}
+	}()
 	found := r.lines("salvaged", stdout)
 	for position := 1; position <= r.log.last(); position++ {
 		isAffected := slices.Contains(r.affected, position)

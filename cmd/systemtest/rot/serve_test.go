@@ -39,7 +39,8 @@ func (r *rotten) start(before map[string]string) {
 // in good order, it reads only the newest file before it starts; with a damage in another
 // one, it ends.
 func (r *rotten) refused(s *rig.Service, ready bool, before map[string]string) {
-	if ready && !(r.clean && r.file < len(r.log.blocks)-1) {
+	served := r.clean && r.file < len(r.log.blocks)-1
+	if ready && !served {
 		r.Error("the service has started on a damaged log")
 	}
 	select {
@@ -56,7 +57,7 @@ func (r *rotten) refused(s *rig.Service, ready bool, before map[string]string) {
 	newest := r.log.blocks[len(r.log.blocks)-1].name
 	for path, hash := range hashes(r.T, r.dir) {
 		isLog := strings.HasPrefix(path, filepath.Join(r.dir, "log"))
-		if ready { // it has written to what a running service writes to
+		if served { // it has written to what a running service writes to
 			isLog = filepath.Ext(path) == ".blk" && filepath.Base(path) != newest
 		}
 		if isLog && before[path] != hash {
