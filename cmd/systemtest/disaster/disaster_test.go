@@ -2,6 +2,7 @@ package disaster
 
 import (
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -47,12 +48,25 @@ func opsURL(s *rig.Service) string {
 
 // lives writes sessions.
 func lives(s *rig.Service, n int) {
+	alice, bob := s.As("account-alice"), s.As("account-bob")
 	for i := range n {
-		alice := s.As("account-alice")
-		path := alice.Create(fmt.Sprintf(`{"participants": ["bob"], "room": "room %d"}`, i))
-		alice.Expect(200, "PATCH", path, `{"start": true, "room": "consultation"}`)
-		s.As("account-bob").Expect(200, "PATCH", path, `{"accept": true}`)
+		path := send(alice, "POST", "/chat-sessions", fmt.Sprintf(`{"participants": ["bob"], "room": "room %d"}`, i)).Header.Get("Location")
+		send(alice, "PATCH", path, `{"start": true, "room": "consultation"}`)
+		send(bob, "PATCH", path, `{"accept": true}`)
 	}
+}
+
+// send sends a write until it is answered: a cluster that has lost a server refuses some.
+func send(c *rig.Client, method, path, body string) (a rig.Answer) {
+	c.T.Helper()
+	key := "Idempotency-Key: " + rand.Text()
+	rig.Eventually(c.T, func() (err error) {
+		if a, err = c.Do(method, path, body, key); err != nil || a.Status != 200 {
+			err = a.Instead(err)
+		}
+		return err
+	})
+	return a
 }
 
 // caughtUp waits until the service shows all of its log.
