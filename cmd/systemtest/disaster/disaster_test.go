@@ -1,6 +1,8 @@
 package disaster
 
 import (
+	"chatsessions/deploy/servertest"
+
 	"bytes"
 	"crypto/rand"
 	"fmt"
@@ -26,11 +28,11 @@ func startNodes(t *testing.T) *nodes {
 	n := &nodes{}
 	var configs []natstest.Config
 	for range 3 {
-		port, dir := rig.FreePort(t), t.TempDir()
+		port, dir := servertest.Port(t), t.TempDir()
 		n.stores, n.checks = append(n.stores, dir), append(n.checks, "http://127.0.0.1:"+port)
 		configs = append(configs, natstest.Config{StoreDir: dir, Args: []string{"--http_port", port}})
 	}
-	n.nats = natstest.StartClusterOf(t, configs...)
+	n.nats = natstest.StartCluster(t, configs...)
 	return n
 }
 

@@ -110,7 +110,7 @@ func TestAServiceOutlivesTheReadersOfItsOutput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := "127.0.0.1:" + rig.FreePort(t)
+	address := "127.0.0.1:" + servertest.Port(t)
 	s := &rig.Service{T: t, URL: "http://" + address}
 	cmd := exec.Command(rig.Binary, "serve", "--dev", "--listen", address, "--data-dir", t.TempDir(), "--redis-url", redis.URL(), "--log-level", "debug")
 	cmd.Stdout, cmd.Stderr = write, write
