@@ -198,6 +198,13 @@ CHAOSFLAGS     ?=
 chaos: deps ## Kill, pause, cut and starve both set-ups for CHAOS_DURATION (15m) each, and check every answer
 	CGO_ENABLED=1 go test -race -count=1 -v -timeout 24h -run '^TestUnderChaos' ./cmd/systemtest/chaos -chaos.duration $(CHAOS_DURATION) $(CHAOSFLAGS)
 
+ROT      ?= 1000
+ROT_SEED ?= 1
+
+.PHONY: rot
+rot: ## Damage copies of a log ROT times (1000), and run every command and the service on each
+	ROT=$(ROT) ROT_SEED=$(ROT_SEED) go test -count=1 -v -timeout 24h -run '^TestNoCorruptionIsSilent$$' ./cmd/systemtest/rot
+
 .PHONY: clean
 clean: ## Remove what was built (bin/, .cache/); data directories stay
 	rm -rf bin .cache coverage.out

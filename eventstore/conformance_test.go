@@ -30,7 +30,7 @@ func TestLog(t *testing.T) {
 		conformance(t, func(t testing.TB) *nats.Conn { return connect(t, s.URL()) })
 	})
 	t.Run("cluster", func(t *testing.T) {
-		c := natstest.StartCluster(t, 3)
+		c := natstest.StartCluster(t, make([]natstest.Config, 3)...)
 		conformance(t, func(t testing.TB) *nats.Conn { return connect(t, c.URL()) })
 	})
 }

@@ -243,7 +243,7 @@ func TestKilledInMidWrite(t *testing.T) {
 		})
 	})
 	t.Run("leader of a cluster", func(t *testing.T) {
-		cluster := natstest.StartCluster(t, 3)
+		cluster := natstest.StartCluster(t, make([]natstest.Config, 3)...)
 		nc := connect(t, cluster.URL())
 		disturbed(t, func(t testing.TB) *nats.Conn { return connect(t, cluster.URL()) }, func() {
 			leader := cluster.Server(streamLeader(t, nc))
@@ -252,7 +252,7 @@ func TestKilledInMidWrite(t *testing.T) {
 		})
 	})
 	t.Run("paused leader of a cluster", func(t *testing.T) {
-		cluster := natstest.StartCluster(t, 3)
+		cluster := natstest.StartCluster(t, make([]natstest.Config, 3)...)
 		nc := connect(t, cluster.URL())
 		disturbed(t, func(t testing.TB) *nats.Conn { return connect(t, cluster.URL()) }, func() {
 			leader := streamLeader(t, nc)

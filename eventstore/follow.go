@@ -17,6 +17,9 @@ const (
 	// cutAfter is how long a follower waits for the rest of an atomic write before it logs
 	// that the rest is missing.
 	cutAfter = 5 * time.Second
+	// silenceAfter is how long nothing comes before the end of the log until a follower asks
+	// whether anything is left.
+	silenceAfter = 500 * time.Millisecond
 	// interruptionPatience is how long a Read retries after an interruption.
 	interruptionPatience = 30 * time.Second
 )
@@ -126,7 +129,8 @@ func (l *Log) follow(ctx context.Context, f *follower) error {
 	l.follows.Add(1)
 	l.mu.Unlock()
 	defer l.follows.Done()
-	defer context.AfterFunc(l.ctx, cancel)()
+	era := l.era.Load()
+	defer context.AfterFunc(era.ctx, cancel)()
 
 	var pause backoff
 	var interrupted time.Time // when messages stopped coming
@@ -135,6 +139,9 @@ func (l *Log) follow(ctx context.Context, f *follower) error {
 		err := f.run(ctx)
 		if err == nil {
 			return nil
+		}
+		if era.ctx.Err() != nil && l.ctx.Err() == nil {
+			return fmt.Errorf("read the log: %w", ErrReplaced)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -231,6 +238,9 @@ func (f *follower) readConsumer(ctx context.Context, recent *tailReader) error {
 				return err
 			}
 		}
+		if errors.Is(next.err, ErrNoMessage) && f.upTo != math.MaxUint64 {
+			return f.endInGap()
+		}
 		if next.err != nil {
 			return next.err
 		}
@@ -253,6 +263,22 @@ func (f *follower) readConsumer(ctx context.Context, recent *tailReader) error {
 	return nil
 }
 
+// endInGap ends the follower of a log that has no message from here to upTo: a salvaged log
+// may have lost its last events.
+func (f *follower) endInGap() error {
+	if !f.raw && f.subject == allSubjects {
+		f.pending = append(f.pending, &envelope.Message{GapFrom: f.read + 1, Sequence: f.upTo})
+	}
+	f.read, f.whole = f.upTo, len(f.pending)
+	return f.flush()
+}
+
+// hasNoMore reports whether the log has no message from here to upTo.
+func (f *follower) hasNoMore(ctx context.Context) bool {
+	m, err := f.log.get(ctx, leader, apiRequest{Sequence: f.read + 1, NextFor: f.subject})
+	return errors.Is(err, ErrNoMessage) || err == nil && m.Sequence > f.upTo
+}
+
 // idle is for the moment when no message is available. It hands over what is pending, and
 // reports whether the tail continues from here: it has the next event, or will have it.
 func (f *follower) idle(ctx context.Context, recent *tailReader) (tailContinues bool, err error) {
@@ -271,14 +297,21 @@ func (f *follower) idle(ctx context.Context, recent *tailReader) (tailContinues 
 
 // wait returns the next delivery.
 func (f *follower) wait(ctx context.Context, messages <-chan delivery, restored, lost <-chan nats.Status) (delivery, error) {
+	var cut, silence <-chan time.Time
+	if !f.raw && len(f.pending) > 0 {
+		cut = time.Tick(cutAfter)
+	}
+	if f.upTo != math.MaxUint64 {
+		silence = time.Tick(silenceAfter)
+	}
 	for {
-		var cut <-chan time.Time
-		if !f.raw && len(f.pending) > 0 {
-			cut = time.After(cutAfter)
-		}
 		select {
 		case next := <-messages:
 			return next, nil
+		case <-silence:
+			if f.hasNoMore(ctx) {
+				return delivery{err: ErrNoMessage}, nil
+			}
 		case <-cut:
 			first := f.pending[0]
 			f.log.logger.Error("the log has a part of a write, and not the rest: nothing after it can be read", "session", envelope.SessionID(first.Subject), "position", first.Sequence)
@@ -296,6 +329,9 @@ func (f *follower) wait(ctx context.Context, messages <-chan delivery, restored,
 func (f *follower) take(m *envelope.Message) error {
 	if m.Sequence <= f.read {
 		return fmt.Errorf("message %d came after %d", m.Sequence, f.read)
+	}
+	if !f.raw && f.subject == allSubjects && m.Sequence > f.read+1 {
+		f.pending = append(f.pending, &envelope.Message{GapFrom: f.read + 1, Sequence: min(m.Sequence-1, f.upTo)})
 	}
 	f.read = m.Sequence
 	if m.Sequence <= f.upTo {
@@ -318,6 +354,7 @@ func (f *follower) flush() error {
 	}
 	last := batch[len(batch)-1]
 	f.handled(last.Sequence, last.Header.Get(envelope.HeaderID))
+	f.resumes = last.GapFrom == 0
 	f.pending = append([]*envelope.Message(nil), f.pending[f.whole:]...)
 	f.whole = 0
 	return nil

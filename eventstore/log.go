@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"chatsessions/domain"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -63,8 +66,6 @@ type Log struct {
 	offline  *offline // of a stopped log, instead of nc, conn, and js
 	options  Options
 	logger   *slog.Logger
-	created  time.Time
-	identity string
 	batches  chan struct{} // one element for each atomic write in flight
 	cache    cache
 	tail     *tail // nil if others write to the log too
@@ -77,6 +78,11 @@ type Log struct {
 	// connections counts how often the connection was lost, and how often it was restored.
 	connections atomic.Uint64
 	failed      chan struct{} // closed with the connection; see Failed
+
+	era         atomic.Pointer[era]
+	refusal     atomic.Pointer[refusal]
+	newestKnown atomic.Pointer[domain.Record] // only its position and id are used
+	alarm       chan struct{}                 // holds one element when the stream is to be probed at once
 
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc
@@ -120,6 +126,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Log, error) {
 			return nil, fmt.Errorf("open log: %w", err)
 		}
 	}
+	l.follows.Go(l.watch)
 	return l, nil
 }
 
@@ -138,25 +145,26 @@ func Replicas(nc *nats.Conn, asked int) int {
 func newLog(created time.Time, o Options) *Log {
 	l := &Log{
 		options: o, logger: orDiscard(o.Logger),
-		created:  created,
-		identity: StreamName + "@" + created.UTC().Format(time.RFC3339Nano),
 		batches:  make(chan struct{}, maxBatches),
 		cache:    newCache(),
 		failed:   make(chan struct{}),
 		patience: interruptionPatience, maxWalkBytes: maxWalkBytes,
+		alarm: make(chan struct{}, 1),
 	}
 	if o.OnlyWriter {
 		l.tail = newTail()
 	}
 	l.ctx, l.stop = context.WithCancel(context.Background())
+	l.begin(created)
 	return l
 }
 
-// Identity names this log and no other: the stream's name and the time of its creation.
-func (l *Log) Identity() string { return l.identity }
+// Identity names this log and no other: the stream's name and the time of its creation. It
+// changes when the stream is replaced.
+func (l *Log) Identity() string { return l.era.Load().identity }
 
 // Created returns when the log's stream was created.
-func (l *Log) Created() time.Time { return l.created }
+func (l *Log) Created() time.Time { return l.era.Load().created }
 
 // Close ends all followers and returns when they have returned. The connection stays open.
 func (l *Log) Close() {
@@ -174,18 +182,14 @@ func (l *Log) Durable(ctx context.Context, position uint64) error {
 	return l.options.Durability.Durable(ctx, position)
 }
 
-// ErrReplaced is returned, together with domain.ErrUnavailable, when the stream is not the
-// one that was opened.
-var ErrReplaced = errors.New("the log was replaced by another")
-
 // End returns the position of the log's newest event, as the leader has it; 0 for an empty
-// log. It returns domain.ErrUnavailable and ErrReplaced.
+// log. It returns domain.ErrUnavailable, also with ErrReplaced or a ConfigError.
 func (l *Log) End(ctx context.Context) (uint64, error) {
 	ctx, cancel := withPatience(ctx, readPatience)
 	defer cancel()
 	end, err := l.LastSequence(ctx)
 	if err == nil {
-		err = l.Durable(ctx, end)
+		err = cmp.Or(l.refused(), l.Durable(ctx, end))
 	}
 	if err != nil {
 		return 0, unavailable("end of the log", err)

@@ -98,37 +98,6 @@ func TestOpenNeedsAConnectionThatKeepsNothing(t *testing.T) {
 	}
 }
 
-// TestReplaced deletes the stream under a log and makes another.
-func TestReplaced(t *testing.T) {
-	nc := connectEmbedded(t, startEmbedded(t, t.TempDir()))
-	l := openLog(t, nc)
-	id := newID()
-	mustTransact(t, l, request(id, "pat"), create(id, "pat"))
-	following := make(chan error, 1)
-	started := make(chan struct{}, 1)
-	go func() {
-		following <- l.Follow(testContext(t), 0, 1, func([]domain.Entry) error { started <- struct{}{}; return nil })
-	}()
-	<-started
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := js.DeleteStream(testContext(t), eventstore.StreamName); err != nil {
-		t.Fatal(err)
-	}
-	other := openLog(t, nc)
-	if other.Identity() == l.Identity() {
-		t.Errorf("two logs are both %s", l.Identity())
-	}
-	if _, err := l.End(testContext(t)); !errors.Is(err, eventstore.ErrReplaced) || !errors.Is(err, domain.ErrUnavailable) {
-		t.Errorf("end: %v", err)
-	}
-	if err := <-following; !errors.Is(err, eventstore.ErrReplaced) {
-		t.Errorf("follow: %v", err)
-	}
-}
-
 // TestEmbeddedKeepsEverything starts again on the same directory.
 func TestEmbeddedKeepsEverything(t *testing.T) {
 	dir := t.TempDir()

@@ -62,6 +62,9 @@ func (l *Log) publish(ctx context.Context, msgs []*nats.Msg) (uint64, outcome, e
 			return 0, refused, err
 		}
 	}
+	if err := l.refused(); err != nil {
+		return 0, refused, err
+	}
 	if err := ctx.Err(); err != nil {
 		return 0, busy, err
 	}

@@ -143,8 +143,9 @@ func (l *Log) LastSequence(ctx context.Context) (uint64, error) {
 	if err := l.streamInfo(ctx, apiRequest{}, &info); err != nil {
 		return 0, err
 	}
-	if !info.Created.Equal(l.created) {
-		return 0, fmt.Errorf("%w: created at %s, not at %s", ErrReplaced, info.Created.Format(time.RFC3339Nano), l.created.Format(time.RFC3339Nano))
+	if created := l.Created(); !info.Created.Equal(created) {
+		l.raiseAlarm()
+		return 0, fmt.Errorf("%w: created at %s, not at %s", ErrReplaced, info.Created.Format(time.RFC3339Nano), created.Format(time.RFC3339Nano))
 	}
 	return info.State.LastSeq, nil
 }

@@ -40,7 +40,7 @@ func onEachServer(t *testing.T, test func(t *testing.T, l *Log, conflicts ...jet
 		test(t, open(t, nc, err), codeWrongLast)
 	})
 	t.Run("cluster", func(t *testing.T) {
-		c := natstest.StartCluster(t, 3)
+		c := natstest.StartCluster(t, make([]natstest.Config, 3)...)
 		nc, err := Connect(t.Context(), ConnectOptions{URL: c.URL()})
 		test(t, open(t, nc, err), codeWrongLast, codeWrongLastConstant)
 	})

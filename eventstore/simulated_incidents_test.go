@@ -145,9 +145,8 @@ type node struct {
 func (n *node) start() {
 	w := n.world
 	n.conn = &connection{world: w, node: n.index}
-	n.log = &Log{
-		conn: n.conn, created: w.begin, batches: make(chan struct{}, maxBatches), cache: newCache(), jitter: w.jitter,
-	}
+	n.log = newLog(w.begin, Options{})
+	n.log.conn, n.log.jitter = n.conn, w.jitter
 	if w.faults.barrier {
 		n.log.options.Durability = w.log
 	}

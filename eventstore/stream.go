@@ -77,6 +77,7 @@ func compare(found, needed jetstream.StreamConfig) []Difference {
 		add("num_replicas", found.Replicas, needed.Replicas)
 	}
 	add("max_consumers", found.MaxConsumers, needed.MaxConsumers)
+	add("consumer_limits", found.ConsumerLimits, needed.ConsumerLimits)
 	add("max_msgs", found.MaxMsgs, needed.MaxMsgs)
 	add("max_bytes", found.MaxBytes, needed.MaxBytes)
 	add("max_age", found.MaxAge, needed.MaxAge)
@@ -114,6 +115,9 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.
 		}
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			stream, err = js.CreateStream(attempt, config)
+			if err == nil {
+				err = checkNew(stream.CachedInfo())
+			}
 		}
 		cancel()
 		if err == nil {
@@ -127,6 +131,15 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.
 			return nil, err
 		}
 	}
+}
+
+// checkNew returns an error for a new stream with messages that are older. The server did not
+// show their stream, because it could not serve it, and has taken over its files.
+func checkNew(info *jetstream.StreamInfo) error {
+	if s := info.State; s.Msgs > 0 && s.FirstTime.Before(info.Created) {
+		return fmt.Errorf("the server did not show a log, and has files of one with %d messages, up to position %d, which are in the new stream now. Perhaps its store was copied from a cluster. Check the log with chatsessions verify: start again if it is whole, and restore a backup otherwise", s.Msgs, s.LastSeq)
+	}
+	return nil
 }
 
 // validID reports whether an id can be one token of a subject. Ids come from URLs: a wildcard

@@ -91,7 +91,13 @@ func (w *write) append(ctx context.Context, pause *backoff) (result domain.Resul
 // attempt is append without the intent.
 func (w *write) attempt(ctx context.Context, pause *backoff) (domain.Result, *domain.Record, error) {
 	for {
+		end := w.log.knownEnd()
 		sequence, outcome, err := w.log.publish(ctx, w.msgs)
+		if outcome == acknowledged && sequence <= end {
+			// The expected sequence matched by chance, in another log.
+			w.log.raiseAlarm()
+			outcome, err = broken, fmt.Errorf("%w: it has taken the write at position %d, and %d has been seen", ErrReplaced, sequence, end)
+		}
 		if outcome == acknowledged {
 			result, err := w.finish(ctx, sequence)
 			return result, nil, err
@@ -198,6 +204,7 @@ func (w *write) finish(ctx context.Context, sequence uint64) (domain.Result, err
 		return domain.Result{}, w.failed(err)
 	}
 	w.log.cache.put(newest, w.connection)
+	w.log.saw(newest)
 	w.log.counters.writes.Add(1)
 	w.log.counters.events.Add(uint64(len(w.events)))
 	return domain.Result{Record: newest, Before: &w.after.Event.Session}, nil

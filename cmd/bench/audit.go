@@ -30,7 +30,7 @@ func (b *bench) audit(ctx context.Context) error {
 	}
 	replayed := filepath.Join(l.service.dir, "replayed")
 	f := figures{}
-	for round := range b.Rounds {
+	err = b.measure("audit", f, func(int) error {
 		events, err := l.drain(ctx, f)
 		if err != nil {
 			return fmt.Errorf("ordered consumer: %w", err)
@@ -46,40 +46,31 @@ func (b *bench) audit(ctx context.Context) error {
 			{"verify --log-only", events, []string{"verify", "--log-only"}},
 			{"verify", events, []string{"verify", "--redis-url", l.redis}},
 		} {
-			progress("audit, round %d of %d: %s", round+1, b.Rounds, c.name)
 			if err := l.service.command(ctx, f, c.name, c.events, c.args...); err != nil {
 				return err
 			}
 		}
-		if err := os.Remove(replayed); err != nil {
-			return err
-		}
-		progress("audit, round %d of %d: %.0f events/s verified, %.0f replayed, %.0f drained", round+1, b.Rounds, f["verify"][round], f["replay"][round], f["drained"][round])
-	}
-	if err := b.patchBesideVerify(ctx, l, f); err != nil {
+		return os.Remove(replayed)
+	},
+		ratio(fmt.Sprintf("history of %d events, events/s ÷ ordered consumer that drains the log", longHistory), 1, "1/s", "history long", "drained", "≥ 0.5"),
+		ratio(fmt.Sprintf("history of %d events, the same", history), 1, "1/s", "history", "drained", ""),
+		ratio("replay to a file, ndjson, events/s ÷ the same", 1, "1/s", "replay", "drained", "≥ 0.5"),
+		ratio("verify of log and read model, events/s ÷ the same", 1, "1/s", "verify", "drained", "≥ 0.5"),
+		ratio("verify --log-only, events/s ÷ the same", 1, "1/s", "verify --log-only", "drained", ""),
+		flat("memory of chatsessions verify, second half ÷ first", "verify"),
+		flat("memory of chatsessions replay, the same", "replay"))
+	if err != nil {
 		return err
 	}
-	b.add(
-		f.ratio(fmt.Sprintf("history of %d events, events/s ÷ ordered consumer that drains the log", longHistory), 1, "1/s", "history long", "drained", "≥ 0.5"),
-		f.ratio(fmt.Sprintf("history of %d events, the same", history), 1, "1/s", "history", "drained", ""),
-		f.ratio("replay to a file, ndjson, events/s ÷ the same", 1, "1/s", "replay", "drained", "≥ 0.5"),
-		f.ratio("verify of log and read model, events/s ÷ the same", 1, "1/s", "verify", "drained", "≥ 0.5"),
-		f.ratio("verify --log-only, events/s ÷ the same", 1, "1/s", "verify --log-only", "drained", ""),
-		f.ratio("PATCH/s while verify runs ÷ without", auditConnections, "1/s", "beside PATCHes", "PATCHes", "≥ 0.8"),
-		f.ratio("PATCH p99 while verify runs ÷ without", auditConnections, "µs", "beside p99", "p99", ""),
-		f.flat("memory of chatsessions verify, second half ÷ first", "verify"),
-		f.flat("memory of chatsessions replay, the same", "replay"),
-	)
-	return nil
+	return b.patchBesideVerify(ctx, l)
 }
 
-// auditConnections is the number of writers while the log is verified.
-const auditConnections = 64
-
 // patchBesideVerify measures PATCHes while the log is verified repeatedly, and without.
-func (b *bench) patchBesideVerify(ctx context.Context, l *large, f figures) error {
-	for round := range b.Rounds {
-		if err := b.patch(ctx, l.service, auditConnections, f, "", ""); err != nil {
+func (b *bench) patchBesideVerify(ctx context.Context, l *large) error {
+	const connections = 64
+	f := figures{}
+	return b.measure("audit, PATCHes", f, func(int) error {
+		if err := b.patch(ctx, l.service, connections, f, "", ""); err != nil {
 			return err
 		}
 		verifying, stop := context.WithCancel(ctx)
@@ -93,14 +84,12 @@ func (b *bench) patchBesideVerify(ctx context.Context, l *large, f figures) erro
 			}
 			return nil
 		})
-		err := b.patch(ctx, l.service, auditConnections, f, "beside ", "")
+		err := b.patch(ctx, l.service, connections, f, "beside ", "")
 		stop()
-		if err = errors.Join(err, running.Wait()); err != nil {
-			return err
-		}
-		progress("audit, round %d of %d: %.0f PATCH/s beside verify, %.0f without", round+1, b.Rounds, f["beside PATCHes"][round], f["PATCHes"][round])
-	}
-	return nil
+		return errors.Join(err, running.Wait())
+	},
+		ratio("PATCH/s while verify runs ÷ without", connections, "1/s", "beside PATCHes", "PATCHes", "≥ 0.8"),
+		ratio("PATCH p99 while verify runs ÷ without", connections, "µs", "beside p99", "p99", ""))
 }
 
 // makeHistory creates a session with a number of events, and returns its id.

@@ -35,15 +35,15 @@ func (b *bench) compare(ctx context.Context) error {
 	return b.compareReads(ctx)
 }
 
-// addCompared adds a row with the ratio of the two binaries.
-func (b *bench) addCompared(f figures, measured string, connections int, name string) {
-	b.add(f.ratio(measured+", new ÷ old", connections, "1/s", "new "+name, "old "+name, "≥ 0.97"))
+// compared describes a row with the ratio of the two binaries.
+func compared(measured string, connections int, name string) row {
+	return ratio(measured+", new ÷ old", connections, "1/s", "new "+name, "old "+name, "≥ 0.97")
 }
 
 // compareWrites measures PATCHes with everything inside the service.
 func (b *bench) compareWrites(ctx context.Context) error {
 	f := figures{}
-	for round := range b.Rounds {
+	return b.measure("compare", f, func(round int) error {
 		for _, side := range b.sides(round) {
 			err := b.serve(side.binary, func(s *service) error {
 				if err := b.patch(ctx, s, 64, f, side.name+"64 ", ""); err != nil {
@@ -54,13 +54,9 @@ func (b *bench) compareWrites(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", side.binary, err)
 			}
-			progress("compare, round %d of %d: %s%.0f PATCH/s at 64 connections, %.0f at 256", round+1, b.Rounds,
-				side.name, f[side.name+"64 PATCHes"][round], f[side.name+"256 PATCHes"][round])
 		}
-	}
-	b.addCompared(f, "PATCH/s", 64, "64 PATCHes")
-	b.addCompared(f, "PATCH/s", 256, "256 PATCHes")
-	return nil
+		return nil
+	}, compared("PATCH/s", 64, "64 PATCHes"), compared("PATCH/s", 256, "256 PATCHes"))
 }
 
 // compareReads measures reads and verify, each binary with its own Redis and an equal log.
@@ -78,7 +74,7 @@ func (b *bench) compareReads(ctx context.Context) error {
 		}
 	}
 	f := figures{}
-	for round := range b.Rounds {
+	return b.measure("compare", f, func(round int) error {
 		for _, side := range b.sides(round) {
 			s := services[side.name]
 			err := b.read(ctx, f, round,
@@ -90,12 +86,10 @@ func (b *bench) compareReads(ctx context.Context) error {
 			if err := s.command(ctx, f, side.name+"verified", people.events(), "verify", "--redis-url", redis[side.name]); err != nil {
 				return err
 			}
-			progress("compare, round %d of %d: %s%.0f GET/s, %.0f lists/s, %.0f events/s verified", round+1, b.Rounds,
-				side.name, f[side.name+"GETs"][round], f[side.name+"lists"][round], f[side.name+"verified"][round])
 		}
-	}
-	b.addCompared(f, "GET/s by id", connections, "GETs")
-	b.addCompared(f, "list/s of the newest 50", connections, "lists")
-	b.addCompared(f, "verify, events/s", 1, "verified")
-	return nil
+		return nil
+	},
+		compared("GET/s by id", connections, "GETs"),
+		compared("list/s of the newest 50", connections, "lists"),
+		compared("verify, events/s", 1, "verified"))
 }

@@ -134,36 +134,31 @@ func (b *bench) idleReaders(ctx context.Context) error {
 		return fmt.Errorf("%d streams have ended", n)
 	}
 	n := float64(b.Readers)
-	b.add(
-		row{Measured: "memory per idle reader: heap and stacks in use", Connections: b.Readers, Service: (after.inUse - before.inUse) / n, Unit: "byte"},
-		row{Measured: "memory per idle reader: resident, with garbage", Connections: b.Readers, Service: (after.resident - before.resident) / n, Unit: "byte"},
-		row{Measured: "goroutines more than without readers", Connections: b.Readers, Service: after.goroutines - before.goroutines},
-		row{Measured: "streams opened", Connections: b.Readers, Service: n / opening.Seconds(), Unit: "1/s"},
-		f.single("PATCH beside them, p50", b.Readers, "µs", "answer p50"),
-		f.single("event at a reader, from when the PATCH was sent, p50", b.Readers, "µs", "event p50"),
-		f.single("event at a reader, from when the PATCH was answered, p50", b.Readers, "µs", "behind p50"),
-		f.single("event at a reader, from when the PATCH was answered, p99", b.Readers, "µs", "behind p99"),
-	)
+	f.add("in use", (after.since(before, "go_memstats_heap_alloc_bytes")+after.since(before, "go_memstats_stack_inuse_bytes"))/n)
+	f.add("resident", after.since(before, "process_resident_memory_bytes")/n)
+	f.add("goroutines", after.since(before, "go_goroutines"))
+	f.add("opened", n/opening.Seconds())
+	b.add(f,
+		single("memory per idle reader: heap and stacks in use", b.Readers, "byte", "in use"),
+		single("memory per idle reader: resident, with garbage", b.Readers, "byte", "resident"),
+		single("goroutines more than without readers", b.Readers, "", "goroutines"),
+		single("streams opened", b.Readers, "1/s", "opened"),
+		single("PATCH beside them, p50", b.Readers, "µs", "answer p50"),
+		single("event at a reader, from when the PATCH was sent, p50", b.Readers, "µs", "event p50"),
+		single("event at a reader, from when the PATCH was answered, p50", b.Readers, "µs", "behind p50"),
+		single("event at a reader, from when the PATCH was answered, p99", b.Readers, "µs", "behind p99"))
 	return nil
 }
 
-// A memoryOf is the memory of a service in bytes, and its goroutines.
-type memoryOf struct{ inUse, resident, goroutines float64 }
-
-// memory measures once the resources of the last requests are released.
-func (s *service) memory(ctx context.Context) (memoryOf, error) {
+// memory reads the metrics once the resources of the last requests are released.
+func (s *service) memory(ctx context.Context) (metrics, error) {
 	time.Sleep(25 * time.Second) // a worker of the framework waits for work for ten to twenty
 	for range 2 {                // pooled memory survives one collection
 		if _, err := s.ask(ctx, "/debug/pprof/heap?gc=1"); err != nil {
-			return memoryOf{}, err
+			return nil, err
 		}
 	}
-	m, err := s.metrics(ctx)
-	if err != nil {
-		return memoryOf{}, err
-	}
-	resident, err := residentMemory(s.pid())
-	return memoryOf{m["go_memstats_heap_alloc_bytes"] + m["go_memstats_stack_inuse_bytes"], resident, m["go_goroutines"]}, err
+	return s.metrics(ctx)
 }
 
 // deliver measures when a reader gets the event of a PATCH, one PATCH after another.
@@ -241,20 +236,20 @@ func (b *bench) activeReaders(ctx context.Context) error {
 		{"PATCH/s beside 10 readers of everything ÷ without", 10, all},
 	} {
 		f := figures{}
-		for round := range b.Rounds {
+		err := b.measure(fmt.Sprintf("feed, %d readers", watched.readers), f, func(int) error {
 			for _, prefix := range []string{"without ", ""} {
 				if err := b.patchWatched(ctx, s, watched.readers, watched.tokenOf, f, prefix); err != nil {
 					return fmt.Errorf("%s: %w", watched.name, err)
 				}
 			}
-			progress("feed, %d readers, round %d of %d: %.0f PATCH/s, %.0f without readers; %.0f events/s to them, %.0f streams cut off",
-				watched.readers, round+1, b.Rounds, f["PATCHes"][round], f["without PATCHes"][round], f["events"][round], f["cut off"][round])
+			return nil
+		},
+			ratio(watched.name, watched.readers, "1/s", "PATCHes", "without PATCHes", ""),
+			single("  events to them", watched.readers, "1/s", "events"),
+			single("  streams cut off", watched.readers, "", "cut off"))
+		if err != nil {
+			return err
 		}
-		b.add(
-			f.ratio(watched.name, watched.readers, "1/s", "PATCHes", "without PATCHes", ""),
-			f.single("  events to them", watched.readers, "1/s", "events"),
-			f.single("  streams cut off", watched.readers, "", "cut off"),
-		)
 	}
 	return nil
 }

@@ -27,8 +27,9 @@ func TestAQuantileLiesWithinItsBucketOverAllLabels(t *testing.T) {
 }
 
 func TestARatioIsTheMedianOfTheRounds(t *testing.T) {
-	f := figures{"new": {10, 30, 20}, "old": {10, 10, 40}}
-	r := f.ratio("PATCH/s", 64, "1/s", "new", "old", "")
+	var b bench
+	b.add(figures{"new": {10, 30, 20}, "old": {10, 10, 40}}, ratio("PATCH/s", 64, "1/s", "new", "old", ""))
+	r := b.rows[0]
 	if r.Ratio != 1 || !slices.Equal(r.Rounds, []float64{1, 3, 0.5}) || r.Service != 20 || r.Baseline != 10 {
 		t.Errorf("got %+v", r)
 	}

@@ -19,11 +19,9 @@ import (
 type large struct {
 	population
 	service *service
-	redis   string // URL
-	// How the read model was built.
-	took  time.Duration
-	bytes float64 // that Redis allocated
-	figures
+	redis   string        // URL
+	took    time.Duration // to build the read model
+	figures               // of building it
 }
 
 // needLarge starts the large service if it does not run. It ends with the run.
@@ -70,7 +68,7 @@ func (b *bench) startLarge(ctx context.Context, l *large, dir string) (err error
 		return err
 	}
 	after, err := redisMemory(ctx, l.redis)
-	l.bytes = after - before
+	l.add("bytes", (after-before)/float64(l.sessions))
 	return err
 }
 
@@ -80,7 +78,7 @@ func (b *bench) memory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.add(row{Measured: fmt.Sprintf("Redis memory per session, %d finished", l.sessions), Service: l.bytes / float64(l.sessions), Unit: "byte"}.aims("≤ 2048"))
+	b.add(l.figures, ratio(fmt.Sprintf("Redis memory per session, %d finished", l.sessions), 0, "byte", "bytes", "", "≤ 2048"))
 	return nil
 }
 
@@ -91,29 +89,22 @@ func (b *bench) rebuild(ctx context.Context) error {
 		return err
 	}
 	f := l.figures
-	for round := range b.Rounds {
+	return b.measure("rebuild", f, func(int) error {
 		events, err := l.drain(ctx, f)
 		if err != nil {
 			return fmt.Errorf("ordered consumer: %w", err)
 		}
 		f.add("at start", float64(events)/l.took.Seconds())
-		progress("rebuild, round %d of %d", round+1, b.Rounds)
 		beside := watchMemory(l.service.pid())
 		err = l.service.command(ctx, f, "rebuild", events, "rebuild", "--redis-url", l.redis)
 		beside.end(f, "service")
-		if err != nil {
-			return err
-		}
-		progress("rebuild, round %d of %d: %.0f events/s, %.0f drained", round+1, b.Rounds, f["rebuild"][round], f["drained"][round])
-	}
-	b.add(
-		f.ratio("rebuild, events/s ÷ ordered consumer that drains the log", 1, "1/s", "rebuild", "drained", "≥ 0.5"),
-		f.ratio("start with an empty Redis, events/s ÷ the same", 1, "1/s", "at start", "drained", ""),
-		f.flat("memory of chatsessions rebuild, second half ÷ first", "rebuild"),
-		f.flat("memory of the service beside it, the same", "service"),
-		f.flat("memory of the service that starts, the same", "start"),
-	)
-	return nil
+		return err
+	},
+		ratio("rebuild, events/s ÷ ordered consumer that drains the log", 1, "1/s", "rebuild", "drained", "≥ 0.5"),
+		ratio("start with an empty Redis, events/s ÷ the same", 1, "1/s", "at start", "drained", ""),
+		flat("memory of chatsessions rebuild, second half ÷ first", "rebuild"),
+		flat("memory of the service beside it, the same", "service"),
+		flat("memory of the service that starts, the same", "start"))
 }
 
 // drain reads the whole log as a NATS client. It returns the number of events and adds their rate.

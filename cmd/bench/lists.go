@@ -56,18 +56,9 @@ func (b *bench) selectiveLists(ctx context.Context, l *large) error {
 		contenders[i].load = cycle(c.service.addr, connections, b.Duration, requests...)
 	}
 	f := figures{}
-	for round := range b.Rounds {
-		if err := b.read(ctx, f, round, contenders...); err != nil {
-			return err
-		}
-		progress("selective lists, round %d of %d: p99 %.0f µs with %d sessions, %.0f with %d", round+1, b.Rounds,
-			f["selective p99"][round], l.sessions, f["few p99"][round], few)
-	}
-	b.add(
-		f.ratio(fmt.Sprintf("list with a selective filter of two, p99: %d sessions ÷ %d", l.sessions, few), connections, "µs", "selective p99", "few p99", "≤ 1.5"),
-		f.ratio("list with a selective filter of two, the same", connections, "1/s", "selective", "few", ""),
-	)
-	return nil
+	return b.measure("selective lists", f, func(round int) error { return b.read(ctx, f, round, contenders...) },
+		ratio(fmt.Sprintf("list with a selective filter of two, p99: %d sessions ÷ %d", l.sessions, few), connections, "µs", "selective p99", "few p99", "≤ 1.5"),
+		ratio("list with a selective filter of two, the same", connections, "1/s", "selective", "few", ""))
 }
 
 // unselective are lists that must examine much: a thousand documents, filters that each
@@ -90,7 +81,7 @@ func (b *bench) unselectiveLists(ctx context.Context, l *large) error {
 		requests = append(requests, getRequest(path, s.crm))
 	}
 	f := figures{}
-	for round := range b.Rounds {
+	return b.measure("unselective lists", f, func(round int) error {
 		for _, side := range []struct {
 			name    string
 			listing int
@@ -110,16 +101,13 @@ func (b *bench) unselectiveLists(ctx context.Context, l *large) error {
 			f.add(side.name+" refused", float64(listed.refused[http.StatusServiceUnavailable])/listed.elapsed.Seconds())
 			f.add(side.name+" list p99", micros(listed.percentile(0.99)))
 		}
-		progress("unselective lists, round %d of %d: %.0f PATCH/s, %.0f without them", round+1, b.Rounds, f["with lists"][round], f["without"][round])
-	}
-	b.add(
-		f.ratio("PATCH/s while unselective lists run ÷ without", connections, "1/s", "with lists", "without", "≥ 0.8"),
-		f.ratio("PATCH p99 while unselective lists run ÷ without", connections, "µs", "with lists p99", "without p99", ""),
-		f.single("  lists answered at the same time", listing, "1/s", "with lists answered"),
-		f.single("  lists refused at the same time, 503", listing, "1/s", "with lists refused"),
-		f.single("  p99 of those answered", listing, "µs", "with lists list p99"),
-	)
-	return nil
+		return nil
+	},
+		ratio("PATCH/s while unselective lists run ÷ without", connections, "1/s", "with lists", "without", "≥ 0.8"),
+		ratio("PATCH p99 while unselective lists run ÷ without", connections, "µs", "with lists p99", "without p99", ""),
+		single("  lists answered at the same time", listing, "1/s", "with lists answered"),
+		single("  lists refused at the same time, 503", listing, "1/s", "with lists refused"),
+		single("  p99 of those answered", listing, "µs", "with lists list p99"))
 }
 
 // writeWhile runs lists for as long as writes. A list may be refused with a 503.

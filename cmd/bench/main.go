@@ -136,9 +136,6 @@ func tuneRuntime() {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 }
 
-// add adds rows to the table.
-func (b *bench) add(rows ...row) { b.rows = append(b.rows, rows...) }
-
 // cleanup registers a function that runs when the current measurement ends.
 func (b *bench) cleanup(f func() error) { b.cleanups = append(b.cleanups, f) }
 

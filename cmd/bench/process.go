@@ -84,9 +84,9 @@ func (w *memoryWatch) end(f figures, name string) {
 	f.add(name+" memory", slices.Max(append(w.bytes[half:], 0))/(1<<20))
 }
 
-// flat makes the row of a process's memory, whose target is that it does not grow.
-func (f figures) flat(measured, name string) row {
-	return f.ratio(measured, 1, "MB", name+" memory", name+" memory at first", "≤ 1.1")
+// flat describes the row of a process's memory, whose target is that it does not grow.
+func flat(measured, name string) row {
+	return ratio(measured, 1, "MB", name+" memory", name+" memory at first", "≤ 1.1")
 }
 
 // residentMemory returns the physical memory of a process in bytes.

@@ -52,26 +52,17 @@ func (b *bench) reads(ctx context.Context) error {
 		{"static list", nil, cycle(static, connections, b.Duration, getRequest(pathOf(list), s.crm))},
 	}
 	f := figures{}
-	for round := range b.Rounds {
-		if err := b.read(ctx, f, round, contenders...); err != nil {
-			return err
-		}
-		progress("reads, round %d of %d: %.0f GET/s, %.0f static, %.0f by a plain GET, %.0f lists/s", round+1, b.Rounds,
-			f["GET"][round], f["static"][round], f["plain GET"][round], f["list"][round])
-	}
-	b.add(
-		f.ratio("GET by id ÷ static handler", connections, "1/s", "GET", "static", "≥ 0.7"),
-		f.ratio("GET by id ÷ handler with one go-redis GET", connections, "1/s", "GET", "plain GET", "≥ 1.6"),
-		f.ratio("GET by id, Redis inside the service ÷ static handler", connections, "1/s", "GET inside", "static", ""),
-		f.single("GET by id p99", connections, "µs", "GET p99"),
-		f.single("processor time per GET by id, service", connections, "µs", "GET cpu"),
-		f.single("allocations per GET by id, service", connections, "", "GET allocations"),
-		f.ratio("list of the newest 50 ÷ static handler", connections, "1/s", "list", "static", "≥ 0.2"),
-		f.ratio("list of the newest 50 ÷ static handler, as many bytes", connections, "1/s", "list", "static list", ""),
-		f.single("list of the newest 50 p99", connections, "µs", "list p99"),
-		f.single("processor time per list, service", connections, "µs", "list cpu"),
-	)
-	return nil
+	return b.measure("reads", f, func(round int) error { return b.read(ctx, f, round, contenders...) },
+		ratio("GET by id ÷ static handler", connections, "1/s", "GET", "static", "≥ 0.7"),
+		ratio("GET by id ÷ handler with one go-redis GET", connections, "1/s", "GET", "plain GET", "≥ 1.6"),
+		ratio("GET by id, Redis inside the service ÷ static handler", connections, "1/s", "GET inside", "static", ""),
+		single("GET by id p99", connections, "µs", "GET p99"),
+		single("processor time per GET by id, service", connections, "µs", "GET cpu"),
+		single("allocations per GET by id, service", connections, "", "GET allocations"),
+		ratio("list of the newest 50 ÷ static handler", connections, "1/s", "list", "static", "≥ 0.2"),
+		ratio("list of the newest 50 ÷ static handler, as many bytes", connections, "1/s", "list", "static list", ""),
+		single("list of the newest 50 p99", connections, "µs", "list p99"),
+		single("processor time per list, service", connections, "µs", "list cpu"))
 }
 
 // A contender answers reads: the service, or a baseline.
@@ -146,7 +137,7 @@ func (b *bench) lag(ctx context.Context) error {
 		return err
 	}
 	f := figures{}
-	for round := range b.Rounds {
+	return b.measure("lag", f, func(round int) error {
 		if err := b.patch(ctx, s, connections, f, "most ", ""); err != nil {
 			return err
 		}
@@ -173,13 +164,10 @@ func (b *bench) lag(ctx context.Context) error {
 		f.add("lag", 1e6*after.mean(before, wait, `{outcome="reached"}`))
 		f.add("rate", r.perSecond())
 		f.add("p99", micros(r.percentile(0.99)))
-		progress("lag, round %d of %d: p99 %.0f µs at %.0f PATCH/s", round+1, b.Rounds, f["lag p99"][round], r.perSecond())
-	}
-	b.add(
-		f.ratio("rate of PATCHes, half the maximum", paced, "1/s", "rate", "most PATCHes", ""),
-		f.single("projection lag p99 at that rate", paced, "µs", "lag p99").aims("≤ 20 ms"),
-		f.single("projection lag, mean", paced, "µs", "lag"),
-		f.single("PATCH p99 at that rate, from when it was due", paced, "µs", "p99"),
-	)
-	return nil
+		return nil
+	},
+		ratio("rate of PATCHes, half the maximum", paced, "1/s", "rate", "most PATCHes", ""),
+		ratio("projection lag p99 at that rate", paced, "µs", "lag p99", "", "≤ 20 ms"),
+		single("projection lag, mean", paced, "µs", "lag"),
+		single("PATCH p99 at that rate, from when it was due", paced, "µs", "p99"))
 }

@@ -104,17 +104,12 @@ func (p population) actor(session, stage int) string {
 func (p population) command(session, stage int) domain.Command {
 	by := domain.Caller{Account: p.actor(session, stage), Role: domain.RoleAccount}
 	change := domain.Change{By: by, Now: p.at(session, stage)}
-	switch stage {
-	case 0:
+	if stage == 0 {
 		typ, room, participants := domain.TypeTelemed, p.room(session), []string{p.patient(session), p.doctor(session)}
 		return domain.Create{ID: p.id(session), By: by, Now: change.Now, Values: domain.Values{Type: &typ, Room: &room, Participants: &participants}}
-	case 1:
-		change.Directives[domain.Start].Asked = true
-	case 2:
-		change.Directives[domain.Accept].Asked = true
-	case 3:
-		change.Directives[domain.Finish].Asked = true
 	}
+	following := []domain.Transition{domain.Start, domain.Accept, domain.Finish}
+	change.Directives[following[stage-1]].Asked = true
 	return change
 }
 

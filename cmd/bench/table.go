@@ -21,15 +21,24 @@ type row struct {
 	Ratio       float64   `json:"ratio,omitempty"`
 	Target      string    `json:"target,omitempty"`
 	Rounds      []float64 `json:"rounds,omitempty"` // the ratio of each round, of which Ratio is the median
+
+	service, baseline string // the names of its figures; without a baseline, there is no ratio
+}
+
+// ratio describes a row of two figures.
+func ratio(measured string, connections int, unit, service, baseline, target string) row {
+	return row{Measured: measured, Connections: connections, Unit: unit, Target: target, service: service, baseline: baseline}
+}
+
+// single describes a row of one figure.
+func single(measured string, connections int, unit, name string) row {
+	return ratio(measured, connections, unit, name, "", "")
 }
 
 // figures are the results of a measurement, one for each round, by name.
 type figures map[string][]float64
 
 func (f figures) add(name string, value float64) { f[name] = append(f[name], value) }
-
-// median of the rounds.
-func (f figures) median(name string) float64 { return median(f[name]) }
 
 // median returns the middle value, or the mean of the two middle ones.
 func median(values []float64) float64 {
@@ -40,24 +49,33 @@ func median(values []float64) float64 {
 	return sorted[half]
 }
 
-// ratio makes a row of two figures. The median is of ratios, because the machine changes.
-func (f figures) ratio(measured string, connections int, unit, service, baseline, target string) row {
-	var rounds []float64
-	for i := range f[service] {
-		rounds = append(rounds, f[service][i]/f[baseline][i])
+// add adds rows to the table. The median is of ratios, because the machine changes.
+func (b *bench) add(f figures, rows ...row) {
+	for _, r := range rows {
+		r.Service = median(f[r.service])
+		if r.baseline != "" {
+			for i, value := range f[r.service] {
+				r.Rounds = append(r.Rounds, value/f[r.baseline][i])
+			}
+			r.Baseline, r.Ratio = median(f[r.baseline]), median(r.Rounds)
+		}
+		b.rows = append(b.rows, r)
 	}
-	return row{measured, connections, f.median(service), f.median(baseline), unit, median(rounds), target, rounds}
 }
 
-// single makes a row of one figure.
-func (f figures) single(measured string, connections int, unit, name string) row {
-	return row{Measured: measured, Connections: connections, Service: f.median(name), Unit: unit}
-}
-
-// aims sets the target of the row's ratio, or of its figure.
-func (r row) aims(target string) row {
-	r.Target = target
-	return r
+// measure runs every round of a measurement, each time reports the figures of the first
+// row, and adds the rows.
+func (b *bench) measure(what string, f figures, run func(round int) error, rows ...row) error {
+	for round := range b.Rounds {
+		if err := run(round); err != nil {
+			return err
+		}
+		first := rows[0]
+		progress("%s, round %d of %d: %s: %.0f ÷ %.0f %s", what, round+1, b.Rounds,
+			first.Measured, f[first.service][round], f[first.baseline][round], first.Unit)
+	}
+	b.add(f, rows...)
+	return nil
 }
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

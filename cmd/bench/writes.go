@@ -9,10 +9,10 @@ import (
 
 // writes measures PATCHes beside a raw loop of publishes that syncs each message.
 func (b *bench) writes(ctx context.Context) error {
-	targets := map[int]string{256: "≥ 4.0", 64: "≥ 3.0"}
+	rates, p50s := map[int]string{256: "≥ 4.0", 64: "≥ 3.0"}, map[int]string{1: "≤ 1.5"}
 	for _, n := range b.Connections {
 		f := figures{}
-		for round := range b.Rounds {
+		err := b.measure(fmt.Sprintf("writes, %d connections", n), f, func(round int) error {
 			raw, err := startRawLog(b.dir("raw"))
 			if err != nil {
 				return err
@@ -22,35 +22,34 @@ func (b *bench) writes(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			err = b.serve(b.binary, func(s *service) error {
+			return b.serve(b.binary, func(s *service) error {
 				return b.patch(ctx, s, n, f, "", fmt.Sprintf("writes-%d-%d", n, round+1))
 			})
-			if err != nil {
-				return err
-			}
-			progress("writes, %d connections, round %d of %d: %.0f PATCH/s, %.0f publishes/s", n, round+1, b.Rounds, f["PATCHes"][round], f["publishes"][round])
+		}, patchRows("", n, rates[n], p50s[n])...)
+		if err != nil {
+			return err
 		}
-		p50 := ""
-		if n == 1 {
-			p50 = "≤ 1.5"
-		}
-		b.addPatch(f, "", n, targets[n], p50)
+		b.addParts(f, n)
 	}
 	return nil
 }
 
-// addPatch adds the rows of PATCHes beside single publishes.
-func (b *bench) addPatch(f figures, setup string, n int, rate, p50 string) {
-	b.add(
-		f.ratio(setup+"PATCH ÷ single publish, fsync on", n, "1/s", "PATCHes", "publishes", rate),
-		f.ratio(setup+"PATCH p50 ÷ publish p50", n, "µs", "p50", "publish p50", p50),
-		f.single(setup+"PATCH p99", n, "µs", "p99"),
-		f.single(setup+"processor time per PATCH, service", n, "µs", "cpu"),
-		f.single(setup+"allocations per PATCH, service", n, "", "allocations"),
-	)
+// patchRows describes PATCHes beside single publishes.
+func patchRows(setup string, n int, rate, p50 string) []row {
+	return []row{
+		ratio(setup+"PATCH ÷ single publish, fsync on", n, "1/s", "PATCHes", "publishes", rate),
+		ratio(setup+"PATCH p50 ÷ publish p50", n, "µs", "p50", "publish p50", p50),
+		single(setup+"PATCH p99", n, "µs", "p99"),
+		single(setup+"processor time per PATCH, service", n, "µs", "cpu"),
+		single(setup+"allocations per PATCH, service", n, "", "allocations"),
+	}
+}
+
+// addParts adds the rows of the parts of a PATCH.
+func (b *bench) addParts(f figures, n int) {
 	for _, p := range parts {
-		if f.median(p.measured) > 0 { // an external log has no barrier
-			b.add(f.single(p.measured, n, p.unit, p.measured))
+		if median(f[p.measured]) > 0 { // an external log has no barrier
+			b.add(f, single(p.measured, n, p.unit, p.measured))
 		}
 	}
 }
@@ -137,7 +136,7 @@ func (b *bench) startable(ctx context.Context, s *service, connections int) ([]s
 func (b *bench) durability(ctx context.Context) error {
 	const connections = 64
 	f := figures{}
-	for round := range b.Rounds {
+	return b.measure("durability", f, func(int) error {
 		for _, side := range []struct{ prefix, sync string }{{"unsynced ", "none"}, {"", ""}} {
 			if err := os.Setenv("CHATSESSIONS_FAULT_SYNC", side.sync); err != nil { // "" syncs
 				return err
@@ -146,10 +145,8 @@ func (b *bench) durability(ctx context.Context) error {
 				return err
 			}
 		}
-		progress("durability, round %d of %d: %.0f PATCH/s, %.0f without syncs", round+1, b.Rounds, f["PATCHes"][round], f["unsynced PATCHes"][round])
-	}
-	b.add(f.ratio("PATCH ÷ PATCH with durability off", connections, "1/s", "PATCHes", "unsynced PATCHes", "≥ 0.8"))
-	return nil
+		return nil
+	}, ratio("PATCH ÷ PATCH with durability off", connections, "1/s", "PATCHes", "unsynced PATCHes", "≥ 0.8"))
 }
 
 // cluster measures a service on three nats-servers and a Redis beside raw publishes to them.
@@ -168,16 +165,16 @@ func (b *bench) cluster(ctx context.Context) error {
 		return err
 	}
 	f := figures{}
-	for round := range b.Rounds {
+	err = b.measure("cluster", f, func(round int) error {
 		if err := b.publish(raw, connections, f); err != nil {
 			return err
 		}
-		if err := b.patch(ctx, s, connections, f, "", fmt.Sprintf("cluster-%d", round+1)); err != nil {
-			return err
-		}
-		progress("cluster, round %d of %d: %.0f PATCH/s, %.0f publishes/s", round+1, b.Rounds, f["PATCHes"][round], f["publishes"][round])
+		return b.patch(ctx, s, connections, f, "", fmt.Sprintf("cluster-%d", round+1))
+	}, patchRows("three nodes: ", connections, "≥ 0.6", "")...)
+	if err != nil {
+		return err
 	}
-	b.addPatch(f, "three nodes: ", connections, "≥ 0.6", "")
+	b.addParts(f, connections)
 	return nil
 }
 
@@ -193,7 +190,7 @@ func (b *bench) size(ctx context.Context) error {
 		return err
 	}
 	f := figures{}
-	for round := range b.Rounds {
+	return b.measure("size", f, func(round int) error {
 		err := b.serve(b.binary, func(small *service) error {
 			if _, _, err := small.create(ctx, few, 1); err != nil {
 				return err
@@ -203,14 +200,8 @@ func (b *bench) size(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := b.patch(ctx, large, connections, f, "", fmt.Sprintf("size-%d", round+1)); err != nil {
-			return err
-		}
-		progress("size, round %d of %d: %.0f PATCH/s with %d sessions, %.0f with %d", round+1, b.Rounds, f["PATCHes"][round], b.Sessions, f["few PATCHes"][round], few)
-	}
-	b.add(
-		f.ratio(fmt.Sprintf("PATCH/s, %d sessions ÷ %d", b.Sessions, few), connections, "1/s", "PATCHes", "few PATCHes", "≥ 0.9"),
-		f.ratio(fmt.Sprintf("PATCH p99, %d sessions ÷ %d", b.Sessions, few), connections, "µs", "p99", "few p99", "≤ 1.2"),
-	)
-	return nil
+		return b.patch(ctx, large, connections, f, "", fmt.Sprintf("size-%d", round+1))
+	},
+		ratio(fmt.Sprintf("PATCH/s, %d sessions ÷ %d", b.Sessions, few), connections, "1/s", "PATCHes", "few PATCHes", "≥ 0.9"),
+		ratio(fmt.Sprintf("PATCH p99, %d sessions ÷ %d", b.Sessions, few), connections, "µs", "p99", "few p99", "≤ 1.2"))
 }

@@ -62,29 +62,23 @@ func (m *metrics) gauge(name, help string, value func() float64) {
 
 // synced measures the syncs of the embedded log.
 func (m *metrics) synced() func(group int, took time.Duration) {
-	if m == nil {
-		return nil
-	}
-	return sizeAndDuration(
-		m.histogram("chatsessions_barrier_group_size",
-			"How many writes and batches of the projector waited for one sync of the embedded log.", groupBuckets),
-		m.histogram("chatsessions_barrier_sync_duration_seconds",
-			"How long one sync of the embedded log to disk took.", syncBuckets))
+	return m.sizeAndDuration(
+		"chatsessions_barrier_group_size", "How many writes and batches of the projector waited for one sync of the embedded log.",
+		"chatsessions_barrier_sync_duration_seconds", "How long one sync of the embedded log to disk took.", syncBuckets)
 }
 
 // applied measures the batches of the projector.
 func (m *metrics) applied() func(events int, took time.Duration) {
+	return m.sizeAndDuration(
+		"chatsessions_projector_batch_size", "How many events one batch of the projector held.",
+		"chatsessions_projector_batch_duration_seconds", "How long it took to write one batch of events into the read model.", requestBuckets)
+}
+
+func (m *metrics) sizeAndDuration(size, sizeHelp, duration, durationHelp string, buckets []float64) func(int, time.Duration) {
 	if m == nil {
 		return nil
 	}
-	return sizeAndDuration(
-		m.histogram("chatsessions_projector_batch_size",
-			"How many events one batch of the projector held.", groupBuckets),
-		m.histogram("chatsessions_projector_batch_duration_seconds",
-			"How long it took to write one batch of events into the read model.", requestBuckets))
-}
-
-func sizeAndDuration(sizes, durations prometheus.Histogram) func(int, time.Duration) {
+	sizes, durations := m.histogram(size, sizeHelp, groupBuckets), m.histogram(duration, durationHelp, buckets)
 	return func(size int, took time.Duration) {
 		sizes.Observe(float64(size))
 		durations.Observe(took.Seconds())

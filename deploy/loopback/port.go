@@ -52,9 +52,7 @@ func reserve(port int) error {
 	if err != nil {
 		return errors.Join(err, socket.Close())
 	}
-	if err := listener.Close(); err != nil {
-		return errors.Join(err, socket.Close())
-	}
+	listener.Close()
 	reserved.Lock()
 	defer reserved.Unlock()
 	reserved.sockets = append(reserved.sockets, socket)

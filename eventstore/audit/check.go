@@ -46,7 +46,7 @@ func (v *verification) checkSequence(m *message) (stray bool, err error) {
 			return false, err
 		}
 	}
-	if v.openID != "" && v.openID != m.writeID {
+	if v.openID != "" && v.openID != m.writeID && !v.completes(m) {
 		if err := v.reportTorn(); err != nil {
 			return false, err
 		}
@@ -54,9 +54,15 @@ func (v *verification) checkSequence(m *message) (stray bool, err error) {
 	stray = m.previousInWrite && (m.writeID == "" || m.writeID != v.openID || position != v.read+1)
 	v.read, v.openID = position, ""
 	if m.writeContinues {
-		v.openID = m.writeID
+		v.openID, v.openRequest = m.writeID, m.record.Request.CorrelationID
 	}
 	return stray, nil
+}
+
+// completes reports whether a message is of the same request as the atomic write before it,
+// whose end is missing: a start after a crash has appended the rest.
+func (v *verification) completes(m *message) bool {
+	return m.err == nil && m.record.Position == v.read+1 && m.record.Previous == v.read && m.record.Request.CorrelationID == v.openRequest
 }
 
 func (v *verification) checkUnreadable(ctx context.Context, m *message, known *lastState) error {

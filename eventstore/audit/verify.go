@@ -61,13 +61,14 @@ func Verify(ctx context.Context, log *eventstore.Log, o VerifyOptions) (Verified
 
 // A verification is one call of Verify.
 type verification struct {
-	options VerifyOptions
-	log     *eventstore.Log
-	states  *recentStates
-	claims  claims
-	read    uint64 // position of the last message
-	openID  string // of the atomic write that continues after that message, "" for none
-	result  Verified
+	options     VerifyOptions
+	log         *eventstore.Log
+	states      *recentStates
+	claims      claims
+	read        uint64 // position of the last message
+	openID      string // of the atomic write that continues after that message, "" for none
+	openRequest string // correlation id of that write
+	result      Verified
 }
 
 // run reads, decodes, and checks, each in a goroutine of its own, which ends with run.

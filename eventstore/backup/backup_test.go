@@ -141,7 +141,7 @@ func open(t *testing.T, file string) *Archive {
 func TestSaveAndRestoreEveryWay(t *testing.T) {
 	dir := t.TempDir()
 	server := natstest.Start(t, natstest.Config{})
-	cluster := natstest.StartCluster(t, 3)
+	cluster := natstest.StartCluster(t, make([]natstest.Config, 3)...)
 
 	l, stop := startEmbedded(t, filepath.Join(dir, "log"))
 	write(t, l, 200)

@@ -1,7 +1,7 @@
 // Package blocks reads the block files of a NATS stream without a server, and changes
 // nothing. The server itself cuts a file at the first record that fails its check, and its
 // check leaves out the length of the headers; this package names the record instead
-// (docs/decisions/0017).
+// (docs/decisions/0017-the-log-is-read-before-it-is-trusted.md).
 //
 // Read the files in this order:
 //

@@ -1,6 +1,8 @@
 package embedded
 
 import (
+	"chatsessions/eventstore/blocks"
+
 	"context"
 	"errors"
 	"os"
@@ -32,8 +34,8 @@ func (d *disk) sync(path string, _ func() error) error {
 func testBarrier(t *testing.T, d *disk, observe func(int, time.Duration)) (*barrier, string) {
 	t.Helper()
 	store := t.TempDir()
-	dir := streamDir(store)
-	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(blockPath(dir, 1), nil, 0o600)); err != nil {
+	dir := messagesDir(store)
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(blocks.Path(dir, 1), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	blocks, err := openBlockFiles(store, d.sync)
@@ -184,7 +186,7 @@ func TestBarrierNoticesThatTheBlockFileIsGone(t *testing.T) {
 	b, dir := testBarrier(t, d, nil)
 	first := waiting(t.Context(), b, 11)
 	<-d.began
-	if err := os.Remove(blockPath(dir, 1)); err != nil {
+	if err := os.Remove(blocks.Path(dir, 1)); err != nil {
 		t.Fatal(err)
 	}
 	d.end <- nil
@@ -198,7 +200,7 @@ func TestBarrierGoesOnToTheNextBlocks(t *testing.T) {
 	d := newDisk()
 	b, dir := testBarrier(t, d, nil)
 	for _, index := range []int{2, 3} {
-		if err := os.WriteFile(blockPath(dir, index), nil, 0o600); err != nil {
+		if err := os.WriteFile(blocks.Path(dir, index), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

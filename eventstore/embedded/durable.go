@@ -98,7 +98,7 @@ func openDurableNote(storeDir string, syncFile SyncFunc, known Durable) (*durabl
 	if err := renameio.WriteFile(path, content, 0o600, renameio.WithTempDir(storeDir)); err != nil {
 		return nil, err
 	}
-	if err := syncPath(storeDir, syncFile); err != nil {
+	if err := errors.Join(syncPath(path, syncFile), syncPath(storeDir, syncFile)); err != nil {
 		return nil, err
 	}
 	f, err := os.OpenFile(path, os.O_RDWR, 0o600)

@@ -13,6 +13,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/eventstore"
+	"chatsessions/eventstore/blocks"
 	"chatsessions/eventstore/envelope"
 
 	"github.com/google/uuid"
@@ -45,7 +46,7 @@ func TestTornWriteIsCompleted(t *testing.T) {
 	}
 	l.Close()
 	e.Shutdown()
-	block := blockPath(streamDir(dir), 1)
+	block := blocks.Path(messagesDir(dir), 1)
 	content, err := os.ReadFile(block)
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +78,7 @@ func TestTornWriteIsCompleted(t *testing.T) {
 			if err := os.CopyFS(cut, os.DirFS(dir)); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Truncate(blockPath(streamDir(cut), 1), int64(test.size)); err != nil {
+			if err := os.Truncate(blocks.Path(messagesDir(cut), 1), int64(test.size)); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.Remove(filepath.Join(cut, cleanFile)); err != nil {

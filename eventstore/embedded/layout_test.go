@@ -1,6 +1,8 @@
 package embedded
 
 import (
+	"chatsessions/eventstore/blocks"
+
 	"bytes"
 	"crypto/rand"
 	"os"
@@ -39,21 +41,21 @@ func TestTheServerWritesItsFilesAsTheBarrierExpects(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := streamDir(o.StoreDir)
+	msgs := messagesDir(o.StoreDir)
 	for index := 1; index <= 2; index++ {
 		message := make([]byte, size)
 		_, _ = rand.Read(message) // never fails
 		if _, err := js.Publish(t.Context(), envelope.Subject("layout"), message); err != nil {
 			t.Fatal(err)
 		}
-		content, err := os.ReadFile(blockPath(blocks, index))
+		content, err := os.ReadFile(blocks.Path(msgs, index))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Contains(content, message) {
 			t.Errorf("an acknowledged message is not in block %d", index)
 		}
-		if indices, err := blockIndices(blocks); err != nil || len(indices) != index {
+		if indices, err := blocks.Files(msgs); err != nil || len(indices) != index {
 			t.Errorf("blocks %v after %d messages, %v", indices, index, err)
 		}
 	}

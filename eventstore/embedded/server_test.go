@@ -15,6 +15,7 @@ import (
 
 	"chatsessions/domain"
 	"chatsessions/eventstore"
+	"chatsessions/eventstore/blocks"
 
 	"github.com/google/uuid"
 )
@@ -66,10 +67,10 @@ func TestStartSyncsEverythingBeforeItIsServed(t *testing.T) {
 		var r recorded
 		e, l := startLog(t, Options{StoreDir: dir, Sync: r.sync})
 		synced := r.take()
-		msgs := streamDir(dir)
+		msgs := messagesDir(dir)
 		stream := filepath.Dir(msgs)
 		for _, path := range []string{
-			blockPath(msgs, 1), msgs, filepath.Join(stream, "meta.inf"), filepath.Join(stream, "meta.sum"), stream,
+			blocks.Path(msgs, 1), msgs, filepath.Join(stream, "meta.inf"), filepath.Join(stream, "meta.sum"), stream,
 			filepath.Dir(stream), filepath.Join(dir, "jetstream", "$G"), filepath.Join(dir, "jetstream"),
 			filepath.Join(dir, intentDir), dir, filepath.Dir(dir), above,
 		} {
@@ -78,7 +79,7 @@ func TestStartSyncsEverythingBeforeItIsServed(t *testing.T) {
 			}
 		}
 		writeNew(t, l, 1)
-		if synced := r.take(); len(synced) != 1 || synced[0] != blockPath(msgs, 1) {
+		if synced := r.take(); len(synced) != 1 || synced[0] != blocks.Path(msgs, 1) {
 			t.Errorf("run %d: one write synced %v", run, synced)
 		}
 		// What is on disk is read without a sync.
@@ -101,12 +102,12 @@ func TestBlocksRollOver(t *testing.T) {
 	var r recorded
 	_, l := startLog(t, Options{StoreDir: dir, Sync: r.sync})
 	r.take()
-	msgs := streamDir(dir)
+	msgs := messagesDir(dir)
 	var running sync.WaitGroup
 	for range 16 {
 		running.Go(func() {
 			for {
-				if indices, err := blockIndices(msgs); err != nil || len(indices) > 2 {
+				if indices, err := blocks.Files(msgs); err != nil || len(indices) > 2 {
 					return
 				}
 				writeLarge(t, l)
@@ -125,7 +126,7 @@ func TestBlocksRollOver(t *testing.T) {
 			order = append(order, path)
 		}
 	}
-	want := []string{blockPath(msgs, 1), msgs, blockPath(msgs, 2), msgs, blockPath(msgs, 3)}
+	want := []string{blocks.Path(msgs, 1), msgs, blocks.Path(msgs, 2), msgs, blocks.Path(msgs, 3)}
 	if !slices.Equal(order, want) {
 		t.Errorf("synced in the order %v, want %v", order, want)
 	}

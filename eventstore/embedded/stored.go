@@ -53,7 +53,7 @@ func FindStored(storeDir string) (*Stored, error) {
 	if s.Durable, err = readDurable(storeDir); err != nil {
 		return nil, err
 	}
-	if s.Files, err = blocks.Files(blocks.MessagesDir(storeDir, eventstore.StreamName)); err != nil {
+	if s.Files, err = blocks.Files(messagesDir(storeDir)); err != nil {
 		return nil, err
 	}
 	if s.Lost, err = readLost(storeDir); err != nil {

@@ -42,7 +42,7 @@ func crashedLog(t *testing.T, events, durable int) (dir string) {
 // flip flips a bit of the n-th event.
 func flip(t *testing.T, dir string, n int) {
 	t.Helper()
-	block := blockPath(streamDir(dir), 1)
+	block := blocks.Path(messagesDir(dir), 1)
 	content, err := os.ReadFile(block)
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +100,7 @@ func TestFlippedBitBeforeTheDurablePositionIsRefused(t *testing.T) {
 func TestWhatFollowsTheEndOfTheLogIsSetAside(t *testing.T) {
 	dir := crashedLog(t, 130, 10)
 	flip(t, dir, 11)
-	was := contents(t, dir)[blockPath(streamDir(dir), 1)]
+	was := contents(t, dir)[blocks.Path(messagesDir(dir), 1)]
 	var logged strings.Builder
 	e, l := startLog(t, Options{StoreDir: dir, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	if end, err := l.End(t.Context()); err != nil || end != 10 {
@@ -125,14 +125,14 @@ func TestWhatFollowsTheEndOfTheLogIsSetAside(t *testing.T) {
 }
 
 func TestMissingPartsAreRefused(t *testing.T) {
-	msgs := func(dir string) string { return streamDir(dir) }
+	msgs := func(dir string) string { return messagesDir(dir) }
 	for name, damage := range map[string]func(dir string) error{
-		"the tail is cut": func(dir string) error { return os.Truncate(blockPath(msgs(dir), 1), 20_000) },
+		"the tail is cut": func(dir string) error { return os.Truncate(blocks.Path(msgs(dir), 1), 20_000) },
 		"the tail is cut at a record": func(dir string) error {
-			content, err := os.ReadFile(blockPath(msgs(dir), 1))
-			return errors.Join(err, os.Truncate(blockPath(msgs(dir), 1), int64(records(t, content)[100])))
+			content, err := os.ReadFile(blocks.Path(msgs(dir), 1))
+			return errors.Join(err, os.Truncate(blocks.Path(msgs(dir), 1), int64(records(t, content)[100])))
 		},
-		"the block file is gone":  func(dir string) error { return os.Remove(blockPath(msgs(dir), 1)) },
+		"the block file is gone":  func(dir string) error { return os.Remove(blocks.Path(msgs(dir), 1)) },
 		"the stream is gone":      func(dir string) error { return os.RemoveAll(filepath.Dir(msgs(dir))) },
 		"the description is gone": func(dir string) error { return os.Remove(filepath.Join(filepath.Dir(msgs(dir)), "meta.inf")) },
 		"the description is damaged": func(dir string) error {
@@ -164,7 +164,7 @@ func TestMissingPartsAreRefused(t *testing.T) {
 // TestCopiedClusterStore: the server ignores a stream with replicas.
 func TestCopiedClusterStoreIsRefused(t *testing.T) {
 	dir := crashedLog(t, 3, 3)
-	path := filepath.Join(filepath.Dir(streamDir(dir)), "meta.inf")
+	path := filepath.Join(filepath.Dir(messagesDir(dir)), "meta.inf")
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

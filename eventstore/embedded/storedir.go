@@ -24,7 +24,7 @@ const (
 func beginRun(storeDir string, syncFile SyncFunc) error {
 	err := os.Remove(filepath.Join(storeDir, cleanFile))
 	if errors.Is(err, os.ErrNotExist) {
-		err = os.Remove(filepath.Join(streamDir(storeDir), indexFile))
+		err = os.Remove(filepath.Join(messagesDir(storeDir), indexFile))
 		if err == nil || errors.Is(err, os.ErrNotExist) {
 			return nil
 		}

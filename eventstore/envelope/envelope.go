@@ -102,10 +102,11 @@ func Encode(req *domain.Request, e *domain.Event, id string, previous uint64) (m
 	return &nats.Msg{Subject: Subject(req.SessionID), Header: h, Data: data}, session
 }
 
-// A Message is a message as the stream stores it.
+// A Message is a message as the stream stores it, or stands for a gap in the stream.
 type Message struct {
 	Subject  string
-	Sequence uint64
+	Sequence uint64 // of a gap: the last that is missing
+	GapFrom  uint64 // of a gap: the first that is missing
 	Header   nats.Header
 	Data     []byte
 }
@@ -132,6 +133,12 @@ func (u upcasters) decode(m *Message) (*domain.Record, error) {
 }
 
 func (m *Message) record(u upcasters) (*domain.Record, error) {
+	if m.GapFrom > 0 {
+		if m.GapFrom == m.Sequence {
+			return nil, fmt.Errorf("there is no message at position %d", m.Sequence)
+		}
+		return nil, fmt.Errorf("there are no messages at positions %d to %d", m.GapFrom, m.Sequence)
+	}
 	var invalid error // the first header that does not decode
 	get := func(name string) string {
 		value, err := headerValue(m.Header, name)

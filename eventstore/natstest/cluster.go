@@ -6,30 +6,20 @@ import (
 	"strings"
 	"testing"
 
-	"chatsessions/deploy/loopback"
+	"chatsessions/deploy/servertest"
 )
 
 // Cluster is several servers that replicate among each other.
 type Cluster struct{ Servers []*Server }
 
-// StartCluster runs n servers with the deployed configuration of a cluster, and returns
-// when all of them serve JetStream.
-func StartCluster(tb testing.TB, n int) *Cluster {
-	tb.Helper()
-	return StartClusterOf(tb, make([]Config, n)...)
-}
-
-// StartClusterOf is StartCluster with a configuration for each server.
-func StartClusterOf(tb testing.TB, configs ...Config) *Cluster {
+// StartCluster runs a server for each configuration, by default the deployed one of a
+// cluster, and returns when all of them serve JetStream.
+func StartCluster(tb testing.TB, configs ...Config) *Cluster {
 	tb.Helper()
 	listen := make([]string, len(configs))
 	routes := make([]string, len(configs))
 	for i := range configs {
-		port, err := loopback.Port()
-		if err != nil {
-			tb.Fatal(err)
-		}
-		listen[i] = fmt.Sprintf("127.0.0.1:%d", port)
+		listen[i] = "127.0.0.1:" + servertest.Port(tb)
 		routes[i] = fmt.Sprintf("%q", "nats-route://route:secret@"+listen[i])
 	}
 	c := &Cluster{}
@@ -42,10 +32,10 @@ func StartClusterOf(tb testing.TB, configs ...Config) *Cluster {
 		))
 	}
 	for _, s := range c.Servers {
-		s.start()
+		s.begin()
 	}
 	for _, s := range c.Servers {
-		s.waitReady()
+		s.Await(s.ready)
 	}
 	return c
 }

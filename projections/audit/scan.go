@@ -30,24 +30,22 @@ type entry struct {
 // count adds every document and index entry of the partition to the found tally.
 func (p *partition) count(ctx context.Context) error {
 	a := p.audit
-	return p.eachKey(ctx, Counting, func(ids, indexes []string) error {
-		for _, id := range ids {
-			if member, ok := memberOf(id); ok {
-				a.found.add(p.keys.Partition.Number, "", member, 0)
-			} else {
+	return p.eachKey(ctx, Counting, func(id string) error {
+		if member, ok := memberOf(id); ok {
+			a.found.add(p.keys.Partition.Number, "", member, 0)
+		} else {
+			a.odd = true
+		}
+		return nil
+	}, func(entries []entry) error {
+		for _, e := range entries {
+			if e.isOdd() {
 				a.odd = true
+			} else {
+				a.found.add(p.keys.Partition.Number, e.index, e.member, e.score)
 			}
 		}
-		return p.eachEntry(ctx, indexes, func(entries []entry) error {
-			for _, e := range entries {
-				if e.isOdd() {
-					a.odd = true
-				} else {
-					a.found.add(p.keys.Partition.Number, e.index, e.member, e.score)
-				}
-			}
-			return nil
-		})
+		return nil
 	})
 }
 
@@ -67,33 +65,29 @@ func (e entry) isOdd() bool { return e.wrongKind || len(e.member) != layout.Memb
 // match their documents, where the tallies differ.
 func (p *partition) check(ctx context.Context) error {
 	a := p.audit
-	return p.eachKey(ctx, Checking, func(ids, indexes []string) error {
-		for _, id := range ids {
-			if member, ok := memberOf(id); !ok || a.expected.differsAt(a.found, member) {
-				if err := p.suspect(ctx, suspect{id: id}); err != nil {
-					return err
-				}
+	return p.eachKey(ctx, Checking, func(id string) error {
+		if member, ok := memberOf(id); ok && !a.expected.differsAt(a.found, member) {
+			return nil
+		}
+		return p.suspect(ctx, suspect{id: id})
+	}, func(entries []entry) error {
+		for _, e := range entries {
+			detail := ""
+			switch {
+			case e.wrongKind:
+				detail = "the key is not of its kind"
+			case e.isOdd():
+				detail = fmt.Sprintf("the member %q is not in the layout %s", e.member, layout.Version())
+			default:
+				continue
+			}
+			if err := a.report(Difference{Index: e.index, Detail: detail}); err != nil {
+				return err
 			}
 		}
-		return p.eachEntry(ctx, indexes, func(entries []entry) error {
-			for _, e := range entries {
-				detail := ""
-				switch {
-				case e.wrongKind:
-					detail = "the key is not of its kind"
-				case e.isOdd():
-					detail = fmt.Sprintf("the member %q is not in the layout %s", e.member, layout.Version())
-				default:
-					continue
-				}
-				if err := a.report(Difference{Index: e.index, Detail: detail}); err != nil {
-					return err
-				}
-			}
-			return p.checkEntries(ctx, slices.DeleteFunc(entries, func(e entry) bool {
-				return e.isOdd() || !a.expected.differsAt(a.found, e.member)
-			}))
-		})
+		return p.checkEntries(ctx, slices.DeleteFunc(entries, func(e entry) bool {
+			return e.isOdd() || !a.expected.differsAt(a.found, e.member)
+		}))
 	})
 }
 
@@ -133,10 +127,10 @@ func (p *partition) suspectParked(ctx context.Context) error {
 		}
 	}
 	err := notes.Err()
-	if isWrongType(err) {
+	switch {
+	case isWrongType(err):
 		return p.audit.report(Difference{Detail: "the key of the parked sessions is not of its kind"})
-	}
-	if err != nil {
+	case err != nil:
 		return fmt.Errorf("list the parked sessions: %w", err)
 	}
 	return nil
@@ -150,9 +144,9 @@ func (a *audit) pace(ctx context.Context, n int) error {
 	return a.opts.Pace(ctx, n)
 }
 
-// eachKey calls f with ids of documents and names of indexes, some at a time, until it has
-// seen all that were there the whole time. A key may come twice.
-func (p *partition) eachKey(ctx context.Context, stage Stage, f func(ids, indexes []string) error) error {
+// eachKey calls document with the id of each document, and entries with those of each index,
+// until it has seen all that were there the whole time. A key may come twice.
+func (p *partition) eachKey(ctx context.Context, stage Stage, document func(id string) error, entries func([]entry) error) error {
 	var done, total uint64
 	if len(p.audit.partitions) == 1 { // otherwise Redis has keys of other partitions too
 		n, err := p.audit.rdb.DBSize(ctx).Result()
@@ -169,15 +163,17 @@ func (p *partition) eachKey(ctx context.Context, stage Stage, f func(ids, indexe
 		if err != nil {
 			return fmt.Errorf("list the keys: %w", err)
 		}
-		var ids, indexes []string
+		var indexes []string
 		for _, key := range keys {
 			if id, ok := strings.CutPrefix(key, p.keys.Document("")); ok {
-				ids = append(ids, id)
+				if err := document(id); err != nil {
+					return err
+				}
 			} else if name, ok := strings.CutPrefix(key, p.keys.Index("")); ok {
 				indexes = append(indexes, name)
 			}
 		}
-		if err := f(ids, indexes); err != nil {
+		if err := p.eachEntry(ctx, indexes, entries); err != nil {
 			return err
 		}
 		done += uint64(len(keys))

@@ -48,13 +48,19 @@ func letterOf(field string) byte { return fieldLetters[slices.Index(filterFields
 
 // has reports whether a field has the value, given in its keyForm.
 func (e *Entries) has(letter byte, value string) bool {
-	for entry := range strings.SplitSeq(e.values, " ") {
-		letters, is, _ := strings.Cut(entry, ":")
-		if is == value && strings.IndexByte(letters, letter) >= 0 {
+	for from := 0; value != ""; from++ {
+		at := strings.Index(e.values[from:], value)
+		if at < 0 {
+			return false
+		}
+		from += at
+		letters := e.values[strings.LastIndexByte(e.values[:from], ' ')+1 : from]
+		isWhole := strings.IndexByte(letters, ':') == len(letters)-1 && strings.HasPrefix(e.values[from+len(value):], " ")
+		if isWhole && strings.IndexByte(letters, letter) >= 0 {
 			return true
 		}
 	}
-	return false
+	return false // no value is empty
 }
 
 // IsIn reports whether the session belongs in an index.

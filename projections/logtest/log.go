@@ -1,3 +1,8 @@
+// Package logtest provides a log in memory, sessions to write to it, and small helpers for
+// tests of projections. Only tests import it.
+//
+//	log.go  Log, and what can go wrong with it
+//	run.go  runs what has a Run method; waits
 package logtest
 
 import (
@@ -33,7 +38,8 @@ func New(identity string) *Log {
 	return &Log{identity: identity, grown: make(chan struct{})}
 }
 
-func (l *Log) change(f func()) {
+// Change changes the log, and wakes who waits for that.
+func (l *Log) Change(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f()
@@ -52,7 +58,7 @@ func (l *Log) Append(sessions ...domain.Session) uint64 {
 
 // Record writes events, assigns their positions, and returns the last one.
 func (l *Log) Record(events ...domain.Entry) (last uint64) {
-	l.change(func() {
+	l.Change(func() {
 		for _, e := range events {
 			e.Record = new(*e.Record)
 			e.Record.Position = uint64(len(l.Events) + 1)
@@ -89,17 +95,15 @@ func (l *Log) Asked() int {
 }
 
 // Truncate removes all events but the first n.
-func (l *Log) Truncate(n int) { l.change(func() { l.Events = l.Events[:n:n] }) }
+func (l *Log) Truncate(n int) { l.Change(func() { l.Events = l.Events[:n:n] }) }
 
 // Fail makes the log fail with err; nil ends that.
-func (l *Log) Fail(err error) { l.change(func() { l.trouble = err }) }
+func (l *Log) Fail(err error) { l.Change(func() { l.trouble = err }) }
 
 // Sessions returns the newest state of every session.
 func (l *Log) Sessions() map[string]domain.Session {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	all := map[string]domain.Session{}
-	for _, e := range l.Events {
+	for _, e := range l.All() {
 		all[e.Record.Event.Session.ID] = e.Record.Event.Session
 	}
 	return all
@@ -107,9 +111,7 @@ func (l *Log) Sessions() map[string]domain.Session {
 
 // Load returns the newest event of a session.
 func (l *Log) Load(_ context.Context, id string) (*domain.Record, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, e := range slices.Backward(l.Events) {
+	for _, e := range slices.Backward(l.All()) {
 		if e.Record.Event.Session.ID != id {
 			continue
 		}
@@ -154,7 +156,7 @@ func (l *Log) Durable(ctx context.Context, position uint64) error {
 }
 
 // Hold keeps events from a position on from being durable; 0 releases them.
-func (l *Log) Hold(position uint64) { l.change(func() { l.holds = position }) }
+func (l *Log) Hold(position uint64) { l.Change(func() { l.holds = position }) }
 
 // EventID implements projections.Log.
 func (l *Log) EventID(_ context.Context, position uint64) (string, error) {
@@ -275,20 +277,6 @@ func MustRun(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// Mend makes every message of a session an event, as for a newer version of the service
-// that can read it. The session is then started.
-func (l *Log) Mend(n int, changes ...func(*domain.Session)) {
-	l.change(func() {
-		l.Events = slices.Clone(l.Events) // others may be reading
-		for i := range l.Events {
-			if e := &l.Events[i]; e.Err != nil && e.Record.Event.Session.ID == ID(n) {
-				e.Record = new(*e.Record)
-				e.Record.Event.Session, e.Err = Session(n, int64(n), append(changes, In(domain.StateStarted), Version(uint64(i+1)))...), nil
-			}
-		}
-	})
 }
 
 // Histories draws events of a few sessions, in some order.

@@ -1,11 +1,11 @@
 package logtest
 
 import (
-	"bytes"
 	"context"
-	"sync"
+	"errors"
 	"testing"
-	"time"
+
+	"chatsessions/deploy/servertest"
 )
 
 // A Running is something that runs until it is stopped.
@@ -37,29 +37,10 @@ func (r *Running) End() {
 // Eventually waits for a condition, long enough that only a defect misses it.
 func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for !condition() {
-		if time.Now().After(deadline) {
-			t.Fatalf("does not happen: %s", what)
+	servertest.Eventually(t, servertest.Patience, func() error {
+		if !condition() {
+			return errors.New(what)
 		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
-// A Buffer collects output; it is safe for concurrent use.
-type Buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *Buffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *Buffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
+		return nil
+	})
 }

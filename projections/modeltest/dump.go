@@ -28,48 +28,41 @@ func DumpOf(t testing.TB, rdb redis.UniversalClient, partitions int) map[string]
 	logtest.MustRun(t, err)
 	all := map[string]string{}
 	for _, key := range keys {
-		kind, err := rdb.Type(ctx, key).Result()
-		logtest.MustRun(t, err)
-		name, text := key, ""
 		var part layout.Partition // of the key
 		for _, p := range layout.Partitions(partitions) {
 			if strings.HasPrefix(key, p.Base) {
 				part = p
 			}
 		}
-		if rest, ok := strings.CutPrefix(key, part.Base); ok && part.Base != "" && strings.Contains(rest, ":") {
-			generation, rest, _ := strings.Cut(rest, ":")
+		if key == layout.LayoutsKey || key == part.Generations() {
+			continue
+		}
+		name := key
+		if generation, rest, ok := strings.Cut(strings.TrimPrefix(key, part.Base), ":"); ok && part.Base != "" {
 			state := "of another generation "
 			if c, _ := layout.ParseCheckpoint(rdb.Get(ctx, part.Checkpoint()).Val()); c.Generation == generation {
 				state = ""
 			}
 			name = fmt.Sprint(part.Number, ": ", state, rest)
 		}
-		switch {
-		case key == layout.LayoutsKey || key == part.Generations():
-			continue
-		case kind == "string":
-			text, err = rdb.Get(ctx, key).Result()
-			if c, ok := layout.ParseCheckpoint(text); ok && key == part.Checkpoint() {
-				text = fmt.Sprint(c.Identity, " ", c.Position, " ", string(c.State))
-			}
-		case kind == "zset":
-			var members []string
-			members, err = rdb.ZRangeByLex(ctx, key, &redis.ZRangeBy{Min: "-", Max: "+"}).Result()
-			for i, m := range members {
-				_, id := layout.MemberPlace(m)
-				members[i] = id
-			}
-			text = strings.Join(members, " ")
-		case kind == "hash":
-			var fields map[string]string
-			fields, err = rdb.HGetAll(ctx, key).Result()
-			text = fmt.Sprint(fields)
+		kind, err := rdb.Type(ctx, key).Result()
+		logtest.MustRun(t, err)
+		var value any
+		switch kind {
+		case "string":
+			value, err = rdb.Get(ctx, key).Result()
+		case "zset":
+			value, err = rdb.ZRange(ctx, key, 0, -1).Result()
+		case "hash":
+			value, err = rdb.HGetAll(ctx, key).Result()
 		default:
 			t.Fatalf("%s is a %s", key, kind)
 		}
 		logtest.MustRun(t, err)
-		all[name] = text
+		all[name] = fmt.Sprint(value)
+		if c, ok := layout.ParseCheckpoint(all[name]); ok && key == part.Checkpoint() {
+			all[name] = fmt.Sprint(c.Identity, " ", c.Position, " ", string(c.State))
+		}
 	}
 	return all
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -168,7 +169,7 @@ func TestARetryBringsASessionBackAsTheLogHasIt(t *testing.T) {
 		}
 		r.mustBeParked(1, position, logtest.ErrNoEvent.Error(), 2)
 
-		log.Mend(1, logtest.Room("r2"))
+		mend(log, 1, logtest.Room("r2"))
 		logtest.MustRun(t, Retry(t.Context(), rdb, 1, p, log.Load))
 		r.mustHaveNoneParked()
 		r.mustBeWhole()
@@ -230,7 +231,7 @@ func TestARetryBesideAnEventLeavesNoIndexEntries(t *testing.T) {
 			r.projector.End()
 			p, err := FindParked(t.Context(), rdb, 1, logtest.ID(1))
 			logtest.MustRun(t, err)
-			log.Mend(1, logtest.Room("r1"))
+			mend(log, 1, logtest.Room("r1"))
 			mended, err := log.Load(t.Context(), logtest.ID(1))
 			logtest.MustRun(t, err)
 
@@ -287,12 +288,27 @@ func TestAParkedSessionIsFoundInItsPartition(t *testing.T) {
 			t.Errorf("not found: %v", want)
 		}
 		for n := range 12 {
-			log.Mend(n, logtest.Room(fmt.Sprint(n)))
+			mend(log, n, logtest.Room(fmt.Sprint(n)))
 			p, err := FindParked(t.Context(), rdb, 3, logtest.ID(n))
 			logtest.MustRun(t, err)
 			logtest.MustRun(t, Retry(t.Context(), rdb, 3, p, log.Load))
 		}
 		r.mustHaveNoneParked()
 		r.mustBeWhole()
+	})
+}
+
+// mend makes every message of a session an event, as for a newer version of the service
+// that can read it. The session is then started.
+func mend(l *logtest.Log, n int, changes ...func(*domain.Session)) {
+	l.Change(func() {
+		l.Events = slices.Clone(l.Events) // others may be reading
+		for i := range l.Events {
+			if e := &l.Events[i]; e.Err != nil && e.Record.Event.Session.ID == logtest.ID(n) {
+				e.Record = new(*e.Record)
+				changes := append(changes, logtest.In(domain.StateStarted), logtest.Version(uint64(i+1)))
+				e.Record.Event.Session, e.Err = logtest.Session(n, int64(n), changes...), nil
+			}
+		}
 	})
 }

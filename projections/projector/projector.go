@@ -267,6 +267,10 @@ func (p *Projector) split(batch []domain.Entry, n int) [][]*layout.Document {
 	parts := make([][]*layout.Document, n)
 	for i := range batch {
 		d := p.documentOf(&batch[i])
+		if d.ID == "" { // a gap in the log
+			p.logger.Error("events are missing from the log", "position", d.Position, "error", d.Reason)
+			continue
+		}
 		partition := layout.PartitionNumber(d.ID, n)
 		parts[partition] = append(parts[partition], d)
 	}

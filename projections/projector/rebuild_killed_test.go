@@ -14,6 +14,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"chatsessions/deploy/servertest"
 	"chatsessions/projections/layout"
 	"chatsessions/projections/logtest"
 	"chatsessions/projections/modeltest"
@@ -216,7 +217,7 @@ func TestAStandbyTakesOverWhileARebuildIsAtWork(t *testing.T) {
 	modeltest.OnEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		w := newWorld(t, rdb, 10, 1)
 		both := []*logtest.Running{w.projector, nil}
-		outputs := []*logtest.Buffer{w.output, {}}
+		outputs := []*servertest.Output{w.output, {}}
 		one := *w.rig
 		one.output = outputs[1]
 		both[1] = one.project()
@@ -224,7 +225,7 @@ func TestAStandbyTakesOverWhileARebuildIsAtWork(t *testing.T) {
 		logtest.Eventually(t, "one stands by", func() bool {
 			position := w.log.Append(logtest.Session(1, 1, logtest.Version(w.answered[1].Add(1))))
 			mustWait(t, w.ReadModel, position)
-			standsBy = slices.IndexFunc(outputs, func(o *logtest.Buffer) bool { return strings.Contains(o.String(), "stands by") })
+			standsBy = slices.IndexFunc(outputs, func(o *servertest.Output) bool { return strings.Contains(o.String(), "stands by") })
 			return standsBy >= 0
 		})
 		compares, goOn := make(chan struct{}), make(chan struct{})

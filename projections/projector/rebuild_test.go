@@ -269,7 +269,11 @@ func TestARebuildNeedsNoProjector(t *testing.T) {
 		var all []*rebuilt
 		var rebuilding sync.WaitGroup // all at once: each waits for a projector first
 		for i, s := range situations() {
-			r := &rebuilt{situation: s, rdb: modeltest.Database(t, rdb, i), log: logtest.New("log")}
+			options := *rdb.(*redis.Client).Options()
+			options.DB = i
+			database := redis.NewClient(&options)
+			t.Cleanup(func() { logtest.MustRun(t, database.Close()) })
+			r := &rebuilt{situation: s, rdb: database, log: logtest.New("log")}
 			for n := range situationEvents {
 				r.log.Append(logtest.Session(n, int64(n)))
 			}

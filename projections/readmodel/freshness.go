@@ -154,12 +154,13 @@ func (f *freshness) highest() uint64 {
 	return max(f.shown, slices.Max(f.passed))
 }
 
-// recordProbe records a probe. before is the highest position known before it, compared
-// says whether the checkpoints were read then. A log that ends before a known position has
-// lost events that the read model still holds.
-func (f *freshness) recordProbe(p probe, before uint64, compared bool) {
+// recordProbe records a probe and its result. before is the highest position known before
+// it, compared says whether the checkpoints were read then. A log that ends before a known
+// position has lost events that the read model still holds.
+func (f *freshness) recordProbe(p probe, before uint64, compared bool, result Status) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.newest = result
 	if p.end < before {
 		f.distrusted = fmt.Sprintf("the log ends at %d, and %d had been seen", p.end, before)
 		f.probes = nil
@@ -249,13 +250,6 @@ func (f *freshness) demand() (positions, doubters int, passed uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.waiting), f.awaitingTrust, f.passedByAll()
-}
-
-// recordStatus records the result of a probe.
-func (f *freshness) recordStatus(s Status) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.newest = s
 }
 
 func (f *freshness) status(now time.Time) Status {

@@ -16,7 +16,7 @@ import (
 func compared(at time.Time, end uint64) *freshness {
 	f := newFreshness(1)
 	f.recordProjected(0, "g", 0)
-	f.recordProbe(probe{at, end, 0}, 0, true)
+	f.recordProbe(probe{at, end, 0}, 0, true, Status{})
 	return f
 }
 
@@ -26,12 +26,12 @@ func TestATicketDemandsTheOldestEndThatStillCounts(t *testing.T) {
 	if _, err := f.ticket(0, "log", 0, now); !errors.Is(err, errUntrusted) {
 		t.Fatalf("before the first comparison: %v", err)
 	}
-	f.recordProbe(probe{now, 5, 0}, 0, false)
+	f.recordProbe(probe{now, 5, 0}, 0, false, Status{})
 	if _, err := f.ticket(0, "log", 0, now); !errors.Is(err, errUntrusted) {
 		t.Fatalf("the checkpoint was not read: %v", err)
 	}
 	f = compared(now, 5)
-	f.recordProbe(probe{now.Add(time.Second), 8, 0}, 5, false)
+	f.recordProbe(probe{now.Add(time.Second), 8, 0}, 5, false, Status{})
 	for _, c := range []struct {
 		after time.Duration
 		need  uint64
@@ -115,7 +115,7 @@ func TestANewConnectionDemandsANewLookAtTheLog(t *testing.T) {
 	if _, err := f.ticket(0, "log", 1, now); !errors.Is(err, errUntrusted) {
 		t.Fatalf("got %v", err)
 	}
-	f.recordProbe(probe{now, 8, 1}, 5, true)
+	f.recordProbe(probe{now, 8, 1}, 5, true, Status{})
 	if ticket, err := f.ticket(0, "log", 1, now); err != nil || ticket.need != 8 {
 		t.Fatalf("got %+v, %v", ticket, err)
 	}
@@ -126,13 +126,13 @@ func TestALogThatEndsBeforeWhatWasSeenIsDoubted(t *testing.T) {
 	f := compared(now, 5)
 	f.recordProjected(0, "g", 9)
 	for range logBehindFor {
-		f.recordProbe(probe{now, 6, 0}, f.highest(), true)
+		f.recordProbe(probe{now, 6, 0}, f.highest(), true, Status{})
 		if _, err := f.ticket(0, "log", 0, now); !errors.Is(err, errUntrusted) {
 			t.Fatalf("got %v", err)
 		}
 	}
 	f.recordProjected(0, "g", 6) // the read model was rebuilt
-	f.recordProbe(probe{now, 6, 0}, f.highest(), true)
+	f.recordProbe(probe{now, 6, 0}, f.highest(), true, Status{})
 	if ticket, err := f.ticket(0, "log", 0, now); err != nil || ticket.need != 6 {
 		t.Fatalf("got %+v, %v", ticket, err)
 	}
@@ -180,7 +180,7 @@ func TestAPositionIsSettledWhenNoNodeCanShowLess(t *testing.T) {
 		t.Errorf("the log told it only now: %v left", left)
 	}
 	// A look is answered before the next one is asked.
-	f.recordProbe(probe{now.Add(probeEvery), 6, 0}, 0, true)
+	f.recordProbe(probe{now.Add(probeEvery), 6, 0}, 0, true, Status{})
 	for _, c := range []struct {
 		position uint64
 		after    time.Duration
@@ -192,7 +192,7 @@ func TestAPositionIsSettledWhenNoNodeCanShowLess(t *testing.T) {
 	}
 	// Looks go on; what was settled stays so.
 	for at := 2 * probeEvery; at < 3*projections.Bound; at += probeEvery {
-		f.recordProbe(probe{now.Add(at), 9, 0}, 0, true)
+		f.recordProbe(probe{now.Add(at), 9, 0}, 0, true, Status{})
 		if left := f.staleFor(5, now.Add(at), false); left != max(0, projections.Bound+probeEvery-at) {
 			t.Errorf("%v later: %v left", at, left)
 		}

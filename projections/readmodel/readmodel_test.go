@@ -303,9 +303,9 @@ func TestNoticesReachOtherProcesses(t *testing.T) {
 }
 
 func TestARedisThatIsGoneIsSaidAtOnceAndComesBack(t *testing.T) {
-	for _, persistent := range []bool{false, true} {
-		t.Run(fmt.Sprint("persistent ", persistent), func(t *testing.T) {
-			server := redistest.Start(t, redistest.Config{Persistent: persistent})
+	for name, args := range map[string][]string{"persistent false": nil, "persistent true": {"--appendonly", "yes", "--appendfsync", "always"}} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t, redistest.Config{Args: args})
 			rdb := modeltest.Connect(t, server)
 			log := logtest.New("log")
 			log.Append(logtest.Session(1, 1))

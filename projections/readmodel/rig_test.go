@@ -8,6 +8,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"chatsessions/deploy/servertest"
 	"chatsessions/projections"
 	"chatsessions/projections/embeddedredis"
 	"chatsessions/projections/layout"
@@ -24,7 +25,7 @@ type rig struct {
 	t         testing.TB
 	rdb       redis.UniversalClient
 	log       *logtest.Log
-	output    *logtest.Buffer
+	output    *servertest.Output
 	projector *logtest.Running
 }
 
@@ -45,7 +46,7 @@ func newRig(t testing.TB, rdb redis.UniversalClient, log *logtest.Log) *rig {
 // newRigOf returns a rig whose read model has so many partitions.
 func newRigOf(t testing.TB, rdb redis.UniversalClient, log *logtest.Log, partitions int) *rig {
 	t.Helper()
-	r := &rig{t: t, rdb: rdb, log: log, output: &logtest.Buffer{}}
+	r := &rig{t: t, rdb: rdb, log: log, output: &servertest.Output{}}
 	r.ReadModel = newReadModel(t, rdb, log, Options{Logger: r.logger(), Partitions: partitions})
 	r.parts = layout.Partitions(partitions)
 	r.keys = r.parts[0]

@@ -87,8 +87,7 @@ func (m *ReadModel) probe(ctx context.Context) error {
 		}
 		m.comparedEpoch = seen.epoch
 	}
-	m.fresh.recordProbe(seen, before, err == nil)
-	m.fresh.recordStatus(Status{End: seen.end, Projected: standing, Parked: parked})
+	m.fresh.recordProbe(seen, before, err == nil, Status{End: seen.end, Projected: standing, Parked: parked})
 	return nil
 }
 

@@ -136,7 +136,7 @@ func TestARedisThatCanNeverWorkIsToldAtTheStart(t *testing.T) {
 	at, err := url.Parse(node.URL())
 	logtest.MustRun(t, err)
 	plain, _ := at.User.Password()
-	watched := redistest.StartSentinel(t, redistest.Config{ACL: true, TLS: certificates})
+	watched := redistest.StartSentinel(t, certificates)
 	const (
 		badPassword  = "WRONGPASS invalid username-password pair or user is disabled."
 		noPassword   = "NOAUTH Authentication required. (user and password stand before the host, as in redis://user:password@host)"
@@ -158,12 +158,12 @@ func TestARedisThatCanNeverWorkIsToldAtTheStart(t *testing.T) {
 		{changed(t, watched.URL(), "hidden", "master", "other"), `no master by the name of "other" is watched here`},
 
 		{changed(t, secure.URL(), "hidden", "tls_ca", ""), badAuthority},
-		{changed(t, secure.URL(), "hidden", "tls_ca", others.CA), badAuthority},
-		{changed(t, secure.URL(), "hidden", "tls_ca", others.CA), "(tls_ca=FILE has the authorities to trust, and tls_server_name=NAME is what the certificate is for)"},
+		{changed(t, secure.URL(), "hidden", "tls_ca", others.Cert), badAuthority},
+		{changed(t, secure.URL(), "hidden", "tls_ca", others.Cert), "(tls_ca=FILE has the authorities to trust, and tls_server_name=NAME is what the certificate is for)"},
 		{changed(t, secure.URL(), "hidden", "tls_server_name", "redis.prod"), "certificate is valid for redis.test, not redis.prod"},
 		{changed(t, secure.URL(), "hidden", "tls_cert", "", "tls_key", ""), noClient},
-		{changed(t, secure.URL(), "hidden", "tls_cert", others.ClientCert, "tls_key", others.ClientKey), noClient},
-		{changed(t, watched.URL(), "hidden", "tls_ca", others.CA), badAuthority},
+		{changed(t, secure.URL(), "hidden", "tls_cert", others.Cert, "tls_key", others.Key), noClient},
+		{changed(t, watched.URL(), "hidden", "tls_ca", others.Cert), badAuthority},
 
 		{node.URL(), "this is a node of a Redis Cluster, so the URL is to be like redis+cluster://chatsessions:xxxxx@" + node.Addr()},
 		{node.URL() + "/3", "this is a node of a Redis Cluster, so the URL is to be like redis+cluster://chatsessions:xxxxx@" + node.Addr()},
@@ -199,7 +199,7 @@ func onEveryDeployment(t *testing.T, test func(t *testing.T, d deployment)) {
 		}
 		t.Run("server"+suffix, func(t *testing.T) { test(t, redistest.Start(t, config)) })
 		t.Run("cluster"+suffix, func(t *testing.T) { test(t, redistest.StartCluster(t, config)) })
-		t.Run("sentinel"+suffix, func(t *testing.T) { test(t, redistest.StartSentinel(t, config)) })
+		t.Run("sentinel"+suffix, func(t *testing.T) { test(t, redistest.StartSentinel(t, config.TLS)) })
 	}
 }
 
@@ -334,7 +334,7 @@ func TestNoConnectionIsMadeWhenManyAskAtOnce(t *testing.T) {
 	for name, url := range map[string]string{
 		"server":   redistest.Start(t, redistest.Config{ACL: true}).URL(),
 		"cluster":  redistest.StartCluster(t, redistest.Config{ACL: true}).URL(),
-		"sentinel": redistest.StartSentinel(t, redistest.Config{ACL: true}).URL(),
+		"sentinel": redistest.StartSentinel(t, nil).URL(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			var told atomic.Int64
@@ -395,14 +395,14 @@ func TestAServerThatDoesNotAnswerIsNotTriedForEveryConnection(t *testing.T) {
 
 func TestConnectionsToSentinelsAreNoConnectionsToData(t *testing.T) {
 	letDialsEnd(t)
-	watched := redistest.StartSentinel(t, redistest.Config{})
+	watched := redistest.StartSentinel(t, nil)
 	var told atomic.Int64
 	rdb := connectTo(t, Options{URL: watched.URL(), PoolSize: 1, OnConnect: func() { told.Add(1) }})
 	logtest.MustRun(t, rdb.Set(t.Context(), "cs1:x", "x", 0).Err())
 	if n := told.Load(); n != 1 {
 		t.Fatalf("one connection, told of %d", n)
 	}
-	watched.KillMasterOf("cs1:x")
+	watched.MasterOf("cs1:x").Kill()
 	watched.AwaitServed()
 	logtest.Eventually(t, "the new master answers", func() bool { return rdb.Get(t.Context(), "cs1:x").Err() == nil })
 	if n := told.Load(); n < 2 {
@@ -506,7 +506,7 @@ func TestADeadMastersSuccessorIsFound(t *testing.T) {
 		}, keys.Partition.Checkpoint())
 	}
 	logtest.MustRun(t, write())
-	nodes.KillMasterOf(keys.Partition.Checkpoint())
+	nodes.MasterOf(keys.Partition.Checkpoint()).Kill()
 	nodes.AwaitServed()
 	from := time.Now()
 	logtest.Eventually(t, "the new master takes writes", func() bool { return write() == nil })
@@ -522,12 +522,12 @@ func TestASlotOnTheMoveIsFollowed(t *testing.T) {
 	nodes := redistest.StartCluster(t, redistest.Config{ACL: true})
 	rdb := connectTo(t, Options{URL: nodes.URL()})
 	key := layout.Partitions(1)[0].Keys("g").Partition.Checkpoint()
-	nodes.BeginMove(key)
+	end := nodes.BeginMove(key)
 	logtest.MustRun(t, rdb.Set(t.Context(), key, "x", 0).Err())
 	if got, err := rdb.Get(t.Context(), key).Result(); err != nil || got != "x" {
 		t.Fatal(got, err)
 	}
-	nodes.EndMove(key)
+	end()
 	if got, err := rdb.Get(t.Context(), key).Result(); err != nil || got != "x" {
 		t.Fatal(got, err)
 	}

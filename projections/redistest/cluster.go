@@ -11,11 +11,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"chatsessions/deploy/servertest"
 	"chatsessions/projections/logtest"
 )
-
-// failoverTimeout is how long a replica may take to become a master on a busy machine.
-const failoverTimeout = 30 * time.Second
 
 // silence is how long a server may be silent before the others replace it.
 const silence = 2 * time.Second
@@ -25,20 +23,16 @@ const masters, slots = 3, 16384
 // A Cluster is a Redis Cluster of six redis-server processes on free ports of the
 // loopback interface: three masters with a third of the slots each, and a replica of
 // each. It ends with its test.
-type Cluster struct {
-	tb      testing.TB
-	config  Config
-	servers []*Server
-}
+type Cluster struct{ group }
 
 // StartCluster runs a cluster, and returns when it serves all slots and every replica
 // follows its master.
 func StartCluster(tb testing.TB, config Config) *Cluster {
 	tb.Helper()
-	c := &Cluster{tb: tb, config: config}
+	c := &Cluster{group{tb: tb, config: config}}
 	for range 2 * masters {
 		own := config
-		bus := strconv.Itoa(freePort(tb))
+		bus := servertest.Port(tb)
 		own.Args = slices.Concat(config.Args, []string{
 			"--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-port", bus,
 			"--cluster-node-timeout", strconv.FormatInt(silence.Milliseconds(), 10),
@@ -55,7 +49,7 @@ func StartCluster(tb testing.TB, config Config) *Cluster {
 	for i, s := range c.servers[:masters] {
 		logtest.MustRun(tb, s.ask("CLUSTER", "ADDSLOTSRANGE", i*slots/masters, (i+1)*slots/masters-1).Err())
 		id := c.idOf(s)
-		eventually(tb, startTimeout, func() error { // the replica has to have heard of its master first
+		servertest.Eventually(tb, patience, func() error { // the replica has to have heard of its master first
 			return c.servers[masters+i].ask("CLUSTER", "REPLICATE", id).Err()
 		})
 	}
@@ -64,10 +58,7 @@ func StartCluster(tb testing.TB, config Config) *Cluster {
 }
 
 // URL returns where to reach the cluster.
-func (c *Cluster) URL() string { return c.config.url("+cluster", addrs(c.servers), "", nil) }
-
-// Servers returns all servers that run.
-func (c *Cluster) Servers() []*Server { return running(c.servers) }
+func (c *Cluster) URL() string { return c.config.url("+cluster", c.servers, "", nil) }
 
 // MasterOf returns the server that has the slot of a key.
 func (c *Cluster) MasterOf(key string) *Server { return c.nodesOf(key)[0] }
@@ -76,21 +67,19 @@ func (c *Cluster) MasterOf(key string) *Server { return c.nodesOf(key)[0] }
 func (c *Cluster) nodesOf(key string) (nodes []*Server) {
 	c.tb.Helper()
 	slot := c.slotOf(key)
-	eventually(c.tb, failoverTimeout, func() error { // while a slot moves, it may have no owner
+	servertest.Eventually(c.tb, patience, func() error { // while a slot moves, it may have no owner
 		ranges, err := slotsOf(c.Servers()[0])
 		if err != nil {
 			return err
 		}
-		for _, r := range ranges {
-			if slot < r.Start || slot > r.End {
-				continue
-			}
-			for _, node := range r.Nodes {
-				nodes = append(nodes, at(c.tb, c.servers, node.Addr))
-			}
-			return nil
+		i := slices.IndexFunc(ranges, func(r redis.ClusterSlot) bool { return r.Start <= slot && slot <= r.End })
+		if i < 0 {
+			return fmt.Errorf("no server has the slot of %s", key)
 		}
-		return fmt.Errorf("no server has the slot of %s", key)
+		for _, node := range ranges[i].Nodes {
+			nodes = append(nodes, c.at(node.Addr))
+		}
+		return nil
 	})
 	return nodes
 }
@@ -109,25 +98,13 @@ func (c *Cluster) idOf(s *Server) string {
 	return id
 }
 
-// KillMasterOf ends the server that has the slot of a key, as kill -9 does, and returns
-// it. Its replica takes over; AwaitServed waits for that.
-func (c *Cluster) KillMasterOf(key string) *Server {
-	c.tb.Helper()
-	victim := c.MasterOf(key)
-	victim.Kill()
-	return victim
-}
-
 // FailOver makes a replica take over from the server that has the slot of a key, as an
 // operator does before maintenance. Both keep running.
 func (c *Cluster) FailOver(key string) {
 	c.tb.Helper()
 	nodes := c.nodesOf(key)
-	if len(nodes) < 2 {
-		c.tb.Fatalf("the master of %s has no replica", key)
-	}
 	var asked time.Time
-	eventually(c.tb, failoverTimeout, func() error {
+	servertest.Eventually(c.tb, patience, func() error {
 		if c.MasterOf(key) == nodes[1] {
 			return nil
 		}
@@ -141,51 +118,38 @@ func (c *Cluster) FailOver(key string) {
 }
 
 // BeginMove begins to move the slot of a key to another master, the key first, as an
-// operator does who adds a master.
-func (c *Cluster) BeginMove(key string) {
+// operator does who adds a master. The function that it returns moves the rest of the slot,
+// and then the slot itself. The cluster has to have a password.
+func (c *Cluster) BeginMove(key string) (end func()) {
 	c.tb.Helper()
-	from, to := c.MasterOf(key), c.otherMaster(key)
+	from := c.MasterOf(key)
+	ranges, err := slotsOf(from)
+	logtest.MustRun(c.tb, err)
+	other := slices.IndexFunc(ranges, func(r redis.ClusterSlot) bool { return r.Nodes[0].Addr != from.Addr() })
+	to := c.at(ranges[other].Nodes[0].Addr)
 	c.setSlot(to, key, "IMPORTING", from)
 	c.setSlot(from, key, "MIGRATING", to)
 	c.migrate(from, to, key)
-}
-
-// EndMove moves the rest of the slot of a key, and then the slot itself.
-func (c *Cluster) EndMove(key string) {
-	c.tb.Helper()
-	from, to := c.MasterOf(key), c.otherMaster(key)
-	for {
-		keys, err := from.ask("CLUSTER", "GETKEYSINSLOT", c.slotOf(key), 10).Slice()
-		logtest.MustRun(c.tb, err)
-		if len(keys) == 0 {
-			break
+	return func() {
+		c.tb.Helper()
+		for {
+			keys, err := from.ask("CLUSTER", "GETKEYSINSLOT", c.slotOf(key), 10).Slice()
+			logtest.MustRun(c.tb, err)
+			if len(keys) == 0 {
+				break
+			}
+			c.migrate(from, to, keys...)
 		}
-		c.migrate(from, to, keys...)
+		c.setSlot(to, key, "NODE", to)
+		c.setSlot(from, key, "NODE", to)
 	}
-	c.setSlot(to, key, "NODE", to)
-	c.setSlot(from, key, "NODE", to)
 }
 
 // migrate moves those of the keys that exist.
 func (c *Cluster) migrate(from, to *Server, keys ...any) {
 	c.tb.Helper()
-	move := []any{"MIGRATE", "127.0.0.1", to.port, "", 0, startTimeout.Milliseconds()}
-	if password := c.config.password(); password != "" {
-		move = append(move, "AUTH", password)
-	}
-	logtest.MustRun(c.tb, from.ask(append(append(move, "KEYS"), keys...)...).Err())
-}
-
-// otherMaster returns a master that does not have the slot of a key, always the same.
-func (c *Cluster) otherMaster(key string) *Server {
-	c.tb.Helper()
-	has := c.MasterOf(key)
-	for i := range slots {
-		if s := c.MasterOf(fmt.Sprint(i)); s != has {
-			return s
-		}
-	}
-	return nil // there are three
+	move := []any{"MIGRATE", "127.0.0.1", to.port, "", 0, patience.Milliseconds(), "AUTH", c.config.password(), "KEYS"}
+	logtest.MustRun(c.tb, from.ask(append(move, keys...)...).Err())
 }
 
 func (c *Cluster) setSlot(on *Server, key, state string, node *Server) {
@@ -195,55 +159,45 @@ func (c *Cluster) setSlot(on *Server, key, state string, node *Server) {
 
 // AwaitServed returns when every running server reports that running servers serve all
 // slots.
-func (c *Cluster) AwaitServed() {
-	c.tb.Helper()
-	c.await(func(ranges []redis.ClusterSlot) error {
-		for _, r := range ranges {
-			if !at(c.tb, c.servers, r.Nodes[0].Addr).alive() {
-				return fmt.Errorf("slots %d to %d belong to %s, which has ended", r.Start, r.End, r.Nodes[0].Addr)
-			}
-		}
-		return nil
-	})
-}
+func (c *Cluster) AwaitServed() { c.tb.Helper(); c.await(false) }
 
 // AwaitWhole returns when every slot is served, and has a replica that follows.
-func (c *Cluster) AwaitWhole() {
-	c.tb.Helper()
-	c.AwaitServed()
-	c.await(func(ranges []redis.ClusterSlot) error {
-		for _, r := range ranges {
-			if len(r.Nodes) < 2 {
-				return fmt.Errorf("slots %d to %d have no replica", r.Start, r.End)
-			}
-			for _, replica := range r.Nodes[1:] {
-				if err := at(c.tb, c.servers, replica.Addr).follows(); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-}
+func (c *Cluster) AwaitWhole() { c.tb.Helper(); c.await(true) }
 
-func (c *Cluster) await(fine func([]redis.ClusterSlot) error) {
+func (c *Cluster) await(whole bool) {
 	c.tb.Helper()
 	for _, s := range c.Servers() {
-		eventually(c.tb, failoverTimeout, func() error {
-			info, err := s.ask("CLUSTER", "INFO").Text()
-			if err != nil {
-				return err
-			}
-			if !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d\r", len(c.servers))) {
-				return fmt.Errorf("%s reports %s", s.Addr(), info)
-			}
-			ranges, err := slotsOf(s)
-			if err != nil {
-				return err
-			}
-			return fine(ranges)
-		})
+		servertest.Eventually(c.tb, patience, func() error { return c.served(s, whole) })
 	}
+}
+
+// served returns nil if a server reports that the cluster is served, or whole.
+func (c *Cluster) served(by *Server, whole bool) error {
+	info, err := by.ask("CLUSTER", "INFO").Text()
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, fmt.Sprintf("cluster_known_nodes:%d\r", len(c.servers))) {
+		return fmt.Errorf("%s reports %s", by.Addr(), info)
+	}
+	ranges, err := slotsOf(by)
+	if err != nil {
+		return err
+	}
+	for _, r := range ranges {
+		if !c.at(r.Nodes[0].Addr).Running() {
+			return fmt.Errorf("slots %d to %d belong to %s, which has ended", r.Start, r.End, r.Nodes[0].Addr)
+		}
+		if whole && len(r.Nodes) < 2 {
+			return fmt.Errorf("slots %d to %d have no replica", r.Start, r.End)
+		}
+		for _, replica := range r.Nodes[1:] {
+			if err := c.at(replica.Addr).follows(); whole && err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // slotsOf returns the owners of all slots according to a server.
@@ -251,12 +205,4 @@ func slotsOf(s *Server) ([]redis.ClusterSlot, error) {
 	command := redis.NewClusterSlotsCmd(context.Background(), "CLUSTER", "SLOTS")
 	err := s.send(command)
 	return command.Val(), err
-}
-
-// CheckRights is Server.CheckRights for all servers that run.
-func (c *Cluster) CheckRights() {
-	c.tb.Helper()
-	for _, s := range c.Servers() {
-		s.CheckRights()
-	}
 }

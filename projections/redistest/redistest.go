@@ -3,40 +3,38 @@
 package redistest
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
-	"chatsessions/deploy/loopback"
+	"chatsessions/deploy/servertest"
 	"chatsessions/projections/logtest"
 )
 
-// startTimeout is how long a server may take until it answers.
-const startTimeout = 15 * time.Second
+// patience is how long a server may take to answer, or to replace another one.
+const patience = 30 * time.Second
 
-// aclPassword is used where Config.ACL is set without a password. It holds every character
-// that a URL treats in a special way.
+// aclPassword is the password where Config.ACL is set. It holds every character that a URL
+// treats in a special way.
 const aclPassword = "pass:w/o@r?d#1&2=3+4 %20"
 
 // Config says how to run a server. The zero value is usable.
 type Config struct {
-	Password string // "" for none
+	Password string // "" for none; not with ACL
 	// ACL loads the users that the repository deploys, deploy/redis/users.acl. URL then
 	// names the service's user.
 	ACL bool
@@ -44,14 +42,11 @@ type Config struct {
 	TLS *Certificates
 	// Args are further arguments of redis-server, such as "--maxmemory", "64mb".
 	Args []string
-	// Persistent keeps the data over a Restart, in an append-only file that is synced at
-	// every write.
-	Persistent bool
 }
 
 func (c Config) password() string {
 	if c.ACL {
-		return cmp.Or(c.Password, aclPassword)
+		return aclPassword
 	}
 	return c.Password
 }
@@ -59,17 +54,11 @@ func (c Config) password() string {
 // A Server is a redis-server process on a free port of the loopback interface. It ends
 // with its test.
 type Server struct {
+	*servertest.Process
 	tb     testing.TB
 	config Config
-	port   int
+	port   string
 	dir    string
-	file   string // the configuration
-	output logtest.Buffer
-
-	sentinel bool
-
-	process *exec.Cmd
-	ended   chan struct{} // closed when the process has ended
 }
 
 // Start runs a server with the configuration that the repository deploys,
@@ -78,7 +67,15 @@ type Server struct {
 func Start(tb testing.TB, config Config) *Server {
 	tb.Helper()
 	s := newServer(tb, config)
-	s.writeFile(s.file, deployed(tb, "redis.conf"))
+	lines := append([]string{s.deployed("redis.conf")}, s.options()...)
+	lines = append(lines, `save ""`, "appendonly no", "masterauth "+strconv.Quote(config.password()))
+	if config.ACL {
+		s.writeUsers("users.acl")
+		lines = append(lines, "masteruser replica")
+	} else {
+		lines = append(lines, "requirepass "+strconv.Quote(config.Password))
+	}
+	s.writeFile("redis.conf", lines...)
 	s.run()
 	return s
 }
@@ -89,27 +86,28 @@ func newServer(tb testing.TB, config Config) *Server {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		tb.Fatal("redis-server is not installed, and the tests need it: `apt-get install redis-server`, or `make test`, which does that")
 	}
-	s := &Server{tb: tb, config: config, port: freePort(tb), dir: tb.TempDir()}
-	s.file = filepath.Join(s.dir, "redis.conf")
-	if config.ACL {
-		s.writeUsers("users.acl")
-	}
-	tb.Cleanup(s.Kill)
-	return s
+	dir, port := tb.TempDir(), servertest.Port(tb)
+	return &Server{Process: servertest.New(tb, "redis-server "+port), tb: tb, config: config, port: port, dir: dir}
 }
 
 // Addr returns host and port of the server.
-func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
+func (s *Server) Addr() string { return "127.0.0.1:" + s.port }
 
 // URL returns where to reach the server, password included.
-func (s *Server) URL() string { return s.config.url("", []string{s.Addr()}, "", nil) }
+func (s *Server) URL() string { return s.config.url("", []*Server{s}, "", nil) }
 
-// url returns a URL for the addresses.
-func (c Config) url(run string, addrs []string, path string, parameters url.Values) string {
+// url returns a URL for the servers.
+func (c Config) url(run string, servers []*Server, path string, parameters url.Values) string {
+	var addrs []string
+	for _, s := range servers {
+		addrs = append(addrs, s.Addr())
+	}
 	at := url.URL{Scheme: "redis", Host: strings.Join(addrs, ","), Path: path}
 	if c.TLS != nil {
 		at.Scheme = "rediss"
-		parameters = c.TLS.parameters(parameters)
+		own := url.Values{"tls_ca": {c.TLS.Cert}, "tls_cert": {c.TLS.Cert}, "tls_key": {c.TLS.Key}}
+		maps.Copy(own, parameters)
+		parameters = own
 	}
 	at.Scheme += run
 	switch {
@@ -122,36 +120,8 @@ func (c Config) url(run string, addrs []string, path string, parameters url.Valu
 	return at.String()
 }
 
-// Kill ends the server at once, as kill -9 does. It may be called again.
-func (s *Server) Kill() {
-	if s.process != nil {
-		_ = s.process.Process.Kill()
-		<-s.ended
-	}
-}
-
-func (s *Server) alive() bool {
-	select {
-	case <-s.ended:
-		return false
-	default:
-		return true
-	}
-}
-
-// Pause freezes the server (SIGSTOP): connections stay open, nothing answers.
-func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
-
-// Resume ends a pause.
-func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
-
-func (s *Server) signal(signal syscall.Signal) {
-	s.tb.Helper()
-	logtest.MustRun(s.tb, s.process.Process.Signal(signal))
-}
-
-// Restart kills the server and starts it again on the same port. Without
-// Config.Persistent it is empty then.
+// Restart kills the server and starts it again on the same port. It is empty then, unless
+// its arguments say otherwise.
 func (s *Server) Restart() {
 	s.tb.Helper()
 	s.Kill()
@@ -182,75 +152,54 @@ func (s *Server) CheckRights() {
 // run starts the process and waits until it answers.
 func (s *Server) run() {
 	s.tb.Helper()
-	process := exec.Command("redis-server", s.args()...) //nolint:gosec // a test's own arguments
-	process.Stdout, process.Stderr = &s.output, &s.output
-	logtest.MustRun(s.tb, process.Start())
-	ended := make(chan struct{})
-	go func() {
-		_ = process.Wait()
-		close(ended)
-	}()
-	s.process, s.ended = process, ended
-	eventually(s.tb, startTimeout, func() error {
+	s.Begin(nil, "redis-server", append([]string{s.path("redis.conf")}, s.config.Args...)...)
+	s.Await(func() error {
 		conn, err := net.Dial("tcp", s.Addr()) // go-redis would log every refusal
-		if err == nil {
-			_ = conn.Close()
-			err = s.ask("PING").Err()
-		}
 		if err != nil {
-			err = fmt.Errorf("redis-server does not answer: %w\n%s", err, s.output.String())
-			if !s.alive() {
-				s.tb.Fatal(err)
-			}
+			return err
 		}
-		return err
+		_ = conn.Close()
+		return s.ask("PING").Err()
 	})
 }
 
-func (s *Server) args() []string {
-	if s.sentinel {
-		return []string{s.file, "--sentinel"}
-	}
-	args := []string{s.file, "--bind", "127.0.0.1", "--dir", s.dir, "--daemonize", "no", "--logfile", "", "--save", ""}
-	for _, option := range s.listenOptions() {
-		args = append(args, "--"+option[0], option[1])
-	}
+// options are the lines of a configuration that server and sentinel share. With TLS,
+// clients have to show a certificate.
+func (s *Server) options() []string {
+	lines := []string{"bind 127.0.0.1", "dir " + s.dir, `logfile ""`}
 	if s.config.ACL {
-		args = append(args, "--aclfile", s.usersFile(), "--masteruser", "replica", "--masterauth", s.config.password())
-	} else {
-		args = append(args, "--requirepass", s.config.Password, "--masterauth", s.config.Password)
+		lines = append(lines, "aclfile "+s.path("users.acl"))
 	}
-	if s.config.Persistent {
-		args = append(args, "--appendonly", "yes", "--appendfsync", "always")
-	} else {
-		args = append(args, "--appendonly", "no")
+	c := s.config.TLS
+	if c == nil {
+		return append(lines, "port "+s.port)
 	}
-	return slices.Concat(args, s.config.Args)
-}
-
-// listenOptions are the options of redis-server that say where it listens.
-func (s *Server) listenOptions() [][2]string {
-	port := strconv.Itoa(s.port)
-	if s.config.TLS == nil {
-		return [][2]string{{"port", port}}
-	}
-	return append(s.config.TLS.serverOptions(), [2]string{"port", "0"}, [2]string{"tls-port", port})
+	return append(lines, "port 0", "tls-port "+s.port, "tls-replication yes", "tls-cluster yes", "tls-auth-clients yes",
+		"tls-cert-file "+c.Cert, "tls-key-file "+c.Key, "tls-ca-cert-file "+c.Cert)
 }
 
 // writeUsers writes the users that the repository deploys in a file, with the password
 // filled in. It enables the default user, which the tests use.
 func (s *Server) writeUsers(file string) {
 	s.tb.Helper()
-	users := strings.ReplaceAll(deployed(s.tb, file), "user default off", "user default on #SHA256 ~* &* +@all")
+	users := strings.ReplaceAll(s.deployed(file), "user default off", "user default on #SHA256 ~* &* +@all")
 	digest := fmt.Sprintf("#%x", sha256.Sum256([]byte(s.config.password())))
-	s.writeFile(s.usersFile(), strings.ReplaceAll(users, "#SHA256", digest))
+	s.writeFile("users.acl", strings.ReplaceAll(users, "#SHA256", digest))
 }
 
-func (s *Server) usersFile() string { return filepath.Join(s.dir, "users.acl") }
+func (s *Server) path(file string) string { return filepath.Join(s.dir, file) }
 
-func (s *Server) writeFile(path, content string) {
+func (s *Server) writeFile(name string, lines ...string) {
 	s.tb.Helper()
-	logtest.MustRun(s.tb, os.WriteFile(path, []byte(content), 0o600))
+	logtest.MustRun(s.tb, os.WriteFile(s.path(name), []byte(strings.Join(lines, "\n")+"\n"), 0o600))
+}
+
+// deployed returns the content of a file in deploy/redis.
+func (s *Server) deployed(name string) string {
+	s.tb.Helper()
+	content, err := os.ReadFile(servertest.Deployed("redis", name))
+	logtest.MustRun(s.tb, err)
+	return string(content)
 }
 
 // ask sends a command on a connection of its own.
@@ -261,7 +210,7 @@ func (s *Server) ask(args ...any) *redis.Cmd {
 }
 
 func (s *Server) send(command redis.Cmder) error {
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	options := &redis.Options{
 		Addr: s.Addr(), Password: s.config.password(), MaxRetries: -1, DialerRetries: 1, DisableIdentity: true,
@@ -275,69 +224,41 @@ func (s *Server) send(command redis.Cmder) error {
 	return rdb.Process(ctx, command)
 }
 
-// info returns a section of INFO.
-func (s *Server) info(section string) (string, error) { return s.ask("INFO", section).Text() }
-
 // follows returns an error unless the server is a replica in touch with its master.
 func (s *Server) follows() error {
-	info, err := s.info("replication")
+	info, err := s.ask("INFO", "replication").Text()
 	if err == nil && !strings.Contains(info, "master_link_status:up") {
 		err = fmt.Errorf("%s does not follow its master: %s", s.Addr(), info)
 	}
 	return err
 }
 
-// addrs returns the addresses of servers.
-func addrs(servers []*Server) []string {
-	var all []string
-	for _, s := range servers {
-		all = append(all, s.Addr())
+// A group is servers that belong together.
+type group struct {
+	tb      testing.TB
+	config  Config
+	servers []*Server
+}
+
+// Servers returns all servers that run.
+func (g *group) Servers() []*Server {
+	return slices.DeleteFunc(slices.Clone(g.servers), func(s *Server) bool { return !s.Running() })
+}
+
+// CheckRights is Server.CheckRights for all servers that run.
+func (g *group) CheckRights() {
+	g.tb.Helper()
+	for _, s := range g.Servers() {
+		s.CheckRights()
 	}
-	return all
 }
 
 // at returns the server with an address.
-func at(tb testing.TB, servers []*Server, addr string) *Server {
-	tb.Helper()
-	i := slices.IndexFunc(servers, func(s *Server) bool { return s.Addr() == addr })
+func (g *group) at(addr string) *Server {
+	g.tb.Helper()
+	i := slices.IndexFunc(g.servers, func(s *Server) bool { return s.Addr() == addr })
 	if i < 0 {
-		tb.Fatalf("no server is at %s", addr)
+		g.tb.Fatalf("no server is at %s", addr)
 	}
-	return servers[i]
-}
-
-// running returns the servers that run.
-func running(servers []*Server) []*Server {
-	return slices.DeleteFunc(slices.Clone(servers), func(s *Server) bool { return !s.alive() })
-}
-
-// deployed returns the content of a file in deploy/redis.
-func deployed(tb testing.TB, name string) string {
-	tb.Helper()
-	_, here, _, _ := runtime.Caller(0)
-	content, err := os.ReadFile(filepath.Join(filepath.Dir(here), "..", "..", "deploy", "redis", name))
-	logtest.MustRun(tb, err)
-	return string(content)
-}
-
-// freePort returns a port that no other server gets.
-func freePort(tb testing.TB) int {
-	tb.Helper()
-	port, err := loopback.Port()
-	logtest.MustRun(tb, err)
-	return port
-}
-
-// eventually tries until it succeeds.
-func eventually(tb testing.TB, atMost time.Duration, try func() error) {
-	tb.Helper()
-	for deadline := time.Now().Add(atMost); ; time.Sleep(10 * time.Millisecond) {
-		err := try()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			tb.Fatalf("after %s: %v", atMost, err)
-		}
-	}
+	return g.servers[i]
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"chatsessions/deploy/servertest"
 )
 
 // MasterName is the name under which the sentinels watch the master.
@@ -17,82 +19,57 @@ const sentinels, quorum = 3, 2
 // A Watched is a master with a replica, and three sentinels that watch them: processes on
 // free ports of the loopback interface. It ends with its test.
 type Watched struct {
-	tb        testing.TB
-	config    Config
-	servers   []*Server
+	group     // of all of them
+	data      []*Server
 	sentinels []*Server
 }
 
-// StartSentinel runs a master, its replica, and the sentinels. It returns when the
-// sentinels know all of them and the replica follows.
-func StartSentinel(tb testing.TB, config Config) *Watched {
+// StartSentinel runs a master, its replica, and the sentinels, with the users that the
+// repository deploys. It returns when the sentinels know all of them and the replica
+// follows.
+func StartSentinel(tb testing.TB, certificates *Certificates) *Watched {
 	tb.Helper()
-	w := &Watched{tb: tb, config: config}
-	config.Args = slices.Concat(config.Args, []string{"--repl-diskless-sync-delay", "0"})
+	config := Config{ACL: true, TLS: certificates, Args: []string{"--repl-diskless-sync-delay", "0"}}
+	w := &Watched{group: group{tb: tb, config: config}}
 	master := Start(tb, config)
-	config.Args = slices.Concat(config.Args, []string{"--replicaof", "127.0.0.1 " + strconv.Itoa(master.port)})
+	config.Args = append(config.Args, "--replicaof", "127.0.0.1 "+master.port)
 	replica := Start(tb, config)
-	w.servers = []*Server{master, replica}
-	eventually(tb, startTimeout, replica.follows)
+	w.data = []*Server{master, replica}
+	servertest.Eventually(tb, patience, replica.follows)
 	for range sentinels {
-		s := newServer(tb, w.config)
-		s.sentinel = true
-		s.writeFile(s.file, w.sentinelConfig(s, master))
+		s := newServer(tb, Config{ACL: true, TLS: certificates, Args: []string{"--sentinel"}})
+		s.writeUsers("sentinel-users.acl")
+		password := strconv.Quote(config.password())
+		s.writeFile("redis.conf", append(s.options(), // the credentials come before what is said about the master
+			"sentinel sentinel-user sentinels", "sentinel sentinel-pass "+password,
+			fmt.Sprintf("sentinel monitor %s 127.0.0.1 %s %d", MasterName, master.port, quorum),
+			fmt.Sprintf("sentinel down-after-milliseconds %s %d", MasterName, silence.Milliseconds()),
+			fmt.Sprintf("sentinel failover-timeout %s %d", MasterName, (3*silence).Milliseconds()),
+			"sentinel auth-user "+MasterName+" sentinel", "sentinel auth-pass "+MasterName+" "+password,
+		)...)
 		s.run()
 		w.sentinels = append(w.sentinels, s)
 	}
+	w.servers = slices.Concat(w.data, w.sentinels)
 	w.AwaitWhole()
 	return w
 }
 
-func (w *Watched) sentinelConfig(s, master *Server) string {
-	lines := []string{"bind 127.0.0.1", "dir " + s.dir, `logfile ""`}
-	for _, option := range s.listenOptions() {
-		lines = append(lines, option[0]+" "+option[1])
-	}
-	// These come before what is said about the master.
-	password := strconv.Quote(w.config.password())
-	switch {
-	case w.config.ACL:
-		s.writeUsers("sentinel-users.acl")
-		lines = append(lines, "aclfile "+s.usersFile(), "sentinel sentinel-user sentinels", "sentinel sentinel-pass "+password)
-	case w.config.Password != "":
-		lines = append(lines, "requirepass "+password, "sentinel sentinel-pass "+password)
-	}
-	lines = append(lines,
-		fmt.Sprintf("sentinel monitor %s 127.0.0.1 %d %d", MasterName, master.port, quorum),
-		fmt.Sprintf("sentinel down-after-milliseconds %s %d", MasterName, silence.Milliseconds()),
-		fmt.Sprintf("sentinel failover-timeout %s %d", MasterName, (3*silence).Milliseconds()),
-	)
-	if w.config.ACL {
-		lines = append(lines, "sentinel auth-user "+MasterName+" sentinel")
-	}
-	if w.config.password() != "" {
-		lines = append(lines, "sentinel auth-pass "+MasterName+" "+password)
-	}
-	return strings.Join(lines, "\n") + "\n"
-}
-
 // URL returns where to reach the sentinels, and through them the master.
 func (w *Watched) URL() string {
-	parameters := url.Values{"master": {MasterName}}
-	if w.config.ACL {
-		parameters.Set("sentinel_user", "chatsessions")
-	}
-	if password := w.config.password(); password != "" {
-		parameters.Set("sentinel_password", password)
-	}
-	return w.config.url("+sentinel", addrs(w.sentinels), "/0", parameters)
+	return w.config.url("+sentinel", w.sentinels, "/0", url.Values{
+		"master": {MasterName}, "sentinel_user": {"chatsessions"}, "sentinel_password": {w.config.password()},
+	})
 }
 
 // Sentinels returns the sentinels.
 func (w *Watched) Sentinels() []*Server { return slices.Clone(w.sentinels) }
 
-// Master returns the master that all sentinels name.
-func (w *Watched) Master() *Server {
+// MasterOf returns the master that all sentinels name: it has every key.
+func (w *Watched) MasterOf(string) *Server {
 	w.tb.Helper()
 	var named []string
-	eventually(w.tb, failoverTimeout, func() error {
+	servertest.Eventually(w.tb, patience, func() error {
 		named = nil
 		for _, s := range w.sentinels {
 			addr, err := s.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MasterName).StringSlice()
@@ -106,24 +83,15 @@ func (w *Watched) Master() *Server {
 		}
 		return nil
 	})
-	return at(w.tb, w.servers, named[0])
-}
-
-// KillMasterOf ends the master, which has every key, as kill -9 does, and returns it. The
-// replica takes over; AwaitServed waits for that.
-func (w *Watched) KillMasterOf(string) *Server {
-	w.tb.Helper()
-	victim := w.Master()
-	victim.Kill()
-	return victim
+	return w.at(named[0])
 }
 
 // AwaitServed returns when the sentinels agree on a master that runs.
 func (w *Watched) AwaitServed() {
 	w.tb.Helper()
-	eventually(w.tb, failoverTimeout, func() error {
-		master := w.Master()
-		info, err := master.info("replication")
+	servertest.Eventually(w.tb, patience, func() error {
+		master := w.MasterOf("")
+		info, err := master.ask("INFO", "replication").Text()
 		if err == nil && !strings.Contains(info, "role:master") {
 			err = fmt.Errorf("%s is no master yet", master.Addr())
 		}
@@ -135,36 +103,28 @@ func (w *Watched) AwaitServed() {
 func (w *Watched) AwaitWhole() {
 	w.tb.Helper()
 	w.AwaitServed()
-	master := w.Master()
-	for _, s := range w.servers {
+	master := w.MasterOf("")
+	for _, s := range w.data {
 		if s != master {
-			eventually(w.tb, failoverTimeout, s.follows)
+			servertest.Eventually(w.tb, patience, s.follows)
 		}
 	}
 	for _, s := range w.sentinels {
-		eventually(w.tb, failoverTimeout, func() error {
+		servertest.Eventually(w.tb, patience, func() error {
 			known, err := s.ask("SENTINEL", "CKQUORUM", MasterName).Text()
 			if err != nil {
 				return err
 			}
-			info, err := s.info("sentinel")
+			info, err := s.ask("INFO", "sentinel").Text()
 			if err != nil {
 				return err
 			}
-			for _, part := range []string{fmt.Sprintf("OK %d usable", sentinels), "status=ok", fmt.Sprintf("slaves=%d", len(w.servers)-1)} {
+			for _, part := range []string{fmt.Sprintf("OK %d usable", sentinels), "status=ok", fmt.Sprintf("slaves=%d", len(w.data)-1)} {
 				if !strings.Contains(known+info, part) {
 					return fmt.Errorf("%s: %s %s", s.Addr(), known, info)
 				}
 			}
 			return nil
 		})
-	}
-}
-
-// CheckRights is Server.CheckRights for all servers that run.
-func (w *Watched) CheckRights() {
-	w.tb.Helper()
-	for _, s := range running(slices.Concat(w.servers, w.sentinels)) {
-		s.CheckRights()
 	}
 }

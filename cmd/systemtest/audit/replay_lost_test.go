@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"chatsessions/cmd/systemtest/rig"
+	"chatsessions/deploy/servertest"
 )
 
 // endsAfter is a server's URL by way of a proxy that is gone for good when it has passed
@@ -54,9 +55,9 @@ func TestAReplayEndsWhereTheServerIsGone(t *testing.T) {
 		aLife(s)
 	}
 	dir := t.TempDir()
-	start := func(args ...string) (*exec.Cmd, *rig.Output, *rig.Output) {
+	start := func(args ...string) (*exec.Cmd, *servertest.Output, *servertest.Output) {
 		cmd := exec.CommandContext(t.Context(), rig.Binary, append([]string{"replay", "--nats-url", endsAfter(t, 100_000, s.NATSURL())}, args...)...)
-		out, errs := &rig.Output{}, &rig.Output{}
+		out, errs := &servertest.Output{}, &servertest.Output{}
 		cmd.Stdout, cmd.Stderr = out, errs
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)

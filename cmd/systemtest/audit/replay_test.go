@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"chatsessions/cmd/systemtest/rig"
+	"chatsessions/deploy/servertest"
 	"chatsessions/eventstore/natstest"
 )
 
@@ -210,7 +211,7 @@ func TestAReplayToASubjectHasARateAndLeavesTheLogAlone(t *testing.T) {
 	}
 	// Broken off, it tells from where to go on.
 	slow := exec.Command(rig.Binary, slices.Concat([]string{"replay", "--to-subject", "audit.copy", "--rate", "5"}, ofLog(s))...)
-	var errs rig.Output
+	var errs servertest.Output
 	slow.Stderr = &errs
 	if err := slow.Start(); err != nil {
 		t.Fatal(err)

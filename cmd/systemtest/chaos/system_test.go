@@ -61,8 +61,8 @@ func clusterSystem(t *testing.T, _ *round) *system {
 	alone := natstest.Config{Args: []string{"--no_advertise"}}
 	onDisk := alone
 	onDisk.StoreDir = disk.dir
-	nats := natstest.StartClusterOf(t, alone, alone, onDisk)
-	redis := redistest.Start(t, redistest.Config{Persistent: true})
+	nats := natstest.StartCluster(t, alone, alone, onDisk)
+	redis := redistest.Start(t, redistest.Config{Args: []string{"--appendonly", "yes", "--appendfsync", "always"}})
 
 	s := &system{}
 	var toClients, toNATS, toRedis []*link

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"chatsessions/cmd/systemtest/rig"
 )
@@ -97,7 +98,7 @@ func writeAndReadBack(t *testing.T, writers int, nodes []*rig.Service) {
 				lists = []string{byRoom + "&state=started"}
 			}
 			reader := node(step + 1).As(account)
-			got, err := tally.Read(reader, path)
+			got, err := readPatiently(&tally, reader, path)
 			if err != nil {
 				return err
 			}
@@ -108,7 +109,7 @@ func writeAndReadBack(t *testing.T, writers int, nodes []*rig.Service) {
 				reader = node(step + 1).As("service-desk")
 			}
 			for _, query := range lists {
-				list, err := tally.Read(reader, "/chat-sessions?"+query)
+				list, err := readPatiently(&tally, reader, "/chat-sessions?"+query)
 				if err != nil {
 					return err
 				}
@@ -173,4 +174,20 @@ func TestAReadAfterARefusalShowsWhatTheRefusalTold(t *testing.T) {
 	}
 	rig.OnAllSetups(t, func(t *testing.T, s *rig.Service) { check(t, []*rig.Service{s}) })
 	onSeveralNodes(t, check)
+}
+
+// readPatiently sends a GET, and repeats it while it is refused: an overloaded machine
+// refuses some.
+func readPatiently(y *rig.Tally, c *rig.Client, path string) (rig.Answer, error) {
+	for deadline := time.Now().Add(rig.Patience); ; {
+		a, err := y.Send(c, "GET", path, "")
+		if err != nil || a.Status == 200 {
+			return a, err
+		}
+		if time.Now().After(deadline) {
+			return a, fmt.Errorf("GET %s is refused for %s: %s", path, rig.Patience, a.Body)
+		}
+		y.Refused.Add(-1)
+		<-time.After(100 * time.Millisecond)
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"chatsessions/cmd/systemtest/rig"
+	"chatsessions/deploy/servertest"
 	"chatsessions/projections/redistest"
 )
 
@@ -28,7 +29,7 @@ func startTraced(t *testing.T, options []string, args ...string) *rig.Service {
 	// With -D the service is our child and strace is not: it gets our signals.
 	line := append([]string{"-D", "-f", "--seccomp-bpf"}, options...)
 	line = append(line, rig.Binary, "serve", "--listen", "127.0.0.1:0")
-	s := &rig.Service{T: t, Cmd: exec.Command(strace, append(line, args...)...), Errors: &rig.Output{}, Exited: make(chan struct{})}
+	s := &rig.Service{T: t, Cmd: exec.Command(strace, append(line, args...)...), Errors: &servertest.Output{}, Exited: make(chan struct{})}
 	s.Cmd.Stderr = s.Errors
 	stdout, err := s.Cmd.StdoutPipe()
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"chatsessions/cmd/systemtest/rig"
+	"chatsessions/deploy/servertest"
 )
 
 // examples are the programs of docs/examples, each with the command that runs it.
@@ -71,7 +72,7 @@ type subscriber struct {
 	url     string
 	file    string
 	cmd     *exec.Cmd
-	errors  *rig.Output
+	errors  *servertest.Output
 }
 
 func (s *subscriber) start() {
@@ -214,7 +215,7 @@ func TestSubscribersThatWereOfflineSeeEveryEventOnceAndInOrder(t *testing.T) {
 		addConsumer(t, operator, e.name)
 		subscribers = append(subscribers, &subscriber{
 			t: t, name: e.name, command: e.prepare(t, e.program), url: subscriberURL(server, e.name),
-			file: filepath.Join(t.TempDir(), "events.ndjson"), errors: &rig.Output{},
+			file: filepath.Join(t.TempDir(), "events.ndjson"), errors: &servertest.Output{},
 		})
 	}
 	each := func(do func(*subscriber)) {
@@ -273,14 +274,14 @@ func startOver(t *testing.T, operator *nats.Conn, sub *subscriber) {
 // The EventSource of npm is a client that nobody here wrote.
 func TestAnEventSourceSeesEveryEventOnceWhileTheServiceIsKilled(t *testing.T) {
 	program := filepath.Join(installed(t, "../../../docs/examples/javascript"), "feed.js")
-	listen := "127.0.0.1:" + rig.FreePort(t) // it comes back there
+	listen := "127.0.0.1:" + servertest.Port(t) // it comes back there
 	s := &rig.Service{T: t, Args: []string{"serve", "--dev", "--listen", listen, "--data-dir", t.TempDir()}}
 	s.Start()
 	t.Cleanup(func() { s.Stop() })
 	// follow runs the program until it has printed so many lines, and returns the positions.
 	follow := func(token, after string, events int, meanwhile func()) (positions []int) {
 		t.Helper()
-		out, errs := &rig.Output{}, &rig.Output{}
+		out, errs := &servertest.Output{}, &servertest.Output{}
 		cmd := exec.Command("node", program, s.URL, after)
 		cmd.Env = append(os.Environ(), "TOKEN="+token)
 		cmd.Stdout, cmd.Stderr = out, errs

@@ -363,7 +363,7 @@ func TestInTheAccountOfTheLogASubscriberCouldWriteToIt(t *testing.T) {
 
 func TestASubscriberOfAClusterConsumesFromEachServerAndDoesNothingElse(t *testing.T) {
 	config := natstest.Config{File: filepath.Join(configureSubscribers(t, "billing", "crm"), "cluster.conf")}
-	cluster := natstest.StartClusterOf(t, config, config, config)
+	cluster := natstest.StartCluster(t, config, config, config)
 	l := &subscribedLog{t: t, service: rig.Start(t, "--dev", "--nats-url", cluster.URL()), operator: connect(t, cluster.URL())}
 	l.write()
 	addConsumer(t, l.operator, "billing")

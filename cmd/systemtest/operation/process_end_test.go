@@ -22,6 +22,7 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"chatsessions/cmd/systemtest/rig"
+	"chatsessions/deploy/servertest"
 	"chatsessions/projections/redistest"
 )
 
@@ -216,7 +217,7 @@ func TestAHangupDoesNotEndAServiceThatIsStarting(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	var log rig.Output
+	var log servertest.Output
 	cmd := exec.Command(rig.Binary, "serve", "--dev", "--listen", "127.0.0.1:0", "--nats-url", "nats://"+silent.Addr().String())
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {

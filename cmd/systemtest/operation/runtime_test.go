@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"chatsessions/cmd/systemtest/rig"
+	"chatsessions/deploy/servertest"
 )
 
 // TestMemoryAndProcessorsAreTunedUnlessToldOtherwise: without a limit of memory the
@@ -33,7 +34,7 @@ func TestMemoryAndProcessorsAreTunedUnlessToldOtherwise(t *testing.T) {
 		{"told", []string{"GOGC=50", "GOMAXPROCS=1"}, "50", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			address := "127.0.0.1:" + rig.FreePort(t)
+			address := "127.0.0.1:" + servertest.Port(t)
 			s := &rig.Service{T: t, Env: c.env, Args: []string{"serve", "--dev", "--listen", "127.0.0.1:0", "--ops-listen", address, "--data-dir", t.TempDir()}}
 			s.Start()
 			defer s.Stop()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"chatsessions/cmd/systemtest/rig"
+	"chatsessions/deploy/servertest"
 	"chatsessions/projections/redistest"
 )
 
@@ -48,7 +49,7 @@ const (
 func endWhileStarting(t *testing.T, flags []string, after time.Duration) stage {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "data")
-	var out, errs rig.Output
+	var out, errs servertest.Output
 	cmd := exec.Command(rig.Binary, append([]string{"serve", "--listen", "127.0.0.1:0", "--data-dir", dir}, flags...)...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Start(); err != nil {
@@ -109,7 +110,7 @@ func TestAServiceOutlivesTheReadersOfItsOutput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := "127.0.0.1:" + rig.FreePort(t)
+	address := "127.0.0.1:" + servertest.Port(t)
 	s := &rig.Service{T: t, URL: "http://" + address}
 	cmd := exec.Command(rig.Binary, "serve", "--dev", "--listen", address, "--data-dir", t.TempDir(), "--redis-url", redis.URL(), "--log-level", "debug")
 	cmd.Stdout, cmd.Stderr = write, write

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"chatsessions/cmd/systemtest/rig"
+	"chatsessions/deploy/servertest"
 	"chatsessions/eventstore/natstest"
 	"chatsessions/projections/redistest"
 )
@@ -23,7 +24,7 @@ authorization { users: [ { user: $NATS_USER, password: $NATS_PASSWORD } ] }
 // monitored returns a server's configuration with a monitoring endpoint, and its URL.
 func monitored(t *testing.T) (natstest.Config, string) {
 	t.Helper()
-	port := rig.FreePort(t)
+	port := servertest.Port(t)
 	return natstest.Config{Args: []string{"--http_port", port}}, "http://127.0.0.1:" + port
 }
 
@@ -77,7 +78,7 @@ func TestAnExternalLogThatDoesNotSyncIsRefused(t *testing.T) {
 	lazy, lazyMonitor := startLazy(t)
 	config, goodMonitor := monitored(t)
 	natstest.Start(t, config)
-	gone := "http://127.0.0.1:" + rig.FreePort(t)
+	gone := "http://127.0.0.1:" + servertest.Port(t)
 
 	for _, test := range []struct {
 		monitors string
@@ -106,7 +107,7 @@ func TestEveryServerOfAClusterIsAsked(t *testing.T) {
 	for i := range configs {
 		configs[i], monitors[i] = monitored(t)
 	}
-	cluster := natstest.StartClusterOf(t, configs...)
+	cluster := natstest.StartCluster(t, configs...)
 	redis := redistest.Start(t, redistest.Config{})
 	flags := []string{"--dev", "--nats-url", cluster.URL(), "--redis-url", redis.URL(), "--nats-monitor-urls"}
 	s := rig.Start(t, append(flags, strings.Join(monitors, ","))...)

@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"chatsessions/cmd/systemtest/rig"
+	"chatsessions/deploy/servertest"
 )
 
 // A program is the service as one of its builds, and how it is run.
@@ -35,7 +36,7 @@ func buildProgram(t *testing.T, tags string, env ...string) program {
 // on is a service on a data directory, not started yet. It is killed at the end of
 // the test.
 func (p program) on(t *testing.T, dir string) *rig.Service {
-	s := &rig.Service{T: t, Binary: p.path, Env: p.env, Errors: &rig.Output{}, Args: []string{
+	s := &rig.Service{T: t, Binary: p.path, Env: p.env, Errors: &servertest.Output{}, Args: []string{
 		"serve", "--dev", "--listen", "127.0.0.1:0", "--data-dir", dir,
 	}}
 	t.Cleanup(func() {

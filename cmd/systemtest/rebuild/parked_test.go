@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"chatsessions/cmd/systemtest/rig"
+	"chatsessions/deploy/servertest"
 )
 
 func TestAForeignMessageParksItsSessionAndNothingElse(t *testing.T) {
@@ -120,7 +121,7 @@ func TestAForeignMessageParksItsSessionAndNothingElse(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		s.Errors = &rig.Output{}
+		s.Errors = &servertest.Output{}
 		s.Start()
 		check("after a start from scratch")
 		if s.Flag("--redis-url") != "" { // and where the service goes on from its checkpoint

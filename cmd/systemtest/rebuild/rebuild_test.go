@@ -19,6 +19,7 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"chatsessions/cmd/systemtest/rig"
+	"chatsessions/deploy/servertest"
 	"chatsessions/projections/redistest"
 )
 
@@ -418,7 +419,7 @@ const rebuildLock = "cs2:{0}:rebuilding"
 // A rebuildProcess is `chatsessions rebuild`, as it runs.
 type rebuildProcess struct {
 	cmd            *exec.Cmd
-	stdout, stderr rig.Output
+	stdout, stderr servertest.Output
 	exited         chan struct{}
 }
 

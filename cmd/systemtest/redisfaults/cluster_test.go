@@ -17,7 +17,7 @@ import (
 // A failingRedis loses a master and has a successor for it by itself.
 type failingRedis interface {
 	URL() string
-	KillMasterOf(key string) *redistest.Server
+	MasterOf(key string) *redistest.Server
 	AwaitServed() // by servers that run
 	AwaitWhole()
 	CheckRights()
@@ -30,7 +30,7 @@ func TestWhenAMasterOfRedisClusterDiesNothingIsLostAndNothingStale(t *testing.T)
 }
 
 func TestWhenAMasterUnderSentinelsDiesNothingIsLostAndNothingStale(t *testing.T) {
-	redis := redistest.StartSentinel(t, redistest.Config{ACL: true, TLS: redistest.NewCertificates(t)})
+	redis := redistest.StartSentinel(t, redistest.NewCertificates(t))
 	loseMasters(t, redis)
 }
 
@@ -41,7 +41,8 @@ func loseMasters(t *testing.T, redis failingRedis, args ...string) {
 		t.Run(fmt.Sprintf("round %d", round), func(t *testing.T) {
 			var victim *redistest.Server
 			underLoad(t, nodes, answered, func(more func(int64)) {
-				victim = redis.KillMasterOf(checkpointOf(round))
+				victim = redis.MasterOf(checkpointOf(round))
+				victim.Kill()
 				more(100) // while nobody has taken over
 				redis.AwaitServed()
 			})
@@ -61,9 +62,9 @@ func TestWhenASlotOfRedisClusterChangesHandsNothingIsStale(t *testing.T) {
 	})
 	t.Run("an operator moves it to another master", func(t *testing.T) {
 		underLoad(t, nodes, answered, func(more func(int64)) {
-			redis.BeginMove(checkpointOf(0))
+			end := redis.BeginMove(checkpointOf(0))
 			more(100)
-			redis.EndMove(checkpointOf(0))
+			end()
 			redis.AwaitServed()
 		})
 	})

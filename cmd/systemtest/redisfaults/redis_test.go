@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"chatsessions/cmd/systemtest/rig"
+	"chatsessions/deploy/servertest"
 	"chatsessions/projections/redistest"
 )
 
@@ -121,7 +122,7 @@ func follow(t *testing.T, replica, primary *redistest.Server) {
 
 // makeReadOnly has the server refuse writes in three ways, the last reads too.
 func makeReadOnly(t *testing.T, r *faultRig) {
-	dead := rig.FreePort(t)
+	dead := servertest.Port(t)
 	configure := func(setting, value string) func() {
 		return func() { redisCommand(t, r.redis, "CONFIG", "SET", setting, value) }
 	}

@@ -80,21 +80,21 @@ func (s *Service) As(who string) *Client { return &Client{s.T, s.URL, "dev-" + w
 // Object decodes the body as a JSON object.
 func (a Answer) Object(t *testing.T) map[string]any {
 	t.Helper()
-	var o map[string]any
-	if err := json.Unmarshal(a.Body, &o); err != nil {
-		t.Fatalf("%s: %v", a.Body, err)
-	}
-	return o
+	return decode[map[string]any](t, a.Body)
 }
 
 // List decodes the body as a JSON array of objects.
 func (a Answer) List(t *testing.T) []map[string]any {
 	t.Helper()
-	var l []map[string]any
-	if err := json.Unmarshal(a.Body, &l); err != nil {
-		t.Fatalf("%s: %v", a.Body, err)
+	return decode[[]map[string]any](t, a.Body)
+}
+
+func decode[T any](t *testing.T, body []byte) (value T) {
+	t.Helper()
+	if err := json.Unmarshal(body, &value); err != nil {
+		t.Fatalf("%s: %v", body, err)
 	}
-	return l
+	return value
 }
 
 // Instead returns the error for a wrong answer.

@@ -1,22 +1,20 @@
 package rig
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"chatsessions/deploy/servertest"
 )
 
 // A Service is a running `chatsessions serve`.
@@ -27,9 +25,9 @@ type Service struct {
 	Args   []string
 	URL    string // of the API; "" for a projector alone
 	Cmd    *exec.Cmd
-	Errors *Output
-	ready  chan string // the first line that it prints
+	Errors *servertest.Output
 	Exited chan struct{}
+	out    *servertest.Output
 }
 
 // Start starts a service on a free port, with its own data directory, and returns when it
@@ -67,42 +65,37 @@ func (s *Service) Start() {
 
 // Begin starts the process without waiting until it is ready.
 func (s *Service) Begin() error {
-	s.Cmd = exec.Command(cmp.Or(s.Binary, Binary), s.Args...)
 	if s.Errors == nil {
-		s.Errors = &Output{}
+		s.Errors = &servertest.Output{}
 	}
-	s.Cmd.Stderr = s.Errors
-	s.Cmd.Env = append(os.Environ(), noRaceExitDelay)
-	s.Cmd.Env = append(s.Cmd.Env, s.Env...)
-	stdout, err := s.Cmd.StdoutPipe()
-	if err != nil {
+	s.out = &servertest.Output{}
+	cmd, exited := exec.Command(cmp.Or(s.Binary, Binary), s.Args...), make(chan struct{})
+	cmd.Stdout, cmd.Stderr = s.out, s.Errors
+	cmd.Env = append(append(os.Environ(), noRaceExitDelay), s.Env...)
+	if err := cmd.Start(); err != nil {
 		return err
 	}
-	if err := s.Cmd.Start(); err != nil {
-		return err
-	}
-	cmd, ready, exited := s.Cmd, make(chan string, 1), make(chan struct{})
-	s.ready, s.Exited = ready, exited
+	s.Cmd, s.Exited = cmd, exited
 	go func() {
-		lines := bufio.NewReader(stdout)
-		if line, err := lines.ReadString('\n'); err == nil {
-			ready <- line
-		}
-		_, _ = io.Copy(io.Discard, lines) // later output must not fill the pipe
 		_ = cmd.Wait()
 		close(exited)
 	}()
 	return nil
 }
 
-// AwaitReady returns nil when the service is ready, or an error when it has ended.
+// AwaitReady returns nil when the service has printed a line, which says that it is ready,
+// or an error when it has ended.
 func (s *Service) AwaitReady() error {
-	select {
-	case line := <-s.ready:
-		_, s.URL, _ = strings.Cut(strings.TrimSpace(line), "ready on ")
-		return nil
-	case <-s.Exited:
-		return fmt.Errorf("not ready: %v\n%s", s.Cmd.ProcessState, s.Errors.String())
+	for {
+		if line, _, printed := strings.Cut(s.out.String(), "\n"); printed {
+			_, s.URL, _ = strings.Cut(line, "ready on ")
+			return nil
+		}
+		select {
+		case <-s.Exited:
+			return fmt.Errorf("not ready: %v\n%s", s.Cmd.ProcessState, s.Errors.String())
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 }
 
@@ -137,24 +130,6 @@ func (s *Service) End(signal syscall.Signal) int {
 		s.T.Fatalf("the service has not ended 30 s after %s", signal)
 	}
 	return s.Cmd.ProcessState.ExitCode()
-}
-
-// Output collects what a process writes.
-type Output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *Output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *Output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
 }
 
 // Flag returns the value of a flag of the service, or "".

@@ -4,6 +4,7 @@ package feedtest
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -23,9 +24,8 @@ type Stream struct {
 	Retry       time.Duration // as the server asked for; 0 if it did not
 	Comments    int
 
-	in      *bufio.Reader
-	afterCR bool
-	id      string // the last event ID buffer
+	in *bufio.Reader
+	id string // the last event ID buffer
 }
 
 // NewStream reads a stream from its first byte on.
@@ -83,22 +83,12 @@ func (s *Stream) Step() (e Event, dispatched bool, err error) {
 	return e, true, nil
 }
 
-// line returns the next line, which CR, LF or both end.
+// line returns the next line. The service ends lines with LF alone: a CR inside would end
+// one too.
 func (s *Stream) line() (string, error) {
-	var line []byte
-	for {
-		c, err := s.in.ReadByte()
-		if err != nil {
-			return "", err
-		}
-		if c == '\n' && s.afterCR {
-			s.afterCR = false
-			continue
-		}
-		s.afterCR = c == '\r'
-		if c == '\r' || c == '\n' {
-			return string(line), nil
-		}
-		line = append(line, c)
+	line, err := s.in.ReadString('\n')
+	if strings.Contains(line, "\r") {
+		err = fmt.Errorf("a line with a CR: %q", line)
 	}
+	return strings.TrimSuffix(line, "\n"), err
 }

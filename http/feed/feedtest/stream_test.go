@@ -24,7 +24,7 @@ func TestAStreamIsReadAsTheStandardSays(t *testing.T) {
 			[]feedtest.Event{{"1", "message", "first event"}, {"", "message", "second event"}}, ""},
 		{"data\n\ndata\ndata\n\ndata:", []feedtest.Event{{"", "message", ""}, {"", "message", "\n"}}, ""},
 		{"data:test\n\ndata: test\n\n", []feedtest.Event{{"", "message", "test"}, {"", "message", "test"}}, ""},
-		{"event: a\ndata: 1\r\rid: 7\r\n\r\ndata: 2\n\n", []feedtest.Event{{"", "a", "1"}, {"7", "message", "2"}}, "7"},
+		{"event: a\ndata: 1\n\nid: 7\n\ndata: 2\n\n", []feedtest.Event{{"", "a", "1"}, {"7", "message", "2"}}, "7"},
 		{"retry: 1500\nid: 8\nevent: a\n\nid: 9\x00\n\n", nil, "8"},
 		{"data: cut\nid: 5\n", nil, ""},
 	} {
@@ -43,5 +43,11 @@ func TestAStreamIsReadAsTheStandardSays(t *testing.T) {
 		if strings.Contains(tt.text, "retry") && s.Retry != 1500*time.Millisecond {
 			t.Errorf("%q: retry %s", tt.text, s.Retry)
 		}
+	}
+}
+
+func TestACarriageReturnIsNoEndOfALineOfTheService(t *testing.T) {
+	if e, err := feedtest.NewStream(strings.NewReader("data: a\rdata: b\n\n")).Next(); err == nil {
+		t.Errorf("read as %q", e)
 	}
 }

@@ -4,13 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 
 	"chatsessions/eventstore"
+	"chatsessions/eventstore/blocks"
 )
 
 // blockFiles are the files <n>.blk to which the server appends a stream's messages. When
@@ -26,16 +23,17 @@ type blockFiles struct {
 // openBlockFiles opens the last but one of the log's block files: the server may have begun
 // the newest before that one was synced.
 func openBlockFiles(storeDir string, syncFile SyncFunc) (blockFiles, error) {
-	b := blockFiles{dir: streamDir(storeDir), syncFile: syncFile}
-	indices, err := blockIndices(b.dir)
+	b := blockFiles{dir: messagesDir(storeDir), syncFile: syncFile}
+	files, err := blocks.Files(b.dir)
 	if err != nil {
 		return b, err
 	}
-	if len(indices) == 0 {
+	if len(files) == 0 {
 		return b, fmt.Errorf("%s has no block file", b.dir)
 	}
-	b.index = indices[max(0, len(indices)-2)]
-	b.newest, err = os.Open(blockPath(b.dir, b.index))
+	first := files[max(0, len(files)-2)]
+	b.index = first.Number
+	b.newest, err = os.Open(first.Path)
 	return b, err
 }
 
@@ -44,7 +42,7 @@ func (b *blockFiles) sync() error {
 	for {
 		// All that was written before this line is in the newest file, unless the next file
 		// exists.
-		next, err := os.Open(blockPath(b.dir, b.index+1))
+		next, err := os.Open(blocks.Path(b.dir, b.index+1))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -78,35 +76,9 @@ func (b *blockFiles) syncNewest() error {
 
 func (b *blockFiles) close() { _ = b.newest.Close() }
 
-// streamDir returns the directory in which the server keeps the block files of the log.
-func streamDir(storeDir string) string {
-	return filepath.Join(storeDir, "jetstream", "$G", "streams", eventstore.StreamName, "msgs")
-}
-
-func blockPath(dir string, index int) string {
-	return filepath.Join(dir, strconv.Itoa(index)+".blk")
-}
-
-// blockIndices returns the numbers of the block files, the lowest first.
-func blockIndices(dir string) ([]int, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var indices []int
-	for _, e := range entries {
-		name, isBlock := strings.CutSuffix(e.Name(), ".blk")
-		if !isBlock {
-			continue
-		}
-		index, err := strconv.Atoi(name)
-		if err != nil {
-			return nil, fmt.Errorf("%s is not a block file as expected", filepath.Join(dir, e.Name()))
-		}
-		indices = append(indices, index)
-	}
-	slices.Sort(indices)
-	return indices, nil
+// messagesDir returns the directory in which the server keeps the block files of the log.
+func messagesDir(storeDir string) string {
+	return blocks.MessagesDir(storeDir, eventstore.StreamName)
 }
 
 // linkCount returns the number of names of an open file: 0 after it was removed.

@@ -1,0 +1,181 @@
+package eventstore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"chatsessions/domain"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// probeEvery is how often a Log looks whether the stream is still the one that it knows.
+	probeEvery = 500 * time.Millisecond
+	// rewrittenAfter is how many probes in a row must find the stream's end before a known
+	// event. A leader that was replaced, and does not know it yet, shows an old end once.
+	rewrittenAfter = 3
+)
+
+// ErrReplaced is returned, together with domain.ErrUnavailable, when the stream is not the
+// one that was opened, or does not hold an event that it has held.
+var ErrReplaced = errors.New("the log was replaced by another")
+
+// An era is the time in which a Log has one and the same stream.
+type era struct {
+	created  time.Time // of the stream
+	identity string
+	ctx      context.Context
+	end      context.CancelFunc // ends the era's followers
+}
+
+func (l *Log) begin(created time.Time) {
+	e := &era{created: created, identity: StreamName + "@" + created.UTC().Format(time.RFC3339Nano)}
+	e.ctx, e.end = context.WithCancel(l.ctx)
+	l.era.Store(e)
+}
+
+// A refusal is the reason why nothing may be written.
+type refusal struct{ err error }
+
+// refused returns why nothing may be written, nil for no reason.
+func (l *Log) refused() error {
+	if r := l.refusal.Load(); r != nil {
+		return r.err
+	}
+	return nil
+}
+
+// refuse refuses writes from now on, until a probe finds the log as it has to be.
+func (l *Log) refuse(err error) {
+	if before := l.refused(); before == nil || before.Error() != err.Error() {
+		l.logger.Error("the log is not as it has to be: nothing is written", "error", err)
+	}
+	l.refusal.Store(&refusal{err})
+}
+
+// saw records an event that is in the log.
+func (l *Log) saw(r *domain.Record) {
+	for {
+		known := l.newestKnown.Load()
+		if known != nil && known.Position >= r.Position || l.newestKnown.CompareAndSwap(known, r) {
+			return
+		}
+	}
+}
+
+// knownEnd returns the position of the newest event that this Log has seen.
+func (l *Log) knownEnd() uint64 {
+	if known := l.newestKnown.Load(); known != nil {
+		return known.Position
+	}
+	return 0
+}
+
+// watch probes the stream until the Log is closed.
+func (l *Log) watch() {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	behind := 0 // probes in a row that found the end before a known event
+	for {
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-tick.C:
+		case <-l.alarm:
+		}
+		ctx, cancel := context.WithTimeout(l.ctx, attemptTimeout)
+		behind = l.probe(ctx, behind)
+		cancel()
+	}
+}
+
+// raiseAlarm asks for a probe at once.
+func (l *Log) raiseAlarm() {
+	select {
+	case l.alarm <- struct{}{}:
+	default:
+	}
+}
+
+// probe checks that the stream is the one that was opened, that its settings are as needed,
+// and that it holds the newest known event. behind is how many probes in a row found its end
+// before that event; probe returns the new number.
+func (l *Log) probe(ctx context.Context, behind int) int {
+	known := l.newestKnown.Load()
+	var info struct {
+		Config  json.RawMessage `json:"config"`
+		Created time.Time       `json:"created"`
+		State   struct {
+			LastSeq uint64 `json:"last_seq"`
+		} `json:"state"`
+	}
+	switch err := l.streamInfo(ctx, apiRequest{}, &info); {
+	case hasCode(err, jetstream.JSErrCodeStreamNotFound):
+		l.refuse(fmt.Errorf("%w: stream %s is gone", ErrReplaced, StreamName))
+		return behind
+	case err != nil: // it cannot be reached, which every write and read finds out
+		return behind
+	}
+	var config jetstream.StreamConfig
+	if err := json.Unmarshal(info.Config, &config); err != nil {
+		l.refuse(fmt.Errorf("settings of stream %s: %w", StreamName, err))
+		return behind
+	}
+	needed := StreamConfig(l.options.Replicas)
+	needed.Replicas = 0 // an operator may change it while the service runs
+	if differences := compare(config, needed); len(differences) > 0 {
+		l.refuse(&ConfigError{differences})
+		return behind
+	}
+	if !info.Created.Equal(l.Created()) {
+		l.reopen(info.Created, fmt.Errorf("%w: created at %s, not at %s", ErrReplaced, info.Created.Format(time.RFC3339Nano), l.Created().Format(time.RFC3339Nano)))
+		return 0
+	}
+	if known == nil {
+		known = &domain.Record{}
+	}
+	if info.State.LastSeq < known.Position {
+		err := fmt.Errorf("%w: it ends at position %d, and %d has been seen", ErrReplaced, info.State.LastSeq, known.Position)
+		if behind++; behind < rewrittenAfter {
+			l.refuse(err)
+			return behind
+		}
+		l.reopen(info.Created, err)
+		return 0
+	}
+	if known.Position > 0 {
+		id, err := l.EventID(ctx, known.Position)
+		if err != nil {
+			return 0
+		}
+		if id != known.ID {
+			l.reopen(info.Created, fmt.Errorf("%w: event %s at position %d is not there any more", ErrReplaced, known.ID, known.Position))
+			return 0
+		}
+	}
+	if info.State.LastSeq > known.Position {
+		if id, err := l.EventID(ctx, info.State.LastSeq); err == nil && id != "" {
+			l.saw(&domain.Record{ID: id, Position: info.State.LastSeq})
+		}
+	}
+	if l.refusal.Swap(nil) != nil {
+		l.logger.Info("the log is as it has to be: writes are accepted again")
+	}
+	return 0
+}
+
+// reopen begins a new era: what is remembered of the stream is dropped, and its followers
+// end. Writes are refused until the next probe.
+func (l *Log) reopen(created time.Time, cause error) {
+	l.refuse(cause)
+	before := l.era.Load()
+	l.newestKnown.Store(nil)
+	l.begin(created)
+	l.connections.Add(1) // caches and tickets are of an earlier connection now
+	before.end()
+	l.raiseAlarm()
+}
