@@ -57,9 +57,8 @@ func FilterFields() []string {
 	return names
 }
 
-// Filterable returns the session's filter fields with their values: participants once
-// for each account, absent fields not at all. The order is part of the read model's
-// storage format.
+// Filterable returns the filter fields with their values, participants once per account,
+// without absent fields. Their order is part of the read model's storage format.
 func (s *Session) Filterable() iter.Seq2[string, string] {
 	return func(yield func(field, value string) bool) {
 		for i := range filterFields {
@@ -79,8 +78,7 @@ func (s *Session) Filterable() iter.Seq2[string, string] {
 	}
 }
 
-// FilterValues returns the session's values of a filter field; none if the field is
-// absent.
+// FilterValues returns the session's values of a filter field, none if it is absent.
 func (s *Session) FilterValues(field string) []string {
 	var values []string
 	for f, value := range s.Filterable() {
@@ -91,8 +89,7 @@ func (s *Session) FilterValues(field string) []string {
 	return values
 }
 
-// Readers lists the accounts that may see the session, each once: its creator, then its
-// participants.
+// Readers lists the accounts that may see the session, its creator first, each once.
 func (s *Session) Readers() []string {
 	readers := []string{s.CreatedBy}
 	for _, uid := range s.Participants {

@@ -5,8 +5,7 @@ import (
 	"slices"
 )
 
-// MaxAhead is how far a stamp may lie in the future, in milliseconds: clients' clocks
-// differ.
+// MaxAhead is how many milliseconds a stamp may lie in the future: clients' clocks differ.
 const MaxAhead int64 = 5 * 60 * 1000
 
 // An eventBuilder collects the events of one command and the problems with their times.
@@ -18,8 +17,7 @@ type eventBuilder struct {
 	problems []FieldError
 }
 
-// add appends the event that leads to the session after. It sets that session's version
-// and time of recording.
+// add appends the event that leads to after, and sets after's version and time of recording.
 func (b *eventBuilder) add(typ EventType, after Session) {
 	before := b.session
 	after.Version = before.Version + 1
@@ -70,9 +68,8 @@ func (b *eventBuilder) notAfterNextGiven(at int64, from Transition) int64 {
 	return at
 }
 
-// checkOrder checks the order of the session's times as they are now: createdAt ≤
-// startedAt ≤ acceptedAt or rejectedAt ≤ finishedAt. It blames the time that the command
-// gave.
+// checkOrder checks that createdAt ≤ startedAt ≤ acceptedAt or rejectedAt ≤ finishedAt. It
+// blames the time that the command gave.
 func (b *eventBuilder) checkOrder() {
 	type moment struct {
 		field string

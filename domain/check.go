@@ -26,9 +26,8 @@ func Check(before *Session, r *Record) (defects []Defect, folded *Session) {
 	return c.defects, folded
 }
 
-// CheckLater is Check for an event of which an earlier session is known, but not the one
-// right before it. The number of unreadable messages in between bounds how many events
-// may be missing.
+// CheckLater is Check for an event whose predecessor is unknown, given an earlier session. The
+// number of unreadable messages in between bounds how many events may be missing.
 func CheckLater(earlier *Session, unreadable uint64, r *Record) []Defect {
 	c := newCheck(r)
 	c.envelope()
@@ -53,8 +52,7 @@ type check struct {
 	record  *Record
 	session *Session // after the event
 	defects []Defect
-	// transition is the one that the event records; isTransition is false for the events
-	// of the other types.
+	// transition is the one that the event records; isTransition is false for other types.
 	transition   Transition
 	isTransition bool
 }
@@ -99,8 +97,7 @@ func (c *check) selfConsistent() {
 	}
 }
 
-// stateByStamps returns the state to which the session's stamps lead; StateNone if the
-// state machine does not allow them.
+// stateByStamps returns the state to which the stamps lead, StateNone if that is illegal.
 func (s *Session) stateByStamps() State {
 	state := StateCreated
 	for t, stamp := range s.Stamps {
@@ -116,8 +113,7 @@ func (s *Session) stateByStamps() State {
 	return state
 }
 
-// timesOutOfOrder describes the first time that is before its predecessor; "" if there
-// is none.
+// timesOutOfOrder describes the first time that is before its predecessor; "" for none.
 func (s *Session) timesOutOfOrder() string {
 	earlier, at := "createdAt", s.CreatedAt
 	for t, stamp := range s.Stamps {

@@ -8,8 +8,7 @@ import (
 	"sync"
 )
 
-// step checks the step from the session before. It returns the folded session as Check
-// does.
+// step checks the step from the session before, and returns folded as Check does.
 func (c *check) step(before *Session) (folded *Session) {
 	after := c.session
 	problem, folded := c.changes(before)
@@ -103,8 +102,7 @@ func (c *check) stateChange(before, after *Session) {
 	}
 }
 
-// notInTheFuture checks that the times that the event set are not too far ahead of its
-// recording.
+// notInTheFuture checks how far the times that the event set are ahead of its recording.
 func (c *check) notInTheFuture(before, after *Session) {
 	check := func(name string, at int64) {
 		// A falsified time may be any number, so the subtraction must not overflow.

@@ -2,8 +2,7 @@ package domain
 
 import "slices"
 
-// A Command is a request to change one session: a Create or a Change, perhaps in a
-// Parsed.
+// A Command asks to change one session: a Create or a Change, perhaps in a Parsed.
 type Command interface {
 	// flaws lists what is wrong with the shape of the command, given what is known to be
 	// wrong already. An error comes before any flaw.
@@ -12,8 +11,7 @@ type Command interface {
 	decide(Session) ([]Event, error)
 }
 
-// Create opens a session. Stamps and reasons in it are the history that the session is
-// imported with.
+// Create opens a session; its stamps and reasons are the imported history.
 type Create struct {
 	ID     string // of the new session
 	By     Caller
@@ -27,8 +25,7 @@ type Change struct {
 	Now        int64 // the time of recording, epoch milliseconds
 	Directives [transitionCount]Directive
 	Values     Values
-	// Condition reports whether the command was made for this version of the session;
-	// nil accepts any version.
+	// Condition reports whether the command accepts this version; nil accepts any.
 	Condition func(version uint64) bool
 }
 
@@ -49,8 +46,7 @@ func (p Parsed) flaws(s Session, known []FieldError) ([]FieldError, error) {
 
 func (p Parsed) decide(s Session) ([]Event, error) { return p.Command.decide(s) }
 
-// A Directive asks for a transition. The zero value is a directive that the request does
-// not mention.
+// A Directive asks for a transition; the zero value is one that the request does not mention.
 type Directive struct {
 	Asked   bool
 	Refused bool   // the request says `false`

@@ -120,8 +120,7 @@ func (c Change) decide(s Session) ([]Event, error) {
 	return b.done()
 }
 
-// checkLegal checks that the state machine can make all these transitions, one after the
-// other.
+// checkLegal checks that the state machine can make all these transitions in a row.
 func checkLegal(s *Session, asked []Transition) error {
 	state := s.State
 	for _, t := range asked {

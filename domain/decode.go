@@ -7,9 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// UnmarshalData reads what MarshalData wrote. It returns the part of data that is the
-// session, provided that AppendJSON would write the same bytes; nil otherwise. Unknown
-// members are ignored. The event keeps data.
+// UnmarshalData reads what MarshalData wrote, ignores unknown members, and keeps data. session
+// is the part of data that AppendJSON would write the same; nil if it would not.
 func (e *Event) UnmarshalData(data []byte) (session []byte, err error) {
 	if session, ok := e.decode(data); ok {
 		return session, nil
@@ -40,9 +39,8 @@ func (e *Event) decode(data []byte) (session []byte, ok bool) {
 	return data[start:at():at()], ok && d.rest == "}"
 }
 
-// A decoder reads JSON as the service writes it: without spaces, escapes, and empty
-// values. It returns false for everything else. Its strings share the memory of the
-// text that it reads.
+// A decoder reads JSON without spaces, escapes, and empty values; false for everything else.
+// Its strings share the memory of the text.
 type decoder struct{ rest string }
 
 // session reads a session that is exactly as AppendJSON writes it.
@@ -144,8 +142,7 @@ func (d *decoder) number() (int64, bool) {
 	return value, err == nil
 }
 
-// object reads a merge patch of a session: an object of strings, arrays of strings,
-// numbers, and null.
+// object reads a merge patch: an object of strings, arrays of strings, numbers, and null.
 func (d *decoder) object() bool {
 	if !d.skip("{") {
 		return false

@@ -1,7 +1,6 @@
 package domain
 
-// A DefectKind names what is wrong with an event. Scripts depend on the names: kinds may
-// be added, never changed.
+// A DefectKind is a name on which scripts depend: kinds may be added, never changed.
 type DefectKind string
 
 // The kinds of defects that an event can have.
@@ -41,8 +40,7 @@ func DefectKinds() []DefectKind {
 	}
 }
 
-// A Defect is something that is certainly wrong with an event: this service never writes
-// such an event.
+// A Defect is certainly wrong with an event: this service never writes such an event.
 type Defect struct {
 	Kind      DefectKind
 	SessionID string // from the log's subject; "" for a position without a message

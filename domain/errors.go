@@ -8,17 +8,20 @@ import (
 
 // Errors that the log and the read model return, besides their own failures.
 var (
-	// ErrNotFound is returned for a session that does not exist or that the caller may
-	// not see.
+	// ErrNotFound is returned for a session that is missing or hidden from the caller.
 	ErrNotFound = errors.New("no such session")
 	// ErrUnavailable is returned when the log or the read model cannot be reached or
 	// trusted now. A write that returns it was not written.
 	ErrUnavailable = errors.New("unavailable")
+<<<<<<< HEAD
 	// ErrNotWritable is returned, together with ErrUnavailable, for a write that the log
 	// refused and would refuse again: somebody has to change the log, or make room for it.
 	ErrNotWritable = errors.New("the log takes no such write until an operator has acted")
 	// ErrOutcomeUnknown is returned when a write was sent to the log, but its outcome is
 	// unknown.
+=======
+	// ErrOutcomeUnknown is returned when a sent write has an unknown outcome.
+>>>>>>> rooms
 	ErrOutcomeUnknown = errors.New("the change may or may not have been written")
 	// ErrKeyReused is returned when a request key was used before with another body.
 	ErrKeyReused = errors.New("the request key was used with another body")
@@ -34,8 +37,7 @@ var (
 	ErrTooExpensive = errors.New("the query would have to look at too many sessions")
 )
 
-// IsRefusal reports whether an error is a refusal of a command by a rule, not a failure
-// or a defect.
+// IsRefusal reports whether a rule refused the command, not a failure or a defect.
 func IsRefusal(err error) bool {
 	var (
 		invalid   *InvalidError
@@ -84,8 +86,7 @@ func (e *PreconditionError) Error() string {
 type IllegalTransitionError struct {
 	Directive Transition
 	State     State // the state in which it is illegal
-	// Session is the session before the command. With several directives, State may be a
-	// later one than the session's.
+	// Session is from before the command; after other directives, State may be later.
 	Session Session
 }
 

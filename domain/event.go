@@ -40,8 +40,7 @@ func (t EventType) transition() (Transition, bool) {
 // after it, so that a reader of one event needs no other.
 type Event struct {
 	Type EventType `json:"-"`
-	// Changes is the JSON merge patch (RFC 7396) from the session before to the session
-	// after.
+	// Changes is the JSON merge patch (RFC 7396) from the session before.
 	Changes json.RawMessage `json:"changes"`
 	Session Session         `json:"session"`
 }
@@ -51,8 +50,7 @@ func newEvent(typ EventType, before, after *Session) Event {
 	return Event{Type: typ, Changes: appendDiff(make([]byte, 0, 256), before, after), Session: *after}
 }
 
-// MarshalData returns the event's data, {"changes": …, "session": …}, and the part of it
-// that is the session.
+// MarshalData returns {"changes": …, "session": …}, and the part of it that is the session.
 func (e *Event) MarshalData() (data, session []byte) {
 	b := make([]byte, 0, 1024)
 	b = append(b, `{"changes":`...)
@@ -65,9 +63,8 @@ func (e *Event) MarshalData() (data, session []byte) {
 	return b, b[start:end:end]
 }
 
-// Apply folds an event's changes into the session before it. The result equals the
-// event's Session unless the event contradicts itself. Readers that trust the log use
-// Event.Session; verification compares the two.
+// Apply folds an event's changes into the session before it, for verification. The result
+// equals Event.Session unless the event contradicts itself.
 func Apply(s Session, e Event) (Session, error) {
 	members := map[string]json.RawMessage{}
 	if s.Exists() {
@@ -105,13 +102,11 @@ type Record struct {
 	Time     time.Time
 	Event    Event
 	Request  Request // the request that wrote the event
-	// Encoded is Event.Session as AppendJSON writes it; nil if the reader does not have
-	// these bytes. It is shared and must not be changed.
+	// Encoded is Event.Session by AppendJSON, shared and not to be changed; nil if unknown.
 	Encoded []byte
 }
 
-// JSON returns the session after the event, as clients see it. The bytes may be shared
-// and must not be changed.
+// JSON returns the session as clients see it. The bytes may be shared; do not change them.
 func (r *Record) JSON() []byte {
 	if r.Encoded != nil {
 		return r.Encoded
@@ -119,8 +114,7 @@ func (r *Record) JSON() []byte {
 	return r.Event.Session.AppendJSON(make([]byte, 0, 512))
 }
 
-// An Entry is what a reader finds at one position of the log: an event, or the reason
-// why the message there is not an event.
+// An Entry is one position of the log: an event, or the reason why its message is none.
 type Entry struct {
 	Record *Record // with Err, only its Position and Event.Session.ID are set
 	// Before is the session before the event; nil if the reader does not have it.
@@ -135,21 +129,18 @@ type Result struct {
 	Before *Session
 }
 
-// A Request identifies a write: its author, the name under which it is traced, and the
-// key by which a repeated request is recognized.
+// A Request identifies a write: its author, its name in traces, and its idempotency key.
 type Request struct {
 	SessionID     string
 	Actor         string // account of the caller
 	CorrelationID string
 	TraceParent   string // W3C trace context; "" for none
-	// New marks an id that was made for this request. The session exists only if the
-	// request was made before.
+	// New marks an id made for this request; the session exists only if this is a repetition.
 	New bool
 	// Key is the hash of caller, method, path, and Idempotency-Key; "" without a key.
 	// Digest is the SHA-256 of the body. Both are lower-case hex.
 	Key, Digest string
 }
 
-// TimeFormat is how events write times: RFC 3339 in UTC, to the millisecond, which is
-// the precision of Session.UpdatedAt.
+// TimeFormat is RFC 3339 in UTC, to the millisecond, the precision of Session.UpdatedAt.
 const TimeFormat = "2006-01-02T15:04:05.000Z"

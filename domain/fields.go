@@ -10,8 +10,7 @@ import (
 type field struct {
 	name string
 	key  string // the name as JSON, with the colon
-	// filter is the field's place among the filter fields, counted from 1; 0 for a field
-	// by which no list can be filtered.
+	// filter is the place among the filter fields, from 1; 0 if no list can be filtered by it.
 	filter int
 	// detail marks what an EventUpdated may change.
 	detail bool
@@ -22,8 +21,7 @@ type field struct {
 	// set reads the value as append wrote it, and returns the decoder behind it.
 	set   func(s *Session, d decoder) (rest decoder, ok bool)
 	equal func(a, b *Session) bool
-	// text returns the place of a text; nil if the session has no such place. Fields
-	// that are not texts have no such function.
+	// text returns a text's place, nil for none. Fields that are not texts have no text.
 	text func(*Session) *string
 }
 
@@ -194,8 +192,7 @@ func FieldNames() []string {
 	return names
 }
 
-// AppendJSON appends the session as clients see it: members in a fixed order, without
-// those that have no value.
+// AppendJSON appends the session as clients see it: members with a value, in a fixed order.
 func (s *Session) AppendJSON(b []byte) []byte {
 	b = append(b, '{')
 	first := true
@@ -251,8 +248,7 @@ func appendKey(b []byte, key string, first bool) []byte {
 	return append(b, key...)
 }
 
-// AppendQuoted appends s as a JSON string (RFC 8259, section 7). Invalid UTF-8 becomes
-// U+FFFD; the HTTP interface refuses it long before.
+// AppendQuoted appends s as a JSON string (RFC 8259, section 7), invalid UTF-8 as U+FFFD.
 func AppendQuoted(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	plain := 0 // most texts consist only of characters that stand for themselves

@@ -68,9 +68,8 @@ func transitionTable() fsm.Events {
 	}
 }
 
-// next holds the state to which each transition leads from each state; StateNone for an
-// illegal transition. It is read from the state machine once, because NewFSM builds its
-// maps on every call and an FSM must not be shared.
+// next holds the state that each transition leads to from each state; StateNone if illegal. It
+// is tabulated once: NewFSM builds maps on every call, and an FSM must not be shared.
 var next = tabulate()
 
 func tabulate() map[State][transitionCount]State {
@@ -99,8 +98,7 @@ func (s State) Allowed() []Transition {
 	return allowed
 }
 
-// Entered returns the transition that brought the session into its state; false for a
-// session that was only created.
+// Entered returns the transition into the session's state; false if it was only created.
 func (s *Session) Entered() (Transition, bool) {
 	for t := Finish; t >= Start; t-- {
 		if s.Stamps[t] != nil {

@@ -31,8 +31,7 @@ func CheckReason(s string) string { return checkText(s, 0, MaxReason) }
 // CheckAccount describes what is wrong with an account uid; "" if nothing is.
 func CheckAccount(s string) string { return checkText(s, 1, MaxAccount) }
 
-// CheckParticipants lists what is wrong with the participants. The pointers are relative
-// to their array.
+// CheckParticipants lists what is wrong with them, by pointers relative to their array.
 func CheckParticipants(uids []string) []FieldError {
 	var wrong []FieldError
 	if len(uids) > MaxParticipants {
@@ -70,6 +69,5 @@ func checkText(s string, least, most int) string {
 	return ""
 }
 
-// MaxTime is the largest time that a stamp can hold: 8.64·10¹⁵ ms, the end of
-// ECMAScript's time (ECMA-262, section 21.4.1.1).
+// MaxTime is 8.64·10¹⁵ ms, the end of ECMAScript's time (ECMA-262, section 21.4.1.1).
 const MaxTime int64 = 8_640_000_000_000_000

@@ -5,8 +5,7 @@ import (
 	"slices"
 )
 
-// A Session is the aggregate: the result of folding all its events in order. The zero
-// value is the session before its first event.
+// A Session is the aggregate, folded from its events. The zero value has no event yet.
 type Session struct {
 	ID           string
 	CreatedAt    int64 // epoch milliseconds

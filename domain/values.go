@@ -21,8 +21,7 @@ func (v *Values) setDetails(s *Session) {
 	s.Participants = append([]string(nil), valueOr(v.Participants, s.Participants)...)
 }
 
-// changed returns the values that differ from the session's: a client may send back the
-// whole session that it got.
+// changed drops the session's own values: a client may send back the whole session.
 func (v Values) changed(s *Session) Values {
 	dropEqual(&v.Type, s.Type)
 	dropEqual(&v.Room, s.Room)
@@ -82,9 +81,8 @@ func contradictions(s *Session, directives *[transitionCount]Directive, v *Value
 
 var bothAcceptedAndRejected = FieldError{"/reject", "a session is either accepted or rejected; give accept (acceptedAt, acceptedBy) or reject (rejectedAt, rejectedBy), not both"}
 
-// gaps lists what is missing in the history that a session is imported with, and where
-// it contradicts itself. A stamp with a known problem needs no predecessor: the client
-// may not have meant it.
+// gaps lists gaps and contradictions in an imported history. A stamp with a known problem
+// needs no predecessor: the client may not have meant it.
 func (v *Values) gaps(known []FieldError) []FieldError {
 	var wrong []FieldError
 	hasProblem := func(t Transition) bool {
@@ -140,8 +138,7 @@ func (v StampValues) names(t Transition) []string {
 	return names
 }
 
-// forbiddenNames lists the stamps in another account's name, if the caller may not act
-// for others.
+// forbiddenNames lists stamps for another account if the caller may not act for others.
 func (v *Values) forbiddenNames(by Caller) []FieldError {
 	if by.MayActForOthers() {
 		return nil

@@ -29,8 +29,7 @@ type ConnectOptions struct {
 const (
 	// dialTimeout bounds one attempt to connect to one server. Publishers wait for it.
 	dialTimeout = 2 * time.Second
-	// writeTimeout bounds one write to the socket, so that a server that hangs does not block
-	// every publisher.
+	// writeTimeout keeps a server that hangs from blocking every publisher.
 	writeTimeout = 2 * time.Second
 	// pingInterval and maxPings detect a server that disappeared, within about ten seconds.
 	pingInterval = 5 * time.Second

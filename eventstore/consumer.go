@@ -12,8 +12,7 @@ import (
 )
 
 const (
-	// consumerHeartbeat is how often an idle server reports. When two are missing, the
-	// consumer has failed.
+	// consumerHeartbeat is how often an idle server reports; missing two, a consumer fails.
 	consumerHeartbeat = time.Second
 	// consumerTimeout bounds one attempt to create a consumer of all subjects, filteredTimeout
 	// of another one, for which the server looks at every subject.

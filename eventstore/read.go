@@ -29,8 +29,7 @@ func (l *Log) Load(ctx context.Context, id string) (*domain.Record, error) {
 	return newest, nil
 }
 
-// Event returns the event at a position. It returns domain.ErrUnreadable, and
-// domain.ErrUnavailable, also when there is no message.
+// Event returns domain.ErrUnreadable, and domain.ErrUnavailable also when there is no message.
 func (l *Log) Event(ctx context.Context, position uint64) (*domain.Record, error) {
 	ctx, cancel := withPatience(ctx, readPatience)
 	defer cancel()
@@ -87,12 +86,10 @@ func (l *Log) at(ctx context.Context, position uint64) (*domain.Record, error) {
 	return envelope.Decode(m)
 }
 
-// The reads of raw messages below are for checking and copying the log. They repeat a
-// request until ctx ends, and return ErrNoMessage and domain.ErrUnavailable. What they
-// return may not be durable yet.
+// The reads of raw messages below are for checking and copying the log, perhaps not durable
+// yet. They retry until ctx ends, and return ErrNoMessage and domain.ErrUnavailable.
 
-// Message returns the message at a position. If a replica does not have it yet, the leader
-// is asked.
+// Message returns the message at a position, asking the leader if a replica lacks it.
 func (l *Log) Message(ctx context.Context, position uint64) (*envelope.Message, error) {
 	request := apiRequest{Sequence: position}
 	m, err := l.get(ctx, anyReplica, request)

@@ -17,8 +17,7 @@ const monitorPatience = 5 * time.Second
 // maxVarz bounds the description of a server, in bytes. It usually has ten thousand.
 const maxVarz = 4 << 20
 
-// Servers returns the names of the servers that keep a copy of the log now, the leader
-// first. It returns domain.ErrUnavailable.
+// Servers names the servers with a copy of the log, leader first; or domain.ErrUnavailable.
 func (l *Log) Servers(ctx context.Context) ([]string, error) {
 	ctx, cancel := withPatience(ctx, readPatience)
 	defer cancel()

@@ -98,8 +98,7 @@ func (d *decision) begin(ctx context.Context, req *domain.Request) (err error) {
 	return err
 }
 
-// confirm asks the leader whether newest is the session's newest event, and makes it durable.
-// It reports false if the decision has to be made again.
+// confirm makes newest durable if the leader has no newer event; false means: decide again.
 func (d *decision) confirm(ctx context.Context, id string) (bool, error) {
 	if !d.confirmed {
 		latest, err := d.log.newest(ctx, id, leader)
@@ -138,8 +137,7 @@ func (d *decision) repeat(ctx context.Context, last *domain.Record, digest strin
 	return domain.Result{Record: last, Before: before}, err
 }
 
-// A keySearch looks for a request key in a session's history. It remembers how far it has
-// searched.
+// A keySearch looks for a request key in a history, and remembers how far it has searched.
 type keySearch struct {
 	log      *Log
 	key      string

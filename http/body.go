@@ -76,8 +76,7 @@ func kindName(k jsontext.Kind) string {
 // still counts as given, so that it is not called missing too.
 type bodyReader struct {
 	problems []domain.FieldError
-	// unknown are the members that no command has; foreign are those of a session that a
-	// client cannot set.
+	// unknown are members that no command has; foreign are those that a client cannot set.
 	unknown []string
 	foreign []member
 }
@@ -281,8 +280,7 @@ func unquote(v jsontext.Value) string {
 	return string(text)
 }
 
-// ignored lists the members that have no effect: those that no command has, and those that
-// a client cannot set, if they differ from the session.
+// ignored lists unknown members, and foreign ones that differ from the session.
 func (r *bodyReader) ignored(s *domain.Session) []string {
 	names := slices.Clone(r.unknown)
 	if len(r.foreign) == 0 {

@@ -11,8 +11,7 @@ import (
 	"chatsessions/http/problem"
 )
 
-// commands counts and bounds the POSTs and PATCHes in flight: if the log is slow, one more would
-// only delay all.
+// commands counts and bounds POSTs and PATCHes in flight: with a slow log, more delay all.
 type commands struct {
 	limit    int64 // 0 for none
 	inFlight atomic.Int64

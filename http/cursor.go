@@ -14,9 +14,8 @@ import (
 	"chatsessions/http/problem"
 )
 
-// A cursor is base64url of a byte for its kind, createdAt and id of the place after which
-// the next page starts, and the query. A long query is kept by the read model, and the
-// cursor has its digest, so every link to a next page is short.
+// A cursor is base64url of a byte for its kind, createdAt and id after which the next page
+// starts, and the query. The read model keeps a long query; its digest keeps links short.
 const (
 	cursorWithQuery  = 'q'
 	cursorWithDigest = 'd'

@@ -142,8 +142,7 @@ func (q *historyQuery) next(id string, position uint64) string {
 	return fmt.Sprintf(`<%s/%s/events?after=%d%s>; rel="next"`, pathSessions, id, position, limit)
 }
 
-// A historyPage keeps the oldest of the events that are added to it, as many as fit into a
-// response. They are added newest first.
+// A historyPage keeps the oldest events, added newest first, that fit into a response.
 type historyPage struct {
 	limit     int // events
 	maxBytes  int

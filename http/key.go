@@ -12,8 +12,7 @@ import (
 	"chatsessions/http/problem"
 )
 
-// A requestKey identifies a request that may be repeated: it is the hash of caller, method,
-// path, and Idempotency-Key. The zero value is a request without a key.
+// A requestKey is the hash of caller, method, path, and Idempotency-Key; zero without a key.
 type requestKey struct {
 	hash  [sha256.Size]byte
 	given bool

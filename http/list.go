@@ -83,8 +83,7 @@ func array[T string | []byte](values []T) []byte {
 	return append(b, ']')
 }
 
-// parseList reads the query of a list. With a cursor in it, the query is the one that
-// the cursor stands for.
+// parseList reads a list's query, or the query that the cursor in it stands for.
 func (s *Server) parseList(ctx context.Context, account, text string) (feathers.List, error) {
 	list, err := feathers.ParseList(text)
 	if err != nil || list.Cursor == nil {

@@ -36,8 +36,7 @@ func Endpoints() []Endpoint {
 	return []Endpoint{EndpointCreate, EndpointList, EndpointGet, EndpointChange, EndpointHistory, EndpointFeed, EndpointOther}
 }
 
-// Route returns method and path as the documentation writes them, "other" for both where
-// there are none. A HEAD counts as a GET.
+// Route returns method and path as documented, or "other" for both. A HEAD counts as a GET.
 func (e Endpoint) Route() (method, path string) {
 	route := [...][2]string{
 		EndpointCreate:  {fiber.MethodPost, pathSessions},
@@ -54,8 +53,7 @@ func (e Endpoint) Route() (method, path string) {
 // localEndpoint is the user value of a request that holds its Endpoint.
 const localEndpoint = "endpoint"
 
-// markEndpoints registers a first handler for each endpoint, which notes it for the Observer
-// before the request may be refused.
+// markEndpoints notes each endpoint for the Observer before the request may be refused.
 func (s *Server) markEndpoints() {
 	for e := range EndpointOther {
 		mark := func(c *fiber.Ctx) error {

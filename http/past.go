@@ -83,8 +83,7 @@ func (s *Server) admitToPast(ctx context.Context, caller domain.Caller, newest *
 	return nil
 }
 
-// endOfPast is the error of a past that cannot be read, or only back to a position. The
-// position is 0 if nothing could be read.
+// endOfPast is the error of a past that is readable only back to a position, 0 for none.
 func endOfPast(ctx context.Context, err error, id string, position uint64) error {
 	var event interface {
 		error

@@ -37,8 +37,7 @@ func correlationID(c *fiber.Ctx) string {
 	return id
 }
 
-// traceParent continues the caller's trace, or begins one (W3C Trace Context, section
-// 3.2).
+// traceParent continues the caller's trace or begins one (W3C Trace Context, section 3.2).
 func traceParent(given string) string {
 	var random [24]byte
 	_, _ = rand.Read(random[:]) // never fails (crypto/rand)

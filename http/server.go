@@ -22,11 +22,10 @@ import (
 
 // A Log is where commands append their events.
 type Log interface {
-	// Transact loads a session, calls decide with it, and appends the events that decide
-	// returns, all or none; on a conflict it decides again. It returns the session after
-	// the newest event. Where nothing is appended, it returns the session as it is,
-	// together with decide's error. A request whose key is in the log already gets the
-	// recorded response.
+	// Transact loads a session and appends what decide returns, all or none; on a conflict it
+	// decides again. It returns the session after the newest event; where nothing is appended,
+	// the session as it is, with decide's error. A request whose key is in the log already
+	// gets the recorded response.
 	Transact(ctx context.Context, r domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Result, error)
 	// Load returns the newest state of a session, never an older one.
 	Load(ctx context.Context, id string) (*domain.Record, error)
@@ -44,8 +43,7 @@ type ReadModel interface {
 	// Get returns a session, and whether the account may see it; "" may see all.
 	Get(ctx context.Context, id, account string) (query.Document, error)
 	List(ctx context.Context, q query.Query) (query.Page, error)
-	// WaitFor returns when the read model has reached the position, or with an error after
-	// atMost.
+	// WaitFor returns when the read model has the position, or an error after atMost.
 	WaitFor(ctx context.Context, position uint64, atMost time.Duration) error
 	// AwaitEverywhere returns when no node shows an older state than that of the position, which
 	// came from the log, or with domain.ErrUnavailable.

@@ -178,8 +178,7 @@ func (w *write) answer(c *fiber.Ctx, r *domain.Record, ignored []string) error {
 // maxIgnored bounds the value of Ignored-Fields, in bytes.
 const maxIgnored = 1 << 10
 
-// headerList writes names as the value of a header. It percent-encodes what a header cannot
-// hold, and ends with "..." where there are too many.
+// headerList writes a header's names, percent-encoded as needed, "..." after too many.
 func headerList(names []string) string {
 	var list []string
 	size := len("...")

@@ -11,8 +11,7 @@ import (
 // their formats only grow.
 const cachePublicly = "public, max-age=3600"
 
-// Static serves a document that does not change while the server runs, with or without a
-// token. It must be called before Serve.
+// Static serves an unchanging document, with or without a token. Call it before Serve.
 func (s *Server) Static(path, contentType string, content []byte) {
 	sum := sha256.Sum256(content)
 	etag := `"` + hex.EncodeToString(sum[:16]) + `"`

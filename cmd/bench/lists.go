@@ -61,9 +61,9 @@ func (b *bench) selectiveLists(ctx context.Context, l *large) error {
 		ratio("list with a selective filter of two, the same", connections, "1/s", "selective", "few", ""))
 }
 
-// unselective are lists that must examine much: a thousand documents, filters that each
-// match many sessions but none together, and sessions after half of all. The sessions that
-// measurements start have the room consultation.
+// unselective are lists that must examine much: a thousand documents, filters that match many
+// sessions but none together, and sessions after half of all. The sessions that measurements
+// start have the room consultation.
 func (l *large) unselective() []string {
 	return []string{
 		"/chat-sessions?$limit=1000",

@@ -17,9 +17,8 @@ import (
 	"chatsessions/eventstore/embedded"
 )
 
-// A population is finished telemedicine sessions as a busy service has them. A patient
-// created and started each, and a doctor accepted and finished it; both are its
-// participants. Accounts and rooms are UUIDs.
+// A population is finished telemedicine sessions. A patient created and started each, a doctor
+// accepted and finished it; both are participants. Accounts and rooms are UUIDs.
 type population struct {
 	sessions, patients, doctors int
 	shared                      int   // sessions in sharedRoom, evenly spread; the others have rooms of their own
@@ -113,9 +112,8 @@ func (p population) command(session, stage int) domain.Command {
 	return change
 }
 
-// seed writes the population's events to the log of a data directory as the service would,
-// four for each session, with those of others between them. It does not sync, because no
-// write is answered.
+// seed writes the population's events, four for each session, interleaved, to the log of a
+// data directory. It does not sync, because no write is answered.
 func (p population) seed(ctx context.Context, dataDir string) error {
 	server, err := embedded.Start(ctx, embedded.Options{
 		StoreDir: filepath.Join(dataDir, "log"), User: "bench", Password: uuid.NewString(),

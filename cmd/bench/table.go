@@ -63,8 +63,7 @@ func (b *bench) add(f figures, rows ...row) {
 	}
 }
 
-// measure runs every round of a measurement, each time reports the figures of the first
-// row, and adds the rows.
+// measure runs every round, reports the figures of the first row each time, and adds the rows.
 func (b *bench) measure(what string, f figures, run func(round int) error, rows ...row) error {
 	for round := range b.Rounds {
 		if err := run(round); err != nil {

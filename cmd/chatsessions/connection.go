@@ -18,8 +18,7 @@ import (
 // what runs inside the service. Only its owner can read it.
 const connectionFile = "connection.json"
 
-// A connection is the content of the connection file. A URL is absent if that part is not
-// embedded.
+// A connection is the content of connectionFile, without the URLs of parts not embedded.
 type connection struct {
 	NATSURL  string `json:"natsUrl,omitempty"`
 	RedisURL string `json:"redisUrl,omitempty"`
@@ -38,8 +37,7 @@ func (s *stores) publish(dataDir string) error {
 		return err
 	}
 	path := filepath.Join(dataDir, connectionFile)
-	// Written to a new file and renamed, so that it is never half written, and never has
-	// the permissions of an earlier file.
+	// The rename keeps it from being half written or having an older file's permissions.
 	if err := renameio.WriteFile(path, append(content, '\n'), 0o600, renameio.WithTempDir(dataDir)); err != nil {
 		return fmt.Errorf("connection file: %w", err)
 	}
@@ -47,8 +45,7 @@ func (s *stores) publish(dataDir string) error {
 	return nil
 }
 
-// connection reads the connection file of a running service. Without such a service, the
-// connection is empty.
+// connection reads the connection file of a running service; empty without one.
 func (f logFlags) connection() (connection, error) {
 	var c connection
 	path := filepath.Join(f.DataDir, connectionFile)

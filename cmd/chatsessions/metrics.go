@@ -19,9 +19,8 @@ import (
 	"chatsessions/projections/readmodel"
 )
 
-// metrics count and measure the service (docs/metrics.md). The other packages know nothing
-// of Prometheus: they call a function, or return their counts when metrics are requested. A
-// nil *metrics measures nothing.
+// metrics count and measure the service (docs/metrics.md); a nil *metrics measures nothing.
+// Other packages know nothing of Prometheus: they call a function or return counts on request.
 type metrics struct {
 	registry *prometheus.Registry
 	factory  promauto.Factory // registers what it makes

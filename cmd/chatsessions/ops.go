@@ -21,8 +21,7 @@ const (
 	mutexProfileFraction = 100             // one of so many lock contentions is sampled
 )
 
-// An opsServer serves metrics, health, and profiles to operators, on its own listener and
-// without a token.
+// An opsServer serves metrics, health, and profiles on its own listener, without a token.
 type opsServer struct {
 	server http.Server
 	url    string

@@ -28,10 +28,9 @@ func tuneProcessors() {
 	}
 }
 
-// tuneMemory sets the memory limit, and returns a function that sets collectAt once requests
-// are served. Before that, a read model may be built: the embedded log keeps every block
-// that it reads for ten seconds, and collectAt would multiply these gigabytes. GOGC and
-// GOMEMLIMIT have precedence.
+// tuneMemory sets the memory limit, and returns a function that sets collectAt. Call that once
+// requests are served: during a build, the embedded log keeps blocks for ten seconds,
+// gigabytes that collectAt would multiply. GOGC and GOMEMLIMIT have precedence.
 func tuneMemory(logger *slog.Logger) (caughtUp func()) {
 	limit, err := memlimit.Set(
 		memlimit.WithRatio(memoryShare),

@@ -16,10 +16,9 @@ import (
 	"sync"
 )
 
-// Ports are below the range from which operating systems assign ports to outgoing
-// connections and to sockets that ask for port 0 (on Linux from 32768,
-// net.ipv4.ip_local_port_range; 49152 by RFC 6335). Such a socket could take the port of a
-// server that does not listen yet, or is being restarted.
+// Ports are below the range for outgoing connections and port 0 (on Linux from 32768,
+// net.ipv4.ip_local_port_range; 49152 by RFC 6335), from which a socket could take the port of
+// a server that is not listening.
 const first, last = 10_000, 32_767
 
 // reserved holds UDP sockets with the same port numbers, as locks that every process sees

@@ -38,8 +38,7 @@ type Process struct {
 	exited chan struct{}
 }
 
-// New returns a process that does not run yet. If the test fails, the end of its output is
-// logged.
+// New returns a process that does not run yet. A failed test logs the end of its output.
 func New(tb testing.TB, name string) *Process {
 	p := &Process{tb: tb, name: name}
 	tb.Cleanup(func() {
@@ -52,8 +51,7 @@ func New(tb testing.TB, name string) *Process {
 	return p
 }
 
-// Begin starts the process, with variables beside the ordinary ones, and does not wait
-// until it is ready.
+// Begin starts the process with additional variables, without waiting until it is ready.
 func (p *Process) Begin(env []string, program string, args ...string) {
 	p.tb.Helper()
 	cmd := exec.Command(program, args...) //nolint:gosec // a test's own arguments
@@ -116,8 +114,7 @@ func (p *Process) end(signal syscall.Signal) {
 	}
 }
 
-// Pause stops the process (SIGSTOP) and returns when all of its threads stand still:
-// connections stay open, nothing answers.
+// Pause returns when all threads are stopped: connections stay open, nothing answers.
 func (p *Process) Pause() {
 	p.tb.Helper()
 	p.Signal(syscall.SIGSTOP)

@@ -13,9 +13,8 @@ const (
 	DataType    = "application/json"
 )
 
-// Schema names the shape of the type's data. CloudEvents asks for an absolute URI. The
-// service does not know under which host it is reached, so the URI is a name, not an
-// address.
+// Schema names the shape of the type's data. CloudEvents asks for an absolute URI; it is a
+// name, not an address, because the service does not know its host.
 func Schema(t domain.EventType) string {
 	return "urn:chat-sessions:events/schemas/" + string(t) + ".json"
 }
@@ -25,9 +24,8 @@ func SchemaPath(t domain.EventType) string {
 	return "/chat-sessions/events/schemas/" + string(t) + ".json"
 }
 
-// Append writes the event in the JSON format of CloudEvents 1.0: the attributes of the
-// log's envelope, and the event's position. Position and previous are decimal strings,
-// because an Integer of CloudEvents has only 32 bits.
+// Append writes CloudEvents 1.0 JSON: the log's envelope, and the event's position. Position
+// and previous are decimal strings: an Integer of CloudEvents has only 32 bits.
 func Append(b []byte, r *domain.Record) []byte {
 	b = append(b, '{')
 	b = appendText(b, "specversion", SpecVersion)
@@ -52,8 +50,7 @@ func Append(b []byte, r *domain.Record) []byte {
 	return append(appendData(b, r), "}}"...)
 }
 
-// AppendHistory writes the event as a history shows it: who changed what, when, and at
-// which position of the log.
+// AppendHistory writes an event of a history: who changed what, when, and at which position.
 func AppendHistory(b []byte, r *domain.Record) []byte {
 	b = append(b, '{')
 	b = appendNumber(b, "position", r.Position)

@@ -21,8 +21,7 @@ type Query struct {
 	Count                      bool // count the whole result, regardless of After, Skip, and Limit
 }
 
-// A Filter keeps the sessions whose field has one of the values. A field with
-// several values (participants) needs only one of them among its own.
+// A Filter keeps the sessions whose field has one of the values among its own.
 type Filter struct {
 	Field  string // one of domain.FilterFields
 	Values []string

@@ -33,9 +33,8 @@ func Between(ctx context.Context, log *eventstore.Log, since, until time.Time, a
 	return first, last, nil
 }
 
-// bisect finds where the log passes a time, between two positions. It returns the last
-// position that it has found to be before the time, and the first that it has found not to
-// be; low and high if it has found none.
+// bisect narrows two positions to the last one found to be before a time and the first one
+// found not to be. It returns low and high if it finds none.
 func bisect(ctx context.Context, log *eventstore.Log, low, high uint64, t time.Time) (before, from uint64, err error) {
 	for right := high; low+1 < right; {
 		middle := low + (right-low)/2
@@ -54,8 +53,7 @@ func bisect(ctx context.Context, log *eventstore.Log, low, high uint64, t time.T
 	return low, high, nil
 }
 
-// readableFrom returns the first readable event at or after a position, nil if there is none
-// before end.
+// readableFrom returns the first readable event from a position on, nil for none before end.
 func readableFrom(ctx context.Context, log *eventstore.Log, position, end uint64) (*domain.Record, error) {
 	for ; position < end; position++ {
 		r, err := log.Event(ctx, position)

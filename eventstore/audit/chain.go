@@ -15,8 +15,7 @@ import (
 const (
 	// maxLookups bounds the simultaneous requests to the log.
 	maxLookups = 32
-	// maxUnreadable bounds how many messages that are not events are skipped to find the event
-	// before them.
+	// maxUnreadable bounds how many messages are skipped to find the event before them.
 	maxUnreadable = 100
 )
 
@@ -182,8 +181,7 @@ func previousDefect(kind domain.DefectKind, r *domain.Record, detail string) *do
 	}
 }
 
-// foldedAt returns the session to which the changes of the event at a position fold, nil if
-// that is the event's own session.
+// foldedAt returns what the event at a position folds to, nil if that is its own session.
 func (v *verification) foldedAt(ctx context.Context, position uint64, known *lastState) (*domain.Session, error) {
 	if position == known.position {
 		return known.folded, nil
@@ -200,8 +198,7 @@ func (v *verification) foldedAt(ctx context.Context, position uint64, known *las
 	return folded, nil
 }
 
-// ignoreMissing returns nil for an error that says that there is no such event, and other
-// errors as they are.
+// ignoreMissing returns nil for an error that says that there is no such event.
 func ignoreMissing(err error) error {
 	if errors.Is(err, eventstore.ErrNoMessage) || errors.Is(err, domain.ErrUnreadable) {
 		return nil
@@ -209,8 +206,7 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// lastReadable returns the known state of a session before an event. It reads the state
-// again if it was evicted.
+// lastReadable returns a session's known state before an event, read again if evicted.
 func (v *verification) lastReadable(ctx context.Context, r *domain.Record, known *lastState) (*lastState, error) {
 	if known.session != nil {
 		return known, nil

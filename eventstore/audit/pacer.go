@@ -42,8 +42,7 @@ func NewPacer(log *eventstore.Log) *Pacer {
 	}
 }
 
-// Wait returns when the reader may read the next n events, at most some hundreds, or with an
-// error when ctx ends.
+// Wait returns when the next n events (some hundreds at most) may be read, or ctx ends.
 func (p *Pacer) Wait(ctx context.Context, n int) error {
 	if !p.isBusy(ctx) {
 		return ctx.Err()

@@ -42,8 +42,7 @@ func (e *SubjectError) Error() string {
 	return fmt.Sprintf("nothing is published to %q: %s", e.Subject, e.Reason)
 }
 
-// A Republisher publishes events of the log to another subject. It is not safe for
-// concurrent use.
+// A Republisher publishes the log to another subject. It is not safe for concurrent use.
 type Republisher struct {
 	log     *eventstore.Log
 	subject string
@@ -55,9 +54,8 @@ type Republisher struct {
 	reconnects uint64 // of the connection, before the first was sent
 }
 
-// Republish returns a Republisher. It returns a SubjectError for an invalid subject, for one
-// of the server or the log, and for one from which a stream would republish, and
-// domain.ErrUnavailable.
+// Republish returns a SubjectError for a subject that is invalid, of the server or the log, or
+// one from which a stream republishes; or domain.ErrUnavailable.
 func Republish(ctx context.Context, log *eventstore.Log, subject string) (*Republisher, error) {
 	if reason := unfitSubject(subject); reason != "" {
 		return nil, &SubjectError{subject, reason}
@@ -92,9 +90,8 @@ func Republish(ctx context.Context, log *eventstore.Log, subject string) (*Repub
 // Stream returns the name of the stream that stores what is published, "" for none.
 func (r *Republisher) Stream() string { return r.stream }
 
-// Publish publishes the event at a position: its data and headers as the log has them,
-// without those of the server, and with HeaderPosition and HeaderSubject. Only after a
-// Confirm is it certain that the server has it.
+// Publish publishes an event's data and headers, without the server's, with HeaderPosition and
+// HeaderSubject. Only after a Confirm does the server certainly have it.
 func (r *Republisher) Publish(ctx context.Context, position uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, readPatience)
 	defer cancel()

@@ -29,8 +29,7 @@ func (s *lastState) size(id string) int {
 	return n
 }
 
-// errNoEvent stands for the newest message of a session if that is not an event. The reason
-// was reported before.
+// errNoEvent: a session's newest message is not an event, for a reason already reported.
 var errNoEvent = errors.New("the session's newest message is not an event")
 
 // entry returns the session in a state.
@@ -41,8 +40,7 @@ func (s *lastState) entry(id string) domain.Entry {
 	return domain.Entry{Record: &domain.Record{Event: domain.Event{Session: *s.session}, Position: s.position}}
 }
 
-// recentStates keeps the states of the sessions that were written last, in two halves. When
-// the newer half is full, the older one is evicted.
+// recentStates are the states last written, in halves: a full newer half evicts the older one.
 type recentStates struct {
 	capacity     int // of one half, in bytes
 	used         int

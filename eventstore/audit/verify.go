@@ -15,12 +15,10 @@ import (
 
 // VerifyOptions are the options of Verify. Sessions and Memory are optional.
 type VerifyOptions struct {
-	// Defect gets each defect as it is found, in the order of the log. Its error ends the
-	// verification.
+	// Defect gets each defect in the order of the log. Its error ends the verification.
 	Defect func(domain.Defect) error
-	// Sessions gets every session as its newest event or message has left it: when its state
-	// is evicted, or when everything was read. A session that is written after that comes
-	// again.
+	// Sessions gets each session as its newest event or message left it, when its state is
+	// evicted or all is read; again if it is written later.
 	Sessions func(ctx context.Context, sessions []domain.Entry) error
 	// Progress gets the position up to which the log was read, now and then.
 	Progress func(position, end uint64)
@@ -47,9 +45,8 @@ const (
 	batchSize = 512
 )
 
-// Verify reads the whole log and reports every defect. domain.Check checks each event against
-// the session before it, and each event has to be the only one that follows its previous
-// event. Verify writes nothing and recovers from lost connections.
+// Verify reads the whole log and reports every defect: each event by domain.Check, and any two
+// that follow the same one. It writes nothing and recovers from lost connections.
 func Verify(ctx context.Context, log *eventstore.Log, o VerifyOptions) (Verified, error) {
 	memory := cmp.Or(o.Memory, defaultMemory)
 	v := &verification{options: o, log: log, states: newRecentStates(memory), claims: newClaims(memory)}
@@ -73,8 +70,7 @@ type verification struct {
 
 // run reads, decodes, and checks, each in a goroutine of its own, which ends with run.
 func (v *verification) run(ctx context.Context) error {
-	// The stream's last sequence can be higher than that of its last message: messages at the
-	// end were removed.
+	// The stream's last sequence is higher if messages at the end were removed.
 	end, err := v.log.End(ctx)
 	if err != nil {
 		return err
@@ -165,8 +161,7 @@ func (v *verification) report(d domain.Defect) error {
 	return v.options.Defect(d)
 }
 
-// finish reports the sessions whose states are left, and checks that the log ends where it
-// should.
+// finish reports the remaining sessions and checks where the log ends.
 func (v *verification) finish(ctx context.Context) error {
 	for id := range v.states.newer {
 		delete(v.states.older, id)

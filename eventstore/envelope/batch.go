@@ -2,8 +2,7 @@ package envelope
 
 import "github.com/synadia-io/orbit.go/jetstreamext"
 
-// The server stores the headers with which a message was published, so a stored message
-// shows whether it is part of an atomic write.
+// The server stores a message's headers, so it shows whether it is part of an atomic write.
 
 // WriteID returns the id of the atomic write that the message is part of, "" for none.
 func (m *Message) WriteID() string { return m.Header.Get(jetstreamext.BatchIDHeader) }

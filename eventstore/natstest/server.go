@@ -21,8 +21,7 @@ import (
 	"chatsessions/deploy/servertest"
 )
 
-// Config describes a server. The zero value is a server with the deployed configuration
-// and a store directory of its own.
+// Config describes a server; zero is the deployed configuration with its own store directory.
 type Config struct {
 	StoreDir string // "" for a temporary one
 	// User and Password are the credentials of the clients; both "" for a default.
@@ -51,8 +50,7 @@ func Start(tb testing.TB, config Config) *Server {
 	return s
 }
 
-// binary builds the server that go.mod pins, and returns the path of its binary in the
-// build cache.
+// binary builds the server that go.mod pins, and returns its path in the build cache.
 var binary = sync.OnceValues(func() (string, error) {
 	output, err := exec.Command("go", "tool", "-n", "nats-server").Output()
 	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
@@ -119,8 +117,7 @@ func (s *Server) Addr() string { return "127.0.0.1:" + s.port }
 // Name returns the server's name, as streams name their leader.
 func (s *Server) Name() string { return s.name }
 
-// Restart stops the server if it runs, starts it on the same port and store directory, and
-// returns when it serves JetStream.
+// Restart restarts the server on its port and store, and waits until it serves JetStream.
 func (s *Server) Restart() {
 	s.tb.Helper()
 	s.Stop()

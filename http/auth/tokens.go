@@ -49,8 +49,7 @@ func CheckCaller(caller domain.Caller) error {
 	return nil
 }
 
-// A TokenFile verifies tokens with a tokens file. The file has lines as TokenLine writes
-// them; empty lines and lines that begin with # are ignored.
+// A TokenFile verifies tokens by a file of TokenLines. Empty lines and # lines are ignored.
 type TokenFile struct {
 	path    string
 	callers atomic.Pointer[map[[sha256.Size]byte]domain.Caller]

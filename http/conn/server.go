@@ -64,8 +64,7 @@ func (s *Server) Serve(l net.Listener) error {
 // Drain closes the connections at rest now, and the others after their response.
 func (s *Server) Drain() { s.tracker.drain() }
 
-// Shutdown stops listening, and returns when the requests in flight have been answered
-// or ctx ends. Drain comes first.
+// Shutdown stops listening, and waits for requests in flight or ctx's end. Drain comes first.
 func (s *Server) Shutdown(ctx context.Context) error {
 	defer s.end()
 	return s.app.ShutdownWithContext(ctx)

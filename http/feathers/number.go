@@ -16,9 +16,8 @@ func Whole(text string, least, most int64) (int64, bool) {
 	return n, ok && least <= n && n <= most
 }
 
-// readWhole reads a JSON number that is whole, however it is written: 1e3 and 1.0 are whole.
-// It is exact where a float would round. A number of more than 18 digits becomes the largest
-// or the smallest.
+// readWhole reads a whole JSON number, such as 1e3 and 1.0, exactly where a float would round.
+// More than 18 digits become the largest or the smallest.
 func readWhole(text string) (int64, bool) {
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil && '1' <= text[0] && text[0] <= '9' {
 		return n, true // the usual case

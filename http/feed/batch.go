@@ -11,8 +11,7 @@ import (
 	"chatsessions/http/problem"
 )
 
-// A batch is adjacent events of the log in the form in which they are sent, encoded once
-// for all readers. It does not change after it is shared.
+// A batch is adjacent events, encoded once for all readers. It never changes once shared.
 type batch struct {
 	last   uint64 // position of the last event, even if that was left out
 	bytes  []byte // the events as server-sent events, one after the other

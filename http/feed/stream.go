@@ -50,8 +50,7 @@ const (
 	reconnectSpread = 2 * time.Second
 )
 
-// Events is GET /chat-sessions/events. After the response's head, the connection belongs to
-// the hub.
+// Events is GET /chat-sessions/events. After the head, the hub has the connection.
 func (h *Hub) Events(c *fiber.Ctx) error {
 	query, err := parseQuery(conn.Query(c))
 	if err != nil {
@@ -104,8 +103,7 @@ func asked(c *fiber.Ctx, after *uint64) (*uint64, error) {
 	return after, nil
 }
 
-// start returns the position after which a stream begins, and the end of the log. Without a
-// position, it begins at the end.
+// start returns where a stream begins, by default at the end, and the end of the log.
 func (h *Hub) start(ctx context.Context, after *uint64) (position, end uint64, err error) {
 	if end = h.hasRead(); after != nil && end > 0 && *after <= end {
 		return *after, end, nil

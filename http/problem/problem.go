@@ -79,8 +79,7 @@ func (p *Problem) Written(maybe bool) *Problem {
 	return p
 }
 
-// feathersNames are the classes of @feathersjs/errors that are not named after the
-// reason phrase of their status.
+// feathersNames are the @feathersjs/errors classes not named after a reason phrase.
 var feathersNames = map[int]string{
 	http.StatusUnauthorized:        "Not Authenticated",
 	http.StatusRequestTimeout:      "Timeout",
@@ -89,8 +88,7 @@ var feathersNames = map[int]string{
 	http.StatusServiceUnavailable:  "Unavailable",
 }
 
-// reason returns the reason phrase of a status: that of RFC 9110, where net/http keeps
-// an older one.
+// reason returns RFC 9110's reason phrase; net/http keeps some older ones.
 func reason(status int) string {
 	switch status {
 	case http.StatusRequestEntityTooLarge:

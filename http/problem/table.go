@@ -12,8 +12,7 @@ import (
 	"chatsessions/domain"
 )
 
-// Of is the one table from errors to responses. Errors of the framework are not in it:
-// the server words them.
+// Of is the one table from errors to responses, except the framework's: the server words them.
 func Of(err error) *Problem {
 	var (
 		p         *Problem
@@ -61,8 +60,7 @@ func Unavailable(err error, format string, args ...any) *Problem {
 	return New(http.StatusServiceUnavailable, format, args...).With(fiber.HeaderRetryAfter, "1").Because(err)
 }
 
-// Unreadable is the 503 of a session with an event that cannot be read. It lasts until
-// an operator repairs the log.
+// Unreadable is the 503 of an unreadable session, until an operator repairs the log.
 func Unreadable(err error) *Problem {
 	return Unavailable(err, "the log holds something of this session that cannot be read, so its state is unknown; the operator finds it with `chatsessions parked`").
 		With(fiber.HeaderRetryAfter, "3600")

@@ -42,8 +42,7 @@ type Options struct {
 	Difference func(Difference) error
 	// Parked, if set, receives each session that is rightly parked. Its error ends the audit.
 	Parked func(layout.Parked) error
-	// Progress, if set, receives the progress of a stage now and then, in keys of Redis. A
-	// total of 0 is unknown.
+	// Progress, if set, receives a stage's progress in keys of Redis; total 0 is unknown.
 	Progress func(s Stage, done, total uint64)
 	// Pace, if set, is called before n more keys are read.
 	Pace func(ctx context.Context, n int) error
@@ -131,8 +130,7 @@ type partition struct {
 	suspects map[suspect]struct{}
 }
 
-// open finds the live generation of each partition, and waits until it has reached the end
-// of the log.
+// open finds the live generations, and waits until they have reached the end of the log.
 func (a *audit) open(ctx context.Context) (err error) {
 	if a.result.Position, err = a.log.End(ctx); err != nil {
 		return err

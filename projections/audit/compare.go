@@ -73,8 +73,7 @@ func (p *partition) compare(ctx context.Context, sessions []*domain.Entry) error
 	return nil
 }
 
-// documentOf returns the document that the read model has to hold of a session, or the
-// reason why the session has to be parked.
+// documentOf returns the document that Redis has to hold, or why the session is parked.
 func documentOf(session *domain.Entry) (*layout.Document, error) {
 	if session.Err != nil {
 		return nil, session.Err

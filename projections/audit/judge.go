@@ -29,8 +29,7 @@ func (p *partition) suspect(ctx context.Context, s suspect) error {
 	return p.resolve(ctx)
 }
 
-// resolve judges the suspects, each once the read model has reached the session's newest
-// event.
+// resolve judges suspects, each once the read model has the session's newest event.
 func (p *partition) resolve(ctx context.Context) error {
 	for s := range p.suspects {
 		for upTo := uint64(0); ; {

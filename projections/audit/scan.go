@@ -49,8 +49,7 @@ func (p *partition) count(ctx context.Context) error {
 	})
 }
 
-// memberOf returns the end of the index members of a session; ok is false for an id that
-// no session can have.
+// memberOf returns the end of a session's index members; ok is false for an impossible id.
 func memberOf(id string) (end string, ok bool) {
 	member, err := layout.AppendMember(nil, 0, id)
 	if err != nil {

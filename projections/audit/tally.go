@@ -24,8 +24,7 @@ type tally struct {
 // newTally returns an empty tally. Only tallies with the same seed can be compared.
 func newTally(seed maphash.Seed) tally { return tally{seed, make([]uint64, tallyPlaces)} }
 
-// add adds an index entry, or with index "" a document, of which the member is only the
-// id at its end.
+// add adds an index entry; with index "", a document, whose member is only the id at its end.
 func (t tally) add(partition int, index, member string, score float64) {
 	h := maphash.String(t.seed, index) ^ bits.RotateLeft64(maphash.String(t.seed, member), 32) ^ uint64(partition) //nolint:gosec // not negative
 	if score != 0 {

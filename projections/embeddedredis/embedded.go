@@ -30,8 +30,7 @@ type Server struct {
 	ended  sync.WaitGroup
 }
 
-// Start starts a Redis that requires a password, on a free port of the loopback
-// interface. Close ends it.
+// Start starts a Redis with a password on a free loopback port. Close ends it.
 func Start(password string) (*Server, error) {
 	if password == "" {
 		return nil, errors.New("embedded redis: the password is empty")
@@ -41,8 +40,7 @@ func Start(password string) (*Server, error) {
 	if err := server.StartAddr("127.0.0.1:0"); err != nil {
 		return nil, fmt.Errorf("embedded redis: %w", err)
 	}
-	// miniredis does not notify connections that watch the checkpoint when everything is
-	// removed.
+	// miniredis does not notify watchers of the checkpoint when everything is removed.
 	server.Server().SetPreHook(func(client *miniserver.Peer, command string, _ ...string) bool {
 		refused := command == "FLUSHALL" || command == "FLUSHDB" || command == "SWAPDB"
 		if refused {

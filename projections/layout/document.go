@@ -183,8 +183,7 @@ func DecodeDocument(value string) (*Stored, error) {
 	return d, nil
 }
 
-// VisibleTo reports whether an account may see the session. It parses the JSON only if
-// the account is stored as a hash.
+// VisibleTo reports whether an account may see the session; it parses JSON only for a hash.
 func (d *Stored) VisibleTo(account string) (bool, error) {
 	value := keyForm(account)
 	if !d.Entries.has('c', value) && !d.Entries.has('p', value) {

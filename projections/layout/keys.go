@@ -121,8 +121,7 @@ func QueryKey(account, digest string) string {
 // QueriesKey lists the saved queries of an account.
 func QueriesKey(account string) string { return "cs:queries:{" + Digest(account) + "}" }
 
-// IndexAll is the index of all sessions. An index is a sorted set of members, all with
-// score 0.
+// IndexAll is the index of all sessions. An index is a sorted set whose scores are all 0.
 const IndexAll = "all"
 
 // FieldIndex names the index of a field's value.

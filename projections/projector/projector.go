@@ -35,8 +35,7 @@ const (
 // Options configure a projector. The zero value is usable.
 type Options struct {
 	Logger *slog.Logger // slog.Default when nil
-	// Partitions is the number of partitions of the read model; 0 is one. Every process
-	// that uses the read model needs the same number.
+	// Partitions is how many the read model has (0: one), the same for every process.
 	Partitions int
 	// Notify, if not nil, is called with each position that a partition has passed, for a
 	// read model in this process (readmodel.ReadModel.Projected). It must not block.
@@ -53,8 +52,7 @@ type Options struct {
 	Applied func(events int, took time.Duration)
 }
 
-// A Projector writes the log into the read model. Any number may run: one advances, the
-// others stand by.
+// A Projector writes the log into the read model. One advances; any others stand by.
 type Projector struct {
 	rdb        redis.UniversalClient
 	log        projections.Log
@@ -135,8 +133,7 @@ func (p *Projector) Run(ctx context.Context) error {
 	return nil
 }
 
-// project resumes at the checkpoints and works until something fails. It returns that
-// error.
+// project resumes at the checkpoints, works until something fails, and returns that error.
 func (p *Projector) project(ctx context.Context, takeOver bool) error {
 	if err := p.checkEviction(ctx); err != nil {
 		return err

@@ -30,8 +30,7 @@ type RebuildOptions struct {
 	// Progress, if not nil, is called now and then with the progress of a stage. total is
 	// 0 if unknown.
 	Progress func(s Stage, done, total uint64)
-	// Difference, if not nil, is called with each difference between the live read model
-	// and the log.
+	// Difference, if not nil, receives each difference of the live read model from the log.
 	Difference func(audit.Difference)
 	// Private says that the Redis belongs to a running service. No stand-in starts.
 	Private bool
@@ -225,8 +224,7 @@ func (b *rebuild) begin(ctx context.Context, part layout.Partition) (*partitionW
 	}
 }
 
-// lock keeps other rebuilds from starting. The returned context ends when the lock is
-// lost.
+// lock keeps other rebuilds from starting. Its context ends when the lock is lost.
 func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
 	key, token := b.builder.partitions[0].RebuildLock(), rand.Text()
 	hold := func(ctx context.Context) (bool, error) {
@@ -310,8 +308,7 @@ func (b *rebuild) catchUp(ctx context.Context, writers []*partitionWriter) error
 	}
 }
 
-// compare reports every difference between the live read model and the log. It does
-// nothing if there is no read model that can be compared.
+// compare reports how the live read model, if comparable, differs from the log.
 func (b *rebuild) compare(ctx context.Context) error {
 	for _, c := range b.live {
 		if c.State != layout.Projected {
@@ -346,8 +343,7 @@ func (b *rebuild) compare(ctx context.Context) error {
 	return err
 }
 
-// declareComplete hands the new generations to the projector, which alone writes them
-// from now on.
+// declareComplete hands the new generations to the projector, which alone writes them then.
 func (b *rebuild) declareComplete(ctx context.Context, writers []*partitionWriter) error {
 	b.opts.Progress(TakingOver, 0, uint64(len(writers)))
 	for _, w := range writers {

@@ -193,8 +193,7 @@ func (p *Projector) catchUp(ctx context.Context, writers []*partitionWriter, pos
 	return err
 }
 
-// swapCheckpoints makes a successor the live generation and removes its own checkpoint, in
-// one step.
+// swapCheckpoints makes a successor live and removes its own checkpoint, in one step.
 func (p *Projector) swapCheckpoints(ctx context.Context, w *partitionWriter, live string) error {
 	after := w.current
 	after.State = layout.Projected

@@ -90,8 +90,7 @@ func (tx *transaction) documents(ctx context.Context, keys []string) ([]*layout.
 	return documents, nil
 }
 
-// A change is what a transaction does besides moving the checkpoint. The zero value does
-// nothing.
+// A change is what a transaction does besides moving the checkpoint, by default nothing.
 type change struct {
 	keys      layout.Keyspace
 	documents []*layout.Document

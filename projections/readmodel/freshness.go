@@ -22,8 +22,7 @@ const (
 
 // Reasons to give no answer.
 var (
-	// errUntrusted: an answer might lack an answered write. It is always wrapped with a
-	// reason.
+	// errUntrusted: an answer might lack an answered write. It is wrapped with a reason.
 	errUntrusted = errors.New("the read model cannot be trusted now")
 	// errMoved: another generation is live now.
 	errMoved = errors.New("the read model was rebuilt")
@@ -102,8 +101,7 @@ func age(now, then time.Time) time.Duration {
 	return max(now.Sub(then), now.Round(0).Sub(then.Round(0)))
 }
 
-// check returns the checkpoint that came with an answer, and an error if the answer must
-// not be given.
+// check returns the checkpoint of an answer, and an error if it must not be given.
 func (t *ticket) check(text string) (layout.Checkpoint, error) {
 	c, ok := layout.ParseCheckpoint(text)
 	switch {

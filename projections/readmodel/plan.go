@@ -9,8 +9,7 @@ import (
 	"chatsessions/projections/layout"
 )
 
-// A plan is how a query is answered: which part of the indexes to walk, and which
-// sessions match.
+// A plan is how to answer a query: the part of the indexes to walk, and what matches.
 type plan struct {
 	query query.Query
 	tests []test // at least one; a match passes all of them

@@ -21,8 +21,7 @@ var saveQueryScript = redis.NewScript(saveQuerySource)
 const (
 	// queryLife is how long a saved query is kept after its last use.
 	queryLife = 24 * time.Hour
-	// maxQueries is how many saved queries an account can have, so that no account can
-	// fill Redis. The oldest is removed first.
+	// maxQueries bounds an account's queries, so that none fills Redis. The oldest goes first.
 	maxQueries = 100
 )
 
@@ -40,9 +39,8 @@ func (m *ReadModel) SaveQuery(ctx context.Context, account, text string) (digest
 	return digest, nil
 }
 
-// LoadQuery returns the text that SaveQuery saved for the account. It returns
-// domain.ErrNotFound if there is none, and domain.ErrUnavailable if Redis cannot be
-// reached.
+// LoadQuery returns what SaveQuery saved for the account, domain.ErrNotFound if that is
+// nothing, or domain.ErrUnavailable if Redis cannot be reached.
 func (m *ReadModel) LoadQuery(ctx context.Context, account, digest string) (string, error) {
 	if !layout.IsDigest(digest) {
 		return "", domain.ErrNotFound

@@ -23,8 +23,7 @@ const patience = time.Second
 // Options configure a read model. The zero value is usable.
 type Options struct {
 	Logger *slog.Logger // slog.Default when nil
-	// Partitions is the number of partitions of the read model; 0 is one. Every process
-	// that uses the read model needs the same number.
+	// Partitions is how many the read model has (0: one), the same for every process.
 	Partitions int
 	// Private says that only this process uses this Redis, which ends with the process.
 	Private bool
@@ -34,8 +33,7 @@ type Options struct {
 	// AskEnd says that other nodes write to the log and have read models of their own. Each
 	// answer first asks the log for its end.
 	AskEnd bool
-	// Writes returns the number of commands in flight; nil means none. Lists yield to
-	// them.
+	// Writes returns the number of commands in flight; nil for none. Lists yield to them.
 	Writes func() int
 	// Connections, if not nil, counts the connections made to Redis and to the log. A new
 	// one may lead to an older copy of either.
@@ -226,8 +224,7 @@ func (m *ReadModel) isKnown(now time.Time) bool { return m.private || m.others.i
 type Status struct {
 	// End is the position of the log's newest event.
 	End uint64
-	// Projected is the read model's position shortly before the probe, 0 if there was no
-	// usable read model.
+	// Projected is the position shortly before the probe, 0 without a usable read model.
 	Projected uint64
 	// Parked is the number of parked sessions.
 	Parked int64

@@ -14,8 +14,7 @@ import (
 const (
 	maxTrips      = 2   // more would carry fewer documents each, at the same cost for Redis and this process
 	tripDocuments = 256 // so that a short document does not wait for very many long ones
-	// tripTime is how long a trip may take after its first passenger joined. Then a GET
-	// asks the log.
+	// tripTime bounds a trip from its first passenger on; then a GET asks the log.
 	tripTime = 500 * time.Millisecond
 )
 

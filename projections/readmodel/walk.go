@@ -20,8 +20,7 @@ var listScript = redis.NewScript(listSource)
 
 // Limits of one trip to Redis, which serves no other client during it.
 const (
-	// minSlice and maxSlice bound the index entries examined in one slice. Each takes
-	// Redis 0.15 to 0.3 µs.
+	// minSlice and maxSlice bound a slice's index entries, at 0.15 to 0.3 µs each in Redis.
 	minSlice, maxSlice = 128, 1024
 	// slicePerMatch is how many entries the first slice of a list with several filters
 	// examines for each wanted session.
@@ -144,8 +143,7 @@ func (w *walker) rewind() {
 	w.withDocuments = 0
 }
 
-// nextWalker returns the walker whose next member or slice comes first in the list's
-// order; nil when all are done.
+// nextWalker returns the walker whose next member or slice is first; nil when all are done.
 func nextWalker(walkers []*walker) *walker {
 	var first *walker
 	place := ""
@@ -164,8 +162,7 @@ func nextWalker(walkers []*walker) *walker {
 	return first
 }
 
-// next takes the next member, nil when there are no more. It returns
-// domain.ErrTooExpensive if finding it costs too much.
+// next takes the next member, nil for none, or domain.ErrTooExpensive if that costs too much.
 func (l *listing) next(ctx context.Context) (*match, error) {
 	for {
 		w := nextWalker(l.walkers)

@@ -56,8 +56,7 @@ type Options struct {
 	// the goroutines that send commands; it must not block or use the client. If it is set
 	// and a server answers, all connections are made at the start and kept.
 	OnConnect func()
-	// KeyPrefix begins the keys whose slots OnConnect watches in a cluster. They need a
-	// hash tag.
+	// KeyPrefix begins the keys, with hash tags, whose slots OnConnect watches in a cluster.
 	KeyPrefix string
 }
 
@@ -97,8 +96,7 @@ func Connect(ctx context.Context, opts Options) (redis.UniversalClient, error) {
 	return rdb, nil
 }
 
-// CheckURL returns an error if the URL is invalid or names unusable files. It does not
-// dial.
+// CheckURL returns an error for an invalid URL or unusable files. It does not dial.
 func CheckURL(url string) error {
 	_, err := parseTarget(url)
 	return err
@@ -174,8 +172,7 @@ func (t *target) client(onConnect func(), keyPrefix string) redis.UniversalClien
 	}
 }
 
-// ask asks the first reachable server of the target whether it is what the URL says. It
-// is no error if none can be reached.
+// ask checks that the first reachable server, if any, is what the URL says.
 func (t *target) ask(ctx context.Context) error {
 	for _, address := range t.options.Addrs {
 		o, server, credentials := t.options.Simple(), "redis", credentialsInURL

@@ -20,13 +20,11 @@ const silence = 2 * time.Second
 
 const masters, slots = 3, 16384
 
-// A Cluster is a Redis Cluster of six redis-server processes on free ports of the
-// loopback interface: three masters with a third of the slots each, and a replica of
-// each. It ends with its test.
+// A Cluster is a Redis Cluster of six processes on free ports of the loopback interface: three
+// masters with a replica each. It ends with its test.
 type Cluster struct{ group }
 
-// StartCluster runs a cluster, and returns when it serves all slots and every replica
-// follows its master.
+// StartCluster returns when the cluster serves all slots and every replica follows its master.
 func StartCluster(tb testing.TB, config Config) *Cluster {
 	tb.Helper()
 	c := &Cluster{group{tb: tb, config: config}}
@@ -117,9 +115,8 @@ func (c *Cluster) FailOver(key string) {
 	c.AwaitWhole()
 }
 
-// BeginMove begins to move the slot of a key to another master, the key first, as an
-// operator does who adds a master. The function that it returns moves the rest of the slot,
-// and then the slot itself. The cluster has to have a password.
+// BeginMove moves the key, and the function that it returns the rest of the slot, to another
+// master, as an operator does who adds one. The cluster must have a password.
 func (c *Cluster) BeginMove(key string) (end func()) {
 	c.tb.Helper()
 	from := c.MasterOf(key)
@@ -157,8 +154,7 @@ func (c *Cluster) setSlot(on *Server, key, state string, node *Server) {
 	logtest.MustRun(c.tb, on.ask("CLUSTER", "SETSLOT", c.slotOf(key), state, c.idOf(node)).Err())
 }
 
-// AwaitServed returns when every running server reports that running servers serve all
-// slots.
+// AwaitServed returns when every running server reports all slots as served.
 func (c *Cluster) AwaitServed() { c.tb.Helper(); c.await(false) }
 
 // AwaitWhole returns when every slot is served, and has a replica that follows.

@@ -28,8 +28,7 @@ import (
 // patience is how long a server may take to answer, or to replace another one.
 const patience = 30 * time.Second
 
-// aclPassword is the password where Config.ACL is set. It holds every character that a URL
-// treats in a special way.
+// aclPassword, with Config.ACL, holds every character that a URL treats in a special way.
 const aclPassword = "pass:w/o@r?d#1&2=3+4 %20"
 
 // Config says how to run a server. The zero value is usable.
@@ -51,8 +50,7 @@ func (c Config) password() string {
 	return c.Password
 }
 
-// A Server is a redis-server process on a free port of the loopback interface. It ends
-// with its test.
+// A Server is a redis-server process on a free loopback port. It ends with its test.
 type Server struct {
 	*servertest.Process
 	tb     testing.TB
@@ -61,9 +59,8 @@ type Server struct {
 	dir    string
 }
 
-// Start runs a server with the configuration that the repository deploys,
-// deploy/redis/redis.conf, and returns when it answers. Without redis-server, the test
-// fails.
+// Start runs a server with the deployed configuration, deploy/redis/redis.conf, and returns
+// when it answers. Without redis-server, the test fails.
 func Start(tb testing.TB, config Config) *Server {
 	tb.Helper()
 	s := newServer(tb, config)
@@ -120,8 +117,7 @@ func (c Config) url(run string, servers []*Server, path string, parameters url.V
 	return at.String()
 }
 
-// Restart kills the server and starts it again on the same port. It is empty then, unless
-// its arguments say otherwise.
+// Restart restarts the server on its port, empty unless its arguments make it keep its data.
 func (s *Server) Restart() {
 	s.tb.Helper()
 	s.Kill()
@@ -134,8 +130,7 @@ func (s *Server) Flush() {
 	logtest.MustRun(s.tb, s.ask("FLUSHALL").Err())
 }
 
-// CheckRights fails the test if a client requested something that Config.ACL does not
-// allow.
+// CheckRights fails the test if a client requested what Config.ACL does not allow.
 func (s *Server) CheckRights() {
 	s.tb.Helper()
 	denied := redis.NewACLLogCmd(context.Background(), "ACL", "LOG", 10)
@@ -163,8 +158,7 @@ func (s *Server) run() {
 	})
 }
 
-// options are the lines of a configuration that server and sentinel share. With TLS,
-// clients have to show a certificate.
+// options are what server and sentinel share. With TLS, clients must show a certificate.
 func (s *Server) options() []string {
 	lines := []string{"bind 127.0.0.1", "dir " + s.dir, `logfile ""`}
 	if s.config.ACL {
@@ -178,8 +172,7 @@ func (s *Server) options() []string {
 		"tls-cert-file "+c.Cert, "tls-key-file "+c.Key, "tls-ca-cert-file "+c.Cert)
 }
 
-// writeUsers writes the users that the repository deploys in a file, with the password
-// filled in. It enables the default user, which the tests use.
+// writeUsers writes the deployed users with the password, and enables the default one.
 func (s *Server) writeUsers(file string) {
 	s.tb.Helper()
 	users := strings.ReplaceAll(s.deployed(file), "user default off", "user default on #SHA256 ~* &* +@all")

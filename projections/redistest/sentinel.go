@@ -24,9 +24,8 @@ type Watched struct {
 	sentinels []*Server
 }
 
-// StartSentinel runs a master, its replica, and the sentinels, with the users that the
-// repository deploys. It returns when the sentinels know all of them and the replica
-// follows.
+// StartSentinel runs a Watched with the deployed users. It returns when the sentinels know all
+// of its servers and the replica follows.
 func StartSentinel(tb testing.TB, certificates *Certificates) *Watched {
 	tb.Helper()
 	config := Config{ACL: true, TLS: certificates, Args: []string{"--repl-diskless-sync-delay", "0"}}

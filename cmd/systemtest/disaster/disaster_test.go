@@ -96,7 +96,6 @@ func TestEveryDisasterHasAWayBack(t *testing.T) {
 	lives(one, 3)
 	p.run("Before")
 	lives(one, 2)
-	want := other.Content()
 
 	one.Kill()
 	n.nats.Servers[0].Kill()

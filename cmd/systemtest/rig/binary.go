@@ -25,8 +25,7 @@ const (
 // Binary is the path of the service. Main builds it.
 var Binary string
 
-// Main builds the service, runs the tests of a package, and exits. Every package of system
-// tests calls it from its TestMain.
+// Main builds the service, runs a package's tests, and exits. Every TestMain calls it.
 func Main(m *testing.M) {
 	logging.Disable() // go-redis reports every server that a test has killed
 	dir, err := os.MkdirTemp("", "chatsessions-test")
@@ -53,9 +52,8 @@ func Build(t *testing.T, flags ...string) string {
 	return path
 }
 
-// build puts the service into a directory, with the race detector if the test has it.
-// `go run` keeps linked programs in the build cache and `go build` does not, so only the
-// first package of a test run pays for the link.
+// build puts the service into a directory, with the race detector if the test has it. Unlike
+// `go build`, `go run` caches the link, so only the first package pays for it.
 func build(dir string, flags ...string) (string, error) {
 	if info, _ := debug.ReadBuildInfo(); info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
 		flags = append(flags, "-race")

@@ -87,8 +87,7 @@ func ReadLog(ctx context.Context, nc *nats.Conn) ([]Event, error) {
 	return events, nil
 }
 
-// Publish appends a message to the service's log without the service, and returns its
-// position.
+// Publish appends a message without the service, and returns its position.
 func (s *Service) Publish(m *nats.Msg) uint64 {
 	s.T.Helper()
 	ack, err := s.JetStream().PublishMsg(s.T.Context(), m)

@@ -51,8 +51,7 @@ func Start(t *testing.T, args ...string) *Service {
 	return s
 }
 
-// Start runs the service, again with the same arguments, and returns when it is
-// ready.
+// Start runs the service with the same arguments, and returns when it is ready.
 func (s *Service) Start() {
 	s.T.Helper()
 	if err := s.Begin(); err != nil {
@@ -83,8 +82,7 @@ func (s *Service) Begin() error {
 	return nil
 }
 
-// AwaitReady returns nil when the service has printed a line, which says that it is ready,
-// or an error when it has ended.
+// AwaitReady returns nil when the service prints that it is ready, an error when it ends.
 func (s *Service) AwaitReady() error {
 	for {
 		if line, _, printed := strings.Cut(s.out.String(), "\n"); printed {

@@ -8,8 +8,7 @@ import (
 	"chatsessions/projections/redistest"
 )
 
-// OnAllSetups runs a test on each set-up of the service: everything embedded, a real Redis
-// beside the embedded log, and both external.
+// OnAllSetups runs a test with all embedded, with a real Redis, and with both external.
 func OnAllSetups(t *testing.T, test func(t *testing.T, s *Service), flags ...string) {
 	flags = append([]string{"--dev"}, flags...)
 	t.Run("embedded", func(t *testing.T) {

@@ -21,8 +21,7 @@ func Eventually(t *testing.T, try func() error) {
 	servertest.Eventually(t, Patience, try)
 }
 
-// AtOnce calls a function with 0 to n-1, all at the same time, and fails the test with
-// the first few errors.
+// AtOnce calls a function with 0 to n-1 at once, and fails the test with the first errors.
 func AtOnce(t *testing.T, n int, call func(i int) error) {
 	t.Helper()
 	gate, failures := make(chan struct{}), make([]error, n)

@@ -41,8 +41,7 @@ func (s *Stream) Next() (Event, error) {
 	}
 }
 
-// Step reads up to the next blank line, and reports whether that dispatched an event. An
-// event without data is not dispatched.
+// Step reads up to the next blank line; dispatched is false if it had no data.
 func (s *Stream) Step() (e Event, dispatched bool, err error) {
 	var data strings.Builder
 	for {
