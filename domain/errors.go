@@ -13,15 +13,10 @@ var (
 	// ErrUnavailable is returned when the log or the read model cannot be reached or
 	// trusted now. A write that returns it was not written.
 	ErrUnavailable = errors.New("unavailable")
-<<<<<<< HEAD
 	// ErrNotWritable is returned, together with ErrUnavailable, for a write that the log
 	// refused and would refuse again: somebody has to change the log, or make room for it.
 	ErrNotWritable = errors.New("the log takes no such write until an operator has acted")
-	// ErrOutcomeUnknown is returned when a write was sent to the log, but its outcome is
-	// unknown.
-=======
 	// ErrOutcomeUnknown is returned when a sent write has an unknown outcome.
->>>>>>> rooms
 	ErrOutcomeUnknown = errors.New("the change may or may not have been written")
 	// ErrKeyReused is returned when a request key was used before with another body.
 	ErrKeyReused = errors.New("the request key was used with another body")
