@@ -5,12 +5,14 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/term"
 
 	"chatsessions/domain"
 	"chatsessions/eventstore"
@@ -134,7 +136,10 @@ func (p population) seed(ctx context.Context, dataDir string) error {
 	}
 	defer log.Close()
 
-	written := progressbar.Default(int64(p.events()), "seeding")
+	written := progressbar.DefaultSilent(int64(p.events()))
+	if term.IsTerminal(int(os.Stderr.Fd())) { //nolint:gosec // a small number
+		written = progressbar.Default(int64(p.events()), "seeding")
+	}
 	// Each writer has sessions of its own, so that their events are in order.
 	const writers = 256
 	writing, ctx := errgroup.WithContext(ctx)

@@ -118,7 +118,7 @@ func TestEveryDisasterHasAWayBack(t *testing.T) {
 		return nil
 	})
 	p.run("A lost disk")
-	want = other.Content()
+	want := other.Content()
 
 	one.Stop()
 	other.Stop()
