@@ -238,8 +238,13 @@ func (f *follower) readConsumer(ctx context.Context, recent *tailReader) error {
 				return err
 			}
 		}
-		if errors.Is(next.err, ErrNoMessage) && f.upTo != math.MaxUint64 {
+		switch {
+		case !errors.Is(next.err, ErrNoMessage):
+		case f.upTo != math.MaxUint64:
 			return f.endInGap()
+		case f.log.offline != nil: // a stopped log has no more
+			<-ctx.Done()
+			return ctx.Err()
 		}
 		if next.err != nil {
 			return next.err
@@ -266,7 +271,10 @@ func (f *follower) readConsumer(ctx context.Context, recent *tailReader) error {
 // endInGap ends the follower of a log that has no message from here to upTo: a salvaged log
 // may have lost its last events.
 func (f *follower) endInGap() error {
-	if !f.raw && f.subject == allSubjects {
+	if f.subject != allSubjects {
+		return fmt.Errorf("%w after position %d, up to %d", ErrNoMessage, f.read, f.upTo)
+	}
+	if !f.raw {
 		f.pending = append(f.pending, &envelope.Message{GapFrom: f.read + 1, Sequence: f.upTo})
 	}
 	f.read, f.whole = f.upTo, len(f.pending)
@@ -276,6 +284,9 @@ func (f *follower) endInGap() error {
 // hasNoMore reports whether the log has no message from here to upTo.
 func (f *follower) hasNoMore(ctx context.Context) bool {
 	m, err := f.log.get(ctx, leader, apiRequest{Sequence: f.read + 1, NextFor: f.subject})
+	if end, failed := f.log.LastSequence(ctx); failed != nil || end < f.upTo { // of a leader that is behind
+		return false
+	}
 	return errors.Is(err, ErrNoMessage) || err == nil && m.Sequence > f.upTo
 }
 
@@ -301,7 +312,7 @@ func (f *follower) wait(ctx context.Context, messages <-chan delivery, restored,
 	if !f.raw && len(f.pending) > 0 {
 		cut = time.Tick(cutAfter)
 	}
-	if f.upTo != math.MaxUint64 {
+	if f.upTo != math.MaxUint64 && f.log.offline == nil {
 		silence = time.Tick(silenceAfter)
 	}
 	for {

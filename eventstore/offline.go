@@ -31,11 +31,14 @@ func (o *offline) get(ctx context.Context, request apiRequest) (*envelope.Messag
 	case request.NextFor != "":
 		upTo, subject = o.files.Last, request.NextFor
 	case request.LastFor == allSubjects:
-		from, upTo = o.files.Last, o.files.Last
+		from, upTo = o.files.Newest, o.files.Newest
 	case request.LastFor != "":
 		from, upTo, subject, newest = 1, o.files.Last, request.LastFor, true
 	case len(request.LastForEach) == 1:
 		from, upTo, subject, newest = 1, request.UpTo, request.LastForEach[0], true
+	}
+	if subject == allSubjects {
+		subject = ""
 	}
 	var found *envelope.Message
 	err := o.each(ctx, subject, from, func(m *envelope.Message) bool {

@@ -2,7 +2,6 @@ package eventstore
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -15,9 +14,9 @@ import (
 const (
 	// probeEvery is how often a Log looks whether the stream is still the one that it knows.
 	probeEvery = 500 * time.Millisecond
-	// rewrittenAfter is how many probes in a row must find the stream's end before a known
-	// event. A leader that was replaced, and does not know it yet, shows an old end once.
-	rewrittenAfter = 3
+	// rewrittenAfter is how long probes must find the stream without a known event. A leader
+	// that was replaced, or was just elected, may show an old end for a moment.
+	rewrittenAfter = 3 * probeEvery
 )
 
 // ErrReplaced is returned, together with domain.ErrUnavailable, when the stream is not the
@@ -39,7 +38,11 @@ func (l *Log) begin(created time.Time) {
 }
 
 // A refusal is the reason why nothing may be written.
-type refusal struct{ err error }
+type refusal struct {
+	err error
+	// passes: the next probes end it. Otherwise somebody has to mend the stream.
+	passes bool
+}
 
 // refused returns why nothing may be written, nil for no reason.
 func (l *Log) refused() error {
@@ -50,11 +53,11 @@ func (l *Log) refused() error {
 }
 
 // refuse refuses writes from now on, until a probe finds the log as it has to be.
-func (l *Log) refuse(err error) {
+func (l *Log) refuse(err error, passes bool) {
 	if before := l.refused(); before == nil || before.Error() != err.Error() {
 		l.logger.Error("the log is not as it has to be: nothing is written", "error", err)
 	}
-	l.refusal.Store(&refusal{err})
+	l.refusal.Store(&refusal{err, passes})
 }
 
 // saw records an event that is in the log.
@@ -79,7 +82,7 @@ func (l *Log) knownEnd() uint64 {
 func (l *Log) watch() {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
-	behind := 0 // probes in a row that found the end before a known event
+	var missedSince time.Time // when a known event was first not found
 	for {
 		select {
 		case <-l.ctx.Done():
@@ -88,7 +91,7 @@ func (l *Log) watch() {
 		case <-l.alarm:
 		}
 		ctx, cancel := context.WithTimeout(l.ctx, attemptTimeout)
-		behind = l.probe(ctx, behind)
+		missedSince = l.probe(ctx, missedSince)
 		cancel()
 	}
 }
@@ -102,59 +105,57 @@ func (l *Log) raiseAlarm() {
 }
 
 // probe checks that the stream is the one that was opened, that its settings are as needed,
-// and that it holds the newest known event. behind is how many probes in a row found its end
-// before that event; probe returns the new number.
-func (l *Log) probe(ctx context.Context, behind int) int {
+// and that it holds the newest known event. missedSince is when earlier probes did not find
+// that event, zero if they did; probe returns the new time.
+func (l *Log) probe(ctx context.Context, missedSince time.Time) time.Time {
+	found := time.Time{}
 	known := l.newestKnown.Load()
+	if known == nil {
+		known = &domain.Record{}
+	}
 	var info struct {
-		Config  json.RawMessage `json:"config"`
-		Created time.Time       `json:"created"`
+		Config  jetstream.StreamConfig `json:"config"`
+		Created time.Time              `json:"created"`
 		State   struct {
 			LastSeq uint64 `json:"last_seq"`
 		} `json:"state"`
 	}
 	switch err := l.streamInfo(ctx, apiRequest{}, &info); {
 	case hasCode(err, jetstream.JSErrCodeStreamNotFound):
-		l.refuse(fmt.Errorf("%w: stream %s is gone", ErrReplaced, StreamName))
-		return behind
+		l.refuse(fmt.Errorf("%w: stream %s is gone", ErrReplaced, StreamName), false)
+		return missedSince
 	case err != nil: // it cannot be reached, which every write and read finds out
-		return behind
-	}
-	var config jetstream.StreamConfig
-	if err := json.Unmarshal(info.Config, &config); err != nil {
-		l.refuse(fmt.Errorf("settings of stream %s: %w", StreamName, err))
-		return behind
+		return missedSince
 	}
 	needed := StreamConfig(l.options.Replicas)
 	needed.Replicas = 0 // an operator may change it while the service runs
-	if differences := compare(config, needed); len(differences) > 0 {
-		l.refuse(&ConfigError{differences})
-		return behind
+	if differences := compare(info.Config, needed); len(differences) > 0 {
+		l.refuse(&ConfigError{differences}, false)
+		return missedSince
 	}
-	if !info.Created.Equal(l.Created()) {
-		l.reopen(info.Created, fmt.Errorf("%w: created at %s, not at %s", ErrReplaced, info.Created.Format(time.RFC3339Nano), l.Created().Format(time.RFC3339Nano)))
-		return 0
-	}
-	if known == nil {
-		known = &domain.Record{}
-	}
-	if info.State.LastSeq < known.Position {
-		err := fmt.Errorf("%w: it ends at position %d, and %d has been seen", ErrReplaced, info.State.LastSeq, known.Position)
-		if behind++; behind < rewrittenAfter {
-			l.refuse(err)
-			return behind
-		}
-		l.reopen(info.Created, err)
-		return 0
+	if created := l.Created(); !info.Created.Equal(created) {
+		l.reopen(info.Created, fmt.Errorf("%w: created at %s, not at %s", ErrReplaced, info.Created.Format(time.RFC3339Nano), created.Format(time.RFC3339Nano)))
+		return found
 	}
 	if known.Position > 0 {
-		id, err := l.EventID(ctx, known.Position)
-		if err != nil {
-			return 0
+		id := ""
+		if info.State.LastSeq >= known.Position {
+			var err error
+			if id, err = l.EventID(ctx, known.Position); err != nil {
+				return missedSince
+			}
 		}
-		if id != known.ID {
-			l.reopen(info.Created, fmt.Errorf("%w: event %s at position %d is not there any more", ErrReplaced, known.ID, known.Position))
-			return 0
+		err := fmt.Errorf("%w: it ends at position %d, and event %s at position %d is not there", ErrReplaced, info.State.LastSeq, known.ID, known.Position)
+		switch {
+		case id == known.ID:
+		case id == "" && missedSince.IsZero():
+			l.refuse(err, true)
+			return time.Now()
+		case id == "" && time.Since(missedSince) < rewrittenAfter:
+			return missedSince
+		default:
+			l.reopen(info.Created, err)
+			return found
 		}
 	}
 	if info.State.LastSeq > known.Position {
@@ -165,13 +166,13 @@ func (l *Log) probe(ctx context.Context, behind int) int {
 	if l.refusal.Swap(nil) != nil {
 		l.logger.Info("the log is as it has to be: writes are accepted again")
 	}
-	return 0
+	return found
 }
 
 // reopen begins a new era: what is remembered of the stream is dropped, and its followers
 // end. Writes are refused until the next probe.
 func (l *Log) reopen(created time.Time, cause error) {
-	l.refuse(cause)
+	l.refuse(cause, true)
 	before := l.era.Load()
 	l.newestKnown.Store(nil)
 	l.begin(created)

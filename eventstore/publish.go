@@ -62,8 +62,11 @@ func (l *Log) publish(ctx context.Context, msgs []*nats.Msg) (uint64, outcome, e
 			return 0, refused, err
 		}
 	}
-	if err := l.refused(); err != nil {
-		return 0, refused, err
+	if r := l.refusal.Load(); r != nil {
+		if r.passes {
+			return 0, busy, r.err
+		}
+		return 0, refused, r.err
 	}
 	if err := ctx.Err(); err != nil {
 		return 0, busy, err

@@ -13,6 +13,7 @@
 //   - load.go: the load generator
 //   - raw.go, baseline.go: the baselines of writes and of reads
 //   - writes.go: PATCHes beside raw publishes, without syncs, in a cluster, on many sessions
+//   - start.go: starts with a large embedded log
 //   - reads.go: GETs and lists; the lag of the read model
 //   - feed.go: readers of the feed
 //   - seed.go, large.go: a log of many sessions, and a service over it

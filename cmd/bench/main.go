@@ -19,12 +19,13 @@ import (
 )
 
 type options struct {
-	Measure     []string      `enum:"writes,durability,cluster,size,reads,lag,feed,memory,rebuild,lists,audit" default:"writes,durability,cluster,size,reads,lag,feed,memory,rebuild,lists,audit" help:"What to measure, of: ${enum} (all of them)."`
+	Measure     []string      `enum:"writes,durability,cluster,size,start,reads,lag,feed,memory,rebuild,lists,audit" default:"writes,durability,cluster,size,start,reads,lag,feed,memory,rebuild,lists,audit" help:"What to measure, of: ${enum} (all of them)."`
 	Against     string        `type:"existingfile" placeholder:"FILE" help:"Compare this chatsessions binary with the one built here, and measure nothing else."`
 	Duration    time.Duration `default:"5s" help:"How long each load lasts (${default})."`
 	Rounds      int           `default:"3" help:"How often the two sides of a ratio alternate; the median counts (${default})."`
 	Connections []int         `default:"1,64,256,1024" help:"Connections of the writes, and messages in flight of their baseline (${default})."`
 	Sessions    int           `default:"1000000" help:"Sessions in the large logs (${default})."`
+	LogSize     int           `default:"2" help:"Size in GB of the log with which a service starts (${default})."`
 	Readers     int           `default:"10000" help:"Idle readers of the feed (${default}). Each is an open file here and one in the service."`
 	Payload     int           `default:"900" help:"Bytes of a baseline's message; about as many as an event of the service with its headers (${default})."`
 	Dir         string        `type:"path" help:"Directory for the logs, on the disk to measure; not in memory. Default: the directory for temporary files."`
@@ -88,6 +89,7 @@ func (o options) run(ctx context.Context) (err error) {
 		run  func(context.Context) error
 	}{
 		{"writes", b.writes}, {"durability", b.durability}, {"cluster", b.cluster}, {"size", b.size},
+		{"start", b.start},
 		{"reads", b.reads}, {"lag", b.lag}, {"feed", b.feed},
 		{"memory", b.memory}, {"rebuild", b.rebuild}, {"lists", b.lists}, {"audit", b.audit}, // the last two add sessions
 		{"compare", b.compare},

@@ -30,7 +30,7 @@ In csv, a text that a spreadsheet would take for a formula starts with a '. In j
 }
 
 // readsTheLog is the part of the help that all commands share that need only the log.
-const readsTheLog = `Give it the same --nats-url, or --data-dir, as the service. It reads only the log, and works with and without a running service, which it does not disturb. While it reads the embedded log of a stopped service, neither the service nor another such command can start.`
+const readsTheLog = `Give it the same --nats-url, or --data-dir, as the service. It reads only the log, and works with and without a running service, which it does not disturb. While it reads the embedded log of a stopped service, the service cannot start.`
 
 // Run prints the history of a session.
 func (c historyCommand) Run(ctx context.Context, s streams) error {

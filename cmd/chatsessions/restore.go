@@ -22,7 +22,7 @@ func (restoreCommand) Help() string {
 
 With --nats-url, --nats-replicas says how many servers keep the log: three in a cluster and one without, unless given. So a backup moves a log from one server to three and back, and between the embedded log and servers.
 
-The log keeps its identity. A read model in Redis that is newer than the restored log is noticed and built again when the service starts. Afterwards, the log is verified.
+The restored log has a new identity, because the original may have gone on: read models in Redis are built again when the service starts, and readers of the feed start over. Afterwards, the log is verified.
 
 The exit status is 0 if the log was restored and has no defect.`
 }
@@ -37,7 +37,7 @@ func (c restoreCommand) Run(ctx context.Context, s streams) error {
 		return fmt.Errorf("restore: %w", err)
 	}
 	defer archive.Close()
-	if err := archive.Check(func(done, all int64) { bar.bytes("checking the backup", done, all) }); err != nil {
+	if err := archive.Check(ctx, func(done, all int64) { bar.bytes("checking the backup", done, all) }); err != nil {
 		return fmt.Errorf("restore: %w; nothing was written", err)
 	}
 	where, err := c.restore(ctx, s, archive, func(done, all int64) { bar.bytes("restoring the log", done, all) })
@@ -59,7 +59,7 @@ func (c restoreCommand) Run(ctx context.Context, s streams) error {
 // restore restores the backup, and returns the place.
 func (c restoreCommand) restore(ctx context.Context, s streams, archive *backup.Archive, progress func(done, all int64)) (where string, err error) {
 	if c.NATS.URL == "" {
-		return c.DataDir, archive.RestoreTo(c.logDir(), progress)
+		return c.DataDir, archive.RestoreTo(ctx, c.logDir(), progress)
 	}
 	nc, err := c.NATS.connect(ctx, newLogger(s))
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"chatsessions/eventstore/embedded"
 	"chatsessions/http/auth"
 )
 
@@ -78,7 +79,7 @@ func (c serveCommand) Run(ctx context.Context, s streams) error {
 	}
 	defer ops.Close()
 	stores, err := openStores(ctx, c.storeFlags, measured, logger)
-	if err != nil && ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil && !errors.As(err, new(*embedded.DamageError)) {
 		logger.Info("ended while starting", "error", err)
 		return nil
 	}

@@ -3,6 +3,7 @@ package backup
 import (
 	"archive/zip"
 	"compress/flate"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -150,7 +151,7 @@ func (a *Archive) read(name string) ([]byte, error) {
 
 // Check reads the whole backup, and compares it with its manifest. It calls progress with
 // the bytes that were read, and their total.
-func (a *Archive) Check(progress func(done, all int64)) error {
+func (a *Archive) Check(ctx context.Context, progress func(done, all int64)) error {
 	m := a.Manifest
 	log := blocks.Log{Stream: m.Stream, Prefix: envelope.SubjectPrefix, Lost: m.Lost}
 	s := blocks.Scanner{
@@ -158,7 +159,7 @@ func (a *Archive) Check(progress func(done, all int64)) error {
 		Sound:   func(blocks.Record) error { return nil },
 		Damaged: func(d *blocks.Damage) error { return &embedded.DamageError{Err: d} },
 	}
-	err := a.each(progress, func(e Entry, content []byte) error {
+	err := a.each(ctx, progress, func(e Entry, content []byte) error {
 		if number := blockNumber(e.Name); number > 0 {
 			return s.Add(blocks.File{Number: number, Path: e.Name, Size: e.Size}, content)
 		}
@@ -170,19 +171,22 @@ func (a *Archive) Check(progress func(done, all int64)) error {
 	if err == nil && (s.First != m.First || s.Last != m.Last || s.Records != m.Events) {
 		err = fmt.Errorf("it holds %d events, positions %d to %d, and its manifest says %d, %d to %d", s.Records, s.First, s.Last, m.Events, m.First, m.Last)
 	}
-	if err != nil {
-		return fmt.Errorf("the backup is damaged: %w", err)
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("the backup is damaged: %w", err)
 	}
-	return nil
+	return err
 }
 
 // each reads the files that the manifest names, in their order, and checks their sums.
-func (a *Archive) each(progress func(done, all int64), use func(Entry, []byte) error) error {
+func (a *Archive) each(ctx context.Context, progress func(done, all int64), use func(Entry, []byte) error) error {
 	var done, all int64
 	for _, e := range a.Manifest.Files {
 		all += e.Size
 	}
 	for _, e := range a.Manifest.Files {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		content, err := a.read(e.Name)
 		if err != nil {
 			return err

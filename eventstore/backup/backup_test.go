@@ -131,7 +131,7 @@ func open(t *testing.T, file string) *Archive {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.Close)
-	if err := a.Check(quietOf); err != nil {
+	if err := a.Check(t.Context(), quietOf); err != nil {
 		t.Fatal(err)
 	}
 	return a
@@ -164,17 +164,17 @@ func TestSaveAndRestoreEveryWay(t *testing.T) {
 	check := func(what string, l *eventstore.Log) {
 		t.Helper()
 		equal(t, what, events(t, l, end), want)
-		if l.Identity() != identity {
-			t.Errorf("%s: the log is %s, and was %s", what, l.Identity(), identity)
+		if l.Identity() == identity {
+			t.Errorf("%s: the restored log is %s, like the original, which may have gone on", what, l.Identity())
 		}
 		write(t, l, 1)
 	}
 	for _, file := range []string{running, stopped} {
 		to := filepath.Join(dir, "to-"+filepath.Base(file))
-		if err := open(t, file).RestoreTo(to, quietOf); err != nil {
+		if err := open(t, file).RestoreTo(t.Context(), to, quietOf); err != nil {
 			t.Fatal(err)
 		}
-		if err := open(t, file).RestoreTo(to, quietOf); !errors.Is(err, ErrNotEmpty) {
+		if err := open(t, file).RestoreTo(t.Context(), to, quietOf); !errors.Is(err, ErrNotEmpty) {
 			t.Error(err)
 		}
 		l, stop := startEmbedded(t, to)
@@ -191,6 +191,13 @@ func TestSaveAndRestoreEveryWay(t *testing.T) {
 		t.Error(err)
 	}
 	three := log(true)
+	was := three.Identity()
+	for _, s := range cluster.Servers { // whoever leads then, it is the same log
+		s.Restart()
+		if again := log(true).Identity(); again != was {
+			t.Errorf("after a restart, the log is %s, and was %s", again, was)
+		}
+	}
 	if servers, err := three.Servers(t.Context()); err != nil || len(servers) != 3 {
 		t.Errorf("kept by %v, %v", servers, err)
 	}
@@ -205,7 +212,7 @@ func TestSaveAndRestoreEveryWay(t *testing.T) {
 	}
 	check("server", log(true))
 	to := filepath.Join(dir, "to-three")
-	if err := open(t, ofThree).RestoreTo(to, quietOf); err != nil {
+	if err := open(t, ofThree).RestoreTo(t.Context(), to, quietOf); err != nil {
 		t.Fatal(err)
 	}
 	l, _ = startEmbedded(t, to)
@@ -240,7 +247,7 @@ func TestSaveWhileTheLogIsWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		to := filepath.Join(dir, fmt.Sprint("to-", n))
-		if err := open(t, file).RestoreTo(to, quietOf); err != nil {
+		if err := open(t, file).RestoreTo(t.Context(), to, quietOf); err != nil {
 			t.Fatal(err)
 		}
 		restored, end := startEmbedded(t, to)
@@ -277,7 +284,7 @@ func TestDamagedBackupIsNotRestored(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			if err := a.Check(quietOf); err == nil && !harmless(t, a, good) {
+			if err := a.Check(t.Context(), quietOf); err == nil && !harmless(t, a, good) {
 				t.Errorf("%s %d of %d: nothing was found", name, at, len(content))
 			}
 			a.Close()
@@ -322,7 +329,7 @@ func TestSnapshotInTheFirstFormat(t *testing.T) {
 	}
 	a := open(t, first)
 	content, encoded := io.Pipe()
-	go func() { encoded.CloseWithError(a.encode(encoded, a.Info, quietOf)) }()
+	go func() { encoded.CloseWithError(a.encode(t.Context(), encoded, a.Info, quietOf)) }()
 	m, err := save(second, func(s *saving) error {
 		if err := s.describe(a.Info); err != nil {
 			return err
@@ -374,7 +381,7 @@ func TestSalvagedLogIsSavedAndRestored(t *testing.T) {
 		t.Fatalf("%+v, %v", m, err)
 	}
 	to := filepath.Join(dir, "restored")
-	if err := open(t, running).RestoreTo(to, quietOf); err != nil {
+	if err := open(t, running).RestoreTo(t.Context(), to, quietOf); err != nil {
 		t.Fatal(err)
 	}
 	l, _ = startEmbedded(t, to)

@@ -14,6 +14,7 @@
 // # Invariants
 //
 //   - A backup exists under its name only when it is complete and on disk.
+//   - A restored log has a new identity, because the original may have gone on.
 //   - A backup ends with a whole write, of which every event is durable.
 //   - Restore writes nothing before the whole archive has passed its check, and nothing where
 //     a log is.

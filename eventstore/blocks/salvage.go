@@ -10,7 +10,7 @@ import (
 
 // Salvage copies the sound records to block files of the same numbers in an empty directory,
 // in the order of their positions, and syncs them. known are the positions that the log has
-// had: the copy does not give them out again. It returns the positions that are lost, and
+// had: the copy does not give them out again, and has nothing beyond them. It returns the positions that are lost, and
 // calls copied with the bytes that were read.
 func (l *Log) Salvage(ctx context.Context, dir string, known Range, copied func(bytes int64)) (s Summary, lost []Range, err error) {
 	var content, sound []byte
@@ -30,7 +30,7 @@ func (l *Log) Salvage(ctx context.Context, dir string, known Range, copied func(
 		slices.SortStableFunc(records, func(a, b Record) int { return cmp.Compare(a.Position, b.Position) })
 		sound = sound[:0]
 		for _, r := range records {
-			if r.Position <= s.Last { // it is there twice
+			if r.Position <= s.Last || r.Position > known.To { // it is there twice, or after the log's end
 				continue
 			}
 			if s.First == 0 {

@@ -63,6 +63,7 @@ func (d *Damage) Unwrap() error { return d.Err }
 // A Summary is what a scan has found.
 type Summary struct {
 	First, Last uint64 // positions of the first and the last sound record; 0 for none
+	Newest      uint64 // of the last one whose message was not removed
 	Records     uint64
 	Bytes       int64
 }
@@ -109,7 +110,7 @@ func (s *Scanner) Add(f File, content []byte) error {
 		case s.Last > 0 && r.Position <= s.Last:
 			s.damage(r, fmt.Errorf("position %d comes after position %d", r.Position, s.Last), false)
 			continue
-		case r.Removed && s.Log.isLost(r.Position): // the end of a salvaged log
+		case r.Removed && s.Log.IsLost(r.Position): // the end of a salvaged log
 		case s.Last > 0 && r.Position != s.Log.Next(s.Last):
 			s.damage(r, fmt.Errorf("position %d comes after position %d", r.Position, s.Last), true)
 		case r.Removed:
@@ -145,6 +146,7 @@ func (s *Scanner) sound(r Record) error {
 	s.Last = r.Position
 	if !r.Removed {
 		s.Records++
+		s.Newest = r.Position
 	}
 	return s.Sound(r)
 }
@@ -168,7 +170,8 @@ func (l *Log) Next(position uint64) uint64 {
 	return position
 }
 
-func (l *Log) isLost(position uint64) bool { return l.Next(position-1) != position }
+// IsLost reports whether a position is known to be lost.
+func (l *Log) IsLost(position uint64) bool { return l.Next(position-1) != position }
 
 // records returns the sound records of a file's content. A stretch without one comes as one
 // Record with only its place, and an error.

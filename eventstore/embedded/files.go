@@ -31,7 +31,10 @@ func openBlockFiles(storeDir string, syncFile SyncFunc) (blockFiles, error) {
 	if len(files) == 0 {
 		return b, fmt.Errorf("%s has no block file", b.dir)
 	}
-	first := files[max(0, len(files)-2)]
+	first := files[len(files)-1]
+	if n := len(files); n > 1 && files[n-2].Number+1 == first.Number { // after a salvage, numbers may be missing
+		first = files[n-2]
+	}
 	b.index = first.Number
 	b.newest, err = os.Open(first.Path)
 	return b, err

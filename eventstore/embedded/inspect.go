@@ -37,16 +37,16 @@ func (s *Server) inspect(ctx context.Context) error {
 		return nil
 	}
 	began, noted := time.Now(), time.Now()
-	var read, all int64
-	for _, f := range stored.Files {
-		all += f.Size
-	}
-	cut, err := stored.checkAll(ctx, func(f blocks.File) {
+	read, all := int64(0), stored.size()
+	first, cut, err := stored.checkAll(ctx, func(f blocks.File) {
 		if read += f.Size; time.Since(noted) > checkNoted {
 			noted = time.Now()
 			s.options.Logger.Info("checking the log", "megabytes", read>>20, "of", all>>20)
 		}
 	})
+	if stored.Durable == nil && first > 0 {
+		s.first = first
+	}
 	if err != nil || cut == nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func (s *Server) inspect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("setting aside what follows the end of the log: %w", err)
 	}
-	s.options.Logger.Warn("the log ends before its files do; what follows was never answered, and is set aside",
+	s.options.Logger.Warn("the log ends before its files do; what follows is not known to be on disk, and is set aside",
 		"found", cut.Error(), "aside", aside, "took", time.Since(began))
 	return nil
 }
@@ -70,8 +70,12 @@ func (s *Server) checkLater(stored *Stored, newest uint64) {
 			time.Sleep(time.Since(began)) // half of the time is left to others
 			began = time.Now()
 		})
-		if err != nil && s.ctx.Err() == nil {
+		switch {
+		case s.ctx.Err() != nil, err == nil:
+		case errors.As(err, new(*DamageError)):
 			s.failure.set(err)
+		default:
+			s.options.Logger.Error("the older files of the log cannot be checked", "error", err)
 		}
 	})
 }

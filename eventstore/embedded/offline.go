@@ -64,18 +64,16 @@ func lockAndOpen(ctx context.Context, storeDir string, damaged func(error), prog
 }
 
 // open reads all files up to the log's end, and reports every damage. The log ends at a place
-// that a power cut has left after the durable position, as it will when a server starts.
+// that a power cut has left after the durable position, as it will when a server starts. If
+// that position is not known, any place that is not sound is reported.
 func (s *Stored) open(ctx context.Context, damaged func(error), progress func(done, all int64)) (*blocks.Reader, error) {
-	var done, all int64
-	for _, f := range s.Files {
-		all += f.Size
-	}
+	done, all := int64(0), s.size()
 	endless := false // a damage up to the end was reported
 	r, err := s.Open(ctx, func(f blocks.File) {
 		progress(done, all)
 		done += f.Size
 	}, func(d *blocks.Damage) error {
-		if !s.isDamage(d) {
+		if s.Durable != nil && !s.isDamage(d) {
 			return errCut
 		}
 		endless = d.To == 0
@@ -116,7 +114,7 @@ func (s *Stored) leaveOutCutWrite(r *blocks.Reader) error {
 		}
 	}
 	if write != "" {
-		r.Last = first - 1
+		r.Last, r.Newest = first-1, first-1
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func Salvage(ctx context.Context, storeDir, to string, damaged func(error), prog
 	defer unlock()
 	if stored.Info.Created.IsZero() { // its description is damaged
 		r.NewIdentity = true
-		if stored.Info, err = newInfo(); err != nil {
+		if stored.Info, err = NewInfo(); err != nil {
 			return r, err
 		}
 	}
@@ -58,10 +58,7 @@ func Salvage(ctx context.Context, storeDir, to string, damaged func(error), prog
 	if d := stored.Durable; d != nil {
 		known = blocks.Range{From: d.First, To: max(d.Position, found.Last)}
 	}
-	var done, all int64
-	for _, f := range stored.Files {
-		all += f.Size
-	}
+	done, all := int64(0), stored.size()
 	r.Summary, r.Lost, err = stored.Salvage(ctx, msgs, known, func(bytes int64) {
 		done += bytes
 		progress(done, all)
@@ -72,8 +69,8 @@ func Salvage(ctx context.Context, storeDir, to string, damaged func(error), prog
 	return r, WriteStored(to, stored.Info, Durable{known.From, known.To}, r.Lost)
 }
 
-// newInfo describes a new log as the server does.
-func newInfo() (info server.FileStreamInfo, err error) {
+// NewInfo describes a new log as the server does.
+func NewInfo() (info server.FileStreamInfo, err error) {
 	content, err := json.Marshal(eventstore.StreamConfig(1))
 	if err == nil {
 		err = json.Unmarshal(content, &info.StreamConfig)

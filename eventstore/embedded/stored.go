@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -65,10 +64,18 @@ func FindStored(storeDir string) (*Stored, error) {
 	switch {
 	case err == nil:
 		return s, nil
-	case errors.Is(err, fs.ErrNotExist) && len(s.Files) == 0 && s.Durable == nil:
+	case s.Durable == nil && s.size() == 0: // it was cut before anything was written
 		return nil, ErrNoLog
 	}
 	return s, &DamageError{err}
+}
+
+// size returns the size of the block files in bytes.
+func (s *Stored) size() (all int64) {
+	for _, f := range s.Files {
+		all += f.Size
+	}
+	return all
 }
 
 // readInfo reads the server's description of the stream. The server ignores a stream whose
@@ -133,7 +140,10 @@ func (s *Stored) check(ctx context.Context, files []blocks.File, progress func(b
 
 // isDamage reports whether the log does not end before a place that is not sound.
 func (s *Stored) isDamage(d *blocks.Damage) bool {
-	if s.Durable == nil {
+	switch {
+	case s.Clean: // all of it was synced
+		return true
+	case s.Durable == nil:
 		return d.To != 0
 	}
 	return d.From <= s.Durable.Position
@@ -142,13 +152,14 @@ func (s *Stored) isDamage(d *blocks.Damage) bool {
 // errCut ends a scan at the place where the log ends.
 var errCut = errors.New("the log is cut here")
 
-// checkAll reads the whole log, and compares its ends with what is known to be on disk.
-func (s *Stored) checkAll(ctx context.Context, progress func(blocks.File)) (cut *blocks.Damage, err error) {
+// checkAll reads the whole log, and compares its ends with what is known to be on disk. It
+// returns the position of the first record.
+func (s *Stored) checkAll(ctx context.Context, progress func(blocks.File)) (first uint64, cut *blocks.Damage, err error) {
 	found, cut, err := s.check(ctx, s.Files, progress)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	return cut, errors.Join(s.compareFirst(found.First), s.compareLast(found.Last))
+	return found.First, cut, errors.Join(s.compareFirst(found.First), s.compareLast(found.Last))
 }
 
 // checkNewest reads the newest file of a log whose last run ended in order, and returns the
@@ -159,7 +170,7 @@ func (s *Stored) checkNewest(ctx context.Context) (first uint64, err error) {
 	switch {
 	case err != nil:
 		return 0, err
-	case cut != nil: // all of it was synced
+	case cut != nil:
 		return 0, &DamageError{cut}
 	case len(s.Files) == 1:
 		err = s.compareFirst(found.First)
@@ -179,7 +190,7 @@ func (s *Stored) checkOlder(ctx context.Context, newest uint64, progress func(bl
 		return err
 	case cut != nil:
 		return &DamageError{cut}
-	case newest != 0 && s.Next(found.Last) != newest:
+	case newest != 0 && s.Next(found.Last) != newest && !s.IsLost(newest):
 		last := s.Files[len(s.Files)-1]
 		return &DamageError{&blocks.Damage{
 			File: last, From: found.Last + 1, To: newest - 1, Err: fmt.Errorf("position %d comes after position %d", newest, found.Last),
@@ -189,7 +200,7 @@ func (s *Stored) checkOlder(ctx context.Context, newest uint64, progress func(bl
 }
 
 func (s *Stored) compareFirst(first uint64) error {
-	if s.Durable == nil || first == 0 || first == s.Durable.First {
+	if s.Durable == nil || first == 0 || first == s.Next(s.Durable.First-1) {
 		return nil
 	}
 	return &DamageError{&blocks.Damage{

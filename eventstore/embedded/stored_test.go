@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -181,5 +182,75 @@ func TestCopiedClusterStoreIsRefused(t *testing.T) {
 	_, err = Start(t.Context(), Options{StoreDir: dir, User: "u", Password: "p"})
 	if !errors.As(err, new(*eventstore.ConfigError)) {
 		t.Error(err)
+	}
+}
+
+// TestASalvagedLogIsServed: whatever was lost, the copy starts, also again after a clean end.
+func TestASalvagedLogIsServed(t *testing.T) {
+	for name, lost := range map[string][]int{"the first": {2}, "the middle": {60}, "the last": {131}, "several": {2, 3, 60, 130, 131}} {
+		t.Run(name, func(t *testing.T) {
+			dir := crashedLog(t, 130, 130)
+			for _, n := range lost {
+				if n == 2 { // flip counts from the end of the event before
+					flipFirst(t, dir)
+				} else {
+					flip(t, dir, n-1)
+				}
+			}
+			to := filepath.Join(t.TempDir(), "log")
+			salvaged, err := Salvage(t.Context(), dir, to, func(error) {}, func(_, _ int64) {})
+			if err != nil || salvaged.Last != 130 {
+				t.Fatalf("%+v, %v", salvaged, err)
+			}
+			end := uint64(130)
+			for start := range 3 { // after the salvage, and after clean ends
+				e, l := startLog(t, Options{StoreDir: to})
+				end++
+				if next := writeNew(t, l, 1); next.Record.Position != end {
+					t.Errorf("start %d: written at %d, want %d", start, next.Record.Position, end)
+				}
+				l.Close()
+				e.Shutdown()
+				if err := e.Err(); err != nil {
+					t.Errorf("start %d: %v", start, err)
+				}
+			}
+		})
+	}
+}
+
+// flipFirst flips a bit of the first event.
+func flipFirst(t *testing.T, dir string) {
+	t.Helper()
+	block := blocks.Path(messagesDir(dir), 1)
+	content, err := os.ReadFile(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[40] ^= 8
+	if err := os.WriteFile(block, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTheNewestOfFilesWithMissingNumbersIsSynced(t *testing.T) {
+	dir := t.TempDir()
+	msgs := messagesDir(dir)
+	if err := os.MkdirAll(msgs, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, number := range []int{1, 2, 4} {
+		if err := os.WriteFile(blocks.Path(msgs, number), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var r recorded
+	b, err := openBlockFiles(dir, r.sync)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.close()
+	if err := b.sync(); err != nil || !slices.Equal(r.take(), []string{blocks.Path(msgs, 4)}) {
+		t.Error("4.blk is not synced", err)
 	}
 }
