@@ -19,7 +19,7 @@ import (
 )
 
 // short is how many corruptions an ordinary test run has.
-const short = 40
+const short = 16
 
 // TestNoCorruptionIsSilent corrupts copies of a log. ROT is how many, and ROT_SEED which.
 //
