@@ -264,13 +264,13 @@ func (r *bodyReader) participants(m member) *[]string {
 			Detail:  fmt.Sprintf("participants[%d] is a JSON %s; it must be a string, an account uid", i, kindName(value.Kind())),
 		})
 	}
-	for _, problem := range domain.CheckParticipants(uids) {
-		if foreign[problem.Pointer] {
+	for _, wrong := range domain.CheckParticipants(uids) {
+		if foreign[wrong.Pointer] {
 			continue
 		}
-		problem.Pointer = "/participants" + problem.Pointer
-		problem.Detail = "participants: " + problem.Detail
-		r.problems = append(r.problems, problem)
+		wrong.Pointer = "/participants" + wrong.Pointer
+		wrong.Detail = "participants: " + wrong.Detail
+		r.problems = append(r.problems, wrong)
 	}
 	return &uids
 }

@@ -51,7 +51,7 @@ func TestAURLSaysWhereRedisIsAndHowItIsRun(t *testing.T) {
 	}
 }
 
-func TestAURLThatIsWrongIsToldWithoutThePassword(t *testing.T) {
+func TestAWrongURLIsReportedWithoutThePassword(t *testing.T) {
 	dir := t.TempDir()
 	noCertificate := filepath.Join(dir, "empty.pem")
 	logtest.MustRun(t, os.WriteFile(noCertificate, nil, 0o600))
@@ -127,7 +127,7 @@ func changed(t *testing.T, from, password string, parameters ...string) string {
 	return scheme + "://" + user + rest + "?" + strings.ReplaceAll(all.Encode(), "+", "%20")
 }
 
-func TestARedisThatCanNeverWorkIsToldAtTheStart(t *testing.T) {
+func TestARedisThatCanNeverWorkIsReportedAtTheStart(t *testing.T) {
 	certificates, others := redistest.NewCertificates(t), redistest.NewCertificates(t)
 	one := redistest.Start(t, redistest.Config{ACL: true})
 	secure := redistest.Start(t, redistest.Config{ACL: true, TLS: certificates})
@@ -301,11 +301,11 @@ func TestTheServiceHasNoOtherRights(t *testing.T) {
 	}
 }
 
-func TestAConnectionIsToldBeforeItIsUsed(t *testing.T) {
+func TestANewConnectionIsReportedBeforeItIsUsed(t *testing.T) {
 	server := redistest.Start(t, redistest.Config{Password: "secret"})
 	var connected atomic.Int64
 	rdb := connectTo(t, Options{URL: server.URL(), OnConnect: func() { connected.Add(1) }})
-	mustTell := func(more bool) {
+	mustReport := func(more bool) {
 		t.Helper()
 		before := connected.Load()
 		err := rdb.Get(t.Context(), "cs1:x").Err()
@@ -316,10 +316,10 @@ func TestAConnectionIsToldBeforeItIsUsed(t *testing.T) {
 	if connected.Load() == 0 {
 		t.Fatal("there is a connection already, and nothing reported it")
 	}
-	mustTell(false)
+	mustReport(false)
 	server.Restart()
-	mustTell(true)
-	mustTell(false)
+	mustReport(true)
+	mustReport(false)
 	notices := rdb.Subscribe(t.Context(), "cs1:x")
 	defer notices.Close()
 	before := connected.Load()
@@ -412,7 +412,7 @@ func TestConnectionsToSentinelsAreNoConnectionsToData(t *testing.T) {
 
 // In a cluster a node may get commands for a slot on connections that it had before the
 // slot was its own.
-func TestASlotsNextMasterIsToldBeforeItIsAsked(t *testing.T) {
+func TestASlotsNextMasterIsReportedBeforeItIsAsked(t *testing.T) {
 	nodes := redistest.StartCluster(t, redistest.Config{ACL: true})
 	of, err := parseTarget(nodes.URL())
 	logtest.MustRun(t, err)
@@ -433,7 +433,7 @@ func TestASlotsNextMasterIsToldBeforeItIsAsked(t *testing.T) {
 			return redis.NewScript(`return redis.call('GET', KEYS[1])`).Run(ctx, rdb, []string{key}).Err()
 		},
 	} {
-		tells := func() bool {
+		reports := func() bool {
 			t.Helper()
 			before := connected.Load()
 			if err := command(t.Context()); !errors.Is(err, redis.Nil) {
@@ -442,9 +442,9 @@ func TestASlotsNextMasterIsToldBeforeItIsAsked(t *testing.T) {
 			return connected.Load() > before
 		}
 		connectToAll(t, rdb)
-		logtest.Eventually(t, "nothing is reported a master that is known", func() bool { return !tells() })
+		logtest.Eventually(t, "a known master is not reported", func() bool { return !reports() })
 		nodes.FailOver(key)
-		if !tells() {
+		if !reports() {
 			t.Fatalf("%s went to another node, and nothing was reported", what)
 		}
 	}
