@@ -1,21 +1,20 @@
-# `make` alone lists the targets. Needed beforehand: Go 1.26, git, make and a C
-# compiler; `make deps` sees to the rest.
+# `make` alone lists the targets. It requires Go 1.26, git, make, and a C compiler;
+# `make deps` installs the rest.
 
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
 # The flags of the caller's environment are replaced, so that every machine runs
-# the same commands. Version and commit come in by -ldflags (see `build`), so
-# Go's own stamping, which fails in a clone owned by somebody else, is off.
+# the same commands. `build` sets version and commit with -ldflags, so Go's own
+# stamping is off: it fails in a clone that another user owns.
 export GOFLAGS := -buildvcs=false
 
 VERSION ?= $(shell git describe --tags --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-# The linter is a Go program like any other: built from its module, whose sums
-# the checksum database vouches for, once per linter and Go version. One built
-# by an older Go refuses newer code.
+# The linter is built from its Go module, which the checksum database verifies, once
+# per linter and Go version. A linter built by an older Go rejects newer code.
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI_DIR      = .cache/bin/golangci-lint-$(GOLANGCI_VERSION)-$(shell go env GOVERSION)
 GOLANGCI          = $(GOLANGCI_DIR)/golangci-lint

@@ -52,7 +52,8 @@ func (s *Session) clone() Session {
 func (s Session) MarshalJSON() ([]byte, error) { return s.AppendJSON(nil), nil }
 
 // UnmarshalJSON reads what AppendJSON wrote, however it is formatted. Unknown members are
-// ignored, so that a session written by a newer version can be read.
+// ignored, so that a session written by a newer version can be read. It lists the fields of
+// the table fields again.
 func (s *Session) UnmarshalJSON(data []byte) error {
 	var w struct {
 		ID           string   `json:"id"`

@@ -212,14 +212,15 @@ func TestBarrier(t *testing.T) {
 		t.Errorf("open: %v", err)
 	}
 
-	// The feed has it before it is durable; whoever shows it to anybody asks before.
+	// The feed gets an event before it is durable; its reader calls Durable before it shows the
+	// event.
 	done := errors.New("done")
 	err = l.Follow(ctx, start, 10, func(batch []domain.Entry) error {
 		if batch[0].Record.Position != start+1 {
 			t.Errorf("%+v", batch)
 		}
 		if err := l.Durable(ctx, batch[0].Record.Position); !errors.Is(err, lost) {
-			t.Errorf("what the feed has handed over is called durable: %v", err)
+			t.Errorf("an event that the feed handed over counts as durable: %v", err)
 		}
 		return done
 	})

@@ -28,8 +28,9 @@ type Options struct {
 	// Replicas is the number of servers that keep the log. 0 means three for a cluster and
 	// one for a single server. A stream with more replicas is accepted.
 	Replicas int
-	// Durability stands between the server's acknowledgement and ours. Nil is for a server
-	// that acknowledges only what is on disk (sync_interval: always).
+	// Durability makes an event durable after the server has acknowledged it, and before the
+	// Log does. Nil is for a server that acknowledges only what is on disk (sync_interval:
+	// always).
 	Durability Durability
 	// OnlyWriter says that this Log alone writes. Its followers then get the events that it
 	// appends without reading them, and those of other writers a moment later.

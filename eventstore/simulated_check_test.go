@@ -199,9 +199,9 @@ func (x *examination) unwritten(a *attempt) {
 	}
 	a.state = s
 	since := a.called
-	if a.told != nil && a.told.at.Before(since) && s.position <= uint64(a.told.end) {
+	if a.lastDeposed != nil && a.lastDeposed.at.Before(since) && s.position <= uint64(a.lastDeposed.end) {
 		x.world.count("told by a deposed leader")
-		since = a.told.at
+		since = a.lastDeposed.at
 	}
 	if s.from.After(a.returned) || s.until.Before(since) {
 		x.complain("the state at %d was the newest from %v until %v, not between %v and %v: %s", s.position,
@@ -241,7 +241,7 @@ func (x *examination) sequel(a *attempt, later []*attempt) {
 		if w := x.writes[a.name]; w != nil && a.key != "" && a.key == b.key && a.digest == b.digest && b.state != nil {
 			// What was still on its way must not be written after its repetition was
 			// answered otherwise. What a deposed leader does not know, it cannot say.
-			if b.told != nil {
+			if b.lastDeposed != nil {
 				x.world.count("told by a deposed leader: refused, though written before under this key")
 			} else {
 				x.complain("written at %v, and its repetition was answered otherwise: %s; %s", w.at.Sub(x.world.begin), a, b)

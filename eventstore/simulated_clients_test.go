@@ -29,15 +29,15 @@ type attempt struct {
 	cancel  context.CancelFunc
 
 	called, returned time.Time
-	// told is the deposition of the leader that was asked last for the newest event,
+	// lastDeposed is the deposition of the leader that was asked last for the newest event,
 	// nil for a leader that was one. A deposed one does not know what came after it,
 	// and nobody can tell by its answer.
-	told   *deposition
-	result domain.Result
-	err    error
-	lost   bool   // its node died first
-	synced uint64 // what was on disk when it returned
-	state  *state // on which it was refused, or found nothing to do; examined
+	lastDeposed *deposition
+	result      domain.Result
+	err         error
+	lost        bool   // its node died first
+	synced      uint64 // what was on disk when it returned
+	state       *state // on which it was refused, or found nothing to do; examined
 }
 
 type attemptKey struct{}

@@ -66,7 +66,7 @@ func (c *connection) RequestMsgWithContext(ctx context.Context, m *nats.Msg) (*n
 	case a := <-r.answer:
 		made, _ := ctx.Value(attemptKey{}).(*attempt)
 		if made != nil && strings.HasPrefix(m.Subject, "$JS.API.STREAM.MSG.GET.") && bytes.Contains(m.Data, []byte("last_by_subj")) {
-			made.told = r.by
+			made.lastDeposed = r.by
 		}
 		return a.msg, a.err
 	case <-ctx.Done():

@@ -43,7 +43,7 @@ func parseObject(body []byte) ([]member, error) {
 		return nil, notJSON(err)
 	}
 	if _, err := decoder.ReadToken(); !errors.Is(err, io.EOF) {
-		return nil, problem.BadRequest("the body goes on after the JSON object")
+		return nil, problem.BadRequest("the body has more data after the JSON object")
 	}
 	return members, nil
 }
@@ -204,8 +204,8 @@ func (r *bodyReader) text(m member, check func(string) string) *string {
 		r.wrong(m, "is null; it cannot be cleared, give a string or leave it out")
 	case '"':
 		text = unquote(m.value)
-		if problem := check(text); problem != "" {
-			r.wrong(m, "%s", problem)
+		if complaint := check(text); complaint != "" {
+			r.wrong(m, "%s", complaint)
 		}
 	default:
 		r.wrong(m, "is a JSON %s; it must be a string", kindName(m.value.Kind()))
@@ -264,13 +264,13 @@ func (r *bodyReader) participants(m member) *[]string {
 			Detail:  fmt.Sprintf("participants[%d] is a JSON %s; it must be a string, an account uid", i, kindName(value.Kind())),
 		})
 	}
-	for _, problem := range domain.CheckParticipants(uids) {
-		if foreign[problem.Pointer] {
+	for _, wrong := range domain.CheckParticipants(uids) {
+		if foreign[wrong.Pointer] {
 			continue
 		}
-		problem.Pointer = "/participants" + problem.Pointer
-		problem.Detail = "participants: " + problem.Detail
-		r.problems = append(r.problems, problem)
+		wrong.Pointer = "/participants" + wrong.Pointer
+		wrong.Detail = "participants: " + wrong.Detail
+		r.problems = append(r.problems, wrong)
 	}
 	return &uids
 }

@@ -12,7 +12,7 @@
 //   - list.go, cursor.go: lists and their pages
 //   - past.go, at.go, history.go, accept.go: what is read from the log: a session as it was,
 //     and its events
-//   - commands.go: the limit of commands in flight
+//   - admission.go: the limit of commands in flight
 //   - fail.go: an error as a response
 //   - observe.go, static.go: metrics, and documents that do not change
 //
@@ -36,6 +36,6 @@
 //
 // # Locks
 //
-// The package has none: commands counts atomically, and long histories take places in a
+// The package has none: admission counts atomically, and long histories take places in a
 // channel.
 package http

@@ -97,7 +97,7 @@ func acceptedForm(c *fiber.Ctx) (historyForm, error) {
 	i := negotiate(accept, offers)
 	if i < 0 {
 		return historyForm{}, problem.New(fiber.StatusNotAcceptable,
-			"Accept %q matches no form of a history; there are %s", accept, strings.Join(offers, " and "))
+			"Accept %q matches no form of a history; use %s", accept, strings.Join(offers, " or "))
 	}
 	return forms[i], nil
 }
@@ -115,7 +115,7 @@ func parseHistoryQuery(text string) (historyQuery, error) {
 			return q, err
 		}
 		if !p.Is("after") && !p.Is("$limit") {
-			return q, problem.BadRequest("%s means nothing for a history; there are after, a position, and $limit", p.Key)
+			return q, problem.BadRequest("%s is not a parameter of a history; use after, which is a position, or $limit", p.Key)
 		}
 		if p.Again {
 			return q, problem.BadRequest("%s is given twice", p.Key)

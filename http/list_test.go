@@ -149,7 +149,7 @@ func TestAListThatCannotBeFound(t *testing.T) {
 		{domain.ErrTooExpensive, "?room=a&state[$in][]=started&$skip=7", 503, "find those by room, state, $skip=7; narrow", false},
 		{domain.ErrTooExpensive, "", 503, "find those; narrow", false},
 		{domain.ErrBusy, "", 503, "too many lists", false},
-		{domain.ErrUnavailable, "", 503, "truthfully", true},
+		{domain.ErrUnavailable, "", 503, "a correct answer", true},
 		{fmt.Errorf("a defect"), "", 500, "wrong on our side", true},
 	} {
 		r.failing("List", tt.err)

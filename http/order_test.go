@@ -100,7 +100,7 @@ func TestCommandsBeyondTheLimitAreRefusedUnwritten(t *testing.T) {
 	eventually(t, "two are in flight", func() bool { return r.server.Stats().Commands == 2 })
 	for range 3 {
 		got := r.must(503, "POST", "/chat-sessions", `{}`)
-		if got.field("mayHaveBeenWritten") != "false" || got.Header.Get("Retry-After") != "1" || !strings.Contains(got.field("detail"), "2; nothing was written") {
+		if got.field("mayHaveBeenWritten") != "false" || got.Header.Get("Retry-After") != "1" || !strings.Contains(got.field("detail"), "limit of 2 changes in flight; nothing was written") {
 			t.Error(got.body)
 		}
 	}

@@ -102,7 +102,7 @@ type Server struct {
 	app       *fiber.App
 	conns     *conn.Server
 	gate      *auth.Gate
-	commands  commands
+	admission admission
 	histories chan struct{} // holds an element for each long history that is being read
 	feed      *feed.Hub
 }
@@ -110,7 +110,7 @@ type Server struct {
 // NewServer returns a server that is not listening yet.
 func NewServer(c Config) *Server {
 	s := &Server{Config: c, gate: auth.NewGate(c.Tokens, c.RateLimit, c.Now)}
-	s.commands.limit = int64(c.MaxCommands)
+	s.admission.limit = int64(c.MaxCommands)
 	s.histories = make(chan struct{}, longHistories)
 	s.feed = feed.NewHub(feed.Config{Log: c.Feed, Tokens: c.Tokens, Readers: c.MaxReaders, Beat: c.FeedHeartbeat, Logger: c.Logger})
 	s.app = fiber.New(fiber.Config{

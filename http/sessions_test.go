@@ -397,7 +397,7 @@ func TestACommandIsDecidedOnTheSessionThatTheLogHas(t *testing.T) {
 		if method == "PATCH" {
 			path += "/" + newID()
 		}
-		for body, says := range map[string]string{`[]`: "array", `{} {}`: "goes on", `{"a":1,"a":2}`: "duplicate", `nonsense`: "not valid JSON"} {
+		for body, says := range map[string]string{`[]`: "array", `{} {}`: "more data", `{"a":1,"a":2}`: "duplicate", `nonsense`: "not valid JSON"} {
 			if got := r.must(400, method, path, body); !strings.Contains(got.field("detail"), says) {
 				t.Error(got.body)
 			}

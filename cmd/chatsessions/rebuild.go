@@ -20,7 +20,7 @@ type rebuildCommand struct {
 
 // Help is printed behind the flags' list.
 func (rebuildCommand) Help() string {
-	return `Compares the read model with the log and reports each difference. Then it builds a new read model from the log, in separate keys of the same Redis, while the old one keeps answering, switches to it in one step, and removes the old one. Redis needs room for both.
+	return `Compares the read model with the log and reports each difference. Then it builds a new read model from the log, in separate keys of the same Redis, while the old one keeps answering, switches to it in one step, and removes the old one. Redis needs room for both. The comparison is over before the new read model is built; chatsessions verify checks what was built.
 
 It can be interrupted at any time (Ctrl-C, kill) and changes nothing then, except for some keys that the next rebuild removes. A rebuild that starts beside another one waits some seconds and gives up.
 

@@ -58,7 +58,7 @@ fields: a member has changed that this type of event leaves as it is.
 
 At the same time it compares the read model with the log, both ways:
 
-read-model: a document or an index entry is not what the log says, is missing, out of order, or should not be there. chatsessions rebuild mends that.
+read-model: a document or an index entry is not what the log says, is missing, out of order, or should not be there. chatsessions rebuild repairs it.
 
 parked: a session is not shown, because a message of it in the log cannot be projected; see chatsessions parked.
 

@@ -186,7 +186,7 @@ func TestEveryKindOfDefectIsToldAndNothingElse(t *testing.T) {
 			}
 			for name, memory := range memories {
 				defects, done := defectsOf(t, l, memory)
-				if !told(defects, f.want) || done.End != uint64(len(f.msgs)) {
+				if !sameDefects(defects, f.want) || done.End != uint64(len(f.msgs)) {
 					t.Errorf("%s: %+v\n%+v, want\n%+v", name, done, defects, f.want)
 				}
 			}
@@ -202,8 +202,9 @@ func TestEveryKindOfDefectIsToldAndNothingElse(t *testing.T) {
 	}
 }
 
-// told says whether these are the defects, with details that say what they have to.
-func told(got, want []domain.Defect) bool {
+// sameDefects reports whether the defects are the wanted ones, and their details contain the
+// wanted text.
+func sameDefects(got, want []domain.Defect) bool {
 	return slices.EqualFunc(got, want, func(got, want domain.Defect) bool {
 		says := want.Detail
 		want.Detail = got.Detail
@@ -238,7 +239,7 @@ func TestWhatIsMissingIsTold(t *testing.T) {
 			l := openWithout(t, nc, whole, test.remove)
 			for name, memory := range memories {
 				defects, done := defectsOf(t, l, memory)
-				if !told(defects, test.want) || done.End != 6 || done.Events != uint64(6-len(test.remove)) {
+				if !sameDefects(defects, test.want) || done.End != 6 || done.Events != uint64(6-len(test.remove)) {
 					t.Errorf("%s: %+v\n%+v, want\n%+v", name, done, defects, test.want)
 				}
 			}

@@ -19,9 +19,9 @@ func justSync(_ string, sync func() error) error { return sync() }
 // and to those that come later.
 var errShutDown = errors.New("the embedded log is shut down")
 
-// A barrier stands between the embedded server's acknowledgement and ours. The server writes
-// a message to the newest block file before it acknowledges the message. The barrier syncs,
-// once for all callers that are waiting when the sync begins.
+// A barrier delays our acknowledgement of an event until the event is on disk. The embedded
+// server acknowledges a message when it has written it to the newest block file. The barrier
+// syncs that file, once for all callers that are waiting when the sync begins.
 type barrier struct {
 	blocks  blockFiles
 	observe func(group int, took time.Duration) // may be nil

@@ -13,18 +13,18 @@ import (
 )
 
 // An example of a shape that came before today's, in which participants were objects.
-// There never was one; this is how it would be read.
+// There never was such a shape; this is how it would be read.
 const (
 	exampleShape = "/chat-sessions/events/schemas/chat-session.updated/0.json"
 	exampleData  = `{"changes":{"participants":[{"uid":"pat"},{"uid":"doc"}],"version":2},` +
 		`"session":{"id":"0192f5c6-3c00-7000-8000-000000000001","createdAt":1732000000123,"createdBy":"pat",` +
 		`"participants":[{"uid":"pat"},{"uid":"doc"}],"state":"created","version":2,"updatedAt":1732000001000}}`
-	exampleLifted = `{"changes":{"participants":["pat","doc"],"version":2},` +
+	exampleUpcast = `{"changes":{"participants":["pat","doc"],"version":2},` +
 		`"session":{"id":"0192f5c6-3c00-7000-8000-000000000001","createdAt":1732000000123,"createdBy":"pat",` +
 		`"participants":["pat","doc"],"state":"created","version":2,"updatedAt":1732000001000}}`
 )
 
-// plainParticipants is the lift from the example's shape.
+// plainParticipants is the upcaster from the example's shape.
 var plainParticipants = upcaster{to: cloudevent.Schema(domain.EventUpdated), data: func(old []byte) ([]byte, error) {
 	var halves map[string]map[string]json.RawMessage
 	if err := json.Unmarshal(old, &halves); err != nil {
@@ -73,22 +73,22 @@ func checkSameJSON(t *testing.T, got []byte, want string) {
 	}
 }
 
-// TestAnOldShapeIsLifted shows the way of an old shape through the reader of the log.
-func TestAnOldShapeIsLifted(t *testing.T) {
+// TestAnOldShapeIsUpcast reads an event of an old shape from the log.
+func TestAnOldShapeIsUpcast(t *testing.T) {
 	m := exampleMessage(t)
 	if r, err := Decode(m); !errors.Is(err, domain.ErrUnreadable) {
-		t.Errorf("without the lift it is read as %+v, %v", r, err)
+		t.Errorf("without the upcaster it is read as %+v, %v", r, err)
 	}
 	r, err := upcasters{exampleShape: plainParticipants}.decode(m)
 	if err != nil {
 		t.Fatal(err)
 	}
 	data, _ := r.Event.MarshalData()
-	checkSameJSON(t, data, exampleLifted)
+	checkSameJSON(t, data, exampleUpcast)
 	if r.Event.Type != domain.EventUpdated || r.Position != 42 || r.Previous != 41 || strings.Join(r.Event.Session.Participants, " ") != "pat doc" {
 		t.Errorf("read %+v", r)
 	}
-	// Whoever reads on does not see that it was lifted.
+	// Later readers cannot see that the event was upcast.
 	if wrong := Published(t, "schemas/chat-session.updated.json").Check(data); wrong != nil {
 		t.Error(wrong)
 	}
@@ -100,8 +100,8 @@ func TestAnOldShapeIsLifted(t *testing.T) {
 	}
 }
 
-// TestLiftsFollowEachOther: a shape older than the last one takes every step.
-func TestLiftsFollowEachOther(t *testing.T) {
+// TestUpcastersAreChained: a shape older than the last one takes every step.
+func TestUpcastersAreChained(t *testing.T) {
 	const older = "/chat-sessions/events/schemas/chat-session.updated/older.json"
 	steps := upcasters{
 		older: {to: exampleShape, data: func(old []byte) ([]byte, error) {
@@ -117,17 +117,17 @@ func TestLiftsFollowEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	data, _ := r.Event.MarshalData()
-	checkSameJSON(t, data, exampleLifted)
+	checkSameJSON(t, data, exampleUpcast)
 }
 
-// TestWhatCannotBeLiftedIsUnreadable: never is a part of it taken for the event.
-func TestWhatCannotBeLiftedIsUnreadable(t *testing.T) {
+// TestAFailedUpcastIsUnreadable: no part of the message is used as the event.
+func TestAFailedUpcastIsUnreadable(t *testing.T) {
 	steps := upcasters{exampleShape: plainParticipants}
 	for name, spoil := range map[string]func(*Message){
 		"data that is not of the shape": func(m *Message) {
 			m.Data = []byte(strings.ReplaceAll(exampleData, `{"uid":"doc"}`, `"doc"`))
 		},
-		"data that lacks what the lift needs": func(m *Message) { m.Data = []byte(strings.ReplaceAll(exampleData, `"doc"`, `""`)) },
+		"data that lacks what the upcaster needs": func(m *Message) { m.Data = []byte(strings.ReplaceAll(exampleData, `"doc"`, `""`)) },
 		"a later shape": func(m *Message) {
 			m.Header[HeaderDataSchema] = []string{cloudevent.Schema(domain.EventUpdated) + "/2"}
 		},
@@ -141,22 +141,22 @@ func TestWhatCannotBeLiftedIsUnreadable(t *testing.T) {
 	}
 }
 
-// TestEveryLiftLeadsToToday holds for the lifts that the service has.
-func TestEveryLiftLeadsToToday(t *testing.T) {
+// TestEveryUpcasterLeadsToToday checks the upcasters that the service has.
+func TestEveryUpcasterLeadsToToday(t *testing.T) {
 	for from := range current {
 		schema := from
 		for range len(current) {
-			if l, old := current[schema]; old {
-				schema = l.to
+			if u, old := current[schema]; old {
+				schema = u.to
 			}
 		}
 		if today[schema] == "" {
-			t.Errorf("the lift from %s leads to %s, which is not written today", from, schema)
+			t.Errorf("the upcaster from %s leads to %s, which is not written today", from, schema)
 		}
 	}
 }
 
-// BenchmarkDecode is what reading one event costs, with what looks after old shapes.
+// BenchmarkDecode measures reading one event, with the check for old shapes.
 func BenchmarkDecode(b *testing.B) {
 	e := goldenEvents(b)[3]
 	req := domain.Request{

@@ -19,8 +19,8 @@
 //     shutdown only while it is at rest, and no request begins on one that is closed.
 //   - The bytes of a request's body are never read as the next request: the body is read
 //     whole, or the connection ends with the response.
-//   - A connection that was taken over is in no other hands, and in no set of this
-//     package.
+//   - Nothing else uses a connection that was taken over, and no set of this package
+//     holds it.
 //
 // # Goroutines
 //

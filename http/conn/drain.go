@@ -17,12 +17,12 @@ type tracker struct {
 	open     map[*connection]struct{}
 }
 
-// A connection is at rest until a request arrives, and again after each response.
+// A connection is idle (at rest) until a request arrives, and again after each response.
 type connection struct {
 	net.Conn
 	state atomic.Int32
 
-	ctx    context.Context // ends when the client is gone; see watch
+	ctx    context.Context // ends when the client disconnects; see watch
 	cancel context.CancelFunc
 	turns  atomic.Uint64 // counts the handler's beginnings and ends: odd while it runs
 	seen   uint64        // turns when watch looked last
@@ -96,7 +96,7 @@ func (t *tracker) changed(c net.Conn, to fasthttp.ConnState) {
 	}
 }
 
-// drain closes the connections at rest now, and the others when they come to rest.
+// drain closes idle connections now, and each of the others after its response.
 func (t *tracker) drain() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -72,9 +72,9 @@ func (l *List) add(p *Param) error {
 	case slices.Contains(domain.FilterFields(), name):
 		return l.filter(p)
 	case strings.HasPrefix(name, "$"):
-		return problem.BadRequest("%s is not an operator here; there are $limit, $skip, $sort, $select, and $in, $gt, $gte, $lt, $lte behind a field", p.Key)
+		return problem.BadRequest("%s is not an operator here; use $limit, $skip, $sort, $select, or $in, $gt, $gte, $lt, $lte behind a field", p.Key)
 	default:
-		return problem.BadRequest("%s is not a field that a list can be filtered by; there are createdAt, %s", p.Key, strings.Join(domain.FilterFields(), ", "))
+		return problem.BadRequest("%s is not a field that a list can be filtered by; the fields are createdAt, %s", p.Key, strings.Join(domain.FilterFields(), ", "))
 	}
 }
 
@@ -109,7 +109,7 @@ func (l *List) bound(p *Param) error {
 	case "createdAt":
 		q.MinCreatedAt, q.MaxCreatedAt = max(q.MinCreatedAt, at), min(q.MaxCreatedAt, at)
 	default:
-		return problem.BadRequest("%s is not an operator for createdAt; there are $gt, $gte, $lt, $lte", p.Key)
+		return problem.BadRequest("%s is not an operator for createdAt; use $gt, $gte, $lt, or $lte", p.Key)
 	}
 	return err
 }

@@ -18,7 +18,7 @@ type Selection []string
 
 func (s *Selection) add(p *Param) error {
 	if !slices.Contains(domain.FieldNames(), p.Value) {
-		return problem.BadRequest("%s: %q is not a field of a session; there are %s", p.Key, p.Value, strings.Join(domain.FieldNames(), ", "))
+		return problem.BadRequest("%s: %q is not a field of a session; the fields are %s", p.Key, p.Value, strings.Join(domain.FieldNames(), ", "))
 	}
 	*s = append(*s, p.Value)
 	return nil

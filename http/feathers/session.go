@@ -29,7 +29,7 @@ func ParseSession(text string) (Session, error) {
 			at, err = p.instant()
 			q.At = &at
 		default:
-			err = problem.BadRequest("%s means nothing for a single session; there are $select, and at for the session as it was", p.Key)
+			err = problem.BadRequest("%s is not a parameter of a single session; use $select, or at for the session as it was", p.Key)
 		}
 		if err != nil {
 			return q, err
@@ -43,7 +43,7 @@ func ParseSelect(text string) (Selection, error) {
 	var s Selection
 	for p, err := range Params(text) {
 		if err == nil && !p.Is("$select") {
-			err = problem.BadRequest("%s means nothing for a single session; there is $select", p.Key)
+			err = problem.BadRequest("%s is not a parameter of a single session; use $select", p.Key)
 		}
 		if err == nil {
 			err = s.add(p)

@@ -89,9 +89,9 @@ func NewHub(c Config) *Hub {
 var (
 	errGone     = errors.New("the client is gone")
 	errUnused   = errors.New("the feed has no readers")
-	errDraining = problem.Unavailable(nil, "this node is ending; connect again, and another one goes on from here")
-	errRevoked  = problem.New(fiber.StatusUnauthorized, "the token is not valid any more, or stands for somebody else now")
-	errTooSlow  = problem.Unavailable(nil, "the client did not read as fast as there were events; connect again, and the stream goes on after the last one that was sent")
+	errDraining = problem.Unavailable(nil, "this node is shutting down; reconnect, and another node continues the stream from here")
+	errRevoked  = problem.New(fiber.StatusUnauthorized, "the token is no longer valid, or now belongs to another account or role")
+	errTooSlow  = problem.Unavailable(nil, "the client read more slowly than events arrived; reconnect, and the stream continues after the last event that was sent")
 )
 
 func logLost(err error) *problem.Problem {

@@ -36,7 +36,7 @@ func parseQuery(text string) (q query, err error) {
 		before, again := given[name]
 		switch {
 		case !slices.Contains([]string{"session", "type", "account", "after"}, name):
-			return q, problem.BadRequest("%s is not a parameter of the feed; there are session, type, account and after", p.Key)
+			return q, problem.BadRequest("%s is not a parameter of the feed; use session, type, account, or after", p.Key)
 		case len(p.Path) > 1 && !several:
 			return q, problem.BadRequest("%s is not an operator for %s; there is equality%s", p.Key, name, hint)
 		case again && (!several || !before), !several && strings.HasSuffix(p.Key, "]"):
@@ -60,7 +60,7 @@ func (q *query) add(p *feathers.Param) error {
 		q.sessions = append(q.sessions, p.Value)
 	case "type":
 		if !slices.Contains(domain.EventTypes(), domain.EventType(p.Value)) {
-			return problem.BadRequest("%s: %q is not a type of event; there are %s", p.Key, p.Value, eventTypeNames())
+			return problem.BadRequest("%s: %q is not a type of event; the types are %s", p.Key, p.Value, eventTypeNames())
 		}
 		q.types = append(q.types, domain.EventType(p.Value))
 	case "account":

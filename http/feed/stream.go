@@ -65,7 +65,7 @@ func (h *Hub) Events(c *fiber.Ctx) error {
 		return err
 	}
 	if h.full() {
-		return problem.Unavailable(nil, "this node has as many readers of the feed as it takes, %d; try again, or another node", h.limits.readers).Quietly()
+		return problem.Unavailable(nil, "this node has reached its limit of %d readers of the feed; try again, or try another node", h.limits.readers).Quietly()
 	}
 	c.Set(fiber.HeaderContentType, mimeEventStream)
 	c.Set(fiber.HeaderCacheControl, "no-store")
@@ -128,10 +128,10 @@ func parsePosition(text string) (uint64, error) {
 }
 
 // beyondEnd refuses a position that the log does not have. The client has read events that
-// are gone, so the stream does not go on as if nothing had happened.
+// are gone, so the stream does not continue as if nothing had happened.
 func beyondEnd(after, end uint64) error {
 	p := problem.New(fiber.StatusConflict,
-		"the log ends at position %d, so nothing can follow position %d: it was restored from an older copy, or the position is of another log; begin anew, with after=0 or without it", end, after)
+		"the log ends at position %d, so nothing can follow position %d: it was restored from an older copy, or the position is of another log; start again, with after=0 or without after", end, after)
 	p.LogEnd = &end
 	return p
 }

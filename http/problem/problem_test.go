@@ -60,7 +60,7 @@ func TestTheTableOfErrors(t *testing.T) {
 		{&domain.IllegalTransitionError{Session: finished, Directive: domain.Start}, 409, `nothing is possible any more`},
 		{domain.ErrKeyReused, 422, "a new request needs a new key"},
 		{domain.ErrUnreadable, 503, "chatsessions parked"},
-		{domain.ErrUnavailable, 503, "truthfully"},
+		{domain.ErrUnavailable, 503, "a correct answer"},
 		{errors.New("secret"), 500, "wrong on our side"},
 	} {
 		p := Of(tt.err)

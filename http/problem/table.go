@@ -40,7 +40,7 @@ func Of(err error) *Problem {
 	case errors.Is(err, domain.ErrUnreadable):
 		return Unreadable(err)
 	case errors.Is(err, domain.ErrUnavailable):
-		return Unavailable(err, "the service cannot answer truthfully now; try again")
+		return Unavailable(err, "the service cannot give a correct answer now; try again")
 	}
 	return New(http.StatusInternalServerError, "something went wrong on our side").Because(err)
 }

@@ -145,11 +145,11 @@ func (a *audit) open(ctx context.Context) (err error) {
 		case c.State != layout.Projected:
 			return errors.New("the read model is being filled: try again when the service is ready")
 		}
-		held, err := projections.LogHolds(ctx, a.log, c)
+		found, err := projections.LogHolds(ctx, a.log, c)
 		if err != nil {
 			return err
 		}
-		if !held {
+		if !found {
 			err = a.report(Difference{Position: c.Position, Detail: "the log does not hold the event up to which the read model was made: the log was restored from an older copy"})
 		}
 		p := &partition{audit: a, keys: part.Keys(c.Generation), suspects: map[suspect]struct{}{}}

@@ -125,7 +125,7 @@ func TestEveryKindOfDifferenceIsReportedOnceAndNothingIsChanged(t *testing.T) {
 			mustReport(t, name, rdb, log, 1, nil, parkedBut(nil)...)
 			modeltest.SameKeys(t, modeltest.Dump(t, rdb), whole)
 		}
-		answers := modeltest.Serving(t, rdb, layout.Partitions(1)[0])
+		answers := modeltest.Live(t, rdb, layout.Partitions(1)[0])
 		for kind, d := range damages() { // each alone: nothing else makes it suspect
 			if strings.Contains(t.Name(), "embedded") {
 				break // there it takes seconds
@@ -137,7 +137,7 @@ func TestEveryKindOfDifferenceIsReportedOnceAndNothingIsChanged(t *testing.T) {
 				}
 				modeltest.Empty(t, rdb)
 				build(t, rdb, log, 1)
-				answers = modeltest.Serving(t, rdb, layout.Partitions(1)[0])
+				answers = modeltest.Live(t, rdb, layout.Partitions(1)[0])
 			})
 		}
 		want := damageAll(t, rdb, answers)
@@ -155,7 +155,7 @@ func TestAReadModelThatHasLostEverythingIsReportedEntryByEntry(t *testing.T) {
 	modeltest.OnEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		log := comparedLog()
 		build(t, rdb, log, 1)
-		answers := modeltest.Serving(t, rdb, layout.Partitions(1)[0])
+		answers := modeltest.Live(t, rdb, layout.Partitions(1)[0])
 		keys, err := rdb.Keys(t.Context(), answers.GenerationPattern()).Result()
 		logtest.MustRun(t, err)
 		logtest.MustRun(t, rdb.Del(t.Context(), keys...).Err())
@@ -186,7 +186,7 @@ func TestAnIndexThatWasReplacedIsReportedEntryByEntry(t *testing.T) {
 		log.Append(logtest.Session(n, int64(n)))
 	}
 	build(t, rdb, log, 1)
-	index := modeltest.Serving(t, rdb, layout.Partitions(1)[0]).Index(layout.IndexAll)
+	index := modeltest.Live(t, rdb, layout.Partitions(1)[0]).Index(layout.IndexAll)
 	pipe := rdb.Pipeline()
 	for n := 0; n < sessions; n += 2 {
 		pipe.ZRem(t.Context(), index, memberOf(logtest.Session(n, int64(n))))
@@ -213,8 +213,8 @@ func TestAReadModelWithKeysOfTheWrongKindIsReportedAndReplaced(t *testing.T) {
 			documentOf(1), indexOf(layout.IndexAll), indexOf(layout.FieldIndex("createdBy", "alice")),
 			indexOf(layout.FieldIndex("room", "nobody's")), layout.Keyspace.Parked,
 		} {
-			logtest.MustRun(t, wrongKind(nil, key).do(t.Context(), rdb, r.serving()))
-			if damaged := r.serving().Parked(); key(r.serving()) == damaged { // which is a hash
+			logtest.MustRun(t, wrongKind(nil, key).do(t.Context(), rdb, r.liveKeys()))
+			if damaged := r.liveKeys().Parked(); key(r.liveKeys()) == damaged { // which is a hash
 				logtest.MustRun(t, rdb.Set(t.Context(), damaged, "value", 0).Err())
 			}
 			var reported []string
@@ -222,7 +222,7 @@ func TestAReadModelWithKeysOfTheWrongKindIsReportedAndReplaced(t *testing.T) {
 				Logger: r.logger(), Difference: func(d audit.Difference) { reported = append(reported, d.Detail) },
 			})
 			if err != nil || done.Differences == 0 || !strings.Contains(fmt.Sprint(reported), "not of its kind") {
-				t.Fatalf("%s: got %+v, %q, %v", key(r.serving()), done, reported, err)
+				t.Fatalf("%s: got %+v, %q, %v", key(r.liveKeys()), done, reported, err)
 			}
 			r.mustBeWhole()
 		}
@@ -240,7 +240,7 @@ func TestAnAuditOfAReadModelInUse(t *testing.T) {
 				r.caughtUp()
 				want := map[spot]string{}
 				if partitions == 1 {
-					want = damageAll(t, rdb, r.serving())
+					want = damageAll(t, rdb, r.liveKeys())
 				}
 				rest := r.live()
 				for range 3 {
@@ -389,7 +389,7 @@ func TestAnAuditOfAReadModelThatIsReplacedFails(t *testing.T) {
 	log := comparedLog()
 	r := newRig(t, rdb, log)
 	r.caughtUp()
-	logtest.MustRun(t, hasToo(layout.FieldIndex("room", "none"), 1).do(t.Context(), rdb, r.serving()))
+	logtest.MustRun(t, hasToo(layout.FieldIndex("room", "none"), 1).do(t.Context(), rdb, r.liveKeys()))
 	checks, once := false, sync.Once{}
 	done, err := verify(t.Context(), rdb, log, audit.Options{
 		Progress: func(stage audit.Stage, _, _ uint64) {
@@ -417,7 +417,7 @@ func TestAnAuditOnARedisCluster(t *testing.T) {
 	r.caughtUp()
 	space := func(n, shift int) layout.Keyspace {
 		number := (layout.PartitionNumber(logtest.ID(n), 4) + shift) % 4
-		return modeltest.Serving(t, rdb, r.parts[number])
+		return modeltest.Live(t, rdb, r.parts[number])
 	}
 	want := map[spot]string{}
 	for _, c := range []struct {
@@ -492,7 +492,7 @@ func TestAnAuditEndsWithTheFirstError(t *testing.T) {
 	if !errors.Is(err, failed) {
 		t.Errorf("reading failed, and the audit ended with %v", err)
 	}
-	damageAll(t, e.Client(), modeltest.Serving(t, e.Client(), layout.Partitions(1)[0]))
+	damageAll(t, e.Client(), modeltest.Live(t, e.Client(), layout.Partitions(1)[0]))
 	for name, opts := range map[string]audit.Options{
 		"Difference": {Difference: func(audit.Difference) error { return failed }},
 		"Parked":     {Parked: func(layout.Parked) error { return failed }},

@@ -62,18 +62,18 @@ func (p *partition) judge(ctx context.Context, s suspect, upTo uint64) (uint64, 
 			return 0, err
 		}
 	}
-	h, err := p.look(ctx, s, expected)
+	found, err := p.readStored(ctx, s, expected)
 	if err != nil {
 		return 0, err
 	}
 	position := newest.Record.Position
-	if upTo = max(upTo, position); upTo > h.reached {
+	if upTo = max(upTo, position); upTo > found.reached {
 		if p.behind {
 			return 0, nil
 		}
 		return upTo, nil
 	}
-	if h.stored != nil && h.stored.Position > position {
+	if found.document != nil && found.document.Position > position {
 		// The log may have been asked too early.
 		again, _, err := p.expect(ctx, s.id)
 		if err != nil || again.Record.Position > position {
@@ -86,39 +86,39 @@ func (p *partition) judge(ctx context.Context, s suspect, upTo uint64) (uint64, 
 	switch {
 	case s.member != "":
 		belongs := expected != nil && expected.Entries.Member == s.member && expected.Entries.IsIn(s.index)
-		if _, there := h.scores[s.index]; there && !belongs {
+		if _, there := found.scores[s.index]; there && !belongs {
 			return 0, report(s.index, "the index has the session, which does not belong there")
 		}
 		return 0, nil
 	case expected != nil:
-		return 0, judgeShown(h, expected, report)
+		return 0, judgeShown(found, expected, report)
 	case newest.Err != nil:
-		return 0, p.judgeParked(s.id, h, newest, report)
+		return 0, p.judgeParked(s.id, found, newest, report)
 	}
-	return 0, p.judgeAbsent(ctx, s.id, h, report)
+	return 0, p.judgeAbsent(ctx, s.id, found, report)
 }
 
 // judgeShown judges a session that has to be shown.
-func judgeShown(h *held, expected *layout.Document, report func(index, format string, args ...any) error) (err error) {
+func judgeShown(found *storedState, expected *layout.Document, report func(index, format string, args ...any) error) (err error) {
 	switch {
-	case h.damaged != nil:
-		err = report("", "the document cannot be read: %v", h.damaged)
-	case h.text == "" && h.parked != "":
-		return report("", "the session is parked, and could be shown: %s", h.parked)
-	case h.text == "":
+	case found.damaged != nil:
+		err = report("", "the document cannot be read: %v", found.damaged)
+	case found.text == "" && found.parked != "":
+		return report("", "the session is parked, and could be shown: %s", found.parked)
+	case found.text == "":
 		err = report("", "the session is missing")
-	case h.stored.Position != expected.Position:
-		err = report("", "the document is of position %d", h.stored.Position)
-	case h.text != string(expected.Value):
-		err = report("", "the document differs: %s", differing(h.stored, expected))
-	case h.parked != "":
-		err = report("", "the session is shown, and noted as parked: %s", h.parked)
+	case found.document.Position != expected.Position:
+		err = report("", "the document is of position %d", found.document.Position)
+	case found.text != string(expected.Value):
+		err = report("", "the document differs: %s", differing(found.document, expected))
+	case found.parked != "":
+		err = report("", "the session is shown, and noted as parked: %s", found.parked)
 	}
 	for index := range expected.Entries.Indexes() {
 		if err != nil {
 			break
 		}
-		score, there := h.scores[index]
+		score, there := found.scores[index]
 		switch {
 		case !there:
 			err = report(index, "the index lacks the session")
@@ -130,14 +130,14 @@ func judgeShown(h *held, expected *layout.Document, report func(index, format st
 }
 
 // judgeParked judges a session whose newest event cannot be projected.
-func (p *partition) judgeParked(id string, h *held, newest domain.Entry, report func(index, format string, args ...any) error) error {
+func (p *partition) judgeParked(id string, found *storedState, newest domain.Entry, report func(index, format string, args ...any) error) error {
 	switch {
-	case h.text != "":
+	case found.text != "":
 		return report("", "the session is shown, and its newest event cannot be projected: %v", newest.Err)
-	case h.parked == "":
+	case found.parked == "":
 		return report("", "the session is not parked, and its newest event cannot be projected: %v", newest.Err)
 	}
-	parked, err := layout.ParseParked(h.parked)
+	parked, err := layout.ParseParked(found.parked)
 	switch {
 	case err != nil:
 		return report("", "the note of the parked session cannot be read: %v", err)
@@ -153,21 +153,21 @@ func (p *partition) judgeParked(id string, h *held, newest domain.Entry, report 
 }
 
 // judgeAbsent judges a session that is not in the log.
-func (p *partition) judgeAbsent(ctx context.Context, id string, h *held, report func(index, format string, args ...any) error) error {
+func (p *partition) judgeAbsent(ctx context.Context, id string, found *storedState, report func(index, format string, args ...any) error) error {
 	switch {
-	case h.text == "" && h.parked == "":
+	case found.text == "" && found.parked == "":
 		return nil
-	case h.text == "":
+	case found.text == "":
 		return report("", "the session is noted as parked, and not in the log")
 	}
 	if err := report("", "the session is not in the log"); err != nil {
 		return err
 	}
-	if h.stored == nil || layout.MemberID(h.stored.Entries.Member) != id { // a copy of another session's document
+	if found.document == nil || layout.MemberID(found.document.Entries.Member) != id { // a copy of another session's document
 		return nil
 	}
-	for index := range h.stored.Entries.Indexes() { // which match the document, so they are not suspect yet
-		if _, err := p.judge(ctx, suspect{id, index, h.stored.Entries.Member}, 0); err != nil {
+	for index := range found.document.Entries.Indexes() { // which match the document, so they are not suspect yet
+		if _, err := p.judge(ctx, suspect{id, index, found.document.Entries.Member}, 0); err != nil {
 			return err
 		}
 	}
@@ -198,18 +198,18 @@ func (p *partition) expect(ctx context.Context, id string) (domain.Entry, *layou
 	return newest, expected, nil
 }
 
-// A held is what the read model holds of a session, as of one moment.
-type held struct {
-	reached uint64 // position of the read model
-	text    string // the document, "" for none
-	stored  *layout.Stored
-	damaged error
-	parked  string             // the note that it is parked, "" for none
-	scores  map[string]float64 // by index, of the entries that are there
+// A storedState is what the read model has of a session, as of one moment.
+type storedState struct {
+	reached  uint64 // position of the read model
+	text     string // the document, "" for none
+	document *layout.Stored
+	damaged  error
+	parked   string             // the note that it is parked, "" for none
+	scores   map[string]float64 // by index, of the entries that are there
 }
 
-// look reads what the read model holds of a session, in one transaction.
-func (p *partition) look(ctx context.Context, s suspect, expected *layout.Document) (*held, error) {
+// readStored reads what the read model has of a session, in one transaction.
+func (p *partition) readStored(ctx context.Context, s suspect, expected *layout.Document) (*storedState, error) {
 	trip := p.audit.rdb.TxPipeline()
 	at := trip.Get(ctx, p.keys.Partition.Checkpoint())
 	text := trip.Get(ctx, p.keys.Document(s.id))
@@ -229,18 +229,18 @@ func (p *partition) look(ctx context.Context, s suspect, expected *layout.Docume
 	if err != nil {
 		return nil, err
 	}
-	h := &held{reached: c.Position, text: text.Val(), parked: parked.Val(), scores: map[string]float64{}}
+	found := &storedState{reached: c.Position, text: text.Val(), parked: parked.Val(), scores: map[string]float64{}}
 	if isWrongType(text.Err()) {
-		h.damaged = errors.New("its key is not of its kind")
-	} else if h.text != "" {
-		h.stored, h.damaged = layout.DecodeDocument(h.text)
+		found.damaged = errors.New("its key is not of its kind")
+	} else if found.text != "" {
+		found.document, found.damaged = layout.DecodeDocument(found.text)
 	}
 	for index, score := range scores {
 		if score.Err() == nil {
-			h.scores[index] = score.Val()
+			found.scores[index] = score.Val()
 		}
 	}
-	return h, nil
+	return found, nil
 }
 
 // differing describes how a document differs from the one expected.

@@ -57,7 +57,7 @@ func newRigOf(t testing.TB, rdb redis.UniversalClient, log *logtest.Log, partiti
 }
 
 // serving names the keys of the generation that answers.
-func (r *rig) serving() layout.Keyspace { r.t.Helper(); return modeltest.Serving(r.t, r.rdb, r.keys) }
+func (r *rig) liveKeys() layout.Keyspace { r.t.Helper(); return modeltest.Live(r.t, r.rdb, r.keys) }
 
 func (r *rig) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(r.output, nil))

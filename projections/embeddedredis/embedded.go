@@ -44,7 +44,7 @@ func Start(password string) (*Server, error) {
 	server.Server().SetPreHook(func(client *miniserver.Peer, command string, _ ...string) bool {
 		refused := command == "FLUSHALL" || command == "FLUSHDB" || command == "SWAPDB"
 		if refused {
-			client.WriteError("ERR the Redis inside chatsessions cannot be emptied; restart the service, and it is built anew")
+			client.WriteError("ERR the embedded Redis of chatsessions cannot be emptied; restart the service to rebuild it")
 		}
 		return refused
 	})

@@ -52,8 +52,8 @@ func Another(t testing.TB, rdb redis.UniversalClient) *redis.Client {
 	return client
 }
 
-// Serving names the keys of the live generation.
-func Serving(t testing.TB, rdb redis.UniversalClient, part layout.Partition) layout.Keyspace {
+// Live names the keys of the live generation.
+func Live(t testing.TB, rdb redis.UniversalClient, part layout.Partition) layout.Keyspace {
 	t.Helper()
 	text := rdb.Get(t.Context(), part.Checkpoint()).Val()
 	c, ok := layout.ParseCheckpoint(text)
@@ -69,7 +69,7 @@ func MustHaveOneGeneration(t testing.TB, rdb redis.UniversalClient, partitions [
 	for _, part := range partitions {
 		noted, err := rdb.SMembers(t.Context(), part.Generations()).Result()
 		logtest.MustRun(t, err)
-		if live := Serving(t, rdb, part).Generation; !slices.Equal(noted, []string{live}) {
+		if live := Live(t, rdb, part).Generation; !slices.Equal(noted, []string{live}) {
 			t.Errorf("partition %d notes the generations %q, and %q is live", part.Number, noted, live)
 		}
 	}

@@ -38,7 +38,7 @@ func TestEverySessionIsInThePartitionOfItsID(t *testing.T) {
 			r.mustBeWhole()
 			held := 0
 			for _, part := range r.parts {
-				space := modeltest.Serving(t, rdb, part)
+				space := modeltest.Live(t, rdb, part)
 				members := rdb.ZRange(t.Context(), space.Index(layout.IndexAll), 0, -1).Val()
 				if len(members) == 0 {
 					t.Errorf("partition %d of %d is empty", part.Number, partitions)
@@ -123,7 +123,7 @@ func TestARestartGoesOnFromTheCheckpointsOfAllPartitions(t *testing.T) {
 		w := newWorld(t, rdb, 20, 3)
 		var before []layout.Keyspace
 		for _, part := range w.parts {
-			before = append(before, modeltest.Serving(t, rdb, part))
+			before = append(before, modeltest.Live(t, rdb, part))
 		}
 		w.projector.End()
 		for n := range 20 {
@@ -132,7 +132,7 @@ func TestARestartGoesOnFromTheCheckpointsOfAllPartitions(t *testing.T) {
 		w.project()
 		w.mustBeWhole()
 		for i, part := range w.parts {
-			if modeltest.Serving(t, rdb, part) != before[i] {
+			if modeltest.Live(t, rdb, part) != before[i] {
 				t.Errorf("partition %d was built anew", i)
 			}
 		}

@@ -275,7 +275,7 @@ func TestAModelThatCannotBeWrittenAsAWholeIsBuiltAnew(t *testing.T) {
 		r := newRig(t, rdb, logtest.New("log"))
 		r.log.Append(logtest.Session(1, 1))
 		r.caughtUp()
-		damaged := r.serving()
+		damaged := r.liveKeys()
 		logtest.MustRun(t, rdb.Set(t.Context(), damaged.Index(layout.FieldIndex("room", "r1")), "no index", 0).Err())
 		r.log.Append(logtest.Session(2, 2, logtest.Room("r1")))
 		logtest.Eventually(t, "there is another one", func() bool { // until then the damaged one may say that it has caught up
@@ -326,7 +326,7 @@ func TestAReadModelBeyondTheEndOfTheLogIsRebuilt(t *testing.T) {
 		r := newRig(t, rdb, log)
 		r.caughtUp()
 
-		old := r.serving()
+		old := r.liveKeys()
 		log.Truncate(1)                                             // the log was restored from an older copy
 		logtest.Eventually(t, "there is another one", func() bool { // until then a node that has not looked yet believes the old one
 			c, ok := layout.ParseCheckpoint(rdb.Get(t.Context(), r.keys.Checkpoint()).Val())

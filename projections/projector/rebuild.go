@@ -227,16 +227,16 @@ func (b *rebuild) begin(ctx context.Context, part layout.Partition) (*partitionW
 // lock keeps other rebuilds from starting. Its context ends when the lock is lost.
 func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
 	key, token := b.builder.partitions[0].RebuildLock(), rand.Text()
-	hold := func(ctx context.Context) (bool, error) {
-		held, err := rebuildingScript.Run(ctx, b.rdb, []string{key}, token, rebuildLockLife.Milliseconds()).Int()
-		return held == 1, err
+	acquire := func(ctx context.Context) (bool, error) {
+		owner, err := rebuildingScript.Run(ctx, b.rdb, []string{key}, token, rebuildLockLife.Milliseconds()).Int()
+		return owner == 1, err
 	}
 	for until := time.Now().Add(rebuildLockLife + time.Second); ; {
-		held, err := hold(ctx)
+		locked, err := acquire(ctx)
 		if err != nil {
 			return nil, nil, fmt.Errorf("begin a rebuild: %w", err)
 		}
-		if held {
+		if locked {
 			break
 		}
 		if time.Now().After(until) {
@@ -250,9 +250,9 @@ func (b *rebuild) lock(ctx context.Context) (context.Context, func(), error) {
 	var renewing sync.WaitGroup
 	renewing.Go(func() {
 		for last := time.Now(); projections.Pause(working, rebuildLockRenew); {
-			held, err := hold(working)
+			locked, err := acquire(working)
 			switch {
-			case held:
+			case locked:
 				last = time.Now()
 			case err == nil || time.Since(last) > rebuildLockLife:
 				lost(errors.Join(ErrRebuilding, err))

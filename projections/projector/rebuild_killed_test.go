@@ -69,7 +69,7 @@ func (w *world) mustAnswer() {
 	}
 }
 
-// A stop is where a rebuild is broken off: when a stage is told of for the n-th time.
+// A stop is where a rebuild is interrupted: when a stage is reported for the n-th time.
 type stop struct {
 	stage Stage
 	n     int
@@ -81,11 +81,11 @@ func TestARebuildThatIsBrokenOffChangesNothingAndTheNextOneSucceeds(t *testing.T
 		for _, at := range []stop{{Comparing, 1}, {Comparing, 2}, {Filling, 1}, {Filling, 2}, {TakingOver, 1}, {TakingOver, 2}} {
 			w.log.Append(logtest.Session(1, 1, logtest.Version(w.answered[1].Add(1))))
 			w.caughtUp()
-			answers := w.serving()
+			answers := w.liveKeys()
 			ctx, kill := context.WithCancel(t.Context())
-			opts, told := quietOptions(), map[Stage]int{}
+			opts, reported := quietOptions(), map[Stage]int{}
 			opts.Progress = func(stage Stage, _, _ uint64) {
-				if told[stage]++; (stop{stage, told[stage]}) == at {
+				if reported[stage]++; (stop{stage, reported[stage]}) == at {
 					kill()
 				}
 			}
@@ -93,7 +93,7 @@ func TestARebuildThatIsBrokenOffChangesNothingAndTheNextOneSucceeds(t *testing.T
 				t.Errorf("%+v: got %v", at, err)
 			}
 			w.mustAnswer()
-			if at.stage < TakingOver && w.serving() != answers {
+			if at.stage < TakingOver && w.liveKeys() != answers {
 				t.Errorf("%+v: it answers", at)
 			}
 			w.rebuild()
@@ -164,14 +164,14 @@ func TestWhatARebuildHasFinishedIsAdoptedByWhoeverComes(t *testing.T) {
 				modeltest.Empty(t, rdb)
 				w := newWorld(t, rdb, 20, partitions)
 				ctx, kill := context.WithCancel(t.Context())
-				opts, told := quietOptions(), 0
+				opts, reported := quietOptions(), 0
 				opts.Partitions = partitions
 				opts.Progress = func(stage Stage, _, _ uint64) {
 					switch {
 					case stage != TakingOver:
-					case told == 0:
+					case reported == 0:
 						w.projector.End() // who was at work
-						told++
+						reported++
 					default:
 						kill()
 					}
@@ -192,7 +192,7 @@ func TestWhatARebuildHasFinishedIsAdoptedByWhoeverComes(t *testing.T) {
 				defer w.project().End()
 				w.caughtUp()
 				for i, part := range w.parts {
-					if answers := modeltest.Serving(t, rdb, part).Generation; answers != built[i] {
+					if answers := modeltest.Live(t, rdb, part).Generation; answers != built[i] {
 						t.Errorf("partition %d was not adopted: %s answers", i, answers)
 					}
 					if left := rdb.Get(t.Context(), part.Next()).Val(); left != "" {

@@ -51,14 +51,14 @@ func newWorld(t *testing.T, rdb redis.UniversalClient, sessions, partitions int)
 	return w
 }
 
-// live lets clients write and read until rest. Nothing that they read may be older than
-// what was answered before, and unless refusals are fine everything is to be answered.
+// live makes clients write and read until rest. No read may be older than an answered
+// write, and every request must be answered unless refusals is true.
 func (w *world) live(refusals bool) {
 	ctx, stop := context.WithCancel(w.t.Context())
 	w.stop = stop
 	fine := func(err error) bool { return ctx.Err() != nil || refusals && errors.Is(err, domain.ErrUnavailable) }
 	for i, node := range []*readmodel.ReadModel{w.ReadModel, w.other} {
-		w.busy.Go(func() { // who writes waits at this node, and writes sessions of his own
+		w.busy.Go(func() { // writes its own sessions, and waits for them at this node
 			for v := uint64(2); ctx.Err() == nil; v++ {
 				n := 2*rand.IntN(len(w.answered)/2) + i
 				position := w.log.Append(logtest.Session(n, int64(n), logtest.Version(v), logtest.Room(fmt.Sprint("room ", v%3))))
@@ -70,10 +70,10 @@ func (w *world) live(refusals bool) {
 		w.busy.Go(func() {
 			for ctx.Err() == nil && !w.t.Failed() {
 				n := rand.IntN(len(w.answered))
-				told := w.answered[n].Load()
+				answeredVersion := w.answered[n].Load()
 				got, err := node.Get(ctx, logtest.ID(n), "")
-				if err == nil && got.Version < told || err != nil && !fine(err) {
-					w.t.Errorf("session %d: got version %d, %v; %d was answered", n, got.Version, err, told)
+				if err == nil && got.Version < answeredVersion || err != nil && !fine(err) {
+					w.t.Errorf("session %d: got version %d, %v; %d was answered", n, got.Version, err, answeredVersion)
 				}
 			}
 		})
@@ -104,7 +104,7 @@ func (w *world) rebuild() Rebuilt {
 	w.t.Helper()
 	before := make([]string, len(w.parts))
 	for i, part := range w.parts {
-		before[i] = modeltest.Serving(w.t, w.rdb, part).Generation
+		before[i] = modeltest.Live(w.t, w.rdb, part).Generation
 	}
 	opts := quietOptions()
 	opts.Partitions = len(w.parts)
@@ -115,7 +115,7 @@ func (w *world) rebuild() Rebuilt {
 		w.t.Errorf("the result of a rebuild is %+v", done)
 	}
 	for i, part := range w.parts {
-		if modeltest.Serving(w.t, w.rdb, part).Generation == before[i] {
+		if modeltest.Live(w.t, w.rdb, part).Generation == before[i] {
 			w.t.Errorf("partition %d answers from what it did before", i)
 		}
 	}
@@ -140,19 +140,19 @@ func TestDuringARebuildEverythingIsAnsweredAndNothingIsOlder(t *testing.T) {
 	})
 }
 
-// A rebuild has read what does not answer yet. Whoever took its word for it would tell a
-// client that a write is shown which no node shows.
-func TestWhatARebuildHasReadIsNotTakenForWhatAnswers(t *testing.T) {
+// A rebuild has read events that no live generation shows yet. Counting its position would
+// report a write as shown that no node shows.
+func TestThePositionOfARebuildDoesNotCountAsShown(t *testing.T) {
 	modeltest.OnEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		w := newWorld(t, rdb, 10, 1)
-		opts, position, looked := quietOptions(), uint64(0), false
+		opts, position, checked := quietOptions(), uint64(0), false
 		opts.Progress = func(stage Stage, done, total uint64) {
 			switch {
 			case stage == Filling && done == total && position == 0: // too late to be filled in
 				w.log.Hold(11) // from the projector; not from the rebuild
 				position = w.log.Append(logtest.Session(1, 1, logtest.Version(2)))
-			case stage == TakingOver && !looked:
-				looked = true
+			case stage == TakingOver && !checked:
+				checked = true
 				modeltest.Reached(t, rdb, w.keys.Next(), position)
 				for _, node := range []*readmodel.ReadModel{w.ReadModel, w.other} {
 					if err := node.WaitFor(t.Context(), position, 200*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
@@ -205,13 +205,13 @@ func TestAPrivateReadModelIsRebuiltThroughItsProjector(t *testing.T) {
 	})
 	outside := modeltest.Another(t, e.Client())
 	for range 3 {
-		before := modeltest.Serving(t, outside, layout.Partitions(1)[0])
+		before := modeltest.Live(t, outside, layout.Partitions(1)[0])
 		opts := quietOptions()
 		opts.Private = true
 		if done, err := Rebuild(t.Context(), outside, log, opts); err != nil || done.Differences != 0 {
 			t.Errorf("got %+v, %v", done, err)
 		}
-		if modeltest.Serving(t, outside, layout.Partitions(1)[0]) == before {
+		if modeltest.Live(t, outside, layout.Partitions(1)[0]) == before {
 			t.Error("it does not answer")
 		}
 	}
@@ -299,7 +299,7 @@ func TestARebuildNeedsNoProjector(t *testing.T) {
 func TestACompareOnlyRebuildChangesNothing(t *testing.T) {
 	modeltest.OnEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		w := newWorld(t, rdb, 50, 1)
-		before, answers := modeltest.Dump(t, rdb), w.serving()
+		before, answers := modeltest.Dump(t, rdb), w.liveKeys()
 		opts := quietOptions()
 		opts.CompareOnly = true
 		done, err := Rebuild(t.Context(), rdb, w.log, opts)
@@ -308,7 +308,7 @@ func TestACompareOnlyRebuildChangesNothing(t *testing.T) {
 		}
 		modeltest.SameKeys(t, modeltest.Dump(t, rdb), before)
 		modeltest.MustHaveOneGeneration(t, rdb, w.parts)
-		if w.serving() != answers {
+		if w.liveKeys() != answers {
 			t.Error("another read model answers")
 		}
 	})

@@ -113,12 +113,12 @@ func (p *Projector) begin(ctx context.Context, part layout.Partition, place, fou
 		}
 		change.begins = false
 		// The checkpoint keeps moving, so that standbys see work in progress.
-		told := time.Now()
+		lastReport := time.Now()
 		removed, err := sweep(ctx, p.rdb, part, func(int64) error {
-			if time.Since(told) < stallEvery {
+			if time.Since(lastReport) < stallEvery {
 				return nil
 			}
-			told = time.Now()
+			lastReport = time.Now()
 			before := c.String()
 			c = c.AfterFilling(1)
 			return tx.commit(ctx, before, c, change)

@@ -16,11 +16,11 @@ import (
 	"chatsessions/projections/redistest"
 )
 
-// foreign is a checkpoint of the same log that somebody else has put.
+// foreign is a checkpoint of the same log that another writer has set.
 const foreign = "log 77 g p0 e"
 
-// A WATCH ends with its connection. What is sent over another one must not be carried
-// out as if nobody could have written in between.
+// A WATCH ends with its connection. A transaction must not commit over another
+// connection, because another projector may have written in between.
 func TestAWriterWhoseConnectionWasCutWritesNothingOverAnotherProjector(t *testing.T) {
 	for name, between := range map[string]func(ctx context.Context, tx *transaction){
 		"at once":                                   func(context.Context, *transaction) {},
@@ -28,10 +28,10 @@ func TestAWriterWhoseConnectionWasCutWritesNothingOverAnotherProjector(t *testin
 		"after two idle looks":                      func(ctx context.Context, tx *transaction) { _, _ = tx.read(ctx); _, _ = tx.read(ctx) },
 		"after documents were asked for in between": func(ctx context.Context, tx *transaction) { _, _ = tx.documents(ctx, []string{tx.checkpointKey}) },
 	} {
-		for told, before := range map[string]*domain.Session{
+		for state, before := range map[string]*domain.Session{
 			"the log tells the session before": {}, "Redis is asked for it": nil,
 		} {
-			t.Run(name+", "+told, func(t *testing.T) {
+			t.Run(name+", "+state, func(t *testing.T) {
 				b := newBatches(t, redistest.Config{}, before)
 				_ = b.projector.withTransactions(t.Context(), b.projector.writers, func() error {
 					w := b.projector.writers[0].tx

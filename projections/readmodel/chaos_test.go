@@ -36,7 +36,7 @@ func TestWhateverHappensToRedisNothingOlderIsAnswered(t *testing.T) {
 
 		ctx, stop := context.WithCancel(t.Context())
 		var running sync.WaitGroup
-		running.Go(func() { // one writer, who is answered when his write is projected
+		running.Go(func() { // one writer, which waits until its write is projected
 			for versions := [sessions]uint64{}; ctx.Err() == nil; {
 				n := rand.IntN(sessions)
 				versions[n]++
@@ -51,15 +51,15 @@ func TestWhateverHappensToRedisNothingOlderIsAnswered(t *testing.T) {
 			running.Go(func() {
 				for ctx.Err() == nil {
 					n := rand.IntN(sessions)
-					told := answered[n].Load()
+					answeredVersion := answered[n].Load()
 					got, err := node.Get(ctx, logtest.ID(n), "")
 					switch {
-					case err == nil && got.Version >= told:
+					case err == nil && got.Version >= answeredVersion:
 						trusted.Add(1)
 					case errors.Is(err, domain.ErrUnavailable):
 						refused.Add(1)
 					default:
-						t.Errorf("session %d: got version %d, %v; %d was answered", n, got.Version, err, told)
+						t.Errorf("session %d: got version %d, %v; %d was answered", n, got.Version, err, answeredVersion)
 						return
 					}
 				}

@@ -62,13 +62,13 @@ func TestAWriteThatOneLayoutHasShownIsNotMissingInTheOther(t *testing.T) {
 			busy.Go(func() {
 				for ctx.Err() == nil && !t.Failed() {
 					n := rand.IntN(sessions)
-					told := answered[n].Load()
+					answeredVersion := answered[n].Load()
 					got, err := r.Get(ctx, logtest.ID(n), "")
 					switch {
-					case err == nil && got.Version >= told:
+					case err == nil && got.Version >= answeredVersion:
 						given.Add(1)
 					case !errors.Is(err, domain.ErrUnavailable) && ctx.Err() == nil:
-						t.Errorf("session %d: got version %d, %v; %d was answered", n, got.Version, err, told)
+						t.Errorf("session %d: got version %d, %v; %d was answered", n, got.Version, err, answeredVersion)
 					}
 				}
 			})
@@ -208,11 +208,11 @@ func TestWhetherOthersKnowOfANodeMattersOnlyBesideThem(t *testing.T) {
 	}
 }
 
-// Whoever cannot find out who else is there takes it that somebody is.
+// A node that cannot read the other layouts assumes that there are some.
 func TestANodeThatCannotAskForOthersAsksTheLog(t *testing.T) {
 	m := newReadModel(t, nil, logtest.New("log"), Options{})
 	if m.asksEnd() {
-		t.Error("it asks before it has looked")
+		t.Error("it asks before its first probe")
 	}
 	_ = m.probe(t.Context()) // there is no Redis
 	if known := m.isKnown(time.Now()); !m.asksEnd() || known {
@@ -294,7 +294,7 @@ func TestANodeIsKnownWhenTheOthersHaveHadTimeToLook(t *testing.T) {
 		earlier(guest, projections.Bound)
 		logtest.MustRun(t, rdb.Del(t.Context(), layout.LayoutsKey).Err())
 		first.register(t.Context())
-		check("the first, whom nobody told", first, true, true)
+		check("the first, which was not notified", first, true, true)
 		earlier(first, layoutMemory)
 		first.register(t.Context())
 		check("the first, when the other one has not come back", first, true, false)

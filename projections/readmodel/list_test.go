@@ -492,7 +492,7 @@ func TestAnIndexEntryWithoutDocumentIsLeftOut(t *testing.T) {
 		r := newRig(t, rdb, logtest.New("log"))
 		r.log.Append(logtest.Session(1, 1), logtest.Session(2, 2), logtest.Session(3, 3))
 		r.caughtUp()
-		logtest.MustRun(t, rdb.Del(t.Context(), r.serving().Document(logtest.ID(2))).Err())
+		logtest.MustRun(t, rdb.Del(t.Context(), r.liveKeys().Document(logtest.ID(2))).Err())
 		page, err := r.List(t.Context(), query.Everything(10))
 		if err != nil || len(page.Documents) != 2 || page.Next != nil {
 			t.Fatalf("got %v, %v", page, err)

@@ -20,15 +20,15 @@ var layoutsScript = redis.NewScript(layoutsSource)
 const (
 	// layoutLife is how long a layout counts as in use after a node registered it.
 	layoutLife = 10 * time.Second
-	// layoutMemory is how long a node remembers another layout that it saw: a Redis that
-	// was emptied forgets who is there.
+	// layoutMemory is how long a node remembers another layout that it saw, because an
+	// emptied Redis loses the registrations.
 	layoutMemory = layoutLife / 2
-	// layoutTrust is how long a node relies on its registration. It is less than others
-	// remember, whatever happens to Redis.
+	// layoutTrust is how long a node relies on its registration. It is shorter than
+	// layoutMemory, so the others still remember the node even if Redis was emptied.
 	layoutTrust = layoutMemory / 2
 )
 
-// otherLayouts is what a node knows of other layouts in use, and what they know of its own.
+// otherLayouts tracks which other layouts are in use, and whether their nodes know of ours.
 //
 // Nodes of two layouts run side by side during a rolling upgrade. A write that is answered
 // because one read model has it may be missing in the other. So nodes that see another

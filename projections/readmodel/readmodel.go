@@ -102,7 +102,7 @@ func (m *ReadModel) Get(ctx context.Context, id, account string) (query.Document
 			return err
 		}
 		if value == "" {
-			return domain.ErrNotFound // the caller asks the log before it believes this
+			return domain.ErrNotFound // the caller checks the log before it answers this
 		}
 		d, err := layout.DecodeDocument(value)
 		if err != nil {

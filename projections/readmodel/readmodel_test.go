@@ -124,7 +124,7 @@ func TestAfterAFailoverToAnOlderReplicaNothingOlderIsAnswered(t *testing.T) {
 		log.Append(logtest.Session(1, 1))
 		r := newRig(t, rdb, log)
 		r.caughtUp()
-		space := r.serving()
+		space := r.liveKeys()
 		old := map[string]string{}
 		for _, key := range []string{space.Document(logtest.ID(1)), space.Partition.Checkpoint()} {
 			old[key] = rdb.Get(t.Context(), key).Val()

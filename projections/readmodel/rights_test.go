@@ -43,7 +43,7 @@ func TestTheServiceHasTheRightsThatItNeeds(t *testing.T) {
 	r.caughtUp()
 	checkList(t, r.ReadModel, other.Sessions(), query.Everything(1000))
 
-	logtest.MustRun(t, r.rdb.Del(t.Context(), r.serving().Document(logtest.ID(1))).Err()) // something to find
+	logtest.MustRun(t, r.rdb.Del(t.Context(), r.liveKeys().Document(logtest.ID(1))).Err()) // something to find
 	if done, err := projector.Rebuild(t.Context(), r.rdb, other, projector.RebuildOptions{}); err != nil || done.Differences == 0 {
 		t.Fatalf("rebuilt %+v, %v", done, err)
 	}

@@ -69,7 +69,7 @@ func (s *sharedLists) list(ctx context.Context, q query.Query, read func(context
 
 // lead does the read for all, until the last of them gives up.
 func (s *sharedLists) lead(ctx context.Context, key string, asked *question, mine *sharedPage, read func(context.Context) (query.Page, error)) {
-	mine.err = fmt.Errorf("%w: whoever read the list has failed", domain.ErrUnavailable) // unless read returns
+	mine.err = fmt.Errorf("%w: the shared read of the list failed", domain.ErrUnavailable) // unless read returns
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -39,7 +39,7 @@ func (l *clockedList) ask(ctx context.Context) (began int64, err error) {
 	return *page.Total, nil
 }
 
-// Whoever asks gets an answer that began to be read after that, and few are read.
+// Every caller gets a page whose read began after the call, and few pages are read.
 func TestASharedListIsNotOlderThanTheQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &clockedList{shared: newSharedLists()}

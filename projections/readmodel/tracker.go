@@ -77,11 +77,11 @@ func (m *ReadModel) probe(ctx context.Context) error {
 			return err
 		}
 		// A new connection, to Redis or to the log, may lead to an older copy.
-		held, failed := m.logHolds(bounded)
+		found, failed := m.logHolds(bounded)
 		if failed != nil {
 			return failed
 		}
-		if !held {
+		if !found {
 			m.fresh.distrust("the log does not hold what it was made from")
 			return nil
 		}
@@ -114,8 +114,8 @@ func (m *ReadModel) logHolds(ctx context.Context) (bool, error) {
 	}
 	for _, text := range texts {
 		if c, ok := layout.ParseCheckpoint(text); ok && c.Identity == m.log.Identity() {
-			if held, err := projections.LogHolds(ctx, m.log, c); err != nil || !held {
-				return held, err
+			if found, err := projections.LogHolds(ctx, m.log, c); err != nil || !found {
+				return found, err
 			}
 		}
 	}

@@ -25,9 +25,9 @@ func tripsOver(t *testing.T, rdb redis.UniversalClient, documents int) *trips {
 	return &trips{rdb: rdb, checkpoint: "checkpoint"}
 }
 
-// Each of many who ask at the same time gets the document that he asked for, and all
-// together need far fewer commands than they are.
-func TestWhoAsksAtTheSameTimeTravelsTogether(t *testing.T) {
+// Concurrent reads each return the document that was asked for, with far fewer Redis
+// commands than reads.
+func TestConcurrentReadsShareTrips(t *testing.T) {
 	modeltest.OnEveryRedis(t, func(t *testing.T, rdb redis.UniversalClient) {
 		const many = 4 * tripDocuments
 		counted := &counter{}
@@ -67,8 +67,8 @@ func TestADocumentThatIsNotThereIsEmpty(t *testing.T) {
 	})
 }
 
-// Nobody waits much longer than one trip may take, also who could not set out because
-// those before him hang; and when Redis is back, so are the answers.
+// No read waits much longer than one trip may take, even if it could not start because
+// earlier trips hang. When Redis is back, reads succeed again.
 func TestTripsToARedisThatHangsEndInTime(t *testing.T) {
 	server := redistest.Start(t, redistest.Config{Password: "secret"})
 	all := tripsOver(t, modeltest.Connect(t, server), 100)

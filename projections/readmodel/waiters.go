@@ -35,7 +35,7 @@ func (w *waiters) remove(one *waiter) {
 	}
 }
 
-// release wakes all who wait for this position or an earlier one.
+// release wakes the waiters for this position and for earlier ones.
 func (w *waiters) release(passed uint64) {
 	n := w.after(passed)
 	for _, one := range (*w)[:n] {

@@ -95,7 +95,7 @@ func (w *walker) read(ctx context.Context, find int) error {
 func (w *walker) takeReply(reply []any, find int) error {
 	source, _ := reply[1].(int64)
 	size, _ := reply[2].(int64)
-	looked, _ := reply[3].(int64)
+	examined, _ := reply[3].(int64)
 	members, _ := reply[5].([]any)
 	documents, ok := reply[6].([]any)
 	if !ok || source == 0 {
@@ -104,7 +104,7 @@ func (w *walker) takeReply(reply []any, find int) error {
 	if w.source == 0 {
 		w.source, w.size = int(source), size
 	}
-	w.examined += int(looked)
+	w.examined += int(examined)
 	if find == 0 {
 		return nil
 	}

@@ -39,7 +39,7 @@ type Options struct {
 	// question mark and are separated by &:
 	//
 	//	master             the name under which the sentinels watch the master
-	//	sentinel_user      who asks the sentinels, where they want to know that
+	//	sentinel_user      user name for the sentinels, if they require one
 	//	sentinel_password
 	//	tls_ca             file with the authorities to trust, in place of the system's
 	//	tls_cert, tls_key  files with the client's certificate and its key

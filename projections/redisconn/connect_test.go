@@ -51,7 +51,7 @@ func TestAURLSaysWhereRedisIsAndHowItIsRun(t *testing.T) {
 	}
 }
 
-func TestAURLThatIsWrongIsToldWithoutThePassword(t *testing.T) {
+func TestAWrongURLIsReportedWithoutThePassword(t *testing.T) {
 	dir := t.TempDir()
 	noCertificate := filepath.Join(dir, "empty.pem")
 	logtest.MustRun(t, os.WriteFile(noCertificate, nil, 0o600))
@@ -77,15 +77,15 @@ func TestAURLThatIsWrongIsToldWithoutThePassword(t *testing.T) {
 		{"redis://u:hidden@h/hidden", "behind the slash comes the number of a database"},
 		{"redis://u:hidden@h/-1", "behind the slash comes the number of a database"},
 		{"redis+cluster://u:hidden@h/1", "a Redis Cluster has no databases but 0"},
-		{"redis://u:hidden@h?pool_size=3", `unknown parameter "pool_size"; there are master, sentinel_password, sentinel_user, tls_ca, tls_cert, tls_key, tls_server_name`},
+		{"redis://u:hidden@h?pool_size=3", `unknown parameter "pool_size"; the parameters are master, sentinel_password, sentinel_user, tls_ca, tls_cert, tls_key, tls_server_name`},
 		{"redis://u:hidden@h?skip_verify=true", `unknown parameter "skip_verify"`},
 		{"redis+sentinel://u:hidden@h?master=m&sentinel_password=p&hidden", "within the sentinel_password, & is written %26"},
 		{"redis+sentinel://u:hidden@h?master=m&sentinel_password=hidden%Z", "what is special %XX"},
 		{"redis+sentinel://u:hidden@h?sentinel_password=hidden", "?master=NAME"},
 		{"redis+sentinel://u:hidden@h?master=a&master=b", "parameter master is given once, with a value"},
-		{"redis://u:hidden@h?master=m", "parameter master goes with redis+sentinel://"},
-		{"redis+cluster://u:hidden@h?sentinel_password=hidden", "parameter sentinel_password goes with redis+sentinel://"},
-		{"redis://u:hidden@h?tls_ca=x", "parameter tls_ca goes with TLS, so with rediss in place of redis"},
+		{"redis://u:hidden@h?master=m", "parameter master requires redis+sentinel://"},
+		{"redis+cluster://u:hidden@h?sentinel_password=hidden", "parameter sentinel_password requires redis+sentinel://"},
+		{"redis://u:hidden@h?tls_ca=x", "parameter tls_ca requires TLS: use rediss in place of redis"},
 		{"rediss://u:hidden@h?tls_ca=" + dir + "/none", "tls_ca: open " + dir + "/none: no such file or directory"},
 		{"rediss://u:hidden@h?tls_ca=" + noCertificate, "tls_ca: there is no certificate in " + noCertificate},
 		{"rediss://u:hidden@h?tls_key=k", "tls_cert and tls_key are given both, or neither"},
@@ -127,7 +127,7 @@ func changed(t *testing.T, from, password string, parameters ...string) string {
 	return scheme + "://" + user + rest + "?" + strings.ReplaceAll(all.Encode(), "+", "%20")
 }
 
-func TestARedisThatCanNeverWorkIsToldAtTheStart(t *testing.T) {
+func TestARedisThatCanNeverWorkIsReportedAtTheStart(t *testing.T) {
 	certificates, others := redistest.NewCertificates(t), redistest.NewCertificates(t)
 	one := redistest.Start(t, redistest.Config{ACL: true})
 	secure := redistest.Start(t, redistest.Config{ACL: true, TLS: certificates})
@@ -301,34 +301,34 @@ func TestTheServiceHasNoOtherRights(t *testing.T) {
 	}
 }
 
-func TestAConnectionIsToldBeforeItIsUsed(t *testing.T) {
+func TestANewConnectionIsReportedBeforeItIsUsed(t *testing.T) {
 	server := redistest.Start(t, redistest.Config{Password: "secret"})
-	var told atomic.Int64
-	rdb := connectTo(t, Options{URL: server.URL(), OnConnect: func() { told.Add(1) }})
-	mustTell := func(more bool) {
+	var connected atomic.Int64
+	rdb := connectTo(t, Options{URL: server.URL(), OnConnect: func() { connected.Add(1) }})
+	mustReport := func(more bool) {
 		t.Helper()
-		before := told.Load()
+		before := connected.Load()
 		err := rdb.Get(t.Context(), "cs1:x").Err()
-		if after := told.Load(); !errors.Is(err, redis.Nil) || (after > before) != more {
-			t.Fatalf("%v; told of %d connections, before it was %d", err, after, before)
+		if after := connected.Load(); !errors.Is(err, redis.Nil) || (after > before) != more {
+			t.Fatalf("%v; reported %d connections, before it was %d", err, after, before)
 		}
 	}
-	if told.Load() == 0 {
-		t.Fatal("there is a connection already, and nothing was told of it")
+	if connected.Load() == 0 {
+		t.Fatal("there is a connection already, and nothing reported it")
 	}
-	mustTell(false)
+	mustReport(false)
 	server.Restart()
-	mustTell(true)
-	mustTell(false)
+	mustReport(true)
+	mustReport(false)
 	notices := rdb.Subscribe(t.Context(), "cs1:x")
 	defer notices.Close()
-	before := told.Load()
-	if _, err := notices.Receive(t.Context()); err != nil || told.Load() == 0 {
-		t.Fatalf("%v; told of %d connections, before it was %d", err, told.Load(), before)
+	before := connected.Load()
+	if _, err := notices.Receive(t.Context()); err != nil || connected.Load() == 0 {
+		t.Fatalf("%v; reported %d connections, before it was %d", err, connected.Load(), before)
 	}
 }
 
-// A connection that is made while others ask has all of them begin anew.
+// A connection that is made during other reads makes all of them start over.
 func TestNoConnectionIsMadeWhenManyAskAtOnce(t *testing.T) {
 	const size = 6
 	for name, url := range map[string]string{
@@ -337,10 +337,10 @@ func TestNoConnectionIsMadeWhenManyAskAtOnce(t *testing.T) {
 		"sentinel": redistest.StartSentinel(t, nil).URL(),
 	} {
 		t.Run(name, func(t *testing.T) {
-			var told atomic.Int64
-			rdb := connectTo(t, Options{URL: url, PoolSize: size, OnConnect: func() { told.Add(1) }})
-			_ = rdb.Get(t.Context(), "cs1:x").Err() // in a cluster, this is told as a slot's first
-			before := told.Load()
+			var connected atomic.Int64
+			rdb := connectTo(t, Options{URL: url, PoolSize: size, OnConnect: func() { connected.Add(1) }})
+			_ = rdb.Get(t.Context(), "cs1:x").Err() // in a cluster, this is reported as a slot's first
+			before := connected.Load()
 			meet := make(chan struct{})
 			var asking sync.WaitGroup
 			var arrived atomic.Int64
@@ -359,8 +359,8 @@ func TestNoConnectionIsMadeWhenManyAskAtOnce(t *testing.T) {
 				})
 			}
 			asking.Wait()
-			if after := told.Load(); before < size || after != before {
-				t.Errorf("told of %d connections for a pool of %d, and of %d when all were used", before, size, after-before)
+			if after := connected.Load(); before < size || after != before {
+				t.Errorf("reported %d connections for a pool of %d, and of %d when all were used", before, size, after-before)
 			}
 		})
 	}
@@ -396,30 +396,30 @@ func TestAServerThatDoesNotAnswerIsNotTriedForEveryConnection(t *testing.T) {
 func TestConnectionsToSentinelsAreNoConnectionsToData(t *testing.T) {
 	letDialsEnd(t)
 	watched := redistest.StartSentinel(t, nil)
-	var told atomic.Int64
-	rdb := connectTo(t, Options{URL: watched.URL(), PoolSize: 1, OnConnect: func() { told.Add(1) }})
+	var connected atomic.Int64
+	rdb := connectTo(t, Options{URL: watched.URL(), PoolSize: 1, OnConnect: func() { connected.Add(1) }})
 	logtest.MustRun(t, rdb.Set(t.Context(), "cs1:x", "x", 0).Err())
-	if n := told.Load(); n != 1 {
-		t.Fatalf("one connection, told of %d", n)
+	if n := connected.Load(); n != 1 {
+		t.Fatalf("one connection, reported %d", n)
 	}
 	watched.MasterOf("cs1:x").Kill()
 	watched.AwaitServed()
 	logtest.Eventually(t, "the new master answers", func() bool { return rdb.Get(t.Context(), "cs1:x").Err() == nil })
-	if n := told.Load(); n < 2 {
-		t.Fatalf("another master, told of %d connections", n)
+	if n := connected.Load(); n < 2 {
+		t.Fatalf("another master, reported %d connections", n)
 	}
 }
 
 // In a cluster a node may get commands for a slot on connections that it had before the
 // slot was its own.
-func TestASlotsNextMasterIsToldBeforeItIsAsked(t *testing.T) {
+func TestASlotsNextMasterIsReportedBeforeItIsAsked(t *testing.T) {
 	nodes := redistest.StartCluster(t, redistest.Config{ACL: true})
 	of, err := parseTarget(nodes.URL())
 	logtest.MustRun(t, err)
 	rdb := of.client(nil, "").(*redis.ClusterClient)
 	t.Cleanup(func() { logtest.MustRun(t, rdb.Close()) })
-	var told atomic.Int64 // of moves alone, not of connections
-	onSlotMove(rdb, layout.Version(), func() { told.Add(1) })
+	var connected atomic.Int64 // of moves alone, not of connections
+	onSlotMove(rdb, layout.Version(), func() { connected.Add(1) })
 	ap, err := rdb.AutoPipeline()
 	logtest.MustRun(t, err)
 	key := layout.Partitions(1)[0].Keys("g").Partition.Checkpoint()
@@ -433,19 +433,19 @@ func TestASlotsNextMasterIsToldBeforeItIsAsked(t *testing.T) {
 			return redis.NewScript(`return redis.call('GET', KEYS[1])`).Run(ctx, rdb, []string{key}).Err()
 		},
 	} {
-		tells := func() bool {
+		reports := func() bool {
 			t.Helper()
-			before := told.Load()
+			before := connected.Load()
 			if err := command(t.Context()); !errors.Is(err, redis.Nil) {
 				t.Fatalf("%s: %v", what, err)
 			}
-			return told.Load() > before
+			return connected.Load() > before
 		}
 		connectToAll(t, rdb)
-		logtest.Eventually(t, "nothing is told of a master that is known", func() bool { return !tells() })
+		logtest.Eventually(t, "a known master is not reported", func() bool { return !reports() })
 		nodes.FailOver(key)
-		if !tells() {
-			t.Fatalf("%s went to another node, and nothing was told", what)
+		if !reports() {
+			t.Fatalf("%s went to another node, and nothing was reported", what)
 		}
 	}
 }

@@ -90,13 +90,13 @@ func checkParameters(parameters url.Values, secure bool, run mode) error {
 		case !known && parameters.Has("sentinel_password"): // the name may be part of the password
 			return errors.New("unknown parameter; within the sentinel_password, & is written %26")
 		case !known:
-			return fmt.Errorf("unknown parameter %q; there are %s", name, strings.Join(knownParameters, ", "))
+			return fmt.Errorf("unknown parameter %q; the parameters are %s", name, strings.Join(knownParameters, ", "))
 		case len(parameters[name]) > 1 || parameters[name][0] == "":
 			return fmt.Errorf("parameter %s is given once, with a value", name)
 		case strings.HasPrefix(name, "tls_") && !secure:
-			return fmt.Errorf("parameter %s goes with TLS, so with rediss in place of redis", name)
+			return fmt.Errorf("parameter %s requires TLS: use rediss in place of redis", name)
 		case !strings.HasPrefix(name, "tls_") && run != sentinel:
-			return fmt.Errorf("parameter %s goes with redis+sentinel://", name)
+			return fmt.Errorf("parameter %s requires redis+sentinel://", name)
 		}
 	}
 	if run == sentinel && !parameters.Has("master") {

@@ -76,7 +76,7 @@ func ParseTypes(texts []string) ([]domain.EventType, error) {
 			for i, k := range known {
 				names[i] = strings.TrimPrefix(string(k), typePrefix)
 			}
-			return nil, fmt.Errorf("%s: there is no such event type; there are %s", text, strings.Join(names, ", "))
+			return nil, fmt.Errorf("%s: there is no such event type; the types are %s", text, strings.Join(names, ", "))
 		}
 		types = append(types, typ)
 	}

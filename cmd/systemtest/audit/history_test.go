@@ -16,8 +16,8 @@ import (
 	"chatsessions/cmd/systemtest/rig"
 )
 
-// told is an event as a history in JSON has it.
-type told struct {
+// A historyEvent is an event as a history in JSON has it.
+type historyEvent struct {
 	Position                             uint64
 	ID, Type, Time, Actor, CorrelationID string
 	Version                              uint64
@@ -62,7 +62,7 @@ func TestTheHistoryOfASession(t *testing.T) {
 				}
 				return stdout
 			}
-			var events []told
+			var events []historyEvent
 			if err := json.Unmarshal([]byte(history("json", strings.ToUpper(id))), &events); err != nil {
 				t.Fatal(err)
 			}

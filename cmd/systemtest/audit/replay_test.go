@@ -224,13 +224,13 @@ func TestAReplayToASubjectHasARateAndLeavesTheLogAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = slow.Wait()
-	told := regexp.MustCompile(`continue with --after (\d+)\n$`).FindStringSubmatch(errs.String())
-	if err == nil || told == nil {
+	advice := regexp.MustCompile(`continue with --after (\d+)\n$`).FindStringSubmatch(errs.String())
+	if err == nil || advice == nil {
 		t.Fatalf("%v, %q", err, errs.String())
 	}
-	last, err := strconv.Atoi(told[1])
+	last, err := strconv.Atoi(advice[1])
 	if err != nil || last < 2 || last > len(log) { // the third may not have been confirmed
-		t.Errorf("after 3 events of %d: go on after %s, %v", len(log), told[1], err)
+		t.Errorf("after 3 events of %d: go on after %s, %v", len(log), advice[1], err)
 	}
 	for at := 4; at <= last; at++ { // what it says was published, was
 		if m, err := got.NextMsg(rig.Patience); err != nil || m.Header.Get("Chat-Sessions-Position") != strconv.Itoa(at) {

@@ -98,7 +98,7 @@ const linearizedWithin = 30 * time.Second
 func (l *ledger) checkLife(life *life) error {
 	var operations []porcupine.Operation
 	for _, o := range life.operations {
-		found, err := l.settle(life, o)
+		found, err := l.resolve(life, o)
 		if err != nil {
 			return err
 		}
@@ -116,9 +116,9 @@ func (l *ledger) checkLife(life *life) error {
 	return fmt.Errorf("no order of the requests explains the answers")
 }
 
-// settle finds out what became of an operation, and returns what the model has to
-// explain: nothing of one that told nothing and did nothing.
-func (l *ledger) settle(life *life, o *operation) ([]porcupine.Operation, error) {
+// resolve determines the outcome of an operation and returns what the model has to
+// explain: nothing if the operation had no effect and no client saw a result.
+func (l *ledger) resolve(life *life, o *operation) ([]porcupine.Operation, error) {
 	if len(o.attempts) == 0 {
 		return nil, nil
 	}
@@ -173,7 +173,7 @@ func (o *operation) firstDefinite() *chaosAttempt {
 // checkAttempts compares every attempt with the log, and returns the one that has
 // written, nil for none.
 func (l *ledger) checkAttempts(o *operation) (writer *chaosAttempt, err error) {
-	var told *chaosAttempt // the first that was answered with 200
+	var acknowledged *chaosAttempt // the first that was answered with 200
 	for i := range o.attempts {
 		a := &o.attempts[i]
 		events := l.written[a.request]
@@ -195,40 +195,40 @@ func (l *ledger) checkAttempts(o *operation) (writer *chaosAttempt, err error) {
 				l.counts["- of them in the log"]++
 				return nil, fmt.Errorf("%s was answered %d, and is in the log at %d", a.request, a.status, events[0].Sequence)
 			}
-			if a.class == refused && (told != nil || writer != nil) {
+			if a.class == refused && (acknowledged != nil || writer != nil) {
 				return nil, fmt.Errorf("%s repeats a request that was written, and was answered %d", a.request, a.status)
 			}
 		case answered:
-			if told == nil {
-				told = a
-			} else if l.counts["answers that were repeated"]++; a.view != told.view || a.position != told.position {
-				return nil, fmt.Errorf("%s was answered otherwise than %s", a.request, told.request)
+			if acknowledged == nil {
+				acknowledged = a
+			} else if l.counts["answers that were repeated"]++; a.view != acknowledged.view || a.position != acknowledged.position {
+				return nil, fmt.Errorf("%s was answered otherwise than %s", a.request, acknowledged.request)
 			}
 		}
 	}
-	return writer, l.checkAnswered(o, told, writer)
+	return writer, l.checkAnswered(o, acknowledged, writer)
 }
 
 // checkAnswered looks for an answered write in the log.
-func (l *ledger) checkAnswered(o *operation, told, writer *chaosAttempt) error {
-	if told == nil || o.events() == 0 {
+func (l *ledger) checkAnswered(o *operation, acknowledged, writer *chaosAttempt) error {
+	if acknowledged == nil || o.events() == 0 {
 		return nil
 	}
 	l.counts["writes that were answered"]++
 	if writer == nil {
 		l.counts["- of them lost"]++
-		return fmt.Errorf("LOST: %s was answered with position %d, and is not in the log", told.request, told.position)
+		return fmt.Errorf("LOST: %s was answered with position %d, and is not in the log", acknowledged.request, acknowledged.position)
 	}
 	for _, s := range l.unsynced {
-		if told == writer && told.call >= s.from && told.back <= s.to {
-			return fmt.Errorf("%s was answered with position %d while no sync succeeded", told.request, told.position)
+		if acknowledged == writer && acknowledged.call >= s.from && acknowledged.back <= s.to {
+			return fmt.Errorf("%s was answered with position %d while no sync succeeded", acknowledged.request, acknowledged.position)
 		}
 	}
 	events := l.written[writer.request]
 	last := events[len(events)-1]
-	if last.Sequence != told.position || last.Session["id"] != told.view.ID || last.Session["version"] != float64(told.view.Version) {
+	if last.Sequence != acknowledged.position || last.Session["id"] != acknowledged.view.ID || last.Session["version"] != float64(acknowledged.view.Version) {
 		return fmt.Errorf("%s was answered with position %d and %s; %s is in the log at %d: %s",
-			told.request, told.position, told.view.json, writer.request, last.Sequence, last.Data)
+			acknowledged.request, acknowledged.position, acknowledged.view.json, writer.request, last.Sequence, last.Data)
 	}
 	return nil
 }

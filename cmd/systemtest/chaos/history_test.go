@@ -80,7 +80,7 @@ type operation struct {
 	attempts []chaosAttempt
 }
 
-// last is the attempt that settled the operation, as far as anything did.
+// last is the attempt that resolved the operation, as far as anything did.
 func (o *operation) last() *chaosAttempt { return &o.attempts[len(o.attempts)-1] }
 
 func (o *operation) writes() bool { return o.method == "POST" || o.method == "PATCH" }

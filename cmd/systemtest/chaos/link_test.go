@@ -9,7 +9,7 @@ import (
 func linkKinds(links []*link) []kind {
 	// some picks one of the links, or all.
 	some := func(f injection) []*link {
-		if i := f.pick % uint64(len(links)+1); i < uint64(len(links)) {
+		if i := f.choice % uint64(len(links)+1); i < uint64(len(links)) {
 			return links[i : i+1]
 		}
 		return links

@@ -21,11 +21,11 @@ const (
 	// restful is the longest pause between two requests of a client. It bounds the
 	// log of a round, and with it how long a service takes to start.
 	restful = 80 * time.Millisecond
-	// clientPatience is the longest that a client waits for an answer, and some wait
-	// less: who waits is told everything, who goes away leaves his request behind.
+	// clientPatience is the longest that a client waits for an answer. Some clients wait
+	// less and disconnect while their request is still in flight.
 	clientPatience = 8 * time.Second
-	// settledWithin bounds how long a client repeats a request with a key.
-	settledWithin = 40 * time.Second
+	// retriedWithin bounds how long a client repeats a request with a key.
+	retriedWithin = 40 * time.Second
 	// abandonedWithin is more than the service works on a request that its client
 	// has given up.
 	abandonedWithin = 8 * time.Second
@@ -97,9 +97,9 @@ func (c *loadClient) run(ctx context.Context) {
 			continue
 		}
 		s.steps.Add(1)
-		settled := c.perform(s, c.next(s))
+		resolved := c.perform(s, c.next(s))
 		pause := time.Duration(c.Int64N(int64(restful)))
-		if !settled {
+		if !resolved {
 			pause += 100 * time.Millisecond
 		}
 		sleep(ctx, pause)
@@ -201,11 +201,11 @@ func (c *loadClient) directives(seen *view) []string {
 	return directives
 }
 
-// perform makes attempts until the operation is settled: one without a key is after
-// the first, whatever came of it. It returns false when it has not been settled.
+// perform makes attempts until the operation is resolved: one without a key is after
+// the first, whatever came of it. It returns false when it has not been resolved.
 func (c *loadClient) perform(s *sharedSession, o *operation) bool {
 	s.add(o)
-	deadline := time.Now().Add(settledWithin)
+	deadline := time.Now().Add(retriedWithin)
 	node := c.IntN(len(c.nodes))
 	for {
 		if len(o.attempts) > 0 {
@@ -338,18 +338,18 @@ func (a *chaosAttempt) read(l *life, o *operation, response *http.Response, cont
 		if !o.writes() {
 			return nil
 		}
-		var told struct{ MayHaveBeenWritten *bool }
-		if err := json.Unmarshal(content, &told); err != nil || told.MayHaveBeenWritten == nil {
+		var problem struct{ MayHaveBeenWritten *bool }
+		if err := json.Unmarshal(content, &problem); err != nil || problem.MayHaveBeenWritten == nil {
 			return fmt.Errorf("it does not say whether it was written: %w", err)
 		}
-		if *told.MayHaveBeenWritten {
+		if *problem.MayHaveBeenWritten {
 			a.class = perhaps
 		}
 		return nil
 	case http.StatusConflict:
-		var told struct{ State string }
-		err := json.Unmarshal(content, &told)
-		a.class, a.state = refused, told.State
+		var problem struct{ State string }
+		err := json.Unmarshal(content, &problem)
+		a.class, a.state = refused, problem.State
 		return err
 	case http.StatusNotModified, http.StatusNotFound, http.StatusPreconditionFailed, http.StatusUnprocessableEntity:
 		a.class = refused

@@ -147,8 +147,8 @@ func (n *node) kinds() []kind {
 		})},
 		{"clock off", 2, shortestHold, n.inject(func(ctx context.Context, f injection) error {
 			offsets := []time.Duration{0, time.Second, 7 * time.Second, 10 * time.Minute, 3 * time.Hour}
-			n.clock = offsets[f.pick%uint64(len(offsets))]
-			if f.pick%2 == 0 {
+			n.clock = offsets[f.choice%uint64(len(offsets))]
+			if f.choice%2 == 0 {
 				n.clock = -n.clock
 			}
 			n.down(syscall.SIGKILL)

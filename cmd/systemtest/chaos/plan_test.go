@@ -32,15 +32,15 @@ type kind struct {
 
 // An injection is a fault that is planned.
 type injection struct {
-	part string
-	kind kind
-	wait time.Duration // before it
-	hold time.Duration
-	pick uint64 // chooses whatever else there is to choose
+	part   string
+	kind   kind
+	wait   time.Duration // before it
+	hold   time.Duration
+	choice uint64 // chooses whatever else there is to choose
 }
 
 func (f injection) String() string {
-	return fmt.Sprintf("%s: %s for %s (%d)", f.part, f.kind.name, f.hold.Round(time.Millisecond), f.pick%100)
+	return fmt.Sprintf("%s: %s for %s (%d)", f.part, f.kind.name, f.hold.Round(time.Millisecond), f.choice%100)
 }
 
 // shortestHold is the least time for which a fault is held.
@@ -62,7 +62,7 @@ func (g *gremlin) plan(seed uint64, round int) iter.Seq[injection] {
 			}
 			shuffle(random, deck[len(g.kinds):])
 			for _, k := range deck {
-				f := injection{part: g.part, kind: k, pick: random.Uint64()}
+				f := injection{part: g.part, kind: k, choice: random.Uint64()}
 				f.wait = time.Duration(random.Int64N(int64(g.calm)))
 				// Short ones more often than long ones: they meet other moments.
 				share := random.Float64()

@@ -37,7 +37,7 @@ func embeddedSystem(t *testing.T, r *round) *system {
 	)
 	process = append(process, disk.kinds(kind{"disk full", 3, shortestHold, n.inject(func(ctx context.Context, f injection) error {
 		// What is left ends in the middle of something.
-		if err := disk.fill(int64(f.pick % (32 << 10))); err != nil {
+		if err := disk.fill(int64(f.choice % (32 << 10))); err != nil {
 			return err
 		}
 		ended := ends()
@@ -96,7 +96,7 @@ func natsKinds(cluster *natstest.Cluster, disk smallDisk) []kind {
 	some := func(f injection, n int) []*natstest.Server {
 		var picked []*natstest.Server
 		for i := range n {
-			picked = append(picked, cluster.Servers[(f.pick+uint64(i))%uint64(len(cluster.Servers))])
+			picked = append(picked, cluster.Servers[(f.choice+uint64(i))%uint64(len(cluster.Servers))])
 		}
 		return picked
 	}
@@ -131,7 +131,7 @@ func natsKinds(cluster *natstest.Cluster, disk smallDisk) []kind {
 		{"two of three paused", 2, 9 * time.Second, paused(2)},
 		{"disk of one full", 1, 4 * time.Second, func(ctx context.Context, f injection) error {
 			server := cluster.Servers[2]
-			if err := disk.fill(int64(f.pick % (32 << 10))); err != nil {
+			if err := disk.fill(int64(f.choice % (32 << 10))); err != nil {
 				return err
 			}
 			sleep(ctx, f.hold)

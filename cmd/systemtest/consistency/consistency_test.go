@@ -141,11 +141,11 @@ func TestAReadAfterARefusalShowsWhatTheRefusalTold(t *testing.T) {
 				return err
 			}
 			refusals.Add(1)
-			var told struct {
+			var conflict struct {
 				State    string
 				Conflict *struct{ By string }
 			}
-			if err := json.Unmarshal(a.Body, &told); err != nil {
+			if err := json.Unmarshal(a.Body, &conflict); err != nil {
 				return err
 			}
 			for _, node := range nodes {
@@ -162,7 +162,7 @@ func TestAReadAfterARefusalShowsWhatTheRefusalTold(t *testing.T) {
 				if err := json.Unmarshal(got.Body, &shown); err != nil {
 					return err
 				}
-				if reached[shown.State] < reached[told.State] || reached[shown.State] == reached[told.State] && shown.State != told.State {
+				if reached[shown.State] < reached[conflict.State] || reached[shown.State] == reached[conflict.State] && shown.State != conflict.State {
 					return fmt.Errorf("a refusal told %s, then a read showed %s", a.Body, got.Body)
 				}
 			}

@@ -38,9 +38,9 @@ func TestAHistoryShowsEveryAnsweredWriteOnAnyNode(t *testing.T) {
 				if err != nil || written.Status != 200 {
 					return written.Instead(err)
 				}
-				told, err := reader.Do("GET", path+"/events", "")
-				if err != nil || told.Status != 200 || strings.Count(string(told.Body), `"session":{`) != version {
-					return told.Instead(err)
+				history, err := reader.Do("GET", path+"/events", "")
+				if err != nil || history.Status != 200 || strings.Count(string(history.Body), `"session":{`) != version {
+					return history.Instead(err)
 				}
 				if now, err := writer.Do("GET", path, ""); err != nil || now.Status != 200 || string(now.Body) != string(written.Body) {
 					return now.Instead(err)

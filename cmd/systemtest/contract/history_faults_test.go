@@ -54,8 +54,8 @@ func TestWhatCannotBeReadIsNamedAndTheRestIsTold(t *testing.T) {
 				strings.Contains(detail, "secret") || a.Header.Get("Retry-After") != "3600" {
 				t.Errorf("GET %s: %s", target, detail)
 			}
-			if told := auditor.Expect(200, "GET", rest, "").List(t); len(told) != 2 || told[0]["position"] != float64(back) {
-				t.Errorf("the rest is %v", told)
+			if shown := auditor.Expect(200, "GET", rest, "").List(t); len(shown) != 2 || shown[0]["position"] != float64(back) {
+				t.Errorf("the rest is %v", shown)
 			}
 			refused(s.As("account-eve"), 404, "GET", target, "")
 		}

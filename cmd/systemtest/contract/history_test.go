@@ -71,9 +71,9 @@ func TestAHistoryTellsEveryEvent(t *testing.T) {
 // checkPlainHistory compares a history with what a subscriber reads.
 func checkPlainHistory(t *testing.T, a rig.Answer, events []rig.Event) {
 	t.Helper()
-	told := a.List(t)
-	if len(told) != len(events) || a.Header.Get("Content-Type") != "application/json" {
-		t.Fatalf("%d of %d events as %s: %s", len(told), len(events), a.Header.Get("Content-Type"), a.Body)
+	shown := a.List(t)
+	if len(shown) != len(events) || a.Header.Get("Content-Type") != "application/json" {
+		t.Fatalf("%d of %d events as %s: %s", len(shown), len(events), a.Header.Get("Content-Type"), a.Body)
 	}
 	for i, e := range events {
 		version, _ := strconv.ParseFloat(attribute(t, e, "ce-sessionversion"), 64)
@@ -81,8 +81,8 @@ func checkPlainHistory(t *testing.T, a rig.Answer, events []rig.Event) {
 			"position": float64(e.Sequence), "id": attribute(t, e, "ce-id"), "type": attribute(t, e, "ce-type"), "time": attribute(t, e, "ce-time"),
 			"actor": attribute(t, e, "ce-actor"), "correlationId": attribute(t, e, "ce-correlationid"), "version": version, "changes": e.Changes, "session": e.Session,
 		}
-		if !reflect.DeepEqual(told[i], want) {
-			t.Fatalf("event %d is told as\n%v, and it is\n%v", i, told[i], want)
+		if !reflect.DeepEqual(shown[i], want) {
+			t.Fatalf("event %d is told as\n%v, and it is\n%v", i, shown[i], want)
 		}
 	}
 }
@@ -108,9 +108,9 @@ func checkFold(t *testing.T, a rig.Answer) {
 // for headers.
 func checkBatch(t *testing.T, a rig.Answer, events []rig.Event) {
 	t.Helper()
-	told := a.List(t)
-	if len(told) != len(events) || a.Header.Get("Content-Type") != batchType {
-		t.Fatalf("%d of %d events as %s: %s", len(told), len(events), a.Header.Get("Content-Type"), a.Body)
+	shown := a.List(t)
+	if len(shown) != len(events) || a.Header.Get("Content-Type") != batchType {
+		t.Fatalf("%d of %d events as %s: %s", len(shown), len(events), a.Header.Get("Content-Type"), a.Body)
 	}
 	for i, e := range events {
 		want := map[string]any{"position": strconv.FormatUint(e.Sequence, 10), "data": map[string]any{"changes": e.Changes, "session": e.Session}}
@@ -124,8 +124,8 @@ func checkBatch(t *testing.T, a rig.Answer, events []rig.Event) {
 		if want["previous"] == "0" { // the one before in the same write
 			want["previous"] = strconv.FormatUint(e.Sequence-1, 10)
 		}
-		if !reflect.DeepEqual(told[i], want) {
-			t.Fatalf("event %d is told as\n%v, and it is\n%v", i, told[i], want)
+		if !reflect.DeepEqual(shown[i], want) {
+			t.Fatalf("event %d is told as\n%v, and it is\n%v", i, shown[i], want)
 		}
 	}
 }
@@ -208,7 +208,7 @@ func TestALongHistoryIsToldWholeOrInPages(t *testing.T) {
 			}
 		}
 	}
-	told := func(query string) rig.Answer {
+	shown := func(query string) rig.Answer {
 		t.Helper()
 		a, err := ask(query)
 		if err != nil || a.Status != 200 {
@@ -217,7 +217,7 @@ func TestALongHistoryIsToldWholeOrInPages(t *testing.T) {
 		return a
 	}
 	began := time.Now()
-	whole := told("")
+	whole := shown("")
 	took := time.Since(began)
 	events := eventsOf(s.Log(), path)
 	if len(events) != size {
@@ -243,7 +243,7 @@ func TestALongHistoryIsToldWholeOrInPages(t *testing.T) {
 		}
 		patch(crm, path, fmt.Sprintf(`{"room": "page %d"}`, pages))
 	}
-	now := told("")
+	now := shown("")
 	var all []json.RawMessage
 	if err := json.Unmarshal(now.Body, &all); err != nil {
 		t.Fatal(err)
@@ -260,7 +260,7 @@ func TestALongHistoryIsToldWholeOrInPages(t *testing.T) {
 		{"$limit=1", 0, 1}, {"$limit=0", 0, 0}, {"after=0", 0, len(events)},
 		{fmt.Sprint("after=", events[len(events)-1].Sequence), 0, 0}, {"after=8640000000000000", 0, 0},
 	} {
-		checkPlainHistory(t, told("?"+tt.query), events[tt.first:tt.last])
+		checkPlainHistory(t, shown("?"+tt.query), events[tt.first:tt.last])
 	}
 	rig.AtOnce(t, 8, func(int) error {
 		a, err := ask("")

@@ -120,10 +120,10 @@ func failASync(t *testing.T, flags []string) {
 	}
 	t.Logf("%d answers since the writes began, %d of them refusals; %d to questions put when a client knew already", during.Load(), refused.Load(), after.Load())
 	if unknown.Load() == 0 {
-		t.Error("no client was told that his write may have been written")
+		t.Error("no client was told that its write may have been written")
 	}
 	if refused.Load() == 0 {
-		t.Error("no question came at a time when it had to be refused")
+		t.Error("no request came while it had to be refused")
 	}
 }
 

@@ -192,11 +192,11 @@ func killInMidWrite(t *testing.T, s *rig.Service, seed uint64, kill, revive func
 				t.Errorf("%s was answered 200 and is not there: %s", id, o.body)
 				continue
 			}
-			var told map[string]any
-			if err := json.Unmarshal(o.body, &told); err != nil {
+			var response map[string]any
+			if err := json.Unmarshal(o.body, &response); err != nil {
 				t.Errorf("%s: %s: %v", id, o.body, err)
 			}
-			if last := found[len(found)-1].Session; !reflect.DeepEqual(last, told) {
+			if last := found[len(found)-1].Session; !reflect.DeepEqual(last, response) {
 				t.Errorf("%s was answered %s, and the log has %v", id, o.body, last)
 			}
 		case o.absent && len(found) > 0:

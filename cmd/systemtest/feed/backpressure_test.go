@@ -137,16 +137,16 @@ func TestCommandsBeyondTheLimitAreRefusedAtOnce(t *testing.T) {
 	if freed.Sub(began) > 5*time.Second { // by then every command is answered anyway
 		t.Errorf("the places were freed %s after the requests", freed.Sub(began))
 	}
-	// Who still listens is told the truth.
+	// A client that still listens gets the truth.
 	notWritten := map[string]bool{"refused": true}
 	for i, c := range halfClosed {
-		told, err := c.receive()
-		if err != nil || told.Status != 503 || !bytes.Contains(told.Body, []byte("closed")) {
-			t.Fatal(told.Instead(err))
+		answer, err := c.receive()
+		if err != nil || answer.Status != 503 || !bytes.Contains(answer.Body, []byte("closed")) {
+			t.Fatal(answer.Instead(err))
 		}
-		may, said := told.Object(t)["mayHaveBeenWritten"].(bool)
+		may, said := answer.Object(t)["mayHaveBeenWritten"].(bool)
 		if !said || i == 0 && !may {
-			t.Error(told.Instead(nil))
+			t.Error(answer.Instead(nil))
 		}
 		notWritten[fmt.Sprintf("waits-%d", i)] = !may
 	}

@@ -187,11 +187,11 @@ func (w *write) compare(found []rig.Event) error {
 		return fmt.Errorf("%d of its %d events are there, position %d", len(found), w.events, w.position)
 	}
 	last := found[len(found)-1]
-	var told map[string]any
-	if err := json.Unmarshal(w.body, &told); err != nil {
+	var response map[string]any
+	if err := json.Unmarshal(w.body, &response); err != nil {
 		return err
 	}
-	if last.Sequence != w.position || !reflect.DeepEqual(last.Session, told) {
+	if last.Sequence != w.position || !reflect.DeepEqual(last.Session, response) {
 		return fmt.Errorf("position %d with %s, the log has position %d with %v", w.position, w.body, last.Sequence, last.Session)
 	}
 	return nil

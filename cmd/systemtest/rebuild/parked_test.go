@@ -55,18 +55,18 @@ func TestAForeignMessageParksItsSessionAndNothingElse(t *testing.T) {
 			}
 			crm.Expect(404, "GET", "/chat-sessions/"+notAUUID, "")
 
-			table, told := parked(t, rig.ExitDone, flags...)
+			table, listed := parked(t, rig.ExitDone, flags...)
 			for id, position := range positions {
 				line := regexp.MustCompile(`(?m)^` + id + ` +` + strconv.FormatUint(position, 10) + ` +\S.*$`)
 				if !line.MatchString(table) {
 					t.Errorf("%s: there is no line of %s at %d:\n%s", when, id, position, table)
 				}
-				if got := told[id]; got.Position != position || !strings.Contains(got.Reason, "cannot be read") {
+				if got := listed[id]; got.Position != position || !strings.Contains(got.Reason, "cannot be read") {
 					t.Errorf("%s: %s is parked as %+v", when, id, got)
 				}
 			}
-			if len(told) != len(foreign) || strings.Count(table, "\n") != len(foreign)+1 {
-				t.Errorf("%s: parked are %v:\n%s", when, told, table)
+			if len(listed) != len(foreign) || strings.Count(table, "\n") != len(foreign)+1 {
+				t.Errorf("%s: parked are %v:\n%s", when, listed, table)
 			}
 			for id, position := range positions {
 				want := fmt.Sprintf(`level=ERROR msg="an event cannot be projected: its session is parked" session=%s position=%d error=`, id, position)
@@ -98,10 +98,10 @@ func TestAForeignMessageParksItsSessionAndNothingElse(t *testing.T) {
 		}
 
 		// Nothing brings them back as long as that lies there.
-		told := retry(t, rig.ExitFailed, flags...)
+		listed := retry(t, rig.ExitFailed, flags...)
 		for id := range foreign {
-			if !strings.Contains(told[id].Retried, "cannot be read") {
-				t.Errorf("--retry of %s: %+v", id, told[id])
+			if !strings.Contains(listed[id].Retried, "cannot be read") {
+				t.Errorf("--retry of %s: %+v", id, listed[id])
 			}
 		}
 		status, stdout, stderr := rig.Command(t, nil, append([]string{"parked", "--retry"}, flags...)...)
@@ -203,14 +203,14 @@ func TestARetryBringsBackWhatCanBeRead(t *testing.T) {
 			t.Errorf("exit status %d, %q, %q", status, stdout, stderr)
 		}
 
-		told := retry(t, rig.ExitDone, flags...)
-		if got := told[strings.TrimPrefix(other, "/chat-sessions/")]; len(told) != 1 || got.Retried != "brought back" {
-			t.Errorf("--retry told %v", told)
+		listed := retry(t, rig.ExitDone, flags...)
+		if got := listed[strings.TrimPrefix(other, "/chat-sessions/")]; len(listed) != 1 || got.Retried != "brought back" {
+			t.Errorf("--retry told %v", listed)
 		}
 		awaitParked(t, s, 0)
 		before.Check(s)
-		if told := retry(t, rig.ExitDone, flags...); len(told) != 0 {
-			t.Errorf("--retry of nothing told %v", told)
+		if listed := retry(t, rig.ExitDone, flags...); len(listed) != 0 {
+			t.Errorf("--retry of nothing told %v", listed)
 		}
 		rebuild(t, rig.ExitDone, append(flags, "--compare-only")...).expect(t, `: 0 differences `)
 		for path := range before.Sessions {

@@ -121,12 +121,12 @@ type mixedLoad struct {
 	rig.Tally
 	writes, reads, slow atomic.Int64 // slow are the answers that took longer than a second
 
-	t       *testing.T
-	mu      sync.Mutex
-	slowest time.Duration
-	told    []string // of what was slow or refused, the first few
-	over    atomic.Bool
-	running sync.WaitGroup
+	t        *testing.T
+	mu       sync.Mutex
+	slowest  time.Duration
+	examples []string // of what was slow or refused, the first few
+	over     atomic.Bool
+	running  sync.WaitGroup
 }
 
 // How sessions are read behind a write.
@@ -230,8 +230,8 @@ func (l *mixedLoad) timed(c *rig.Client, method, path, body string) (rig.Answer,
 	defer l.mu.Unlock()
 	l.slowest = max(l.slowest, took)
 	if took > time.Second || a.Status == 503 {
-		if len(l.told) < 10 {
-			l.told = append(l.told, fmt.Sprintf("\n%s: %s %s on %s: %d after %s", time.Now().UTC().Format("15:04:05.000"), method, path, c.URL, a.Status, took))
+		if len(l.examples) < 10 {
+			l.examples = append(l.examples, fmt.Sprintf("\n%s: %s %s on %s: %d after %s", time.Now().UTC().Format("15:04:05.000"), method, path, c.URL, a.Status, took))
 		}
 		if took > time.Second {
 			l.slow.Add(1)
@@ -245,5 +245,5 @@ func (l *mixedLoad) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return fmt.Sprintf("%d writes and %d reads behind them on the other node: %d refused with a 503, %d took longer than 1 s, the slowest %s%s",
-		l.writes.Load(), l.reads.Load(), l.Refused.Load(), l.slow.Load(), l.slowest.Round(time.Millisecond), l.told)
+		l.writes.Load(), l.reads.Load(), l.Refused.Load(), l.slow.Load(), l.slowest.Round(time.Millisecond), l.examples)
 }

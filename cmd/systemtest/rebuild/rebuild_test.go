@@ -71,9 +71,9 @@ func TestARebuildWhileTheServiceRuns(t *testing.T) {
 			checkOneGeneration(t, rdb)
 			before.Check(s)
 
-			told := rebuild(t, rig.ExitDone, append(flags, "--output", "json")...)
-			if want := (rebuiltLine{Position: s.NewestPosition(), Sessions: 6, Compared: true}); told.summary(t) != want {
-				t.Errorf("%s tells %+v, want %+v", told.stdout, told.summary(t), want)
+			printed := rebuild(t, rig.ExitDone, append(flags, "--output", "json")...)
+			if want := (rebuiltLine{Position: s.NewestPosition(), Sessions: 6, Compared: true}); printed.summary(t) != want {
+				t.Errorf("%s tells %+v, want %+v", printed.stdout, printed.summary(t), want)
 			}
 			// It goes on.
 			path := s.As("account-alice").Create(`{"room": "later"}`)
@@ -143,8 +143,8 @@ func TestWithoutAServiceAnEmbeddedReadModelNeedsNoRebuild(t *testing.T) {
 	for _, end := range []func(){func() { s.Stop() }, s.Kill} {
 		end()
 		rebuild(t, rig.ExitDone, flags...).expect(t, `^There is nothing to rebuild: the service is not running, and it builds its read model when it starts\.$`)
-		if told := rebuild(t, rig.ExitDone, append(flags, "--output", "json")...); told.summary(t) != (rebuiltLine{}) {
-			t.Errorf("told %s of a rebuild that did not happen", told.stdout)
+		if printed := rebuild(t, rig.ExitDone, append(flags, "--output", "json")...); printed.summary(t) != (rebuiltLine{}) {
+			t.Errorf("told %s of a rebuild that did not happen", printed.stdout)
 		}
 		s.Start()
 		before.Check(s)
@@ -184,13 +184,13 @@ func TestARebuildThatWouldHitTheWrongOneSaysWhatWouldBeRight(t *testing.T) {
 		{"Redis is gone", []string{"--nats-url", servers.NATS.URL(), "--redis-url", "redis://127.0.0.1:1"}, []string{"127.0.0.1:1"}},
 	} {
 		for _, mode := range []string{"", "--compare-only"} {
-			told := rebuild(t, rig.ExitFailed, slices.DeleteFunc(append(slices.Clip(c.flags), mode), func(f string) bool { return f == "" })...)
-			if told.stdout != "" || strings.Count(told.stderr, "\n") != 1 {
-				t.Errorf("%s: %q and %q, want one line on stderr", c.name, told.stdout, told.stderr)
+			printed := rebuild(t, rig.ExitFailed, slices.DeleteFunc(append(slices.Clip(c.flags), mode), func(f string) bool { return f == "" })...)
+			if printed.stdout != "" || strings.Count(printed.stderr, "\n") != 1 {
+				t.Errorf("%s: %q and %q, want one line on stderr", c.name, printed.stdout, printed.stderr)
 			}
 			for _, want := range c.says {
-				if !strings.Contains(told.stderr, want) {
-					t.Errorf("%s: %q does not say %s", c.name, told.stderr, want)
+				if !strings.Contains(printed.stderr, want) {
+					t.Errorf("%s: %q does not say %s", c.name, printed.stderr, want)
 				}
 			}
 		}
@@ -249,9 +249,9 @@ func TestDifferencesThatARebuildFindsAreToldAndMended(t *testing.T) {
 			}
 
 			// In JSON, the same.
-			told := rebuild(t, rig.ExitFailed, append(flags, "--compare-only", "--output", "json")...)
+			printed := rebuild(t, rig.ExitFailed, append(flags, "--compare-only", "--output", "json")...)
 			var asText []string
-			for _, line := range told.lines()[:len(told.lines())-1] {
+			for _, line := range printed.lines()[:len(printed.lines())-1] {
 				var d struct {
 					SessionID, Index, Detail string
 					Position                 uint64
@@ -266,10 +266,10 @@ func TestDifferencesThatARebuildFindsAreToldAndMended(t *testing.T) {
 				asText = append(asText, fmt.Sprintf("session %s, %s: %s", d.SessionID, where, d.Detail))
 			}
 			if !slices.Equal(inOrder(asText), inOrder(want)) {
-				t.Errorf("told:\n%s", told.stdout)
+				t.Errorf("told:\n%s", printed.stdout)
 			}
-			if got := told.summary(t).Differences; got != uint64(len(want)) {
-				t.Errorf("%d differences in %s", got, told.stdout)
+			if got := printed.summary(t).Differences; got != uint64(len(want)) {
+				t.Errorf("%d differences in %s", got, printed.stdout)
 			}
 
 			rebuilt := rebuild(t, rig.ExitDone, flags...)
@@ -364,9 +364,9 @@ func TestARebuildBesideAnotherOneGivesUp(t *testing.T) {
 	if err := rdb.ZAdd(t.Context(), rebuildLock, another).Err(); err != nil {
 		t.Fatal(err)
 	}
-	told := rebuild(t, rig.ExitFailed, servers.Stores()...)
-	if told.stdout != "" || !strings.Contains(told.stderr, "another rebuild of this read model is at work") {
-		t.Errorf("%q, %q", told.stdout, told.stderr)
+	printed := rebuild(t, rig.ExitFailed, servers.Stores()...)
+	if printed.stdout != "" || !strings.Contains(printed.stderr, "another rebuild of this read model is at work") {
+		t.Errorf("%q, %q", printed.stdout, printed.stderr)
 	}
 	if got := answeringGeneration(t, rdb); got != generation {
 		t.Errorf("generation %s answers, and %s did before", got, generation)
@@ -503,13 +503,13 @@ type rebuiltLine struct {
 	Differences        uint64
 }
 
-func (r rebuildRun) summary(t *testing.T) (told rebuiltLine) {
+func (r rebuildRun) summary(t *testing.T) (printed rebuiltLine) {
 	t.Helper()
 	lines := r.lines()
-	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &told); err != nil {
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &printed); err != nil {
 		t.Fatalf("%q: %v", r.stdout, err)
 	}
-	return told
+	return printed
 }
 
 // openRedis connects to the Redis of the service's read model, wherever that is.

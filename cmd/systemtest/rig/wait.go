@@ -72,8 +72,8 @@ func (y *Tally) Check(t *testing.T) {
 	t.Logf("%d answered, %d refused with a 503", answered, refused)
 	if refused*20 > answered {
 		t.Errorf("%d of %d requests were refused with a 503", refused, refused+answered)
-		y.reasons.Range(func(kind, told any) bool {
-			t.Logf("%s: %s", kind, told)
+		y.reasons.Range(func(kind, reason any) bool {
+			t.Logf("%s: %s", kind, reason)
 			return true
 		})
 	}

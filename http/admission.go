@@ -11,8 +11,8 @@ import (
 	"chatsessions/http/problem"
 )
 
-// commands counts and bounds POSTs and PATCHes in flight: with a slow log, more delay all.
-type commands struct {
+// admission counts and bounds POSTs and PATCHes in flight: with a slow log, more delay all.
+type admission struct {
 	limit    int64 // 0 for none
 	inFlight atomic.Int64
 	refused  atomic.Uint64
@@ -28,15 +28,15 @@ func (s *Server) admit(c *fiber.Ctx) error {
 	if err := auth.CheckWriter(c); err != nil {
 		return err
 	}
-	if !s.commands.enter() {
+	if !s.admission.enter() {
 		return s.overloaded()
 	}
-	defer s.commands.inFlight.Add(-1)
+	defer s.admission.inFlight.Add(-1)
 	return c.Next()
 }
 
 // enter takes a place, or returns false when there is none left.
-func (c *commands) enter() bool {
+func (c *admission) enter() bool {
 	if n := c.inFlight.Add(1); c.limit > 0 && n > c.limit {
 		c.inFlight.Add(-1)
 		return false
@@ -45,13 +45,13 @@ func (c *commands) enter() bool {
 }
 
 func (s *Server) overloaded() error {
-	limit := s.commands.limit
-	refused := s.commands.refused.Add(1)
-	last, now := s.commands.warned.Load(), s.Now().UnixNano()
-	if now-last >= int64(warnEvery) && s.commands.warned.CompareAndSwap(last, now) {
+	limit := s.admission.limit
+	refused := s.admission.refused.Add(1)
+	last, now := s.admission.warned.Load(), s.Now().UnixNano()
+	if now-last >= int64(warnEvery) && s.admission.warned.CompareAndSwap(last, now) {
 		s.Logger.Warn("commands are refused: the limit of commands in flight is reached", "limit", limit, "refused since the start", refused)
 	}
-	return problem.Unavailable(nil, "this node has as many changes in flight as it takes, %d; nothing was written, try again", limit).Quietly().Written(false)
+	return problem.Unavailable(nil, "this node has reached its limit of %d changes in flight; nothing was written, try again", limit).Quietly().Written(false)
 }
 
 // Stats are what a server counts.
@@ -66,5 +66,5 @@ type Stats struct {
 
 // Stats returns the current counts.
 func (s *Server) Stats() Stats {
-	return Stats{Commands: s.commands.inFlight.Load(), Refused: s.commands.refused.Load(), Gone: s.conns.Gone(), Feed: s.feed.Stats()}
+	return Stats{Commands: s.admission.inFlight.Load(), Refused: s.admission.refused.Load(), Gone: s.conns.Gone(), Feed: s.feed.Stats()}
 }

@@ -7,7 +7,7 @@ import (
 
 func TestTheLimitOfCommandsIsExact(t *testing.T) {
 	const limit, askers = 10, 64
-	c := commands{limit: limit}
+	c := admission{limit: limit}
 	for range 100 {
 		var admitted, running sync.WaitGroup
 		places := make(chan bool, askers)
@@ -35,7 +35,7 @@ func TestTheLimitOfCommandsIsExact(t *testing.T) {
 			t.Fatalf("%d of %d were admitted, %d are left", got, askers, c.inFlight.Load())
 		}
 	}
-	unlimited := commands{}
+	unlimited := admission{}
 	for range 10_000 {
 		if !unlimited.enter() {
 			t.Fatal("refused without a limit")
