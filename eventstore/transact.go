@@ -32,7 +32,7 @@ const (
 func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(domain.Session) ([]domain.Event, error)) (domain.Result, error) {
 	ctx, cancel := withPatience(ctx, writePatience)
 	defer cancel()
-	d := decision{log: l, connection: l.Connections(), keys: keySearch{log: l, key: req.Key}, pause: backoff{jitter: l.jitter}}
+	d := decision{log: l, era: l.era.Load(), connection: l.Connections(), keys: keySearch{log: l, key: req.Key}, pause: backoff{jitter: l.jitter}}
 	if err := d.begin(ctx, &req); err != nil {
 		return domain.Result{}, err
 	}
@@ -63,6 +63,7 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 		if err != nil {
 			return domain.Result{}, err
 		}
+		w.era = d.era
 		result, overtaking, err := w.append(ctx, &d.pause)
 		if err != nil || overtaking == nil {
 			return result, err
@@ -75,6 +76,7 @@ func (l *Log) Transact(ctx context.Context, req domain.Request, decide func(doma
 // A decision is one call of Transact, and what its command is decided on.
 type decision struct {
 	log        *Log
+	era        *era           // in which the session is read
 	connection uint64         // over which the session is read; see Log.Connections
 	newest     *domain.Record // the session's newest event, as far as known
 	confirmed  bool           // by the leader

@@ -28,6 +28,7 @@ type write struct {
 	// position of the last event, once it is known to be in the log.
 	position   uint64
 	connection uint64 // over which the session was read; see Log.Connections
+	era        *era   // in which it was read
 	// mayBeWritten says that an attempt may have been written, or may still be.
 	mayBeWritten bool
 }
@@ -91,6 +92,9 @@ func (w *write) append(ctx context.Context, pause *backoff) (result domain.Resul
 // attempt is append without the intent.
 func (w *write) attempt(ctx context.Context, pause *backoff) (domain.Result, *domain.Record, error) {
 	for {
+		if w.era != w.log.era.Load() { // the session's newest event is of another log
+			return domain.Result{}, nil, w.failed(ErrReplaced)
+		}
 		end := w.log.knownEnd()
 		sequence, outcome, err := w.log.publish(ctx, w.msgs)
 		if outcome == acknowledged && sequence <= end {
