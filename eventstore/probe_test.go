@@ -94,7 +94,7 @@ func TestAReplacedLogIsNoticed(t *testing.T) {
 				if err != nil {
 					continue
 				}
-				if version++; newer || uint64(r.Record.Event.Session.Version) != version {
+				if version++; newer || r.Record.Event.Session.Version != version {
 					t.Fatalf("written at %d, version %d, want %d", r.Record.Position, r.Record.Event.Session.Version, version)
 				}
 			}
