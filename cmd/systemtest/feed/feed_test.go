@@ -451,7 +451,7 @@ func TestADrainSendsReadersElsewhere(t *testing.T) {
 	log := second.Log()
 	for i, stream := range streams {
 		shown, last := stream.cutOff()
-		if last["status"] != 503.0 || !strings.Contains(fmt.Sprint(last["detail"]), "ending") {
+		if last["status"] != 503.0 || !strings.Contains(fmt.Sprint(last["detail"]), "shutting down") {
 			t.Errorf("%v", last)
 		}
 		from := 5
