@@ -33,6 +33,7 @@ const (
 	codeClusterNotAvail  jetstream.ErrorCode = 10008
 	codeClusterNotLeader jetstream.ErrorCode = 10009
 	codeNoMessageFound   jetstream.ErrorCode = 10037
+	codeStoreNotCreated  jetstream.ErrorCode = 10049
 )
 
 // ErrNoMessage is returned by reads of messages when there is no such message.

@@ -123,8 +123,9 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, config jetstream.
 		if err == nil {
 			return stream.CachedInfo(), nil
 		}
-		// Another node may have created it first.
-		if !isTransient(err) && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		// Another node may have created it first. A server still removes the files of a stream
+		// that was just deleted.
+		if !isTransient(err) && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) && !hasCode(err, codeStoreNotCreated) {
 			return nil, err
 		}
 		if pause.wait(ctx) != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"chatsessions/deploy/servertest"
 	"chatsessions/eventstore"
 	"chatsessions/eventstore/blocks"
 )
@@ -102,7 +103,7 @@ func TestWhatFollowsTheEndOfTheLogIsSetAside(t *testing.T) {
 	dir := crashedLog(t, 130, 10)
 	flip(t, dir, 11)
 	was := contents(t, dir)[blocks.Path(messagesDir(dir), 1)]
-	var logged strings.Builder
+	var logged servertest.Output // the server logs from several goroutines
 	e, l := startLog(t, Options{StoreDir: dir, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	if end, err := l.End(t.Context()); err != nil || end != 10 {
 		t.Errorf("the log ends at %d, %v", end, err)

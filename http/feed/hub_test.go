@@ -275,7 +275,7 @@ func TestASlowReaderIsCutOffBehindWhatItWasSent(t *testing.T) {
 			t.Fatalf("after %d: %v", last, err)
 		}
 		if e.Type == "cut-off" {
-			if p := lastEvent(t, e); e.ID != fmt.Sprint(last) || p.Status != 503 || !strings.Contains(p.Detail, "did not read") {
+			if p := lastEvent(t, e); e.ID != fmt.Sprint(last) || p.Status != 503 || !strings.Contains(p.Detail, "read more slowly") {
 				t.Errorf("behind event %d: %+v", last, e)
 			}
 			break
