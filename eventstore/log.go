@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"chatsessions/domain"
-
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -80,10 +78,9 @@ type Log struct {
 	connections atomic.Uint64
 	failed      chan struct{} // closed with the connection; see Failed
 
-	era         atomic.Pointer[era]
-	refusal     atomic.Pointer[refusal]
-	newestKnown atomic.Pointer[domain.Record] // only its position and id are used
-	alarm       chan struct{}                 // holds one element when the stream is to be probed at once
+	era     atomic.Pointer[era]
+	refusal atomic.Pointer[refusal]
+	alarm   chan struct{} // holds one element when the stream is to be probed at once
 
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"chatsessions/domain"
@@ -27,12 +28,14 @@ var ErrReplaced = errors.New("the log was replaced by another")
 type era struct {
 	created  time.Time // of the stream
 	identity string
+	newest   atomic.Pointer[domain.Record] // that was seen; only its position and id are used
 	ctx      context.Context
 	end      context.CancelFunc // ends the era's followers
 }
 
 func (l *Log) begin(created time.Time) {
 	e := &era{created: created, identity: StreamName + "@" + created.UTC().Format(time.RFC3339Nano)}
+	e.newest.Store(&domain.Record{})
 	e.ctx, e.end = context.WithCancel(l.ctx)
 	l.era.Store(e)
 }
@@ -61,21 +64,13 @@ func (l *Log) refuse(err error, passes bool) {
 }
 
 // saw records an event that is in the log.
-func (l *Log) saw(r *domain.Record) {
+func (e *era) saw(r *domain.Record) {
 	for {
-		known := l.newestKnown.Load()
-		if known != nil && known.Position >= r.Position || l.newestKnown.CompareAndSwap(known, r) {
+		known := e.newest.Load()
+		if known.Position >= r.Position || e.newest.CompareAndSwap(known, r) {
 			return
 		}
 	}
-}
-
-// knownEnd returns the position of the newest event that this Log has seen.
-func (l *Log) knownEnd() uint64 {
-	if known := l.newestKnown.Load(); known != nil {
-		return known.Position
-	}
-	return 0
 }
 
 // watch probes the stream until the Log is closed.
@@ -109,10 +104,8 @@ func (l *Log) raiseAlarm() {
 // that event, zero if they did; probe returns the new time.
 func (l *Log) probe(ctx context.Context, missedSince time.Time) time.Time {
 	found := time.Time{}
-	known := l.newestKnown.Load()
-	if known == nil {
-		known = &domain.Record{}
-	}
+	now := l.era.Load()
+	known := now.newest.Load()
 	var info struct {
 		Config  jetstream.StreamConfig `json:"config"`
 		Created time.Time              `json:"created"`
@@ -133,8 +126,8 @@ func (l *Log) probe(ctx context.Context, missedSince time.Time) time.Time {
 		l.refuse(&ConfigError{differences}, false)
 		return missedSince
 	}
-	if created := l.Created(); !info.Created.Equal(created) {
-		l.reopen(info.Created, fmt.Errorf("%w: created at %s, not at %s", ErrReplaced, info.Created.Format(time.RFC3339Nano), created.Format(time.RFC3339Nano)))
+	if !info.Created.Equal(now.created) {
+		l.reopen(info.Created, fmt.Errorf("%w: created at %s, not at %s", ErrReplaced, info.Created.Format(time.RFC3339Nano), now.created.Format(time.RFC3339Nano)))
 		return found
 	}
 	if known.Position > 0 {
@@ -160,7 +153,7 @@ func (l *Log) probe(ctx context.Context, missedSince time.Time) time.Time {
 	}
 	if info.State.LastSeq > known.Position {
 		if id, err := l.EventID(ctx, info.State.LastSeq); err == nil && id != "" {
-			l.saw(&domain.Record{ID: id, Position: info.State.LastSeq})
+			now.saw(&domain.Record{ID: id, Position: info.State.LastSeq})
 		}
 	}
 	if l.refusal.Swap(nil) != nil {
@@ -174,7 +167,6 @@ func (l *Log) probe(ctx context.Context, missedSince time.Time) time.Time {
 func (l *Log) reopen(created time.Time, cause error) {
 	l.refuse(cause, true)
 	before := l.era.Load()
-	l.newestKnown.Store(nil)
 	l.begin(created)
 	l.connections.Add(1) // caches and tickets are of an earlier connection now
 	before.end()

@@ -2,7 +2,6 @@ package eventstore_test
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -10,8 +9,6 @@ import (
 	"chatsessions/domain"
 	"chatsessions/eventstore"
 	"chatsessions/eventstore/backup"
-	"chatsessions/eventstore/blocks"
-	"chatsessions/eventstore/embedded"
 	"chatsessions/eventstore/natstest"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -147,79 +144,4 @@ func TestSettingsThatBreakAPromiseAreNoticed(t *testing.T) {
 		}
 		until(t, name+": not writable again", func() bool { return writable(t, l) == nil })
 	}
-}
-
-func embeddedLog(t *testing.T, dir string) (*eventstore.Log, func()) {
-	t.Helper()
-	e := startEmbedded(t, dir)
-	nc := connectEmbedded(t, e)
-	l := openLog(t, nc, e)
-	return l, func() { l.Close(); nc.Close(); e.Shutdown() }
-}
-
-// damage flips a bit in the middle of a log.
-func damage(t *testing.T, storeDir string) {
-	t.Helper()
-	block := blocks.Path(blocks.MessagesDir(storeDir, eventstore.StreamName), 1)
-	content, err := os.ReadFile(block)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content[len(content)/2] ^= 1
-	if err := os.WriteFile(block, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestGaps: a salvaged log lacks events.
-func TestAGapInTheLogIsHandedOver(t *testing.T) {
-	dir := t.TempDir()
-	l, stop := embeddedLog(t, filepath.Join(dir, "log"))
-	for range 5 {
-		if err := writable(t, l); err != nil {
-			t.Fatal(err)
-		}
-	}
-	end := mustEnd(t, l)
-	stop()
-	damage(t, filepath.Join(dir, "log"))
-	salvaged, err := embedded.Salvage(t.Context(), filepath.Join(dir, "log"), filepath.Join(dir, "salvaged"), func(error) {}, func(_, _ int64) {})
-	if err != nil || len(salvaged.Lost) != 1 {
-		t.Fatalf("%+v, %v", salvaged, err)
-	}
-	lost := salvaged.Lost[0]
-	offline, unlock, err := embedded.OpenOffline(t.Context(), filepath.Join(dir, "salvaged"), func(err error) { t.Error(err) }, func(_, _ int64) {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	read := func(l *eventstore.Log) (positions []uint64, gaps int) {
-		t.Helper()
-		err := l.Read(testContext(t), 0, end, 7, func(batch []domain.Entry) error {
-			for _, e := range batch {
-				positions = append(positions, e.Record.Position)
-				if e.Err != nil {
-					if gaps++; !errors.Is(e.Err, domain.ErrUnreadable) || e.Record.Position != lost.To {
-						t.Errorf("position %d: %v", e.Record.Position, e.Err)
-					}
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return positions, gaps
-	}
-	check := func(what string, l *eventstore.Log) {
-		t.Helper()
-		positions, gaps := read(l)
-		if gaps != 1 || uint64(len(positions)) != end-(lost.To-lost.From) {
-			t.Errorf("%s: %d gaps, positions %v", what, gaps, positions)
-		}
-	}
-	check("stopped", offline)
-	offline.Close()
-	unlock()
-	l, _ = embeddedLog(t, filepath.Join(dir, "salvaged"))
-	check("running", l)
 }

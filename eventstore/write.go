@@ -95,7 +95,7 @@ func (w *write) attempt(ctx context.Context, pause *backoff) (domain.Result, *do
 		if w.era != w.log.era.Load() { // the session's newest event is of another log
 			return domain.Result{}, nil, w.failed(ErrReplaced)
 		}
-		end := w.log.knownEnd()
+		end := w.era.newest.Load().Position
 		sequence, outcome, err := w.log.publish(ctx, w.msgs)
 		if outcome == acknowledged && sequence <= end {
 			// The expected sequence matched by chance, in another log.
@@ -208,7 +208,7 @@ func (w *write) finish(ctx context.Context, sequence uint64) (domain.Result, err
 		return domain.Result{}, w.failed(err)
 	}
 	w.log.cache.put(newest, w.connection)
-	w.log.saw(newest)
+	w.era.saw(newest)
 	w.log.counters.writes.Add(1)
 	w.log.counters.events.Add(uint64(len(w.events)))
 	return domain.Result{Record: newest, Before: &w.after.Event.Session}, nil
