@@ -36,7 +36,7 @@ func neverEvicts(policy string) bool {
 
 // CheckEviction returns an EvictionError if a server of the partitions may drop keys to make
 // room. It then also removes their checkpoints: keys may be gone already, so the read model
-// has to be built anew, which the projector does once there is no error any more.
+// has to be rebuilt. The projector does that when the policy is right again.
 func CheckEviction(ctx context.Context, rdb redis.UniversalClient, partitions []layout.Partition) error {
 	asked := map[*redis.Client]bool{}
 	for _, part := range partitions {

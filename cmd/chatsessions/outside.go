@@ -99,7 +99,14 @@ func (f logFlags) openStopped(ctx context.Context, out streams) (*stores, error)
 	s := &stores{}
 	bar := newProgress(out.err)
 	defer bar.finish()
-	log, unlock, err := embedded.OpenOffline(ctx, f.logDir(), func(err error) { s.damages = append(s.damages, err) },
+	log, unlock, err := embedded.OpenOffline(ctx, f.logDir(), func(err error) {
+		if errors.As(err, new(*embedded.CutError)) { // no defect, and not to be silent about
+			bar.finish()
+			fmt.Fprintln(out.err, "chatsessions:", err)
+			return
+		}
+		s.damages = append(s.damages, err)
+	},
 		func(done, all int64) { bar.bytes("checking the log", done, all) })
 	if err != nil {
 		return nil, f.explainStopped(err)

@@ -192,7 +192,7 @@ func TestSaveAndRestoreEveryWay(t *testing.T) {
 	}
 	three := log(true)
 	was := three.Identity()
-	for _, s := range cluster.Servers { // whoever leads then, it is the same log
+	for _, s := range cluster.Servers { // with any leader, it is the same log
 		s.Restart()
 		if again := log(true).Identity(); again != was {
 			t.Errorf("after a restart, the log is %s, and was %s", again, was)

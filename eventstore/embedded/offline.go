@@ -13,8 +13,9 @@ import (
 )
 
 // OpenOffline opens the stopped log in a store directory for reading, and keeps servers away
-// until unlock is called. It reads all of the files first and reports each damage; the sound
-// records can be read in spite of it. It returns ErrInUse and ErrNoLog.
+// until unlock is called. It reads all of the files first and reports each damage, and with a
+// CutError an end before that of the files; the sound records can be read in spite of it. It
+// returns ErrInUse and ErrNoLog.
 func OpenOffline(ctx context.Context, storeDir string, damaged func(error), progress func(done, all int64)) (l *eventstore.Log, unlock func(), err error) {
 	s, r, unlock, err := lockAndOpen(ctx, storeDir, damaged, progress)
 	if err != nil {
@@ -28,7 +29,11 @@ func OpenOffline(ctx context.Context, storeDir string, damaged func(error), prog
 // DamageError.
 func LockSound(ctx context.Context, storeDir string) (s *Stored, end uint64, unlock func(), err error) {
 	var damage error
-	s, r, unlock, err := lockAndOpen(ctx, storeDir, func(err error) { damage = cmp.Or(damage, err) }, func(int64, int64) {})
+	s, r, unlock, err := lockAndOpen(ctx, storeDir, func(err error) {
+		if !errors.As(err, new(*CutError)) {
+			damage = cmp.Or(damage, err)
+		}
+	}, func(int64, int64) {})
 	if err != nil {
 		return nil, 0, nil, err
 	}
@@ -74,6 +79,7 @@ func (s *Stored) open(ctx context.Context, damaged func(error), progress func(do
 		done += f.Size
 	}, func(d *blocks.Damage) error {
 		if s.Durable != nil && !s.isDamage(d) {
+			damaged(&CutError{d})
 			return errCut
 		}
 		endless = d.To == 0

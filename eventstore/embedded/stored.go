@@ -32,6 +32,14 @@ type DamageError struct{ Err error } // often a *blocks.Damage
 func (e *DamageError) Error() string { return "the log is damaged: " + e.Err.Error() }
 func (e *DamageError) Unwrap() error { return e.Err }
 
+// A CutError names the place where a log ends before its files do, after the durable position.
+// What follows is what a power cut may leave. The next start sets it aside.
+type CutError struct{ Damage *blocks.Damage }
+
+func (e *CutError) Error() string {
+	return "the log ends before its files do, and what follows is not known to have been on disk: " + e.Damage.Error()
+}
+
 // A Stored is the log in a store directory, as it was found without a server.
 type Stored struct {
 	blocks.Log

@@ -102,6 +102,16 @@ func TestFlippedBitBeforeTheDurablePositionIsRefused(t *testing.T) {
 func TestWhatFollowsTheEndOfTheLogIsSetAside(t *testing.T) {
 	dir := crashedLog(t, 130, 10)
 	flip(t, dir, 11)
+	var reported error
+	offline, unlock, err := OpenOffline(t.Context(), dir, func(err error) { reported = err }, func(_, _ int64) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end, err := offline.End(t.Context()); err != nil || end != 10 || !errors.As(reported, new(*CutError)) {
+		t.Errorf("stopped, the log ends at %d, %v, and is reported as %v", end, err, reported)
+	}
+	offline.Close()
+	unlock()
 	was := contents(t, dir)[blocks.Path(messagesDir(dir), 1)]
 	var logged servertest.Output // the server logs from several goroutines
 	e, l := startLog(t, Options{StoreDir: dir, Logger: slog.New(slog.NewTextHandler(&logged, nil))})

@@ -18,8 +18,8 @@ import (
 //	its index member (24 raw bytes), and between spaces its entries in the indexes
 //	its version and its position in the log
 //
-// The JSON has no line break of its own, so a GET returns it as it is. The entries tell a
-// writer that replaces the document what to remove from the indexes, and let visibility and
+// The JSON has no line break of its own, so a GET returns it as it is. The entries list
+// what to remove from the indexes when the document is replaced. They also let visibility and
 // filters be checked without parsing JSON.
 type Stored struct {
 	JSON     string

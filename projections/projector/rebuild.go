@@ -293,8 +293,8 @@ func (b *rebuild) fill(ctx context.Context, writers []*partitionWriter) error {
 }
 
 // catchUp writes the events that were recorded during the filling, and those that were
-// recorded meanwhile. The projector stands still while it writes what a new generation
-// lacks, so that has to be little.
+// recorded meanwhile. The projector waits while it writes what a new generation lacks, so
+// that has to be little.
 func (b *rebuild) catchUp(ctx context.Context, writers []*partitionWriter) error {
 	for {
 		end, err := b.log.End(ctx)
