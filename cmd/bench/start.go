@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sys/unix"
 
 	"chatsessions/domain"
@@ -23,8 +24,9 @@ import (
 // start measures how long a service with a large embedded log takes to start, beside a bare
 // nats-server that reads the same files: after a crash and after a clean end, with nothing
 // of the files in memory.
-func (b *bench) start(context.Context) error {
+func (b *bench) start(ctx context.Context) error {
 	dir := b.dir("start")
+	defer func() { _ = os.RemoveAll(dir) }()
 	storeDir := filepath.Join(dir, "data", "log")
 	progress("writing a log of %d GB", b.LogSize)
 	if err := writeLog(storeDir, int64(b.LogSize)<<30); err != nil {
@@ -54,14 +56,14 @@ func (b *bench) start(context.Context) error {
 				if err != nil {
 					return err
 				}
-				b.cleanup(s.stop)
+				b.cleanup(func() error { return terminate(s.cmd) }) // stop would remove the log
 				return s.ready()
 			})
 			if err := errors.Join(err, end(b.cleanups)); err != nil {
 				return err
 			}
 			b.cleanups = nil
-			err = run("server", index, func() error { return b.serveLog(storeDir) })
+			err = run("server", index, func() error { return b.serveLog(ctx, storeDir) })
 			if err := errors.Join(err, end(b.cleanups)); err != nil {
 				return err
 			}
@@ -74,8 +76,10 @@ func (b *bench) start(context.Context) error {
 }
 
 // serveLog starts a nats-server on a store directory, and returns when it serves the log.
-func (b *bench) serveLog(storeDir string) error {
-	srv, err := server.NewServer(&server.Options{JetStream: true, StoreDir: storeDir, DontListen: true, NoLog: true, NoSigs: true})
+func (b *bench) serveLog(ctx context.Context, storeDir string) error {
+	srv, err := server.NewServer(&server.Options{
+		JetStream: true, StoreDir: storeDir, Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true,
+	})
 	if err != nil {
 		return err
 	}
@@ -87,8 +91,13 @@ func (b *bench) serveLog(storeDir string) error {
 	if err != nil {
 		return err
 	}
-	nc.Close()
-	return nil
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	_, err = js.Stream(ctx, eventstore.StreamName)
+	return err
 }
 
 // forget has the system drop what it keeps of the log's files in memory.
