@@ -48,7 +48,7 @@ func (b *bench) start(ctx context.Context) error {
 				}
 				began := time.Now()
 				err := start()
-				f.add(what+" "+name, time.Since(began).Seconds())
+				f.add(what+" "+name, float64(time.Since(began).Milliseconds()))
 				return err
 			}
 			err := run("service", filepath.Join(storeDir, "clean"), func() error {
@@ -71,8 +71,8 @@ func (b *bench) start(ctx context.Context) error {
 		}
 		return nil
 	},
-		ratio(fmt.Sprintf("start after a crash, log of %d GB ÷ nats-server alone", b.LogSize), 1, "s", "crash service", "crash server", "≤ 1.5"),
-		ratio("start after a clean end, the same", 1, "s", "clean service", "clean server", ""))
+		ratio(fmt.Sprintf("start after a crash, log of %d GB ÷ nats-server alone", b.LogSize), 1, "ms", "crash service", "crash server", "≤ 1.5"),
+		ratio("start after a clean end, the same", 1, "ms", "clean service", "clean server", ""))
 }
 
 // serveLog starts a nats-server on a store directory, and returns when it serves the log.
